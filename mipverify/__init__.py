@@ -1,0 +1,53 @@
+"""Prove a piecewise-linear network robust, or find the counterexample."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mipverify.errors import InputError, MipverifyError
+
+if TYPE_CHECKING:
+    from mipverify.engine import Verdict, verify
+    from mipverify.network import Network, load
+    from mipverify.specification import Specification, load_dataset, load_vnnlib, robustness
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "InputError",
+    "MipverifyError",
+    "Network",
+    "Specification",
+    "Verdict",
+    "__version__",
+    "load",
+    "load_dataset",
+    "load_vnnlib",
+    "robustness",
+    "verify",
+]
+
+# Resolved on first use: `mipverify --version` and `import mipverify` must not pay for numpy and onnx.
+_HOMES = {
+    "Network": "mipverify.network",
+    "Specification": "mipverify.specification",
+    "Verdict": "mipverify.engine",
+    "load": "mipverify.network",
+    "load_dataset": "mipverify.specification",
+    "load_vnnlib": "mipverify.specification",
+    "robustness": "mipverify.specification",
+    "verify": "mipverify.engine",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

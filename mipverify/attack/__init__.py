@@ -1,0 +1,1 @@
+"""Search for counterexamples by gradient."""

@@ -1,0 +1,1 @@
+"""Where samples run: this process, local processes, a Dask cluster."""

@@ -1,0 +1,1 @@
+"""The cascade of methods that decides a question, and its verdict."""

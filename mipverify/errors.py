@@ -1,0 +1,14 @@
+"""The errors that callers are expected to handle."""
+
+from __future__ import annotations
+
+
+class MipverifyError(Exception):
+    """Base of the errors that this package raises on purpose."""
+
+
+class InputError(MipverifyError, ValueError):
+    """A network, property, data file or argument cannot be used; the message is one line that says what and where.
+
+    The command line prints it and ends with exit code 2. Everything else that escapes is an internal failure.
+    """

@@ -1,0 +1,1 @@
+"""Network, bounds and specification to a solver-neutral mixed-integer linear program."""

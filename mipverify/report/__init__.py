@@ -1,0 +1,1 @@
+"""Whole test sets: run store, tables, HTML."""

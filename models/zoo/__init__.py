@@ -1,0 +1,1 @@
+"""A small network and a few images that come with the package."""

@@ -1,0 +1,1 @@
+"""Bounds of pre-activations: interval arithmetic, CROWN, linear and mixed-integer programs."""

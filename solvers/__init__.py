@@ -1,0 +1,1 @@
+"""Solvers of mixed-integer linear programs behind one interface."""
