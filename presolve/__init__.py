@@ -1,1 +1,25 @@
-"""Bounds of pre-activations: interval arithmetic, CROWN, linear and mixed-integer programs."""
+"""Bounds of every value in a network, from interval arithmetic to optimized CROWN; each method is sound by itself."""
+
+from mipverify.presolve.backward import InputRows, Relaxed, Rows, minimum_over_box, pass_back, unit_rows
+from mipverify.presolve.bounds import Bounds
+from mipverify.presolve.crown import condition_rows, crown, row_minimum
+from mipverify.presolve.interval import interval
+from mipverify.presolve.optimized import Optimum, Search, optimize_rows, optimized_crown
+
+__all__ = [
+    "Bounds",
+    "InputRows",
+    "Optimum",
+    "Relaxed",
+    "Rows",
+    "Search",
+    "condition_rows",
+    "crown",
+    "interval",
+    "minimum_over_box",
+    "optimize_rows",
+    "optimized_crown",
+    "pass_back",
+    "row_minimum",
+    "unit_rows",
+]

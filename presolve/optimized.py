@@ -1,0 +1,239 @@
+"""Optimized CROWN: lower slopes and split multipliers by gradient, in float32; one sound float64 evaluation at the end.
+
+Any slope in [0, 1] and any multiplier of the right sign gives a sound bound [Xu et al. 2021; Wang et al. 2021], so the
+search may be as rough as it likes. The gradient needs no automatic differentiation: at the point that minimizes the
+relaxed network, the derivative of the bound by a slope is the coefficient that meets the unit times the unit's
+pre-activation there, and the derivative by a multiplier is minus that pre-activation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mipverify.network import Input, Network, Relu
+from mipverify.network.graph import affine_value
+from mipverify.presolve.backward import InputRows, Relaxed, Rows, minimum_over_box, pass_back, pick, unit_rows
+from mipverify.presolve.bounds import Bounds
+from mipverify.presolve.crown import Known, negated, row_chunks, tighten_by_layer
+
+
+@dataclass(frozen=True)
+class Search:
+    """How long and how boldly to search. `enough`: a row whose bound exceeds it needs no more iterations."""
+
+    iterations: int = 20
+    slope_step: float = 0.25
+    multiplier_step: float = 0.1
+    decay: float = 0.95
+    enough: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Optimum:
+    """What the search found for each row.
+
+    lower: sound lower bounds (R,) in float64. slopes, multipliers: by ReLU node, (R, *shape) float32, with which they
+    hold. minimizer: the input (R, *input_shape) that minimizes the relaxed network, a good start for an attack.
+    passed, preactivations: by ReLU node (R, *shape), coefficients and values there; scores for branching use them.
+    """
+
+    lower: np.ndarray
+    slopes: dict[int, np.ndarray]
+    multipliers: dict[int, np.ndarray]
+    minimizer: np.ndarray
+    passed: dict[int, np.ndarray]
+    preactivations: dict[int, np.ndarray]
+
+
+def relaxed_values(
+    relaxed: Relaxed, rows: InputRows, samples: np.ndarray | None, slopes: Mapping[int, np.ndarray]
+) -> list[np.ndarray]:
+    """Node values (R, *shape) of the relaxed network at each row's minimizing input, with the lines the row chose."""
+    lower, upper = pick(relaxed.bounds.lower[0], samples), pick(relaxed.bounds.upper[0], samples)
+    last = max(rows.passed, default=0)
+    values: list[np.ndarray] = []
+    for index, node in enumerate(relaxed.network.nodes[: last + 1]):
+        if isinstance(node, Input):
+            values.append(np.where(rows.coefficients > 0, lower, upper))
+        elif isinstance(node, Relu):
+            x, line = values[node.source], relaxed.lines[index]
+            if index not in rows.passed:
+                values.append(np.maximum(x, 0))
+                continue
+            below = slopes[index] if index in slopes else pick(line.lower_slope, samples)
+            above = pick(line.upper_slope, samples) * x + pick(line.upper_offset, samples)
+            values.append(np.where(rows.passed[index] > 0, below * x, above))
+        else:
+            values.append(affine_value(node, values))
+    return values
+
+
+class _Adam:
+    """Ascent by Adam on a dictionary of arrays, each projected after its step."""
+
+    def __init__(self, arrays: dict[int, np.ndarray], step: float, project: Callable[[int, np.ndarray], np.ndarray]):
+        self.arrays, self.step, self.project, self.time = arrays, step, project, 0
+        self.mean = {k: np.zeros_like(v) for k, v in arrays.items()}
+        self.square = {k: np.zeros_like(v) for k, v in arrays.items()}
+
+    def ascend(self, gradients: dict[int, np.ndarray], scale: float) -> None:
+        self.time += 1
+        one = 1 - 0.9**self.time
+        two = 1 - 0.999**self.time
+        for key, gradient in gradients.items():
+            mean, square = self.mean[key], self.square[key]
+            mean *= 0.9
+            mean += 0.1 * gradient
+            square *= 0.999
+            square += 0.001 * gradient * gradient
+            direction = mean / (np.sqrt(square / two) + 1e-8)
+            self.arrays[key] = self.project(key, self.arrays[key] + (scale * self.step / one) * direction)
+
+
+def optimize_rows(
+    relaxed: Relaxed,
+    rows: Rows,
+    search: Search,
+    *,
+    slopes: Mapping[int, np.ndarray] | None = None,
+    signs: Mapping[int, np.ndarray] | None = None,
+    multipliers: Mapping[int, np.ndarray] | None = None,
+    sketch: Relaxed | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Optimum:
+    """Raise the lower bounds of rows by ascent on slopes and split multipliers.
+
+    relaxed: in float64. sketch: the same in float32, made here if not given. slopes, multipliers: where to start.
+    signs: by ReLU node (R, *shape), +1 where a unit was split to be >= 0, -1 where <= 0, 0 elsewhere.
+    """
+    sketch = sketch or Relaxed(relaxed.bounds.astype(np.float32))
+    thin = Rows(
+        {i: a.astype(np.float32) for i, a in rows.coefficients.items()},
+        rows.samples,
+        None if rows.constant is None else rows.constant.astype(np.float32),
+    )
+    count = len(next(iter(rows.coefficients.values())))
+    reach = max(rows.coefficients)
+    shapes = {node: (count, *relaxed.network.nodes[node].shape) for node in relaxed.network.relus if node <= reach}
+    alpha = {
+        node: np.array(slopes[node])
+        if slopes is not None and node in slopes
+        else np.broadcast_to(pick(sketch.lines[node].lower_slope, rows.samples), shape).copy()
+        for node, shape in shapes.items()
+    }
+    free = {node: np.broadcast_to(pick(_unstable(sketch, node), rows.samples), shape) for node, shape in shapes.items()}
+    sign = {node: s for node, s in (signs or {}).items() if node in shapes}
+    beta = {
+        node: np.array(multipliers[node]) if multipliers and node in multipliers else np.zeros(shapes[node], np.float32)
+        for node in sign
+    }
+    slope_ascent = _Adam(alpha, search.slope_step, lambda _, a: np.clip(a, 0, 1))
+    beta_ascent = _Adam(beta, search.multiplier_step, lambda k, b: sign[k] * np.maximum(sign[k] * b, 0))
+    best = np.full(count, -np.inf, np.float32)
+    best_alpha = {k: v.copy() for k, v in alpha.items()}
+    best_beta = {k: v.copy() for k, v in beta.items()}
+    scale = 1.0
+    for step in range(search.iterations + 1):
+        reached = pass_back(sketch, thin, slopes=alpha, multipliers=beta, sound=False, keep=True)
+        value = minimum_over_box(sketch, reached, rows.samples, sound=False)
+        better = np.flatnonzero(value > best)
+        best[better] = value[better]
+        for k in alpha:
+            best_alpha[k][better] = alpha[k][better]
+        for k in beta:
+            best_beta[k][better] = beta[k][better]
+        if step == search.iterations or bool(np.all(best > search.enough)) or (stop is not None and stop()):
+            break
+        values = relaxed_values(sketch, reached, rows.samples, alpha)
+        sources = {k: values[getattr(relaxed.network.nodes[k], "source")] for k in shapes}
+        slope_ascent.ascend(
+            {k: np.where(free[k], np.maximum(reached.passed[k], 0) * sources[k], 0) for k in alpha if k in reached.passed},
+            scale,
+        )
+        beta_ascent.ascend({k: np.abs(sign[k]) * -sources[k] for k in beta}, scale)
+        scale *= search.decay
+    return evaluate_rows(relaxed, rows, best_alpha, best_beta)
+
+
+def evaluate_rows(
+    relaxed: Relaxed, rows: Rows, slopes: dict[int, np.ndarray], multipliers: dict[int, np.ndarray]
+) -> Optimum:
+    """The sound float64 bound of rows with given slopes and multipliers, and what the relaxed minimizer looks like."""
+    wide = {k: v.astype(np.float64) for k, v in slopes.items()}
+    factors = {k: v.astype(np.float64) for k, v in multipliers.items()}
+    reached = pass_back(relaxed, rows, slopes=wide, multipliers=factors, keep=True)
+    lower = minimum_over_box(relaxed, reached, rows.samples)
+    values = relaxed_values(relaxed, reached, rows.samples, wide)
+    sources = {k: values[getattr(relaxed.network.nodes[k], "source")] for k in reached.passed}
+    return Optimum(lower, slopes, multipliers, values[0], reached.passed, sources)
+
+
+def _unstable(relaxed: Relaxed, node: int) -> np.ndarray:
+    return np.asarray(relaxed.bounds.unstable(node))
+
+
+def optimized_crown(
+    network: Network,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    known: Known | None = None,
+    search: Search | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Bounds:
+    """Bounds by optimized CROWN [Xu et al. 2021], with slopes of its own for every unstable unit and side.
+
+    Same shape of answer as `crown`, which is what it starts from; sound in exact arithmetic.
+    """
+    search = search or Search()
+
+    def bounder(
+        relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return optimized_units(relaxed, node, samples, units, search, stop)
+
+    return tighten_by_layer(network, lower, upper, bounder, known)
+
+
+def optimized_units(
+    relaxed: Relaxed,
+    node: int,
+    samples: np.ndarray,
+    units: np.ndarray,
+    search: Search,
+    stop: Callable[[], bool] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Optimized bounds (R,), (R,) of single entries `units` of `node`.
+
+    The upper side first: where it already proves a unit inactive, the lower side is not worked for [Tjeng et al. 2019].
+    """
+    source = relaxed.bounds
+    single = source.batch == 1
+    lows = source.lower[node].reshape(source.batch, -1)[samples, units].copy()
+    highs = source.upper[node].reshape(source.batch, -1)[samples, units].copy()
+    sketch = Relaxed(source.astype(np.float32))
+    for part in row_chunks(relaxed.network, node, len(units)):
+        if stop is not None and stop():
+            break
+        boxes = None if single else samples[part]
+        rows = unit_rows(relaxed.network, node, units[part], boxes, source.lower[0])
+        highs[part] = np.minimum(highs[part], -optimize_rows(relaxed, negated(rows), search, sketch=sketch).lower)
+        open_ = np.flatnonzero(highs[part] > 0)
+        if len(open_):
+            some = subset(rows, open_)
+            found = optimize_rows(relaxed, some, search, sketch=sketch).lower
+            index = np.arange(part.start, part.stop)[open_]
+            lows[index] = np.maximum(lows[index], found)
+    return lows, highs
+
+
+def subset(rows: Rows, keep: np.ndarray) -> Rows:
+    """Some of the rows, by index."""
+    return replace(
+        rows,
+        coefficients={i: a[keep] for i, a in rows.coefficients.items()},
+        samples=None if rows.samples is None else rows.samples[keep],
+        constant=None if rows.constant is None else rows.constant[keep],
+    )

@@ -1,0 +1,117 @@
+"""The bounder of phase splitting: optimized CROWN with split multipliers, batched over nodes of the tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mipverify.presolve import Bounds, Optimum, Relaxed, Rows, Search, minimum_over_box, optimize_rows, pass_back
+from mipverify.solvers.branch_and_bound.splits import Node
+
+
+class PhaseBounder:
+    """Bounds subproblems of one input box: rows of output conditions under fixed ReLU phases [Wang et al. 2021].
+
+    root: bounds of the box (batch 1). rows: one row a condition, without samples.
+    """
+
+    def __init__(self, root: Bounds, rows: Rows, search: Search):
+        self.root, self.rows, self.search = root, rows, search
+        self.relaxed = Relaxed(root)
+        self.network = root.network
+        self.shapes = {node: self.network.nodes[node].shape for node in self.network.relus}
+
+    def bounds(self, splits: Sequence[tuple[tuple[int, int, int], ...]], dtype: type = np.float64) -> Bounds:
+        """The root's bounds with the split units fixed to their phase, one batch entry for each set of splits."""
+        count = len(splits)
+        lower, upper = list(self.root.lower), list(self.root.upper)
+        touched = {self.network.nodes[node].source for fixed in splits for node, _, _ in fixed}  # type: ignore[union-attr]
+        for source in touched:
+            shape = lower[source].shape[1:]
+            lower[source] = np.repeat(lower[source].reshape(1, -1), count, axis=0)
+            upper[source] = np.repeat(upper[source].reshape(1, -1), count, axis=0)
+            for k, fixed in enumerate(splits):
+                for node, unit, sign in fixed:
+                    if self.network.nodes[node].source != source:  # type: ignore[union-attr]
+                        continue
+                    if sign > 0:
+                        lower[source][k, unit] = max(lower[source][k, unit], 0.0)
+                    else:
+                        upper[source][k, unit] = min(upper[source][k, unit], 0.0)
+            lower[source] = lower[source].reshape(count, *shape)
+            upper[source] = upper[source].reshape(count, *shape)
+        bounds = Bounds(self.network, tuple(lower), tuple(upper))
+        return bounds if dtype is np.float64 else bounds.astype(dtype)
+
+    def signs(self, splits: Sequence[tuple[tuple[int, int, int], ...]]) -> dict[int, np.ndarray]:
+        """By ReLU node (K, *shape): +1 where split active, -1 where inactive, 0 elsewhere."""
+        found: dict[int, np.ndarray] = {}
+        for k, fixed in enumerate(splits):
+            for node, unit, sign in fixed:
+                if node not in found:
+                    found[node] = np.zeros((len(splits), int(np.prod(self.shapes[node]))), np.float32)
+                found[node][k, unit] = sign
+        return {node: array.reshape(len(splits), *self.shapes[node]) for node, array in found.items()}
+
+    def condition_rows(self, conditions: np.ndarray) -> Rows:
+        """The rows of the given conditions (K,)."""
+        constant = None if self.rows.constant is None else self.rows.constant[conditions]
+        return Rows({i: a[conditions] for i, a in self.rows.coefficients.items()}, None, constant)
+
+    def _stack(self, arrays: Sequence[dict[int, np.ndarray]]) -> dict[int, np.ndarray]:
+        keys = set().union(*(a.keys() for a in arrays)) if arrays else set()
+        out: dict[int, np.ndarray] = {}
+        for node in keys:
+            zero = np.zeros(int(np.prod(self.shapes[node])), np.float32)
+            out[node] = np.stack([a.get(node, zero) for a in arrays]).reshape(len(arrays), *self.shapes[node])
+        return out
+
+    def solve(
+        self, nodes: Sequence[Node], search: Search | None = None, stop: Callable[[], bool] | None = None
+    ) -> tuple[list[Node], Optimum, Relaxed]:
+        """Nodes with better bounds, the optimum behind them (one row a node) and the relaxation they live in."""
+        splits = [node.splits for node in nodes]
+        relaxed = Relaxed(self.bounds(splits), self.relaxed)
+        rows = self.condition_rows(np.array([node.condition for node in nodes]))
+        slopes = self._stack([node.slopes for node in nodes])
+        optimum = optimize_rows(
+            relaxed,
+            rows,
+            search or self.search,
+            slopes=slopes or None,
+            signs=self.signs(splits),
+            multipliers=self._stack([node.multipliers for node in nodes]),
+            stop=stop,
+        )
+        solved = []
+        for k, node in enumerate(nodes):
+            solved.append(
+                Node(
+                    node.condition,
+                    node.splits,
+                    max(node.lower, float(optimum.lower[k])),
+                    {i: a[k].reshape(-1) for i, a in optimum.slopes.items()},
+                    {i: a[k].reshape(-1) for i, a in optimum.multipliers.items()},
+                )
+            )
+        return solved, optimum, relaxed
+
+    def estimate(self, nodes: Sequence[Node]) -> np.ndarray:
+        """Quick float32 bounds (K,) with the slopes and multipliers that the nodes carry: for choosing branches only."""
+        splits = [node.splits for node in nodes]
+        relaxed = Relaxed(self.bounds(splits, np.float32))
+        rows = self.condition_rows(np.array([node.condition for node in nodes]))
+        thin = Rows(
+            {i: a.astype(np.float32) for i, a in rows.coefficients.items()},
+            None,
+            None if rows.constant is None else rows.constant.astype(np.float32),
+        )
+        reached = pass_back(
+            relaxed,
+            thin,
+            slopes=self._stack([node.slopes for node in nodes]),
+            multipliers=self._stack([node.multipliers for node in nodes]),
+            sound=False,
+        )
+        return minimum_over_box(relaxed, reached, None, sound=False)

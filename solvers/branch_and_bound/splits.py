@@ -1,0 +1,53 @@
+"""Nodes of the search tree: which ReLUs are fixed to which phase, and what is known of the relaxation under them."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One subproblem: condition `condition` under the phases in `splits`.
+
+    splits: (ReLU node, flat unit, +1 active or -1 inactive), from the root down. lower: proven lower bound.
+    slopes, multipliers: by ReLU node, flat float32 arrays with which that bound holds: where its children start.
+    """
+
+    condition: int
+    splits: tuple[tuple[int, int, int], ...]
+    lower: float
+    slopes: dict[int, np.ndarray]
+    multipliers: dict[int, np.ndarray]
+
+
+class NodeStore:
+    """Open nodes, worst bound first: the order in which counterexamples are found and the global bound rises."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Node]] = []
+        self._count = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def push(self, node: Node) -> None:
+        heapq.heappush(self._heap, (node.lower, next(self._count), node))
+
+    def pop(self, count: int) -> list[Node]:
+        """The `count` worst nodes, or all there are."""
+        return [heapq.heappop(self._heap)[2] for _ in range(min(count, len(self._heap)))]
+
+    def lowest(self) -> float:
+        """The proven bound over all open nodes; inf where none is open."""
+        return self._heap[0][0] if self._heap else float("inf")
+
+    def bytes_per_node(self) -> int:
+        """Size of one node's slopes and multipliers."""
+        if not self._heap:
+            return 0
+        node = self._heap[0][2]
+        return sum(a.nbytes for a in (*node.slopes.values(), *node.multipliers.values()))
