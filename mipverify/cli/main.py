@@ -1,7 +1,92 @@
-"""Entry point of the command line."""
+"""Entry point of the command line: the commands, and the one place where outcomes become exit codes."""
 
 from __future__ import annotations
 
+import sys
+from typing import Any
 
-def main() -> int:
-    return 0
+from mipverify import __version__
+from mipverify.cli.exits import BAD_INPUT, DONE, INTERNAL, UNDECIDED
+from mipverify.errors import InputError
+
+HELP = """Prove a neural network robust, or find the counterexample.
+
+\b
+Examples:
+  mipverify verify net.onnx property.vnnlib
+  mipverify verify net.onnx --data mnist_test.npz --index 7 --eps 0.1
+  mipverify inspect net.onnx
+
+\b
+Exit codes:
+  0  holds, or the command did its work
+  1  violated
+  2  bad usage or bad input
+  3  undecided within the limits
+  4  internal failure
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code. Prints one line on stderr for every failure."""
+    if arguments is None:
+        arguments = sys.argv[1:]
+    if arguments == ["--version"]:  # answered before anything is imported
+        print(f"mipverify {__version__}")
+        return DONE
+    try:
+        return _run(arguments)
+    except InputError as error:
+        return _fail(BAD_INPUT, str(error))
+    except KeyboardInterrupt:
+        return _fail(UNDECIDED, "interrupted")
+    except Exception as error:  # noqa: BLE001 - every failure has its exit code, and Python's own would mean `violated`
+        # The parser's usage errors have no common class that typer promises to keep; all of them format themselves.
+        if hasattr(error, "format_message"):
+            return _fail(BAD_INPUT, error.format_message())
+        if "--verbose" in arguments or "-v" in arguments:
+            import traceback
+
+            traceback.print_exc(file=sys.stderr)
+        return _fail(INTERNAL, f"internal failure: {type(error).__name__}: {error}")
+
+
+def _run(arguments: list[str]) -> int:
+    import typer
+
+    command = typer.main.get_command(_application(typer))
+    code = command.main(arguments or ["--help"], prog_name="mipverify", standalone_mode=False)
+    if code == 130:  # how typer reports Ctrl-C
+        raise KeyboardInterrupt
+    return DONE if code is None else int(code)
+
+
+def _application(typer: Any) -> Any:
+    from mipverify.cli.inspect import inspect
+    from mipverify.cli.verify import verify
+
+    # Plain help: rich would double the time that `--help` takes.
+    application = typer.Typer(
+        help=HELP, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
+    )
+
+    @application.callback()
+    def options(
+        version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
+    ) -> None:
+        if version:
+            print(f"mipverify {__version__}")
+            raise typer.Exit
+
+    application.command(short_help="Prove a property, or find a counterexample.")(verify)
+    application.command(short_help="Show layers, ReLUs and unsupported operators.")(inspect)
+    return application
+
+
+def _fail(code: int, message: str) -> int:
+    print("mipverify: error: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

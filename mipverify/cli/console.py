@@ -1,0 +1,61 @@
+"""What reaches stdout and stderr, and when."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+
+
+def say(text: str) -> None:
+    """Print a result on stdout. A reader that went away does not change the outcome of the command."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Python's own flush at exit would fail again, and turn the exit code into another one.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def stdout_for_results_only() -> Iterator[None]:
+    """Inside, everything that is printed goes to stderr, also what native code prints by itself."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def green(text: str) -> str:
+    return _styled(text, "green")
+
+
+def red(text: str) -> str:
+    return _styled(text, "red")
+
+
+def yellow(text: str) -> str:
+    return _styled(text, "yellow")
+
+
+def _styled(text: str, colour: str) -> str:
+    import typer
+
+    plain = "NO_COLOR" in os.environ or not sys.stdout.isatty()
+    return text if plain else typer.style(text, fg=colour, bold=True)
+
+
+def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, left: int = 1) -> str:
+    """Aligned columns; the first `left` columns flush left, the numbers in the others flush right."""
+    widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
+
+    def line(cells: tuple[str, ...]) -> str:
+        padded = (c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True)))
+        return "  ".join(padded).rstrip()
+
+    return "\n".join(line(cells) for cells in (header, *rows))

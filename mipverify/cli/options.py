@@ -1,0 +1,97 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mipverify.errors import InputError
+
+Network = Annotated[str, typer.Argument(metavar="NETWORK", help="ONNX file (.onnx or .onnx.gz).", show_default=False)]
+Property = Annotated[
+    str | None, typer.Argument(metavar="PROPERTY", help="VNN-LIB file (.vnnlib or .vnnlib.gz).", show_default=False)
+]
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE", help="Images and labels: .npz, IDX or CSV with the label first.", rich_help_panel="Question"
+    ),
+]
+Index = Annotated[int | None, typer.Option(metavar="I", help="Which image of the data, from 0.")]
+Eps = Annotated[str | None, typer.Option(metavar="E", help="Radius of the perturbation; a decimal, read exactly.")]
+Norm = Annotated[str, typer.Option(metavar="NORM", help="Norm of the perturbation.")]
+Label = Annotated[int | None, typer.Option(metavar="L", help="Right class, if not the label in the data.")]
+Targets = Annotated[str | None, typer.Option(metavar="T,...", help="Only these wrong classes count, e.g. 3,5.")]
+
+Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="Time limit for each question.")]
+Workers = Annotated[int, typer.Option(metavar="N", help="Processes to use.")]
+Solver = Annotated[str, typer.Option(metavar="NAME", help="Solver of mixed-integer programs.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Seed of the random choices.")]
+Memory = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Give up (unknown) beyond this much memory, e.g. 800M or 4G.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the verdict.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print statistics, and tracebacks of failures.")]
+
+
+def check_limits(timeout: float, workers: int) -> None:
+    """Refuse a time limit or a number of workers that makes no sense."""
+    if not math.isfinite(timeout) or timeout <= 0:
+        raise InputError(f"--timeout must be a positive number of seconds, not {timeout:g}")
+    if workers < 1:
+        raise InputError(f"--workers must be at least 1, not {workers}")
+
+
+def check_solver(name: str) -> None:
+    """Refuse a solver that does not exist or is not installed, before any work."""
+    if name == "auto":
+        return
+    from mipverify import solvers
+
+    solvers.get(name)
+
+
+def parse_memory(text: str | None) -> int | None:
+    """Bytes meant by `text`, such as 800M, 4G or 4GiB; M and G are powers of 1024."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
+    size = float(match[1]) * 1024 ** " kmgt".index(match[2] or " ") if match else 0.0
+    if size < 1:
+        raise InputError(f"--memory must be a size such as 800M or 4G, not {text!r}")
+    return int(size)
+
+
+def parse_targets(text: str | None) -> tuple[int, ...] | None:
+    """Class numbers from a list such as 3,5."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--targets must be class numbers separated by commas, such as 3,5, not {text!r}") from None
+
+
+def check_output(option: str, path: str | None) -> None:
+    """Refuse an output file that cannot be written, before any work."""
+    if path is None:
+        return
+    target = Path(path)
+    if target.is_dir():
+        raise InputError(f"{option} {path}: is a directory")
+    if not target.parent.is_dir():
+        raise InputError(f"{option} {path}: the directory {target.parent} does not exist")
+    try:
+        existed = target.exists()
+        with target.open("ab"):
+            pass
+        if not existed:
+            target.unlink()
+    except OSError as error:
+        raise InputError(f"{option} {path}: cannot be written ({error.strerror})") from None

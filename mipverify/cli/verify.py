@@ -1,0 +1,180 @@
+"""The command `verify`: one question, one verdict."""
+
+from __future__ import annotations
+
+import json as json_module
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mipverify import __version__
+from mipverify.cli import options as opt
+from mipverify.cli.console import green, red, say, stdout_for_results_only, table, yellow
+from mipverify.cli.counterexample import counterexample, result_word, write
+from mipverify.cli.exits import OF_VERDICT
+from mipverify.cli.question import Question, QuestionOptions
+from mipverify.errors import InputError
+
+if TYPE_CHECKING:
+    from mipverify.engine import Verdict
+    from mipverify.network import Network
+
+import typer
+
+
+def verify(
+    network: opt.Network,
+    property: opt.Property = None,  # noqa: A002 - the name that the help shows
+    data: opt.Data = None,
+    index: opt.Index = None,
+    eps: opt.Eps = None,
+    norm: opt.Norm = "linf",
+    label: opt.Label = None,
+    targets: opt.Targets = None,
+    timeout: opt.Timeout = 300.0,
+    workers: opt.Workers = 1,
+    solver: opt.Solver = "auto",
+    seed: opt.Seed = 0,
+    memory: opt.Memory = None,
+    witness: str | None = typer.Option(None, metavar="FILE", help="Write a counterexample here, in VNN-COMP's form."),
+    result_file: str | None = typer.Option(
+        None, metavar="FILE", help="Write sat, unsat, unknown or timeout here, as VNN-COMP asks for."
+    ),
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> int:
+    """Prove that no input in a set makes the output wrong, or find one that does.
+
+    \b
+    Examples:
+      mipverify verify net.onnx property.vnnlib --timeout 60
+      mipverify verify net.onnx --data mnist_test.npz --index 7 --eps 0.1
+      mipverify verify net.onnx --data mnist_test.npz --index 7 --eps 0.1 --targets 3,5 --json
+      mipverify verify net.onnx.gz property.vnnlib.gz --result-file out.txt
+
+    Ends with 0 if the property holds, 1 if it is violated, 3 if neither was shown within the limits.
+    """
+    asked = QuestionOptions(property, data, index, eps, norm, label, targets)
+    if not asked.stated():
+        raise InputError("what is to be verified? Give a PROPERTY file, or --data FILE --index I --eps E")
+    asked.check()
+    opt.check_limits(timeout, workers)
+    cap = opt.parse_memory(memory)
+    opt.check_output("--witness", witness)
+    opt.check_output("--result-file", result_file)
+    opt.check_solver(solver)
+
+    with stdout_for_results_only() if json else nullcontext():
+        from mipverify.cli.progress import Progress
+        from mipverify.network import load
+
+        loaded = load(network)
+        question = asked.build(loaded)
+        for stale in (witness, result_file):  # never leave an earlier answer beside this question
+            if stale is not None and Path(stale).is_file():
+                Path(stale).unlink()
+        with Progress(hidden=quiet) as progress:
+            verdict = _ask(
+                loaded,
+                question,
+                timeout=timeout,
+                solver=solver,
+                seed=seed,
+                workers=workers,
+                memory=cap,
+                progress=progress,
+            )
+
+    if witness is not None and verdict.witness is not None:
+        write(witness, counterexample(verdict.witness))
+    if result_file is not None:
+        found = counterexample(verdict.witness) if verdict.witness is not None else ""
+        write(result_file, result_word(verdict, timeout) + "\n" + found)
+    if json:
+        say(json_module.dumps(record(verdict, loaded, question), allow_nan=False))
+    elif quiet:
+        say(verdict.verdict)
+    else:
+        say(describe(verdict, question, verbose=verbose))
+    return OF_VERDICT[verdict.verdict]
+
+
+def _ask(network: Network, question: Question, **limits: Any) -> Verdict:
+    from mipverify.engine import Verdict
+    from mipverify.engine import verify as decide
+
+    started = time.monotonic()
+    try:
+        return decide(network, question.specification, **limits)
+    except KeyboardInterrupt:  # between the places where the engine itself gives up in good order
+        return Verdict(
+            verdict="unknown",
+            seconds=time.monotonic() - started,
+            stage="none",
+            margin_lower_bound=None,
+            witness=None,
+            trusted=(),
+            statistics={},
+            reason="interrupted",
+        )
+
+
+def record(verdict: Verdict, network: Network, question: Question) -> dict[str, Any]:
+    """The object that `--json` prints."""
+    return {
+        **verdict.to_json(),
+        "network": {"path": network.path, "sha256": network.sha256},
+        "property": question.about,
+        "version": __version__,
+    }
+
+
+def describe(verdict: Verdict, question: Question, *, verbose: bool) -> str:
+    """The verdict for people."""
+    word = {"holds": green, "violated": red, "unknown": yellow}[verdict.verdict](verdict.verdict)
+    lines = [f"{word}  ({verdict.stage}, {verdict.seconds:.2f} s)"]
+    if verdict.verdict == "unknown":
+        lines.append(f"  reason  {verdict.reason}")
+    if verdict.margin_lower_bound is not None and verdict.verdict != "violated":
+        lines.append(f"  margin  at least {verdict.margin_lower_bound:.6g}")
+    if verdict.witness is not None:
+        lines.append(f"  output  {_output(verdict, question)}")
+    if verdict.trusted:
+        lines.append(f"  trusts  {', '.join(verdict.trusted)}")
+    if verbose and verdict.statistics:
+        rows = [(key, _short(value)) for key, value in _flat(verdict.statistics)]
+        lines += ["", table(("statistic", "value"), rows, left=2)]
+    return "\n".join(lines)
+
+
+def _output(verdict: Verdict, question: Question) -> str:
+    assert verdict.witness is not None
+    output = verdict.witness.output.reshape(-1)
+    if question.specification.kind == "robustness":
+        label = question.about["label"]
+        scores = output.copy()
+        scores[label] = float("-inf")  # a tie violates: the other class is the one to name
+        other = int(scores.argmax())
+        return f"class {other} ({output[other]:.6g}) instead of {label} ({output[label]:.6g})"
+    shown = ", ".join(f"{value:.6g}" for value in output[:8])
+    return shown + (f", … ({len(output)} values)" if len(output) > 8 else "")
+
+
+def _flat(statistics: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, value in statistics.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", value))
+    return rows
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return " ".join(_short(item) for item in value)
+    return str(value)
