@@ -38,7 +38,7 @@ def build() -> nn.Sequential:
 
 
 def interval_logits(model: nn.Sequential, images: Tensor, labels: Tensor, eps: float) -> Tensor:
-    """The logits (B, 10), of those that intervals around images (B, 1, 28, 28) allow, that are worst for labels (B,)."""
+    """The worst logits (B, 10) for labels (B,) that intervals around images (B, 1, 28, 28) allow."""
     lower, upper = (images - eps).clamp(0, 1), (images + eps).clamp(0, 1)
     for layer in model:
         if isinstance(layer, nn.ReLU | nn.Flatten):
