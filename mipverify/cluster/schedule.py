@@ -1,0 +1,128 @@
+"""Which sample runs when: batches through the cheap stages first, then what stayed open, hardest last."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from mipverify.cluster.executor import Ended, Executor, Found, Lost, Task
+from mipverify.engine.sample import SampleResult
+
+# A batch has to be large enough for dense products and small enough that all workers end together.
+SMALLEST_BATCH, LARGEST_BATCH, BATCHES_PER_WORKER = 16, 128, 4
+
+# A sample is given up after so many failures of the worker that had it.
+ATTEMPTS = 2
+
+# So many failures without one result are a fault of the program, not of a sample.
+HOPELESS = 8
+
+
+class Schedule:
+    """Runs samples on an executor and yields their results.
+
+    The caller stores what it is given before it asks for more. `peak_memory` is the largest resident size of a
+    worker in bytes, `failures` counts tasks that were lost.
+    """
+
+    def __init__(self, executor: Executor, indices: Sequence[int], labels: Sequence[int]):
+        self._executor = executor
+        self._labels = dict(zip(indices, labels, strict=True))
+        self._batches = list(reversed(split(indices, executor.workers)))
+        self._open: list[tuple[float, int]] = []  # hardness and index: the easiest comes first
+        self._suspects: list[int] = []  # to be run with nothing else in flight
+        self._in_flight: dict[int, Task] = {}
+        self._missing: dict[int, set[int]] = {}
+        self._blamed: Counter[int] = Counter()
+        self._numbers = 0
+        self._results = 0
+        self.peak_memory = 0
+        self.failures = 0
+
+    def run(self) -> Iterator[list[SampleResult]]:
+        """Final results as they arrive, everything that is there at once in one list; empty lists keep time."""
+        while self._batches or self._open or self._suspects or self._in_flight:
+            self._submit()
+            finished: list[SampleResult] = []
+            for event in self._executor.wait(1.0):
+                match event:
+                    case Found(number, result):
+                        finished += self._found(number, result)
+                    case Ended(number, peak_memory):
+                        self.peak_memory = max(self.peak_memory, peak_memory)
+                        finished += self._over(number, "the worker forgot the sample", blame=True)
+                    case Lost(number, reason, blame):
+                        self.failures += 1
+                        finished += self._over(number, reason, blame=blame)
+            self._submit()
+            yield finished
+
+    def _submit(self) -> None:
+        while self._executor.free > 0:
+            if self._batches:
+                indices, only_cheap = self._batches.pop(), True
+            elif self._open:
+                indices, only_cheap = (heapq.heappop(self._open)[1],), False
+            elif self._suspects and not self._in_flight:
+                indices, only_cheap = (self._suspects.pop(),), False
+            else:
+                return
+            self._numbers += 1
+            task = Task(self._numbers, indices, only_cheap)
+            self._in_flight[task.number] = task
+            self._missing[task.number] = set(indices)
+            self._executor.submit(task)
+
+    def _found(self, number: int, result: SampleResult) -> list[SampleResult]:
+        if number not in self._in_flight or result.index not in self._missing[number]:
+            return []
+        self._missing[number].remove(result.index)
+        self._results += 1
+        if result.open and self._in_flight[number].only_cheap:
+            heapq.heappush(self._open, (hardness(result), result.index))
+            return []
+        return [result]
+
+    def _over(self, number: int, reason: str, *, blame: bool) -> list[SampleResult]:
+        """Queue again what a task did not deliver, or give up a sample that was the cause too often."""
+        task = self._in_flight.pop(number, None)
+        missing = self._missing.pop(number, set())
+        if task is None or not missing:
+            return []
+        if not blame:
+            if task.only_cheap:
+                self._batches.append(tuple(sorted(missing)))
+            else:
+                for index in missing:
+                    heapq.heappush(self._open, (float("inf"), index))
+            return []
+        if self._results == 0 and self.failures >= HOPELESS:
+            raise RuntimeError(f"no sample could be verified: {reason}")
+        given_up = []
+        for index in sorted(missing):
+            self._blamed[index] += 1
+            alone = len(task.indices) == 1 and (self._executor.exact_blame or not self._in_flight)
+            if self._blamed[index] >= ATTEMPTS and alone:
+                given_up.append(self._unknown(index, reason))
+            elif self._blamed[index] >= ATTEMPTS:
+                self._suspects.append(index)
+            else:
+                heapq.heappush(self._open, (float("inf"), index))
+        return given_up
+
+    def _unknown(self, index: int, reason: str) -> SampleResult:
+        return SampleResult(index, self._labels[index], -1, "unknown", "none", 0.0, reason=f"given up: {reason}")
+
+
+def split(indices: Sequence[int], workers: int) -> list[tuple[int, ...]]:
+    """Batches of about equal size, several for each worker."""
+    wanted = -(-len(indices) // (BATCHES_PER_WORKER * max(workers, 1)))
+    size = min(max(wanted, SMALLEST_BATCH), LARGEST_BATCH)
+    return [tuple(int(i) for i in indices[at : at + size]) for at in range(0, len(indices), size)]
+
+
+def hardness(result: SampleResult) -> float:
+    """How hard an open sample is expected to be: how far its bound is from zero, and how many ReLUs are undecided."""
+    margin = result.margin_lower_bound
+    return (-margin if margin is not None else 1e9) + 1e-6 * sum(result.unstable)

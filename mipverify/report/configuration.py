@@ -1,0 +1,62 @@
+"""The question that a run directory answers, and the samples that a command asks for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+
+from mipverify.errors import InputError
+
+
+@dataclass(frozen=True)
+class RunConfiguration:
+    """What has to be the same for two results to belong into one directory."""
+
+    network: str
+    network_sha256: str
+    data: str
+    data_sha256: str
+    eps: str
+    norm: str
+
+    def differences(self, stored: RunConfiguration) -> list[str]:
+        """What this question asks otherwise than `stored` does; file names may change, contents may not."""
+        found = []
+        if self.network_sha256 != stored.network_sha256:
+            found.append(f"network ({stored.network} with SHA-256 {stored.network_sha256[:12]}…)")
+        if self.data_sha256 != stored.data_sha256:
+            found.append(f"data ({stored.data} with SHA-256 {stored.data_sha256[:12]}…)")
+        if self.eps != stored.eps:
+            found.append(f"eps ({stored.eps})")
+        if self.norm != stored.norm:
+            found.append(f"norm ({stored.norm})")
+        return found
+
+
+def canonical_eps(text: str) -> str:
+    """The radius as a decimal without superfluous zeros: 0.10 and 1e-1 are the same question as 0.1."""
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        raise InputError(f"--eps must be a decimal number, not {text!r}") from None
+    if not value.is_finite() or value < 0:
+        raise InputError(f"--eps must be a number that is not negative, not {text!r}")
+    plain = format(value, "f")
+    return (plain.rstrip("0").rstrip(".") or "0") if "." in plain else plain
+
+
+def parse_samples(text: str | None, count: int) -> range:
+    """The indices meant by `begin:end` (end excluded, either may be left out) among `count` samples."""
+    if text is None:
+        return range(count)
+    match = re.fullmatch(r"(\d*):(\d*)", text.strip())
+    if match is None:
+        raise InputError(f"--samples must be BEGIN:END, such as 0:500, not {text!r}")
+    begin = int(match[1] or 0)
+    end = int(match[2]) if match[2] else count
+    if end > count:
+        raise InputError(f"--samples {text}: the data has {count} samples, 0 to {count - 1}")
+    if begin >= end:
+        raise InputError(f"--samples {text}: holds no sample")
+    return range(begin, end)

@@ -1,0 +1,247 @@
+"""The run store: every finished sample of a run, on disk as soon as it is known."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from mipverify.errors import InputError, MipverifyError
+from mipverify.report.configuration import RunConfiguration
+from mipverify.report.lock import DirectoryLock
+
+if TYPE_CHECKING:
+    from mipverify.engine.sample import SampleResult
+
+SCHEMA = 1
+FILE = "results.sqlite"
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sessions (
+    id INTEGER PRIMARY KEY, started TEXT NOT NULL, seconds REAL NOT NULL, finished INTEGER NOT NULL,
+    version TEXT NOT NULL, options TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS samples (
+    sample INTEGER PRIMARY KEY, label INTEGER NOT NULL, predicted INTEGER NOT NULL,
+    verdict TEXT NOT NULL CHECK (verdict IN ('misclassified', 'holds', 'violated', 'unknown')),
+    stage TEXT NOT NULL, seconds REAL NOT NULL, margin_lower_bound REAL, adversarial BLOB, adversarial_label INTEGER,
+    unstable TEXT NOT NULL, nodes INTEGER NOT NULL, reason TEXT NOT NULL, trusted TEXT NOT NULL);
+"""
+
+# A decision is never replaced, and the bound of an undecided sample only rises. Time and nodes of all attempts count.
+_PUT = """
+INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (sample) DO UPDATE SET
+    predicted = excluded.predicted, verdict = excluded.verdict, stage = excluded.stage,
+    seconds = samples.seconds + excluded.seconds, nodes = samples.nodes + excluded.nodes,
+    margin_lower_bound = CASE WHEN excluded.verdict != 'unknown' THEN excluded.margin_lower_bound
+        ELSE max(ifnull(samples.margin_lower_bound, excluded.margin_lower_bound),
+                 ifnull(excluded.margin_lower_bound, samples.margin_lower_bound)) END,
+    adversarial = excluded.adversarial, adversarial_label = excluded.adversarial_label,
+    unstable = CASE WHEN excluded.unstable = '[]' THEN samples.unstable ELSE excluded.unstable END,
+    reason = excluded.reason, trusted = excluded.trusted
+WHERE samples.verdict = 'unknown'
+"""
+
+
+class StoreError(MipverifyError):
+    """The store cannot be written, e.g. because the disk is full. What was stored before stays."""
+
+
+class RunStore:
+    """The finished samples of one run in `DIR/results.sqlite`.
+
+    Opening it again with the same question continues the run; with another one it raises InputError. Only one
+    process at a time may hold it. Use as a context manager, from one thread.
+    """
+
+    def __init__(self, directory: Path, configuration: RunConfiguration, *, version: str, options: dict[str, Any]):
+        self._path = directory / FILE
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._lock = DirectoryLock(directory)
+        except OSError as error:
+            raise InputError(f"--out {directory}: cannot be written ({error.strerror})") from None
+        try:
+            with self._written():
+                self._database = sqlite3.connect(self._path, isolation_level=None)
+                self._prepare(configuration, version, options)
+        except BaseException:
+            self._lock.close()
+            raise
+        self._began = time.monotonic()
+
+    def _prepare(self, configuration: RunConfiguration, version: str, options: dict[str, Any]) -> None:
+        database = self._database
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+                raise InputError(f"{self._path}: is not a run store") from None
+            raise
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute("PRAGMA busy_timeout = 5000")
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in _TABLES.strip().split(";\n"):
+                database.execute(statement)
+            stored = _read_run(database, self._path)
+            if stored is None:
+                rows = {"schema": str(SCHEMA), **asdict(configuration)}
+                database.executemany("INSERT INTO run VALUES (?, ?)", list(rows.items()))
+            elif different := configuration.differences(stored):
+                raise InputError(f"{self._path.parent}: holds a run with another {', another '.join(different)}")
+            self._session = database.execute(
+                "INSERT INTO sessions (started, seconds, finished, version, options) VALUES (?, 0, 0, ?, ?)",
+                (time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), version, json.dumps(options, sort_keys=True)),
+            ).lastrowid
+            database.execute("COMMIT")
+        except BaseException:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            database.close()
+            raise
+
+    def put(self, results: Collection[SampleResult]) -> None:
+        """Store finished samples in one transaction: all are on disk when this returns, or none and StoreError."""
+        with self._written():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                self._database.executemany(_PUT, [_row(result) for result in results])
+                self._database.execute(
+                    "UPDATE sessions SET seconds = ?, finished = finished + ? WHERE id = ?",
+                    (time.monotonic() - self._began, len(results), self._session),
+                )
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+
+    def finish(self) -> None:
+        """Note the time that this session took."""
+        self.put([])
+
+    def results(self, samples: range | None = None) -> list[SampleResult]:
+        """The stored samples in the order of their index."""
+        return _read_samples(self._database, samples)
+
+    def finished(self, *, retry_unknown: bool = False) -> set[int]:
+        """Indices that need not run again."""
+        condition = "WHERE verdict != 'unknown'" if retry_unknown else ""
+        return {index for (index,) in self._database.execute(f"SELECT sample FROM samples {condition}")}
+
+    def seconds(self) -> float:
+        """Wall time of all sessions."""
+        return _seconds(self._database)
+
+    def sessions(self) -> int:
+        """How often the run was started or continued."""
+        return int(self._database.execute("SELECT count(*) FROM sessions").fetchone()[0])
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+                raise InputError(f"{self._path}: cannot be written ({error})") from None
+            raise StoreError(
+                f"{self._path}: cannot be written ({error}); what was finished is kept, the same command continues"
+            ) from None
+
+    def close(self) -> None:
+        self._database.close()
+        self._lock.close()
+
+    def __enter__(self) -> RunStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_run(directory: Path) -> tuple[RunConfiguration, list[SampleResult], float]:
+    """Question, finished samples and wall seconds of the run in `directory`, which may be in progress elsewhere."""
+    path = directory / FILE
+    if not path.is_file():
+        raise InputError(f"{directory}: holds no run (there is no {FILE})")
+    try:
+        database = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)
+        try:
+            configuration = _read_run(database, path)
+            if configuration is None:
+                raise InputError(f"{path}: is not a run store")
+            return configuration, _read_samples(database, None), _seconds(database)
+        finally:
+            database.close()
+    except sqlite3.DatabaseError as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+
+
+def _read_run(database: sqlite3.Connection, path: Path) -> RunConfiguration | None:
+    rows = dict(database.execute("SELECT key, value FROM run"))
+    if not rows:
+        return None
+    if rows.get("schema") != str(SCHEMA):
+        raise InputError(f"{path}: was written with schema {rows.get('schema')}, this version reads {SCHEMA}")
+    return RunConfiguration(**{field.name: rows[field.name] for field in fields(RunConfiguration)})
+
+
+def _seconds(database: sqlite3.Connection) -> float:
+    return float(database.execute("SELECT ifnull(sum(seconds), 0) FROM sessions").fetchone()[0])
+
+
+def _row(result: SampleResult) -> tuple[Any, ...]:
+    import numpy as np
+
+    point = result.adversarial
+    return (
+        int(result.index),
+        int(result.label),
+        int(result.predicted),
+        result.verdict,
+        result.stage,
+        float(result.seconds),
+        None if result.margin_lower_bound is None else float(result.margin_lower_bound),
+        None if point is None else np.ascontiguousarray(point, dtype="<f4").tobytes(),
+        None if result.adversarial_label is None else int(result.adversarial_label),
+        json.dumps([int(n) for n in result.unstable]),
+        int(result.nodes),
+        result.reason,
+        json.dumps(list(result.trusted)),
+    )
+
+
+def _read_samples(database: sqlite3.Connection, samples: range | None) -> list[SampleResult]:
+    import numpy as np
+
+    from mipverify.engine.sample import SampleResult
+
+    query, ends = "SELECT * FROM samples", tuple[int, ...]()
+    if samples is not None:
+        query, ends = f"{query} WHERE sample >= ? AND sample < ?", (samples.start, samples.stop)
+    return [
+        SampleResult(
+            index=row[0],
+            label=row[1],
+            predicted=row[2],
+            verdict=row[3],
+            stage=row[4],
+            seconds=row[5],
+            margin_lower_bound=row[6],
+            adversarial=None if row[7] is None else np.frombuffer(row[7], dtype="<f4"),
+            adversarial_label=row[8],
+            unstable=tuple(json.loads(row[9])),
+            nodes=row[10],
+            reason=row[11],
+            trusted=tuple(json.loads(row[12])),
+        )
+        for row in database.execute(f"{query} ORDER BY sample", ends)
+    ]
