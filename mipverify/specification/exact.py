@@ -1,0 +1,130 @@
+"""Exact decimals and how they round to floats: the one place where a bound changes its representation."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from numbers import Integral
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mipverify.errors import InputError
+
+#: A number known exactly. Comparisons between the two types are exact; arithmetic is done on `Fraction` only,
+#: because `Decimal` rounds to the precision of its context.
+Exact: TypeAlias = Decimal | Fraction
+
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+# Beyond any float, and small enough that a Fraction of it costs nothing.
+_LARGEST_EXPONENT = 5000
+
+
+def parse_decimal(text: str) -> Decimal | None:
+    """The exact value of a decimal literal, or None when `text` is none (names, `nan`, `inf`, absurd exponents)."""
+    if _NUMBER.fullmatch(text) is None:
+        return None
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        return None
+    return value if value == 0 or abs(value.adjusted()) <= _LARGEST_EXPONENT else None
+
+
+def exact_number(value: object, what: str) -> Fraction:
+    """The number a user wrote, exactly: "0.1" and the float 0.1 both mean one tenth.
+
+    A float is read as the shortest decimal that prints it, because that is what its author typed.
+
+    Raises:
+        InputError: `value` is no finite number; the message begins with `what`.
+    """
+    if isinstance(value, Fraction):
+        return value
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return Fraction(int(value))
+    text = str(value).strip() if isinstance(value, str | Decimal) else ""
+    if isinstance(value, float | np.floating):
+        text = float.__repr__(float(value))
+    number = parse_decimal(text)
+    if number is None:
+        raise InputError(f"{what} must be a finite number, not {value!r}")
+    return Fraction(number)
+
+
+class Rounded(NamedTuple):
+    """Exact numbers as floats, one array each: shapes (n,)."""
+
+    down64: NDArray[np.float64]
+    up64: NDArray[np.float64]
+    down32: NDArray[np.float32]
+    up32: NDArray[np.float32]
+    near32: NDArray[np.float32]
+    #: True where the float32 neighbours coincide because the number is a float32 itself.
+    is_float32: NDArray[np.bool_]
+
+
+def round_exact(values: Sequence[Exact]) -> Rounded:
+    """Round exact numbers to their neighbours among the float64 and the float32, in both directions.
+
+    The order of a number and a float32 follows from its nearest float64 unless these two are equal: no other float64,
+    hence no other float32, lies between a number and its nearest float64. So one exact comparison a number suffices.
+    Numbers beyond the largest finite float become infinite on the outer side and the largest finite one on the inner.
+    """
+    nearest = np.array([_nearest_float(value) for value in values], dtype=np.float64) + 0.0  # no negative zeros
+    order = np.array([_compare(value, float64) for value, float64 in zip(values, nearest.tolist(), strict=True)], int)
+    with np.errstate(over="ignore", under="ignore"):
+        near32 = nearest.astype(np.float32)
+    return Rounded(
+        np.where(order < 0, np.nextafter(nearest, -np.inf), nearest),
+        np.where(order > 0, np.nextafter(nearest, np.inf), nearest),
+        *_neighbours32(near32, nearest, order),
+    )
+
+
+def _neighbours32(
+    near32: NDArray[np.float32], nearest: NDArray[np.float64], order: NDArray[np.int_]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    wide = near32.astype(np.float64)
+    below = (nearest < wide) | ((nearest == wide) & (order < 0))
+    above = (nearest > wide) | ((nearest == wide) & (order > 0))
+    down = np.where(below, np.nextafter(near32, np.float32(-np.inf)), near32)
+    up = np.where(above, np.nextafter(near32, np.float32(np.inf)), near32)
+    return down, up, near32, ~(below | above)
+
+
+def _nearest_float(value: Exact) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # Fraction only; Decimal gives an infinity
+        return math.inf if value > 0 else -math.inf
+
+
+def _compare(value: Exact, number: float) -> int:
+    """Sign of `value - number`, exactly."""
+    if isinstance(value, Fraction) and math.isfinite(number):
+        other = Fraction(number)
+        return (value > other) - (value < other)
+    return (value > number) - (value < number)
+
+
+def show_exact(value: Exact) -> str:
+    """The number for a message: the decimal that prints its nearest float where that is exact, else in full."""
+    shortest = repr(_nearest_float(value))
+    number = parse_decimal(shortest)
+    return shortest.removesuffix(".0") if number is not None and number == value else str(value)
+
+
+def float_up(value: Fraction) -> float:
+    """The smallest float64 that is not below `value`."""
+    return float(round_exact([value]).up64[0])
+
+
+def float_if_exact(value: Fraction) -> float | None:
+    """`value` as a float64, or None when no float64 equals it."""
+    nearest = _nearest_float(value)
+    return nearest if math.isfinite(nearest) and Fraction(nearest) == value else None

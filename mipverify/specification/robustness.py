@@ -1,0 +1,121 @@
+"""Local robustness of a classifier: no input near an image may reach another class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from numbers import Integral
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mipverify.errors import InputError
+from mipverify.specification.conditions import Condition, Row
+from mipverify.specification.exact import exact_number
+from mipverify.specification.sets import Box
+from mipverify.specification.specification import Case, Specification
+
+
+def robustness(
+    image: ArrayLike,
+    label: int,
+    eps: object,
+    *,
+    num_classes: int,
+    norm: str = "linf",
+    domain: tuple[object, object] | None = (0, 1),
+    targets: Iterable[int] | None = None,
+) -> Specification:
+    """Violated by an input within `eps` of `image`, inside `domain`, at which a target's score reaches the label's.
+
+    A tie violates. One condition `y_label - y_target <= 0` for each target, in the order given; by default all
+    classes but the label.
+
+    Args:
+        image: floats of any shape, every pixel taken as exactly the number it is.
+        eps: radius, read exactly: "0.1", Decimal("0.1") and the float 0.1 mean one tenth.
+        norm: "linf".
+        domain: smallest and largest legal pixel, read as exactly as `eps`; None: no limits.
+
+    Raises:
+        InputError: an argument is out of range; an image pixel lies outside of the domain.
+    """
+    if norm != "linf":
+        raise InputError(f"norm {norm!r} is not supported here: only 'linf' is")
+    radius = exact_number(eps, "eps")
+    if radius < 0:
+        raise InputError(f"eps must not be negative: {eps}")
+    box = _ball(_pixels(image), radius, _limits(domain))
+    row_targets = _targets(label, num_classes, targets)
+    conditions = tuple(
+        Condition.from_rows(
+            [Row({int(label): Fraction(1), target: Fraction(-1)}, {}, Fraction(0))],
+            box.size,
+            num_classes,
+            f"class {target} reaches class {label}",
+        )
+        for target in row_targets
+    )
+    return Specification((Case(box, conditions),), "robustness")
+
+
+def _pixels(image: ArrayLike) -> np.ndarray:
+    array = np.asarray(image)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"image must hold floats (uint8 pixels divided by 255), not {array.dtype}")
+    if array.size == 0:
+        raise InputError("image is empty")
+    flat = array.reshape(-1).astype(np.float64)
+    for i in np.flatnonzero(~np.isfinite(flat)).tolist():
+        raise InputError(f"image pixel {i} is {flat[i]}")
+    return flat
+
+
+def _limits(domain: tuple[object, object] | None) -> tuple[Fraction, Fraction] | None:
+    if domain is None:
+        return None
+    low, high = (exact_number(limit, "domain limit") for limit in domain)
+    if low > high:
+        raise InputError(f"domain is empty: {domain[0]} exceeds {domain[1]}")
+    return low, high
+
+
+def _ball(pixels: np.ndarray, radius: Fraction, limits: tuple[Fraction, Fraction] | None) -> Box:
+    # Images repeat few values (grey levels): exact arithmetic is done once for each.
+    values, where = np.unique(pixels, return_inverse=True)
+    exact = [Fraction(value) for value in values.tolist()]
+    lower, upper = [value - radius for value in exact], [value + radius for value in exact]
+    if limits is not None:
+        low, high = limits
+        for i, value in enumerate(exact):
+            if not low <= value <= high:
+                pixel = int(np.flatnonzero(where == i)[0])
+                span = f"[{float(low)}, {float(high)}]"
+                raise InputError(f"image pixel {pixel} is {values[i]}, outside of the domain {span}")
+        lower, upper = [max(low, bound) for bound in lower], [min(high, bound) for bound in upper]
+    few = Box.from_exact(lower, upper, name="the pixel value number {}".format)
+    return Box(few.lower[where], few.upper[where], few.float32_lower[where], few.float32_upper[where])
+
+
+def _targets(label: int, num_classes: int, targets: Iterable[int] | None) -> list[int]:
+    if num_classes < 2:
+        raise InputError(f"robustness needs at least 2 classes, not {num_classes}")
+    if not _is_class(label, num_classes):
+        raise InputError(f"label {label!r} is no class: classes are 0 to {num_classes - 1}")
+    if targets is None:
+        return [target for target in range(num_classes) if target != label]
+    chosen = list(targets)
+    for target in chosen:
+        if not _is_class(target, num_classes):
+            raise InputError(f"target {target!r} is no class: classes are 0 to {num_classes - 1}")
+        if target == label:
+            raise InputError(f"target {target} is the label itself")
+    if not chosen:
+        raise InputError("no target class is given")
+    if len(set(chosen)) < len(chosen):
+        raise InputError(f"a target is given twice: {', '.join(map(str, chosen))}")
+    return [int(target) for target in chosen]
+
+
+def _is_class(value: object, num_classes: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and 0 <= int(value) < num_classes

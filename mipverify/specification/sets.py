@@ -1,0 +1,121 @@
+"""Sets of inputs: a box known exactly, as floats on its outside for proofs and on its inside for witnesses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mipverify.errors import InputError
+from mipverify.specification.exact import Exact, round_exact, show_exact
+
+
+class EmptyBoxError(InputError):
+    """No input lies between the bounds."""
+
+
+def _default_name(index: int) -> str:
+    return f"X_{index}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Box:
+    """All inputs between two exact bounds, coordinate by coordinate, flat in row-major order.
+
+    `lower`, `upper`: float64 (n,), the tightest floats that enclose the exact box: what is proven on them holds on it.
+    `float32_lower`, `float32_upper`: float32 (n,), the float32 inputs that lie in the exact box are exactly those
+    between them. Where no float32 lies between a coordinate's two bounds, both are the nearest float32.
+    """
+
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+    float32_lower: NDArray[np.float32]
+    float32_upper: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        for array in (self.lower, self.upper, self.float32_lower, self.float32_upper):
+            array.setflags(write=False)
+
+    @classmethod
+    def from_exact(
+        cls,
+        lower: Sequence[Exact],
+        upper: Sequence[Exact],
+        *,
+        lower_open: ArrayLike = False,
+        upper_open: ArrayLike = False,
+        name: Callable[[int], str] = _default_name,
+    ) -> Box:
+        """Round exact bounds to floats. A bound marked open does not belong to the box itself.
+
+        Raises:
+            EmptyBoxError: a lower bound exceeds its upper bound (or equals it, and one of them is open).
+            InputError: a bound lies beyond every finite float32. Either message names the variable with `name(index)`.
+        """
+        low, high = round_exact(lower), round_exact(upper)
+        shape = low.down64.shape
+        open_low, open_high = np.broadcast_to(lower_open, shape), np.broadcast_to(upper_open, shape)
+        # Only bounds whose float64 enclosures overlap can be in the wrong order; these few are compared exactly.
+        for i in np.flatnonzero(low.up64 >= high.down64).tolist():
+            if lower[i] > upper[i] or (lower[i] == upper[i] and (open_low[i] or open_high[i])):
+                between = f"{show_exact(lower[i])} and {show_exact(upper[i])}"
+                raise EmptyBoxError(f"empty input set: no value of {name(i)} lies between its bounds {between}")
+        first = np.where(open_low & low.is_float32, np.nextafter(low.up32, np.float32(np.inf)), low.up32)
+        last = np.where(open_high & high.is_float32, np.nextafter(high.down32, np.float32(-np.inf)), high.down32)
+        pinned = first > last
+        first, last = np.where(pinned, low.near32, first), np.where(pinned, low.near32, last)
+        finite = np.isfinite(first) & np.isfinite(last) & np.isfinite(low.down64) & np.isfinite(high.up64)
+        for i in np.flatnonzero(~finite).tolist():
+            between = f"{show_exact(lower[i])} and {show_exact(upper[i])}"
+            raise InputError(f"input set: the bounds {between} of {name(i)} exceed every float32")
+        return cls(low.down64, high.up64, first, last)
+
+    @classmethod
+    def from_floats(cls, lower: ArrayLike, upper: ArrayLike) -> Box:
+        """Box between two arrays of floats of any equal shape, every float taken as exactly the number it is."""
+        low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in (lower, upper))
+        if low.shape != high.shape:
+            raise InputError(f"input set: {low.size} lower bounds, {high.size} upper bounds")
+        for i in np.flatnonzero(~(np.isfinite(low) & np.isfinite(high))).tolist():
+            raise InputError(f"input set: X_{i}: bounds {low[i]} and {high[i]} are not finite")
+        return cls.from_exact([Fraction(v) for v in low.tolist()], [Fraction(v) for v in high.tolist()])
+
+    @property
+    def size(self) -> int:
+        """Number of inputs n."""
+        return self.lower.size
+
+    @property
+    def center(self) -> NDArray[np.float64]:
+        """Middle of the box, float64 (n,)."""
+        return 0.5 * self.lower + 0.5 * self.upper
+
+    @property
+    def radius(self) -> NDArray[np.float64]:
+        """Half the width of every coordinate, float64 (n,)."""
+        return 0.5 * self.upper - 0.5 * self.lower
+
+    def contains_float32(self, x: ArrayLike) -> NDArray[np.bool_]:
+        """Whether inputs (..., n) lie in the box, decided exactly for float32; other values are no float32: False."""
+        x = np.asarray(x)
+        with np.errstate(over="ignore", under="ignore"):
+            same = x.astype(np.float32) == x
+        return (same & (self.float32_lower <= x) & (x <= self.float32_upper)).all(axis=-1)
+
+    def clip_float32(self, x: ArrayLike) -> NDArray[np.float32]:
+        """The inputs (..., n), any float type, moved to the nearest float32 inside; NaN becomes the lower bound."""
+        with np.errstate(over="ignore", under="ignore"):
+            near = np.asarray(x).astype(np.float32)
+        near = np.where(np.isnan(near), self.float32_lower, near)
+        return np.clip(near, self.float32_lower, self.float32_upper)
+
+    def key(self) -> bytes:
+        """Equal for two boxes exactly when all their floats are."""
+        return b"".join(a.tobytes() for a in (self.lower, self.upper, self.float32_lower, self.float32_upper))
+
+    def __repr__(self) -> str:
+        widest = float((self.upper - self.lower).max(initial=0.0))
+        return f"Box({self.size} inputs, widths up to {widest:.6g})"

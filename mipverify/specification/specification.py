@@ -1,0 +1,73 @@
+"""Specification: a question about a network, as input sets and the output conditions that would violate it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mipverify.errors import InputError
+from mipverify.specification.conditions import Condition
+from mipverify.specification.sets import Box
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Violated by an input in `box` at which any of the `conditions` holds."""
+
+    box: Box
+    conditions: tuple[Condition, ...]
+
+    def violated_by(self, x: ArrayLike, y: ArrayLike) -> bool:
+        """Exact decision for one float32 input and the output that belongs to it, of any shapes."""
+        flat = np.asarray(x).reshape(-1)
+        return bool(self.box.contains_float32(flat)) and any(c.satisfied(flat, y) for c in self.conditions)
+
+    def __repr__(self) -> str:
+        return f"Case({self.box}, {len(self.conditions)} conditions)"
+
+
+@dataclass(frozen=True, eq=False)
+class Specification:
+    """Violated by an input that violates any of the `cases`; holds when there is none.
+
+    `kind` is "vnnlib" or "robustness"; `path` and `sha256` (of the file as it is on disk) are None without a file.
+    """
+
+    cases: tuple[Case, ...]
+    kind: str
+    path: str | None = None
+    sha256: str | None = None
+
+    @property
+    def num_inputs(self) -> int:
+        """Number of inputs n, flattened."""
+        return self.cases[0].box.size
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of outputs k, flattened."""
+        return self.cases[0].conditions[0].output_rows.shape[1]
+
+    def violated_by(self, x: ArrayLike, y: ArrayLike) -> bool:
+        """Exact decision for one float32 input and the output that belongs to it, of any shapes."""
+        return any(case.violated_by(x, y) for case in self.cases)
+
+    def require_shapes(self, input_shape: Sequence[int], output_shape: Sequence[int]) -> None:
+        """Raise `InputError` unless a network of these shapes has as many inputs and outputs as are spoken of here."""
+        for what, mine, shape in (
+            ("inputs", self.num_inputs, input_shape),
+            ("outputs", self.num_outputs, output_shape),
+        ):
+            if prod(shape) != mine:
+                where = f"{self.path}: " if self.path else ""
+                theirs = f"{prod(shape)} (shape {tuple(shape)})"
+                raise InputError(f"{where}the property has {mine} {what}, the network {theirs}")
+
+    def __repr__(self) -> str:
+        conditions = sum(len(case.conditions) for case in self.cases)
+        origin = f", {self.path}" if self.path else ""
+        return f"Specification({self.kind}{origin}: {len(self.cases)} boxes, {conditions} conditions)"

@@ -1,0 +1,229 @@
+"""Reader of VNN-LIB 1: assertions in SMT-LIB syntax over inputs X_i and outputs Y_j.
+
+Written by hand because the official parser reads VNN-LIB 2 only. Linear in the length of the file: one regular
+expression finds the tokens, among them the bounds on single inputs that make up nearly all of a usual property, and
+every parenthesis is evaluated when it closes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from itertools import pairwise
+from typing import NoReturn, TypeAlias
+
+from mipverify.errors import InputError
+from mipverify.specification.cases import Variables, build_cases
+from mipverify.specification.exact import parse_decimal
+from mipverify.specification.normal_form import Bound, Dnf, Linear, add, comparison, conjunction, disjunction
+from mipverify.specification.specification import Case
+
+_TOKEN = re.compile(
+    r"""
+      \(\s*(?P<relation><=|>=|<|>)\s+X_(?P<input>0|[1-9][0-9]*)\s+(?P<value>[-+.0-9][^\s();]*)\s*(?P<bound>\))
+    | (?P<comment>;[^\n]*)
+    | (?P<open>\()
+    | (?P<close>\))
+    | (?P<symbol>[^\s();]+)
+    """,
+    re.VERBOSE,
+)
+_VARIABLE = re.compile(r"([XY])_(0|[1-9][0-9]{0,8})")
+_COMPARISONS = ("<=", ">=", "<", ">", "=")
+_IGNORED = ("set-logic", "set-info", "set-option", "check-sat", "get-model", "exit")
+
+
+class _Linear:
+    """An arithmetic value on the parser's stack, owned by the parenthesis that holds it."""
+
+    __slots__ = ("terms",)
+
+    def __init__(self, terms: Linear) -> None:
+        self.terms = terms
+
+
+_Item: TypeAlias = "str | _Linear | Dnf"
+
+
+def parse_vnnlib1(text: str, path: str) -> tuple[Case, ...]:
+    """The cases of a VNN-LIB 1 property.
+
+    Raises:
+        InputError: names `path` and, for what stands at one place, the line.
+    """
+    parser = _Parser(text, path)
+    try:
+        parser.run()
+        variables = parser.variables()
+        return build_cases(parser.asserted, variables)
+    except _AtPosition as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise InputError(f"{path}, line {line}: {error}") from None
+    except InputError as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+class _AtPosition(Exception):  # noqa: N818 - never leaves this module
+    def __init__(self, message: str, position: int) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+class _Parser:
+    def __init__(self, text: str, path: str) -> None:
+        self.text = text
+        self.path = path
+        self.declared: dict[str, set[int]] = {"X": set(), "Y": set()}
+        self.asserted: list[Dnf] = []
+        # Open parentheses: (position, items so far); the outermost entry is the file.
+        self.stack: list[tuple[int, list[_Item]]] = [(0, [])]
+
+    def run(self) -> None:
+        stack, inputs = self.stack, self.declared["X"]
+        for token in _TOKEN.finditer(self.text):
+            kind = token.lastgroup
+            if kind == "bound":
+                relation, index, literal, _ = token.group("relation", "input", "value", "bound")
+                value = parse_decimal(literal)
+                variable = int(index)
+                if value is None:
+                    self.fail(f"{literal!r} is not a number", token.start())
+                if variable not in inputs:
+                    self.fail(f"X_{index} is not declared", token.start())
+                if len(stack) == 1:
+                    self.fail("a comparison outside of an assertion", token.start())
+                stack[-1][1].append([(Bound(variable, relation[0] == "<", value, len(relation) == 1),)])
+            elif kind == "open":
+                stack.append((token.start(), []))
+            elif kind == "close":
+                if len(stack) == 1:
+                    self.fail("a closing parenthesis without an opening one", token.start())
+                position, items = stack.pop()
+                try:
+                    self.close(position, items)
+                except InputError as error:
+                    self.fail(str(error), position)
+            elif kind == "symbol":
+                if len(stack) == 1:
+                    self.fail(f"expected an opening parenthesis, found {token.group()!r}", token.start())
+                stack[-1][1].append(token.group())
+        if len(stack) > 1:
+            self.fail("a parenthesis is never closed", stack[-1][0])
+
+    def close(self, position: int, items: list[_Item]) -> None:
+        """Evaluate one parenthesis and hand its value to the one around it."""
+        around = self.stack[-1][1]
+        if not items and around[:1] == ["declare-fun"]:
+            return
+        if not items or not isinstance(items[0], str):
+            self.fail("expected an operator after the opening parenthesis", position)
+        operator, arguments = items[0], items[1:]
+        if len(self.stack) == 1:
+            self.command(operator, arguments, position)
+        elif operator in ("and", "or"):
+            parts = [self.boolean(item, position) for item in arguments]
+            around.append(conjunction(parts) if operator == "and" else disjunction(parts))
+        elif operator in _COMPARISONS:
+            around.append(self.compare(operator, arguments, position))
+        elif operator in _ARITHMETIC:
+            if not arguments:
+                self.fail(f"{operator!r} without arguments", position)
+            around.append(_Linear(_ARITHMETIC[operator]([self.linear(item, position) for item in arguments])))
+        else:
+            self.fail(f"{operator!r} is not supported (and, or, <=, >=, <, >, =, +, -, * are)", position)
+
+    def command(self, name: str, arguments: list[_Item], position: int) -> None:
+        if name == "assert":
+            if len(arguments) != 1:
+                self.fail(f"assert takes one argument, not {len(arguments)}", position)
+            self.asserted.append(self.boolean(arguments[0], position))
+        elif name in ("declare-const", "declare-fun"):
+            self.declare(arguments, position)
+        elif name not in _IGNORED:
+            self.fail(f"unknown command {name!r}", position)
+
+    def declare(self, arguments: list[_Item], position: int) -> None:
+        match arguments:
+            case [str(name), "Real"] if (variable := _VARIABLE.fullmatch(name)) is not None:
+                indices = self.declared[variable[1]]
+                if int(variable[2]) in indices:
+                    self.fail(f"{name} is declared twice", position)
+                indices.add(int(variable[2]))
+            case _:
+                self.fail("a declaration must read (declare-const X_i Real) or (declare-const Y_i Real)", position)
+
+    def compare(self, operator: str, arguments: list[_Item], position: int) -> Dnf:
+        if len(arguments) < 2:
+            self.fail(f"{operator!r} takes at least two arguments, not {len(arguments)}", position)
+        values = [self.linear(item, position) for item in arguments]
+        pairs = pairwise(values)  # (<= a b c) is a <= b and b <= c
+        return conjunction([comparison(operator, dict(left), dict(right)) for left, right in pairs])
+
+    def boolean(self, item: _Item, position: int) -> Dnf:
+        if isinstance(item, list):
+            return item
+        if item in ("true", "false"):
+            return [()] if item == "true" else []
+        what = repr(item) if isinstance(item, str) else "an arithmetic expression"
+        raise _AtPosition(f"expected a comparison, found {what}", position)
+
+    def linear(self, item: _Item, position: int) -> Linear:
+        if isinstance(item, _Linear):
+            return item.terms
+        if isinstance(item, list):
+            self.fail("expected a number or a variable, found a comparison", position)
+        variable = _VARIABLE.fullmatch(item)
+        if variable is not None:
+            kind, index = variable[1], int(variable[2])
+            if index not in self.declared[kind]:
+                self.fail(f"{item} is not declared", position)
+            return {index if kind == "X" else -1 - index: Fraction(1)}
+        number = parse_decimal(item)
+        if number is None:
+            self.fail(f"{item!r} is neither a number nor a variable X_i or Y_i", position)
+        return {None: Fraction(number)}
+
+    def variables(self) -> Variables:
+        """How many variables are declared: X_0 .. X_(n-1) and Y_0 .. Y_(k-1) without a gap."""
+        for kind, what in (("X", "input"), ("Y", "output")):
+            indices = self.declared[kind]
+            if not indices:
+                raise InputError(f"no {what} {kind}_0 is declared")
+            if len(indices) <= max(indices):
+                gap = next(i for i in range(len(indices)) if i not in indices)
+                raise InputError(f"{kind}_{gap} is not declared, but {kind}_{max(indices)} is")
+        return Variables(len(self.declared["X"]), len(self.declared["Y"]), "X_{}".format)
+
+    def fail(self, message: str, position: int) -> NoReturn:
+        raise _AtPosition(message, position)
+
+
+def _sum(values: list[Linear]) -> Linear:
+    # The largest operand collects the others: right-nested sums stay linear in their length.
+    total = max(values, key=len)
+    for value in values:
+        if value is not total:
+            add(total, value)
+    return total
+
+
+def _difference(values: list[Linear]) -> Linear:
+    negated = [{v: -c for v, c in value.items()} for value in (values[1:] or values)]
+    return _sum([values[0], *negated]) if len(values) > 1 else negated[0]
+
+
+def _product(values: list[Linear]) -> Linear:
+    factor = Fraction(1)
+    linear: Linear | None = None
+    for value in values:
+        if value.keys() <= {None}:
+            factor *= value.get(None, Fraction(0))
+        elif linear is None:
+            linear = value
+        else:
+            raise InputError("a product of two variables is not linear")
+    return {None: factor} if linear is None else {v: factor * c for v, c in linear.items()}
+
+
+_ARITHMETIC: dict[str, Callable[[list[Linear]], Linear]] = {"+": _sum, "-": _difference, "*": _product}
