@@ -48,15 +48,6 @@ def check_limits(timeout: float, workers: int) -> None:
         raise InputError(f"--workers must be at least 1, not {workers}")
 
 
-def check_solver(name: str) -> None:
-    """Refuse a solver that does not exist or is not installed, before any work."""
-    if name == "auto":
-        return
-    from mipverify import solvers
-
-    solvers.get(name)
-
-
 def parse_memory(text: str | None) -> int | None:
     """Bytes meant by `text`, such as 800M, 4G or 4GiB; M and G are powers of 1024."""
     if text is None:

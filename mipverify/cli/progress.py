@@ -9,7 +9,7 @@ from typing import Any
 class Progress:
     """A status line on stderr while a question is being decided; silent when stderr is not a terminal.
 
-    Call it with a line of text whenever there is something new to tell.
+    The engine calls it with the name of a stage and a few words on how far it got.
     """
 
     def __init__(self, *, hidden: bool = False):
@@ -29,8 +29,8 @@ class Progress:
             self._status.stop()
             self._status = None
 
-    def __call__(self, text: str) -> None:
+    def __call__(self, stage: str, text: str) -> None:
         if self._status is not None:
             from rich.markup import escape
 
-            self._status.update(escape(text))
+            self._status.update(escape(f"{stage}  {text}"))

@@ -1,0 +1,125 @@
+"""Exit codes: what the verdict, a failure or an interruption becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mipverify.engine
+from mipverify.engine import Verdict
+from tests.cli.files import Result
+
+
+def answer_with(monkeypatch: pytest.MonkeyPatch, action: Callable[..., Verdict]) -> None:
+    monkeypatch.setattr(mipverify.engine, "verify", action)
+
+
+def test_holds(cli: Callable[..., Result], folder: Path) -> None:
+    result = cli("verify", folder / "net.onnx", folder / "holds.vnnlib")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("holds")
+
+
+def test_violated(cli: Callable[..., Result], folder: Path) -> None:
+    result = cli("verify", folder / "net.onnx", folder / "violated.vnnlib")
+    assert (result.code, result.err) == (1, "")
+    assert result.out.startswith("violated")
+
+
+def test_undecided_says_why(cli: Callable[..., Result], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_with(monkeypatch, lambda *_, **__: Verdict("unknown", 5.0, "crown", -0.25, reason="time"))
+    result = cli("verify", folder / "net.onnx", folder / "holds.vnnlib")
+    assert result.code == 3
+    assert "time" in result.out
+    assert "-0.25" in result.out
+
+
+@pytest.mark.parametrize("eps", ["0.01", "0.6"])
+def test_robustness_of_an_image(eps: str, cli: Callable[..., Result], folder: Path) -> None:
+    result = cli("verify", folder / "net.onnx", "--data", folder / "images.npz", "--index", 0, "--eps", eps)
+    assert result.code == (0 if eps == "0.01" else 1)
+    if result.code == 1:
+        assert "instead of 0" in result.out
+
+
+def test_the_radius_arrives_as_typed(cli: Callable[..., Result], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    import mipverify.specification as room
+
+    original = room.robustness
+    monkeypatch.setattr(room, "robustness", lambda *a, **k: seen.append(a[2]) or original(*a, **k))
+    cli("verify", folder / "net.onnx", "--data", folder / "images.npz", "--index", 0, "--eps", "0.010")
+    assert seen == ["0.010"]
+
+
+def test_limits_reach_the_engine(cli: Callable[..., Result], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def engine(network: Any, specification: Any, **limits: Any) -> Verdict:
+        seen.update(limits)
+        return Verdict("holds", 0.1, "crown")
+
+    answer_with(monkeypatch, engine)
+    cli(
+        "verify", folder / "net.onnx", folder / "holds.vnnlib",
+        "--timeout", "7.5", "--seed", 3, "--workers", 2, "--solver", "cbc", "--memory", "2G",
+    )  # fmt: skip
+    del seen["progress"]
+    assert seen == {"timeout": 7.5, "seed": 3, "workers": 2, "solver": "cbc", "memory": 2 * 1024**3}
+
+
+def test_internal_failure_is_one_line(
+    cli: Callable[..., Result], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def engine(*_: Any, **__: Any) -> Verdict:
+        raise RuntimeError("two\nlines")
+
+    answer_with(monkeypatch, engine)
+    result = cli("verify", folder / "net.onnx", folder / "holds.vnnlib", "--json")
+    assert (result.code, result.out) == (4, "")
+    assert result.lines == ["mipverify: error: internal failure: RuntimeError: two lines"]
+    verbose = cli("verify", folder / "net.onnx", folder / "holds.vnnlib", "--verbose")
+    assert verbose.code == 4
+    assert "Traceback" in verbose.err
+
+
+def test_interruption_is_undecided(cli: Callable[..., Result], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def engine(*_: Any, **__: Any) -> Verdict:
+        raise KeyboardInterrupt
+
+    answer_with(monkeypatch, engine)
+    result = cli("verify", folder / "net.onnx", folder / "holds.vnnlib", "--result-file", folder / "result.txt")
+    assert result.code == 3
+    assert "interrupted" in result.out
+    assert (folder / "result.txt").read_text() == "unknown\n"
+
+
+def test_interruption_while_reading(cli: Callable[..., Result], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(path: str) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mipverify.network.load", load)
+    result = cli("verify", folder / "net.onnx", folder / "holds.vnnlib")
+    assert (result.code, result.lines) == (3, ["mipverify: error: interrupted"])
+
+
+def test_quiet_prints_the_verdict_alone(cli: Callable[..., Result], folder: Path) -> None:
+    assert cli("verify", folder / "net.onnx", folder / "holds.vnnlib", "--quiet").out == "holds\n"
+
+
+def test_verbose_prints_statistics(cli: Callable[..., Result], folder: Path) -> None:
+    out = cli("verify", folder / "net.onnx", folder / "holds.vnnlib", "--verbose").out
+    assert "unstable_relus" in out
+
+
+def test_help_and_version(cli: Callable[..., Result]) -> None:
+    import mipverify
+
+    assert cli("--version").out == f"mipverify {mipverify.__version__}\n"
+    for arguments in ([], ["--help"], ["verify", "--help"], ["inspect", "-h"]):
+        result = cli(*arguments)
+        assert (result.code, result.err) == (0, "")
+        assert "Examples:" in result.out

@@ -1,0 +1,79 @@
+"""What the command line costs before it works, and how it behaves as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "mipverify.cli.main"]
+
+
+def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)  # type: ignore[call-overload]
+
+
+def test_version_is_quick() -> None:
+    def seconds() -> float:
+        started = time.perf_counter()
+        assert run("--version").returncode == 0
+        return time.perf_counter() - started
+
+    assert min(seconds() for _ in range(5)) < 0.3
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["verify", "--help"], ["verify"]])
+def test_no_work_imports_no_library(arguments: list[str]) -> None:
+    script = (
+        "import sys; from mipverify.cli.main import main; main(sys.argv[1:]);"
+        "print(*{'numpy', 'onnx', 'scipy', 'torch', 'rich'} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr.splitlines()[-1] == ""
+
+
+def test_verification_imports_no_torch(folder: Path) -> None:
+    script = (
+        "import sys; from mipverify.cli.main import main; code = main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    )
+    arguments = ["verify", folder / "net.onnx", folder / "violated.vnnlib"]
+    done = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_exit_code_and_streams_of_the_process(folder: Path) -> None:
+    done = run("verify", "net.onnx", "violated.vnnlib", "--json", cwd=folder)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert json.loads(done.stdout)["verdict"] == "violated"
+
+
+def test_bad_input_prints_one_line(folder: Path) -> None:
+    done = run("verify", "net.onnx", "none.vnnlib", cwd=folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_reader_that_went_away_changes_no_verdict(folder: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stdout:
+        done = subprocess.run(
+            [*COMMAND, "verify", "net.onnx", "holds.vnnlib"],
+            cwd=folder, stdout=stdout, stderr=subprocess.PIPE, timeout=60, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_completion_for_the_shell() -> None:
+    done = run(
+        env={**os.environ, "_MIPVERIFY_COMPLETE": "complete_bash", "COMP_WORDS": "mipverify ver", "COMP_CWORD": "1"}
+    )
+    assert done.stdout.split() == ["verify"]
