@@ -1,1 +1,48 @@
 """Networks: ONNX files or torch modules as a DAG of affine maps and ReLUs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mipverify.network import operators
+from mipverify.network.graph import Affine, Input, Network, Node, Relu, Term, sources
+
+if TYPE_CHECKING:
+    from mipverify.network.importer import Unsupported
+
+__all__ = [
+    "Affine",
+    "Input",
+    "Network",
+    "Node",
+    "Relu",
+    "Term",
+    "from_torch",
+    "load",
+    "operators",
+    "sources",
+    "unsupported_operators",
+]
+
+
+# The importers need onnx or torch: loaded on the first call, not with this package.
+
+
+def load(path: str | Path) -> Network:
+    """The network in the ONNX file `path` (`.onnx` or `.onnx.gz`); raises InputError if it cannot be used."""
+    from mipverify.network.importer import load as read
+
+    return read(path)
+
+
+def unsupported_operators(path: str | Path) -> list[Unsupported]:
+    """Every node of the ONNX file `path` that `load` would refuse, with its reason; empty if there is none."""
+    from mipverify.network.importer import unsupported_operators as find
+
+    return find(path)
+
+
+def from_torch(module: Any, input_shape: tuple[int, ...]) -> Network:
+    """The network of a `torch.nn.Module` for inputs of `input_shape` (no batch axis), sharing its parameters."""
+    return Network.from_torch(module, input_shape)

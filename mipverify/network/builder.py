@@ -1,0 +1,135 @@
+"""Grows a network node by node: the few constructions that every import is made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from array_api_compat import is_torch_array
+
+from mipverify.network.graph import Affine, Input, Node, Relu, Term
+from mipverify.network.operators import Array, Dense, Identity, Index, Operator, Scale, Sparse
+
+
+class RewriteError(Exception):
+    """A node cannot be expressed exactly; the message says why and, if there is one, the way around."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """The value of a node of the network under construction, viewed in `shape`."""
+
+    node: int
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    def viewed(self, shape: Sequence[int]) -> Tensor:
+        """The same entries in another shape of the same size."""
+        if math.prod(shape) != self.size:
+            raise RewriteError(f"a tensor of shape {list(self.shape)} cannot be viewed as {list(shape)}")
+        return Tensor(self.node, tuple(int(n) for n in shape))
+
+
+Value: TypeAlias = Tensor | np.ndarray
+
+
+class Builder:
+    """Holds the growing list of nodes; every method appends what it needs and returns the tensor it made."""
+
+    def __init__(self, input_shape: tuple[int, ...], name: str = "input"):
+        self.nodes: list[Node] = [Input(tuple(input_shape))]
+        self.names: list[str] = [name]
+        self.name = name  # the name that new nodes get: that of the node being imported
+
+    @property
+    def input(self) -> Tensor:
+        return Tensor(0, self.nodes[0].shape)
+
+    def affine(
+        self, terms: Sequence[tuple[Tensor, Operator]], shape: Sequence[int], bias: Array | None = None
+    ) -> Tensor:
+        """Sum of operator(tensor) over `terms`, plus `bias`, which broadcasts to `shape`."""
+        shape = tuple(int(n) for n in shape)
+        if bias is not None:
+            bias = bias.expand(shape) if is_torch_array(bias) else np.broadcast_to(np.asarray(bias), shape)
+            if not is_torch_array(bias) and not bias.any():
+                bias = None
+        return self._append(Affine(shape, tuple(Term(x.node, operator) for x, operator in terms), bias), shape)
+
+    def relu(self, x: Tensor) -> Tensor:
+        """max(0, x)."""
+        stored = self.nodes[x.node].shape
+        return self._append(Relu(stored, x.node), x.shape)
+
+    def _append(self, node: Node, shape: tuple[int, ...]) -> Tensor:
+        self.nodes.append(node)
+        self.names.append(self.name)
+        return Tensor(len(self.nodes) - 1, shape)
+
+    def dense(self, x: Tensor, weight: Array, bias: Array | None = None) -> Tensor:
+        """`weight` (out, in) applied to the last axis of x; `bias` broadcasts to the result."""
+        lead = x.shape[:-1]
+        operator = Dense(weight, () if math.prod(lead) == 1 else lead)
+        return self.affine([(x, operator)], (*lead, weight.shape[0]), bias)
+
+    def combine(self, parts: Sequence[tuple[Tensor, float]], bias: Array | None = None) -> Tensor:
+        """Sum of factor * tensor over `parts`, all of one shape, plus `bias`."""
+        shape = parts[0][0].shape
+        return self.affine([(x, multiple(factor, shape)) for x, factor in parts], shape, bias)
+
+    def scale(self, x: Tensor, factor: Array, roundings: int = 0) -> Tensor:
+        """x * factor entrywise, where factor broadcasts to the shape of x."""
+        return self.affine([(x, scaling(factor, x.shape, roundings))], x.shape)
+
+    def shift(self, x: Tensor, offset: Array) -> Tensor:
+        """x + offset, where offset broadcasts to the shape of x."""
+        return self.affine([(x, Identity(x.shape))], x.shape, offset)
+
+    def move(self, x: Tensor, indices: np.ndarray, fill: float = 0.0) -> Tensor:
+        """The tensor with entry x.flat[indices[i]] at i, or `fill` where indices is -1; a view where nothing moves."""
+        indices = np.asarray(indices)
+        if 0 in indices.shape:
+            raise RewriteError(f"the result has no entries: shape {list(indices.shape)}")
+        flat = indices.reshape(-1)
+        if flat.size == x.size and np.array_equal(flat, np.arange(x.size)):
+            return x.viewed(indices.shape)
+        bias = np.where(indices < 0, np.float32(fill), np.float32(0)) if fill else None
+        return self.affine([(x, Index(flat, x.shape, indices.shape))], indices.shape, bias)
+
+    def broadcast(self, x: Tensor, shape: Sequence[int]) -> Tensor:
+        """x repeated by the rules of numpy to `shape`."""
+        return self.move(x, np.broadcast_to(positions(x.shape), tuple(shape)))
+
+    def sparse(self, x: Tensor, matrix: Any, shape: Sequence[int], roundings: int = 0) -> Tensor:
+        """The scipy.sparse `matrix` applied to the flattened x."""
+        operator = Sparse(matrix, x.shape, tuple(shape))
+        operator.terms += roundings
+        return self.affine([(x, operator)], shape)
+
+
+def positions(shape: Sequence[int]) -> np.ndarray:
+    """The flat position of each entry of a tensor of `shape`: what a data movement does to it, it does to the data."""
+    return np.arange(math.prod(shape)).reshape(tuple(shape))
+
+
+def scaling(factor: Array, shape: tuple[int, ...], roundings: int = 0) -> Operator:
+    """Multiplication by `factor`; `roundings` counts the float64 roundings that made it differ from the true one.
+
+    They are added to the operator's `terms`, so that the error analysis covers them like those of a sum.
+    """
+    if not is_torch_array(factor) and np.ndim(factor) == 0 and factor == 1:
+        return Identity(shape)
+    operator = Scale(factor, shape)
+    operator.terms += roundings
+    return operator
+
+
+def multiple(factor: float, shape: tuple[int, ...]) -> Operator:
+    """Multiplication by one exact number."""
+    return scaling(np.float64(factor), shape)

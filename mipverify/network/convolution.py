@@ -1,0 +1,125 @@
+"""The convolution as a linear operator: one dense product over windows, and its transpose."""
+
+from __future__ import annotations
+
+import numpy as np
+from array_api_compat import is_torch_array
+
+from mipverify.network.operators import Array, _Weighted
+
+
+class Conv(_Weighted):
+    """Two-dimensional convolution (ONNX Conv) of tensors (1, C, H, W) with `weight` (O, C/groups, kh, kw).
+
+    pads: (top, left, bottom, right). A one-dimensional convolution is one of height 1.
+    """
+
+    def __init__(
+        self,
+        weight: Array,
+        in_hw: tuple[int, int],
+        strides: tuple[int, int] = (1, 1),
+        pads: tuple[int, int, int, int] = (0, 0, 0, 0),
+        dilations: tuple[int, int] = (1, 1),
+        groups: int = 1,
+    ):
+        super().__init__(weight)
+        out_channels, in_channels, kh, kw = weight.shape
+        self.strides, self.pads, self.dilations, self.groups = strides, pads, dilations, groups
+        self.padded_hw = (in_hw[0] + pads[0] + pads[2], in_hw[1] + pads[1] + pads[3])
+        out_hw = tuple(
+            (size - dilation * (k - 1) - 1) // stride + 1
+            for size, k, stride, dilation in zip(self.padded_hw, (kh, kw), strides, dilations, strict=True)
+        )
+        if min(out_hw) < 1:
+            raise ValueError(f"the kernel ({kh}, {kw}) does not fit into a padded input of {self.padded_hw}")
+        self.in_shape = (1, in_channels * groups, *in_hw)
+        self.out_shape = (1, out_channels, *out_hw)
+        self.terms = kh * kw * max(in_channels, out_channels)
+
+    def apply(self, x: Array) -> Array:
+        return self._forward(x, self._weight(x))
+
+    def apply_abs(self, x: Array) -> Array:
+        return self._forward(x, self._weight(x, absolute=True))
+
+    def adjoint(self, a: Array) -> Array:
+        return self._backward(a, self._weight(a))
+
+    def adjoint_abs(self, a: Array) -> Array:
+        """The transpose of |W|, for `Transposed.apply_abs`."""
+        return self._backward(a, self._weight(a, absolute=True))
+
+    def _forward(self, x: Array, weight: Array) -> Array:
+        batch, (top, left, bottom, right) = x.shape[0], self.pads
+        x = x.reshape(batch, *self.in_shape[1:])
+        if is_torch_array(x):
+            import torch.nn.functional as functional
+
+            padded = functional.pad(x, (left, right, top, bottom))
+            y = functional.conv2d(padded, weight, None, self.strides, 0, self.dilations, self.groups)
+            return y.reshape(batch, *self.out_shape)
+        out_channels, in_channels, kh, kw = weight.shape
+        oh, ow = self.out_shape[2:]
+        (sh, sw), (dh, dw), groups = self.strides, self.dilations, self.groups
+        padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right))) if any(self.pads) else x
+        stride = padded.strides
+        windows = np.lib.stride_tricks.as_strided(
+            padded,
+            (batch, oh, ow, groups, in_channels, kh, kw),
+            (
+                stride[0],
+                stride[2] * sh,
+                stride[3] * sw,
+                stride[1] * in_channels,
+                stride[1],
+                stride[2] * dh,
+                stride[3] * dw,
+            ),
+        )
+        width = in_channels * kh * kw
+        if groups == 1:
+            y = windows.reshape(-1, width) @ weight.reshape(out_channels, width).T
+        else:
+            columns = windows.reshape(-1, groups, width).transpose(1, 0, 2)
+            y = columns @ weight.reshape(groups, out_channels // groups, width).transpose(0, 2, 1)
+            y = y.transpose(1, 0, 2)
+        return np.ascontiguousarray(y.reshape(batch, oh * ow, out_channels).transpose(0, 2, 1)).reshape(
+            batch, *self.out_shape
+        )
+
+    def _backward(self, a: Array, weight: Array) -> Array:
+        rows = a.shape[0]
+        a = a.reshape(rows, *self.out_shape[1:])
+        if is_torch_array(a):
+            import torch.nn.functional as functional
+
+            full = functional.conv_transpose2d(a, weight, None, self.strides, 0, 0, self.groups, self.dilations)
+            short = (self.padded_hw[0] - full.shape[2], self.padded_hw[1] - full.shape[3])
+            full = functional.pad(full, (0, short[1], 0, short[0]))
+            return self._crop(full).reshape(rows, *self.in_shape)
+        full = self.spread(a, weight, self.padded_hw)
+        return np.ascontiguousarray(self._crop(full)).reshape(rows, *self.in_shape)
+
+    def spread(self, a: np.ndarray, weight: np.ndarray, full_hw: tuple[int, int]) -> np.ndarray:
+        """The transpose for rows a (R, O, h, w) of any height and width, before padding is cut off: (R, C, *full_hw)."""
+        rows, out_channels, oh, ow = a.shape
+        _, in_channels, kh, kw = weight.shape
+        (sh, sw), (dh, dw), groups = self.strides, self.dilations, self.groups
+        # Channels last: the scattered additions then run over contiguous channels.
+        kernel = weight.reshape(groups, out_channels // groups, in_channels, kh * kw).transpose(0, 1, 3, 2)
+        kernel = kernel.reshape(groups, out_channels // groups, kh * kw * in_channels)
+        columns = a.reshape(rows, groups, out_channels // groups, oh * ow).transpose(1, 0, 3, 2)
+        product = columns.reshape(groups, rows * oh * ow, out_channels // groups) @ kernel
+        product = product.reshape(groups, rows, oh, ow, kh, kw, in_channels)
+        full = np.zeros((groups, rows, *full_hw, in_channels), a.dtype)
+        for i in range(kh):
+            for j in range(kw):
+                window = full[:, :, i * dh : i * dh + sh * oh : sh, j * dw : j * dw + sw * ow : sw]
+                window += product[:, :, :, :, i, j]
+        return full.transpose(1, 0, 4, 2, 3).reshape(rows, groups * in_channels, *full_hw)
+
+    def _crop(self, full: Array) -> Array:
+        top, left, _, _ = self.pads
+        height, width = self.in_shape[2:]
+        return full[:, :, top : top + height, left : left + width]

@@ -1,0 +1,114 @@
+"""Evaluates ONNX nodes that depend on constants only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mipverify.network.builder import RewriteError
+from mipverify.network.onnx_reader import check_type, constant_array
+from mipverify.network.rewrites.registry import OnnxNode
+from mipverify.network.rewrites.shape import sliced
+
+
+def evaluate(node: OnnxNode) -> tuple[np.ndarray, ...]:
+    """The outputs of a node all of whose inputs are constants, as ONNX computes them (float32 stays float32)."""
+    simple = _SIMPLE.get(node.operator)
+    outputs = (np.asarray(simple(node)),) if simple else _by_reference(node)
+    for output in outputs:
+        if output.dtype.kind == "f" and not np.isfinite(output).all():
+            raise RewriteError("its value, a constant, holds NaN or infinity")
+    return outputs
+
+
+def _by_reference(node: OnnxNode) -> tuple[np.ndarray, ...]:
+    """The general case, by the reference implementation of ONNX (slow to import, hence not the first choice)."""
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    inputs = {name: value for name, value in zip(node.proto.input, node.inputs, strict=True) if name}
+    graph = onnx.helper.make_graph(
+        [node.proto],
+        "constant",
+        [
+            onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)  # type: ignore
+            for n, v in inputs.items()
+        ],  # fmt: skip
+        [onnx.helper.make_empty_tensor_value_info(name) for name in node.proto.output if name],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid(node.proto.domain, node.opset)])
+    try:
+        return tuple(np.asarray(output) for output in ReferenceEvaluator(model).run(None, inputs))
+    except Exception as error:  # noqa: BLE001  # the reference raises whatever its operators do
+        text = " ".join(str(error).split())
+        raise RewriteError(f"it reads only constants, but cannot be evaluated: {text}") from None
+
+
+def _constant(node: OnnxNode) -> np.ndarray:
+    for name, value in node.attributes.items():
+        if name == "value":
+            try:
+                return constant_array(value)
+            except ValueError as error:
+                raise RewriteError(str(error)) from None
+        if name in ("value_float", "value_floats"):
+            return np.asarray(value, dtype=np.float32)
+        if name in ("value_int", "value_ints"):
+            return np.asarray(value, dtype=np.int64)
+    raise RewriteError("only constants of numbers are supported")
+
+
+def _constant_of_shape(node: OnnxNode) -> np.ndarray:
+    value = node.get("value")
+    fill = np.zeros(1, np.float32) if value is None else constant_array(value)
+    return np.full(tuple(_array(node, 0).reshape(-1).tolist()), fill.reshape(()))
+
+
+def _cast(node: OnnxNode) -> np.ndarray:
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    try:
+        check_type(node.get("to", 0))
+    except ValueError as error:
+        raise RewriteError(str(error)) from None
+    return _array(node, 0).astype(tensor_dtype_to_np_dtype(node.get("to")))
+
+
+def _slice(node: OnnxNode) -> np.ndarray:
+    starts, ends = node.integers("starts", 1) or [], node.integers("ends", 2) or []
+    axes = node.integers("axes", 3) or list(range(len(starts)))
+    return sliced(_array(node, 0), starts, ends, axes, node.integers("steps", 4) or [1] * len(starts))
+
+
+def _reshape(node: OnnxNode) -> np.ndarray:
+    x, shape = _array(node, 0), node.integers("shape", 1) or []
+    if not node.get("allowzero", 0):
+        shape = [x.shape[axis] if n == 0 else n for axis, n in enumerate(shape)]
+    return x.reshape(shape)
+
+
+def _squeeze(node: OnnxNode) -> np.ndarray:
+    axes = node.integers("axes", 1)
+    return np.squeeze(_array(node, 0), None if axes is None else tuple(axes))
+
+
+def _array(node: OnnxNode, index: int) -> np.ndarray:
+    return node.constant(index, f"input {index}")
+
+
+_SIMPLE: dict[str, Callable[[OnnxNode], Any]] = {
+    "Cast": _cast,
+    "Concat": lambda node: np.concatenate([_array(node, i) for i in range(len(node.inputs))], node.get("axis", 0)),
+    "Constant": _constant,
+    "ConstantOfShape": _constant_of_shape,
+    "Gather": lambda node: np.take(_array(node, 0), _array(node, 1).astype(np.int64), axis=node.get("axis", 0)),
+    "Identity": lambda node: _array(node, 0),
+    "Reshape": _reshape,
+    "Shape": lambda node: np.array(_array(node, 0).shape, np.int64)[node.get("start", 0) : node.get("end")],
+    "Slice": _slice,
+    "Squeeze": _squeeze,
+    "Transpose": lambda node: np.transpose(_array(node, 0), node.get("perm")),
+    "Unsqueeze": lambda node: np.expand_dims(_array(node, 0), tuple(node.integers("axes", 1) or ())),
+}

@@ -1,0 +1,181 @@
+"""The network as a DAG of three node kinds: an input, sums of linear operators with a bias, and ReLUs.
+
+Everything that an ONNX file may hold is rewritten into these on import. One nonlinearity is enough: leaky and
+parametric ReLU, absolute value, clipping and maximum are ReLUs plus affine terms, with no loss in their relaxations
+(a x + (b - a) relu(x) has the affine image of the ReLU's triangle as its convex hull).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from array_api_compat import array_namespace
+
+from mipverify.network.operators import Array, Operator, parameter_like
+
+
+@dataclass(frozen=True)
+class Input:
+    """The one input of the network, node 0. `shape` is that of the ONNX file with symbolic sizes set to 1."""
+
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Term:
+    """`operator` applied to the node with index `source`; sizes agree, shapes may be views of one another."""
+
+    source: int
+    operator: Operator
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """Sum of `terms` plus `bias` (an array of `shape`, or None)."""
+
+    shape: tuple[int, ...]
+    terms: tuple[Term, ...]
+    bias: Array | None = None
+
+
+@dataclass(frozen=True)
+class Relu:
+    """max(0, source), entrywise."""
+
+    shape: tuple[int, ...]
+    source: int
+
+
+Node: TypeAlias = Input | Affine | Relu
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A trained piecewise-linear network.
+
+    nodes: in topological order, the input first. output: index of the node whose value the network returns.
+    names: a name for each node, from the file it was read from. path, sha256, input_name: where it came from.
+    """
+
+    nodes: tuple[Node, ...]
+    output: int
+    names: tuple[str, ...] = ()
+    path: str | None = None
+    sha256: str | None = None
+    input_name: str = "input"
+    notes: tuple[str, ...] = field(default=())  # e.g. that a trailing softmax was dropped
+    order_only: bool = False  # the output equals the file's only up to the order of its entries (dropped softmax)
+    module: Any = field(default=None, repr=False)  # the torch module it was imported from, if any
+
+    def __post_init__(self) -> None:
+        for index, node in enumerate(self.nodes):
+            if isinstance(node, Input) != (index == 0):
+                raise ValueError(f"node {index}: a network has exactly one input, and it is node 0")
+            for source in sources(node):
+                if not 0 <= source < index:
+                    raise ValueError(f"node {index} reads node {source}: not in topological order")
+            if isinstance(node, Affine):
+                for term in node.terms:
+                    if term.operator.in_size != math.prod(self.nodes[term.source].shape):
+                        raise ValueError(f"node {index}: {term.operator} does not take {self.nodes[term.source].shape}")
+                    if term.operator.out_size != math.prod(node.shape):
+                        raise ValueError(f"node {index}: {term.operator} does not give {node.shape}")
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return self.nodes[0].shape
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        return self.nodes[self.output].shape
+
+    @property
+    def input_size(self) -> int:
+        return math.prod(self.input_shape)
+
+    @property
+    def output_size(self) -> int:
+        return math.prod(self.output_shape)
+
+    @cached_property
+    def relus(self) -> tuple[int, ...]:
+        """Indices of the ReLU nodes, in order."""
+        return tuple(i for i, node in enumerate(self.nodes) if isinstance(node, Relu))
+
+    @cached_property
+    def preactivations(self) -> tuple[int, ...]:
+        """Indices of the nodes that ReLUs read, in order, each once."""
+        return tuple(sorted({node.source for node in self.nodes if isinstance(node, Relu)}))
+
+    @cached_property
+    def use_counts(self) -> tuple[int, ...]:
+        """How many terms or ReLUs read each node."""
+        counts = [0] * len(self.nodes)
+        for node in self.nodes:
+            for source in sources(node):
+                counts[source] += 1
+        return tuple(counts)
+
+    def values(self, x: Array) -> list[Array]:
+        """The value of every node at the inputs x (B, *input_shape), each (B, *shape)."""
+        xp = array_namespace(x)
+        values: list[Array] = []
+        for node in self.nodes:
+            if isinstance(node, Input):
+                value = xp.reshape(x, (x.shape[0], *node.shape))
+            elif isinstance(node, Relu):
+                value = xp.clip(values[node.source], min=0)
+            else:
+                value = affine_value(node, values)
+            values.append(value)
+        return values
+
+    def forward(self, x: Array) -> Array:
+        """Output (B, *output_shape) at the inputs x (B, *input_shape), in the dtype of x."""
+        return self.values(x)[self.output]
+
+    @staticmethod
+    def from_torch(module: Any, input_shape: tuple[int, ...]) -> Network:
+        """The network of a `torch.nn.Module` in evaluation mode, for inputs of `input_shape` (no batch axis).
+
+        The operators hold the module's own parameters: bounds are differentiable in them, and follow their updates.
+        Raises InputError that names the layer that cannot be imported.
+        """
+        from mipverify.network.torch_import import from_torch
+
+        return from_torch(module, input_shape)
+
+    def __repr__(self) -> str:
+        units = sum(math.prod(self.nodes[i].shape) for i in self.relus)
+        return (
+            f"Network({list(self.input_shape)} -> {list(self.output_shape)}, {units} ReLUs, {self.path or 'in memory'})"
+        )
+
+
+def sources(node: Node) -> Iterator[int]:
+    """Indices of the nodes that `node` reads."""
+    if isinstance(node, Relu):
+        yield node.source
+    elif isinstance(node, Affine):
+        for term in node.terms:
+            yield term.source
+
+
+def affine_value(node: Affine, values: list[Array]) -> Array:
+    """The value (B, *shape) of an affine node, given those of earlier nodes."""
+    total = None
+    for term in node.terms:
+        x = values[term.source]
+        part = term.operator.apply(x.reshape(x.shape[0], *term.operator.in_shape))
+        part = part.reshape(x.shape[0], *node.shape)
+        total = part if total is None else total + part
+    if node.bias is not None:
+        like = values[0]
+        bias = parameter_like(node.bias, like)[None]
+        xp = array_namespace(like)
+        total = xp.broadcast_to(bias, (like.shape[0], *node.shape)) if total is None else total + bias
+    return total

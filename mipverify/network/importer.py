@@ -1,0 +1,130 @@
+"""ONNX file -> Network: every node through the table of rewrites, or a refusal that says which and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mipverify.errors import InputError
+from mipverify.network.builder import Builder, RewriteError, Tensor, Value
+from mipverify.network.fold import evaluate
+from mipverify.network.graph import Network
+from mipverify.network.onnx_reader import OnnxGraph, read
+from mipverify.network.rewrites import REWRITES, OnnxNode
+from mipverify.network.simplify import finish
+from mipverify.network.trailing import Trailing, strip
+
+_ADVICE = {
+    "Sign": "its jump needs an encoding of its own, which does not exist yet",
+    "Sigmoid": "it is not piecewise linear; as the last layer it is dropped, inside the network it is not supported",
+    "Softmax": "it is not piecewise linear; as the last layer it is dropped, inside the network it is not supported",
+    "LogSoftmax": "it is not piecewise linear; as the last layer it is dropped, inside the network it is not supported",
+    "ArgMax": "it is supported as the last layer only, over all entries",
+    "LSTM": "recurrent layers are not supported: unroll the model before exporting it",
+    "GRU": "recurrent layers are not supported: unroll the model before exporting it",
+    "RNN": "recurrent layers are not supported: unroll the model before exporting it",
+    "Loop": "control flow is not supported: export the model with a fixed number of steps",
+    "Scan": "control flow is not supported: export the model with a fixed number of steps",
+    "If": "control flow is not supported: export the branch that is taken",
+    "QuantizeLinear": "quantized networks are not supported: export the float32 model",
+    "DequantizeLinear": "quantized networks are not supported: export the float32 model",
+    "QLinearConv": "quantized networks are not supported: export the float32 model",
+    "QLinearMatMul": "quantized networks are not supported: export the float32 model",
+}
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """A node that cannot be imported."""
+
+    operator: str
+    node: str
+    opset: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"operator {self.operator} (node {self.node!r}, opset {self.opset}): {self.reason}"
+
+
+def load(path: str | Path) -> Network:
+    """The network in the ONNX file `path`; raises InputError that names the first node that cannot be imported."""
+    graph = read(path)
+    trailing = strip(graph)
+    builder, values, problems = _import(graph, trailing, stop=True)
+    if problems:
+        more = f" (and {len(problems) - 1} more: see `mipverify inspect`)" if len(problems) > 1 else ""
+        raise InputError(f"{graph.path}: {problems[0]}{more}")
+    output = values[trailing.output]
+    if not isinstance(output, Tensor):
+        raise InputError(f"{graph.path}: the output {graph.output_name!r} does not depend on the input")
+    problem = trailing.problem(output.shape)
+    if problem:
+        raise InputError(f"{graph.path}: {problem}")
+    return finish(
+        builder,
+        output,
+        path=graph.path,
+        sha256=graph.sha256,
+        input_name=graph.input_name,
+        notes=trailing.notes,
+        order_only=trailing.order_only,
+    )
+
+
+def unsupported_operators(path: str | Path) -> list[Unsupported]:
+    """Every node of the file that cannot be imported, with the reason; other defects of the file raise InputError."""
+    graph = read(path)
+    return _import(graph, strip(graph), stop=False)[2]
+
+
+def _import(graph: OnnxGraph, trailing: Trailing, stop: bool) -> tuple[Builder, dict[str, Value], list[Unsupported]]:
+    """Rewrite all nodes. With `stop`, operators without a rewrite end it before any work is done."""
+    problems: list[Unsupported] = []
+    opset = graph.opset
+    nodes = trailing.nodes
+    for proto in nodes:
+        reason = _refused_by_name(proto, graph)
+        if reason:
+            problems.append(Unsupported(proto.op_type, OnnxNode(proto, (), opset).name, opset, reason))
+    builder = Builder(graph.input_shape, graph.input_name)
+    values: dict[str, Value] = {**graph.constants, graph.input_name: builder.input}
+    if problems and stop:
+        return builder, values, problems
+    for proto in nodes:
+        names = [name for name in proto.input if name]
+        if any(name not in values for name in names) or _refused_by_name(proto, graph):
+            continue  # it, or a node before it, has already been refused
+        node = OnnxNode(proto, [values[name] if name else None for name in proto.input], opset)
+        builder.name = node.name
+        try:
+            outputs = _rewrite(builder, node)
+        except RewriteError as error:
+            problems.append(Unsupported(node.operator, node.name, opset, str(error)))
+        except (ValueError, IndexError) as error:  # shapes that do not fit, an attribute out of range
+            reason = f"its inputs or attributes do not fit: {' '.join(str(error).split())}"
+            problems.append(Unsupported(node.operator, node.name, opset, reason))
+        else:
+            values.update({name: value for name, value in zip(proto.output, outputs, strict=False) if name})
+            continue
+        if stop:
+            break
+    return builder, values, problems
+
+
+def _rewrite(builder: Builder, node: OnnxNode) -> tuple[Value, ...]:
+    if not any(isinstance(value, Tensor) for value in node.inputs):
+        return evaluate(node)
+    outputs = REWRITES[node.operator](builder, node)
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def _refused_by_name(proto: Any, graph: OnnxGraph) -> str | None:
+    """Why the operator is not supported whatever its attributes, or None."""
+    if proto.domain not in ("", "ai.onnx"):
+        return f"it belongs to {proto.domain!r}, not to the standard operators"
+    if proto.op_type in REWRITES or proto.op_type in ("Constant", "ConstantOfShape"):
+        return None
+    if all(name in graph.constants or not name for name in proto.input) and proto.input:
+        return None  # evaluated once and for all
+    return _ADVICE.get(proto.op_type, "not supported: export the model without it")

@@ -1,0 +1,185 @@
+"""An ONNX file as checked pieces: its one input, its one output, the nodes between them and the constants."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mipverify.errors import InputError
+
+OLDEST_OPSET = 7  # before it, broadcasting was an attribute
+
+
+@dataclass(frozen=True)
+class OnnxGraph:
+    """The part of an ONNX model that leads from its input to its output, nodes in the order of the file."""
+
+    path: str
+    sha256: str
+    opset: int
+    nodes: tuple[Any, ...]  # onnx.NodeProto
+    constants: dict[str, np.ndarray]
+    input_name: str
+    input_shape: tuple[int, ...]
+    output_name: str
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The content of `path`, unpacked if its name ends in .gz."""
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a directory, not an ONNX file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if path.suffix == ".gz":
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{path}: not a valid gzip file: {error}") from None
+    if not data:
+        raise InputError(f"{path}: the file is empty")
+    return data
+
+
+def read_model(path: str | Path) -> tuple[Any, str]:
+    """The parsed `onnx.ModelProto` and the SHA-256 of the file as it lies on disk."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    data = read_bytes(path)
+    try:
+        model = onnx.load_from_string(data)
+    except (DecodeError, ValueError, RuntimeError):
+        raise InputError(f"{path}: not an ONNX model, or a damaged one") from None
+    if not model.graph.node and not model.graph.output:
+        raise InputError(f"{path}: not an ONNX model: it holds no graph")
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        try:
+            onnx.external_data_helper.load_external_data_for_model(model, str(Path(path).parent))
+        except (OSError, ValueError, onnx.checker.ValidationError) as error:
+            raise InputError(f"{path}: its external weights cannot be read: {_one_line(error)}") from None
+    if model.functions:
+        import onnx.inliner
+
+        model = onnx.inliner.inline_local_functions(model)
+    return model, hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def read(path: str | Path) -> OnnxGraph:
+    """Read and check everything about the file `path` that does not depend on single operators."""
+    model, sha256 = read_model(path)
+    graph = model.graph
+    opset = _opset(model, path)
+    if len(graph.output) != 1:
+        names = ", ".join(repr(output.name) for output in graph.output) or "none"
+        raise InputError(f"{path}: exactly one output is supported, the file has {len(graph.output)}: {names}")
+    output = graph.output[0].name
+    nodes = _live(graph, output)
+    needed = {name for node in nodes for name in node.input} | {output}
+    constants = {tensor.name: _initializer(tensor, path) for tensor in graph.initializer if tensor.name in needed}
+    stored = {tensor.name for tensor in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
+    inputs = [value for value in graph.input if value.name not in stored]
+    if len(inputs) != 1:
+        names = ", ".join(repr(value.name) for value in inputs) or "none"
+        raise InputError(f"{path}: exactly one input is supported, the file has {len(inputs)}: {names}")
+    produced = {name for node in nodes for name in node.output} | set(constants) | {inputs[0].name, ""}
+    for node in nodes:
+        for name in node.input:
+            if name not in produced:
+                raise InputError(f"{path}: node {node.name or node.output[0]!r} reads {name!r}, which nothing produces")
+    if output not in produced:
+        raise InputError(f"{path}: nothing produces the output {output!r}")
+    shape = _input_shape(inputs[0], path)
+    return OnnxGraph(str(path), sha256, opset, nodes, constants, inputs[0].name, shape, output)
+
+
+def _opset(model: Any, path: str | Path) -> int:
+    import onnx
+
+    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    if not versions:
+        raise InputError(f"{path}: does not say which version of the standard operators it uses")
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= versions[0] <= newest:
+        raise InputError(
+            f"{path}: uses opset {versions[0]}; supported are {OLDEST_OPSET} to {newest}: "
+            "convert it with onnx.version_converter or export it again"
+        )
+    return int(versions[0])
+
+
+def _live(graph: Any, output: str) -> tuple[Any, ...]:
+    """The nodes that `output` depends on, in order."""
+    needed, live = {output}, []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            live.append(node)
+            needed.update(node.input)
+    return tuple(reversed(live))
+
+
+def _initializer(tensor: Any, path: str | Path) -> np.ndarray:
+    try:
+        return constant_array(tensor)
+    except ValueError as error:
+        raise InputError(f"{path}: initializer {tensor.name!r}: {_one_line(error)}") from None
+
+
+def constant_array(tensor: Any) -> np.ndarray:
+    """The array of an `onnx.TensorProto`; raises ValueError if its values cannot be used."""
+    import onnx.numpy_helper
+
+    check_type(tensor.data_type)
+    array = onnx.numpy_helper.to_array(tensor)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError("holds NaN or infinity")
+    return array
+
+
+def check_type(data_type: int) -> None:
+    """Raises ValueError for the element types that no exact real-valued reading is offered for."""
+    import onnx
+
+    types = onnx.TensorProto
+    allowed = (types.FLOAT, types.DOUBLE, types.INT64, types.INT32, types.INT16, types.INT8, types.UINT8, types.BOOL)
+    if data_type not in allowed:
+        name = types.DataType.Name(data_type).lower() if data_type else "undefined"
+        raise ValueError(f"element type {name} is not supported: convert the model to float32")
+
+
+def _input_shape(value: Any, path: str | Path) -> tuple[int, ...]:
+    """The shape of the input; a symbolic first size becomes 1."""
+    import onnx
+
+    kind = value.type.tensor_type
+    if kind.elem_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE):
+        name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
+        raise InputError(f"{path}: input {value.name!r} has element type {name}: export the model in float32")
+    if not kind.HasField("shape"):
+        raise InputError(f"{path}: input {value.name!r} has no shape: export the model with a fixed input shape")
+    shape = []
+    for axis, dim in enumerate(kind.shape.dim):
+        if dim.WhichOneof("value") == "dim_value" and dim.dim_value == 0:
+            raise InputError(f"{path}: input {value.name!r} has size 0 along axis {axis}")
+        if dim.dim_value > 0:
+            shape.append(int(dim.dim_value))
+        elif axis == 0:
+            shape.append(1)
+        else:
+            raise InputError(
+                f"{path}: input {value.name!r} has the unknown size {dim.dim_param!r} along axis {axis}: "
+                "only the batch axis may be open"
+            )
+    return tuple(shape)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,270 @@
+"""Linear operators of a network: one small class each, for numpy and torch arrays alike.
+
+Every operator maps `(B, *in_shape)` to `(B, *out_shape)` without a bias and knows its transpose. `terms` bounds the
+number of products added up in one entry of any of its results; the rounding analysis of presolve rests on it. No
+operator uses a fast-convolution algorithm in float64, so that the classical summation bounds apply [Higham 2002, 3.1].
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, is_torch_array
+
+Array = Any  # a numpy array or a torch tensor: the engine is generic over both
+
+
+def parameter_like(parameter: Array, like: Array) -> Array:
+    """`parameter` in the namespace, dtype and device of `like`; torch parameters stay attached to their graph."""
+    if is_torch_array(like):
+        import torch
+
+        if not is_torch_array(parameter):
+            parameter = torch.from_numpy(np.ascontiguousarray(parameter))
+        return parameter.to(dtype=like.dtype, device=like.device)
+    if is_torch_array(parameter):
+        parameter = parameter.detach().cpu().numpy()
+    return parameter.astype(like.dtype, copy=False)
+
+
+class Operator(ABC):
+    """A linear map from tensors of `in_shape` to tensors of `out_shape`."""
+
+    in_shape: tuple[int, ...]
+    out_shape: tuple[int, ...]
+    terms: int = 1
+
+    @property
+    def in_size(self) -> int:
+        return math.prod(self.in_shape)
+
+    @property
+    def out_size(self) -> int:
+        return math.prod(self.out_shape)
+
+    @abstractmethod
+    def apply(self, x: Array) -> Array:
+        """W x for x of shape (B, *in_shape) -> (B, *out_shape)."""
+
+    @abstractmethod
+    def apply_abs(self, x: Array) -> Array:
+        """|W| x, the entrywise absolute value of the map, for x of shape (B, *in_shape) -> (B, *out_shape)."""
+
+    @abstractmethod
+    def adjoint(self, a: Array) -> Array:
+        """a W, the transposed map, for rows a of shape (R, *out_shape) -> (R, *in_shape)."""
+
+    def rows(self, units: np.ndarray, like: Array) -> Array:
+        """The rows of W of the flat output `units` (R,), in the dtype of `like` -> (R, *in_shape)."""
+        xp = array_namespace(like)
+        one_hot = np.zeros((len(units), self.out_size), dtype=np.float32)
+        one_hot[np.arange(len(units)), units] = 1.0
+        return self.adjoint(xp.reshape(parameter_like(one_hot, like), (len(units), *self.out_shape)))
+
+    def to_sparse(self) -> Any:
+        """The matrix of the map, `scipy.sparse.csr_array` of shape (out_size, in_size) in float64."""
+        import scipy.sparse
+
+        chunks = [
+            scipy.sparse.csr_array(self.rows(units, np.zeros(0)).reshape(len(units), -1))
+            for units in np.array_split(np.arange(self.out_size), max(1, self.out_size // 1024))
+            if len(units)
+        ]
+        return scipy.sparse.csr_array(scipy.sparse.vstack(chunks, format="csr"))
+
+    def parameters(self) -> list[Array]:
+        """The weight arrays that the operator holds."""
+        return []
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self.in_shape)} -> {list(self.out_shape)})"
+
+
+class _Weighted(Operator):
+    """An operator with one weight array, cast once for each numpy dtype it is used in."""
+
+    def __init__(self, weight: Array):
+        self.weight = weight
+        self._casts: dict[tuple[Any, bool], np.ndarray] = {}
+
+    def _weight(self, like: Array, absolute: bool = False) -> Array:
+        if is_torch_array(self.weight) or is_torch_array(like):
+            weight = parameter_like(self.weight, like)
+            return abs(weight) if absolute else weight
+        key = (like.dtype, absolute)
+        if key not in self._casts:
+            weight = self.weight.astype(like.dtype, copy=False)
+            self._casts[key] = np.abs(weight) if absolute else weight
+        return self._casts[key]
+
+    def parameters(self) -> list[Array]:
+        return [self.weight]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_casts": {}}
+
+
+class Identity(Operator):
+    """The identity; its input may be viewed in another shape of the same size."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        self.in_shape = self.out_shape = tuple(shape)
+
+    def apply(self, x: Array) -> Array:
+        return x
+
+    def apply_abs(self, x: Array) -> Array:
+        return x
+
+    def adjoint(self, a: Array) -> Array:
+        return a
+
+    def rows(self, units: np.ndarray, like: Array) -> Array:
+        one_hot = np.zeros((len(units), self.out_size))
+        one_hot[np.arange(len(units)), units] = 1.0
+        return parameter_like(one_hot.reshape(len(units), *self.in_shape), like)
+
+
+class Dense(_Weighted):
+    """`weight` (out, in) applied to the last axis; leading axes, if any, are carried along."""
+
+    def __init__(self, weight: Array, lead: tuple[int, ...] = ()):
+        super().__init__(weight)
+        self.in_shape, self.out_shape = (*lead, weight.shape[1]), (*lead, weight.shape[0])
+        self.terms = max(weight.shape)
+
+    def apply(self, x: Array) -> Array:
+        return x @ self._weight(x).T
+
+    def apply_abs(self, x: Array) -> Array:
+        return x @ self._weight(x, absolute=True).T
+
+    def adjoint(self, a: Array) -> Array:
+        return a @ self._weight(a)
+
+    def rows(self, units: np.ndarray, like: Array) -> Array:
+        if len(self.in_shape) > 1:
+            return super().rows(units, like)
+        return self._weight(like)[units]
+
+
+class Scale(_Weighted):
+    """Entrywise product with `factor`, which has (or broadcasts to) the shape of the tensor."""
+
+    def __init__(self, factor: Array, shape: tuple[int, ...]):
+        if not is_torch_array(factor):
+            factor = np.broadcast_to(factor, shape)
+        super().__init__(factor)
+        self.in_shape = self.out_shape = tuple(shape)
+
+    def apply(self, x: Array) -> Array:
+        return x * self._weight(x)
+
+    def apply_abs(self, x: Array) -> Array:
+        return x * self._weight(x, absolute=True)
+
+    def adjoint(self, a: Array) -> Array:
+        return a * self._weight(a)
+
+
+class Index(Operator):
+    """Moves data: flat output i is flat input `indices[i]`, or zero where that is -1 (slices, transposes, zero pads)."""
+
+    def __init__(self, indices: np.ndarray, in_shape: tuple[int, ...], out_shape: tuple[int, ...]):
+        self.indices = np.asarray(indices, dtype=np.int64).reshape(-1)
+        self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape)
+        used = self.indices[self.indices >= 0]
+        self.terms = int(np.bincount(used).max()) if len(used) else 1
+        self._kept = np.flatnonzero(self.indices >= 0)
+
+    def apply(self, x: Array) -> Array:
+        xp = array_namespace(x)
+        flat = xp.reshape(x, (x.shape[0], -1))
+        if len(self._kept) < len(self.indices):
+            flat = xp.concat([flat, xp.zeros_like(flat[:, :1])], axis=1)  # index -1 is the appended zero
+        return xp.reshape(flat[:, self.indices], (x.shape[0], *self.out_shape))
+
+    apply_abs = apply
+
+    def adjoint(self, a: Array) -> Array:
+        flat = a.reshape(a.shape[0], self.out_size)
+        if is_torch_array(a):
+            import torch
+
+            target = torch.from_numpy(self.indices[self._kept]).to(a.device)
+            out = flat.new_zeros((a.shape[0], self.in_size)).index_add(1, target, flat[:, self._kept])
+        elif self.terms == 1:
+            out = np.zeros((a.shape[0], self.in_size), a.dtype)
+            out[:, self.indices[self._kept]] = flat[:, self._kept]
+        else:
+            out = np.ascontiguousarray((self.to_sparse().T.astype(a.dtype) @ flat.T).T)
+        return out.reshape(a.shape[0], *self.in_shape)
+
+    def to_sparse(self) -> Any:
+        import scipy.sparse
+
+        ones = np.ones(len(self._kept))
+        entries = (ones, (self._kept, self.indices[self._kept]))
+        return scipy.sparse.csr_array(entries, shape=(self.out_size, self.in_size))
+
+
+class Sparse(Operator):
+    """Any linear map given as a sparse `matrix` (out_size, in_size): averages with ragged windows and the like."""
+
+    def __init__(self, matrix: Any, in_shape: tuple[int, ...], out_shape: tuple[int, ...]):
+        import scipy.sparse
+
+        self.matrix = scipy.sparse.csr_array(matrix, dtype=np.float64)
+        self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape)
+        per_row = np.diff(self.matrix.indptr)
+        per_column = np.bincount(self.matrix.indices, minlength=1)
+        self.terms = int(max(per_row.max(initial=1), per_column.max(initial=1)))
+
+    def _times(self, matrix: Any, x: Array, shape: tuple[int, ...]) -> Array:
+        flat = x.reshape(x.shape[0], -1)
+        if is_torch_array(x):
+            import torch
+
+            indptr, indices = torch.from_numpy(matrix.indptr), torch.from_numpy(matrix.indices)
+            values = torch.from_numpy(matrix.data).to(x.dtype)
+            tensor = torch.sparse_csr_tensor(indptr, indices, values, size=matrix.shape).to(x.device)
+            return (tensor @ flat.T).T.reshape(x.shape[0], *shape)
+        return np.ascontiguousarray((matrix.astype(x.dtype) @ flat.T).T).reshape(x.shape[0], *shape)
+
+    def apply(self, x: Array) -> Array:
+        return self._times(self.matrix, x, self.out_shape)
+
+    def apply_abs(self, x: Array) -> Array:
+        return self._times(abs(self.matrix), x, self.out_shape)
+
+    def adjoint(self, a: Array) -> Array:
+        return self._times(self.matrix.T.tocsr(), a, self.in_shape)
+
+    def to_sparse(self) -> Any:
+        return self.matrix
+
+    def parameters(self) -> list[Array]:
+        return [self.matrix.data]
+
+
+class Transposed(Operator):
+    """The transpose of another operator (a ConvTranspose is the transpose of a Conv)."""
+
+    def __init__(self, inner: Operator):
+        self.inner = inner
+        self.in_shape, self.out_shape, self.terms = inner.out_shape, inner.in_shape, inner.terms
+
+    def apply(self, x: Array) -> Array:
+        return self.inner.adjoint(x)
+
+    def apply_abs(self, x: Array) -> Array:
+        return self.inner.adjoint_abs(x)  # type: ignore[attr-defined]  # only convolutions are transposed
+
+    def adjoint(self, a: Array) -> Array:
+        return self.inner.apply(a)
+
+    def parameters(self) -> list[Array]:
+        return self.inner.parameters()

@@ -1,0 +1,8 @@
+"""How each ONNX operator becomes affine maps and ReLUs: one small file per family, one registry."""
+
+from __future__ import annotations
+
+from mipverify.network.rewrites import activation, convolution, linear, maximum, pooling, reduce, shape
+from mipverify.network.rewrites.registry import REWRITES, OnnxNode
+
+__all__ = ["REWRITES", "OnnxNode", "activation", "convolution", "linear", "maximum", "pooling", "reduce", "shape"]

@@ -1,0 +1,173 @@
+"""Gemm, MatMul and arithmetic with constants."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from mipverify.network.builder import Builder, RewriteError, Tensor, Value, multiple, positions
+from mipverify.network.rewrites.registry import OnnxNode, rewrite
+
+
+@rewrite("Gemm")
+def gemm(builder: Builder, node: OnnxNode) -> Tensor:
+    """alpha A' B' + beta C with one of A and B constant."""
+    a, b, c = node.value(0), node.value(1), node.optional_constant(2, "C")
+    alpha, beta = np.float64(node.get("alpha", 1.0)), np.float64(node.get("beta", 1.0))
+    if isinstance(a, Tensor):
+        weight = node.constant(1, "B")
+        weight = weight if node.get("transB", 0) else weight.T
+        y = builder.dense(_transposed(builder, a) if node.get("transA", 0) else a, _times(alpha, weight))
+    else:
+        weight = node.constant(0, "A")
+        weight = weight.T if node.get("transA", 0) else weight
+        x = node.tensor(1)
+        y = builder.dense(x if node.get("transB", 0) else _transposed(builder, x), _times(alpha, weight))
+        y = _transposed(builder, y)
+    if isinstance(b, Tensor) and isinstance(a, Tensor):
+        raise RewriteError("a product of two tensors that depend on the input is not piecewise linear")
+    return y if c is None or beta == 0 else builder.shift(y, _times(beta, c))
+
+
+def _times(factor: np.float64, array: np.ndarray) -> np.ndarray:
+    """The product of a float32 number and a float32 array, exact in float64."""
+    if factor == 1:
+        return np.ascontiguousarray(array)
+    return np.ascontiguousarray(array.astype(np.float64) * factor)
+
+
+def _transposed(builder: Builder, x: Tensor) -> Tensor:
+    """x with its last two axes exchanged."""
+    return builder.move(x, np.swapaxes(positions(x.shape), -1, -2))
+
+
+@rewrite("MatMul")
+def matmul(builder: Builder, node: OnnxNode) -> Tensor:
+    """The matrix product of numpy, with one operand constant."""
+    a, b = node.value(0), node.value(1)
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        raise RewriteError("a product of two tensors that depend on the input is not piecewise linear")
+    if isinstance(a, Tensor):
+        return matmul_right(builder, a, node.constant(1, "B"))
+    x = node.tensor(1)
+    weight = node.constant(0, "A")
+    # A x = (x' A')'
+    if len(x.shape) == 1:
+        y = matmul_right(builder, x, np.swapaxes(weight, -1, -2) if weight.ndim > 1 else weight)
+        return y
+    if weight.ndim == 1:
+        y = matmul_right(builder, _transposed(builder, x), weight)
+        return y
+    return _transposed(builder, matmul_right(builder, _transposed(builder, x), np.swapaxes(weight, -1, -2)))
+
+
+def matmul_right(builder: Builder, x: Tensor, weight: np.ndarray) -> Tensor:
+    """x @ weight by the rules of numpy.matmul."""
+    shape = np.matmul(np.empty(x.shape, np.int8), np.empty(weight.shape, np.int8)).shape if x.size < 1 << 16 else None
+    if shape is None:
+        shape = _matmul_shape(x.shape, weight.shape)
+    if weight.ndim == 1:
+        return builder.dense(x, weight[None]).viewed(shape)
+    if weight.ndim == 2 or math.prod(weight.shape[:-2]) == 1:
+        y = builder.dense(x, np.ascontiguousarray(weight.reshape(weight.shape[-2:]).T))
+        return y.viewed(shape)
+    return _stacked(builder, x, weight, shape)
+
+
+def _matmul_shape(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
+    a = left if len(left) > 1 else (1, *left)
+    b = right if len(right) > 1 else (*right, 1)
+    if a[-1] != b[-2]:
+        raise RewriteError(f"shapes {list(left)} and {list(right)} do not match")
+    lead = np.broadcast_shapes(a[:-2], b[:-2])
+    return (*lead, *(a[-2:-1] if len(left) > 1 else ()), *(b[-1:] if len(right) > 1 else ()))
+
+
+def _stacked(builder: Builder, x: Tensor, weight: np.ndarray, shape: tuple[int, ...]) -> Tensor:
+    """A stack of different matrices, one for each leading index, as one sparse map."""
+    import scipy.sparse
+
+    rows_shape = x.shape if len(x.shape) > 1 else (1, *x.shape)
+    lead = np.broadcast_shapes(rows_shape[:-2], weight.shape[:-2])
+    m, k, n = rows_shape[-2], weight.shape[-2], weight.shape[-1]
+    source = np.broadcast_to(positions(rows_shape), (*lead, m, k))[..., :, :, None]
+    target = positions((*lead, m, n))[..., :, None, :]
+    values = np.broadcast_to(weight, (*lead, k, n))[..., None, :, :]
+    target, source, values = np.broadcast_arrays(target, source, values)
+    entries = (values.reshape(-1).astype(np.float64), (target.reshape(-1), source.reshape(-1)))
+    matrix = scipy.sparse.csr_array(entries, shape=(math.prod(shape), x.size))
+    return builder.sparse(x, matrix, shape)
+
+
+@rewrite("Add", "Sum")
+def add(builder: Builder, node: OnnxNode) -> Tensor:
+    """Sum of tensors and constants."""
+    return signed_sum(builder, [(_present(value), 1.0) for value in node.inputs])
+
+
+@rewrite("Sub")
+def sub(builder: Builder, node: OnnxNode) -> Tensor:
+    """Difference of tensors and constants."""
+    return signed_sum(builder, [(_present(node.value(0)), 1.0), (_present(node.value(1)), -1.0)])
+
+
+@rewrite("Mean")
+def mean(builder: Builder, node: OnnxNode) -> Tensor:
+    """Mean of tensors and constants."""
+    total = signed_sum(builder, [(_present(value), 1.0) for value in node.inputs])
+    return divided(builder, total, np.float64(len(node.inputs)))
+
+
+def _present(value: Value | None) -> Value:
+    if value is None:
+        raise RewriteError("an operand is missing")
+    return value
+
+
+def signed_sum(builder: Builder, parts: list[tuple[Value, float]]) -> Tensor:
+    """Sum of sign * part with the broadcasting of numpy; the constants are added one after another, exactly."""
+    shape = np.broadcast_shapes(*(part.shape for part, _ in parts))
+    tensors = [(part, sign) for part, sign in parts if isinstance(part, Tensor)]
+    total = builder.combine([(builder.broadcast(x, shape), sign) for x, sign in tensors])
+    for part, sign in parts:
+        if not isinstance(part, Tensor):
+            total = builder.shift(total, np.negative(part) if sign < 0 else part)
+    return total
+
+
+@rewrite("Neg")
+def neg(builder: Builder, node: OnnxNode) -> Tensor:
+    """-x."""
+    x = node.tensor(0)
+    return builder.affine([(x, multiple(-1.0, x.shape))], x.shape)
+
+
+@rewrite("Mul")
+def mul(builder: Builder, node: OnnxNode) -> Tensor:
+    """Product with a constant."""
+    a, b = node.value(0), node.value(1)
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        raise RewriteError("a product of two tensors that depend on the input is not piecewise linear")
+    x, factor = (a, b) if isinstance(a, Tensor) else (b, a)
+    assert isinstance(x, Tensor)
+    assert isinstance(factor, np.ndarray)
+    shape = np.broadcast_shapes(x.shape, factor.shape)
+    return builder.scale(builder.broadcast(x, shape), factor)
+
+
+@rewrite("Div")
+def div(builder: Builder, node: OnnxNode) -> Tensor:
+    """Quotient by a constant."""
+    x = node.tensor(0)
+    return divided(builder, x, node.constant(1, "the divisor"))
+
+
+def divided(builder: Builder, x: Tensor, divisor: np.ndarray | np.float64) -> Tensor:
+    """x / divisor as a product with the reciprocal, rounded once in float64 unless the divisor is a power of two."""
+    divisor = np.asarray(divisor, dtype=np.float64)
+    if not divisor.all():
+        raise RewriteError("the divisor holds a zero")
+    shape = np.broadcast_shapes(x.shape, divisor.shape)
+    exact = bool((np.abs(np.frexp(divisor)[0]) == 0.5).all())
+    return builder.scale(builder.broadcast(x, shape), 1.0 / divisor, roundings=0 if exact else 1)

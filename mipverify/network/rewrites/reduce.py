@@ -1,0 +1,51 @@
+"""Sums and means over axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from mipverify.network.builder import Builder, Tensor, positions
+from mipverify.network.operators import Dense
+from mipverify.network.rewrites.registry import OnnxNode, axis_of, rewrite
+
+
+@rewrite("ReduceSum", "ReduceMean")
+def reduce(builder: Builder, node: OnnxNode) -> Tensor:
+    """Sum or mean over axes; all of them if none is given, unless noop_with_empty_axes says otherwise."""
+    x = node.tensor(0)
+    axes = reduced_axes(node, x)
+    if axes is None:
+        return x
+    return reduced(builder, x, axes, bool(node.get("keepdims", 1)), mean=node.operator == "ReduceMean")
+
+
+def reduced_axes(node: OnnxNode, x: Tensor) -> list[int] | None:
+    """The axes a Reduce operator runs over, or None if it does nothing."""
+    axes = node.integers("axes", 1)
+    if not axes:
+        return None if node.get("noop_with_empty_axes", 0) else list(range(len(x.shape)))
+    return sorted({axis_of(axis, len(x.shape)) for axis in axes})
+
+
+def gathered(builder: Builder, x: Tensor, axes: Sequence[int]) -> tuple[Tensor, tuple[int, ...]]:
+    """x as (kept entries, entries along `axes`), and the shape with `axes` set to 1."""
+    kept = [axis for axis in range(len(x.shape)) if axis not in axes]
+    count = math.prod(x.shape[axis] for axis in axes)
+    order = np.transpose(positions(x.shape), [*kept, *axes]).reshape(-1, count)
+    shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
+    return builder.move(x, order), shape
+
+
+def reduced(builder: Builder, x: Tensor, axes: Sequence[int], keepdims: bool, mean: bool) -> Tensor:
+    """Sum or mean of x over `axes`."""
+    rows, kept = gathered(builder, x, axes)
+    count = rows.shape[1]
+    weight = np.full((1, count), 1.0 / count if mean else 1.0)
+    operator = Dense(weight, rows.shape[:1] if rows.shape[0] > 1 else ())
+    if mean and count & (count - 1):
+        operator.terms += 1  # the weight 1 / count is itself rounded
+    shape = kept if keepdims else tuple(size for axis, size in enumerate(x.shape) if axis not in axes)
+    return builder.affine([(rows, operator)], shape)

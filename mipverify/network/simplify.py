@@ -1,0 +1,181 @@
+"""Lossless clean-up of a freshly built network: fewer nodes, the same real-valued function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from array_api_compat import is_torch_array
+
+from mipverify.network.builder import Builder, Tensor
+from mipverify.network.graph import Affine, Input, Network, Node, Relu, Term, sources
+from mipverify.network.operators import Array, Identity, Index
+
+
+def finish(builder: Builder, output: Tensor, **origin: Any) -> Network:
+    """The simplified network of what `builder` holds, returning `output`; `origin` fills the fields of Network."""
+    nodes, index, kept = simplified(builder.nodes, output.node)
+    names = [builder.names[i] for i in kept]
+    node = nodes[index]
+    if node.shape != output.shape:
+        if isinstance(node, Input):
+            nodes.append(Affine(output.shape, (Term(index, Identity(output.shape)),)))
+            names.append(builder.name)
+            index = len(nodes) - 1
+        else:
+            nodes[index] = _viewed(node, output.shape)
+    return Network(tuple(nodes), index, tuple(names), **origin)
+
+
+def _viewed(node: Node, shape: tuple[int, ...]) -> Node:
+    """A node with its value in another shape; those who read it take views anyway."""
+    if isinstance(node, Affine):
+        return Affine(shape, node.terms, None if node.bias is None else node.bias.reshape(shape))
+    assert isinstance(node, Relu)
+    return Relu(shape, node.source)
+
+
+def simplified(nodes: list[Node], output: int) -> tuple[list[Node], int, list[int]]:
+    """Simplified nodes, the new index of `output`, and for each new node the index of the one it came from."""
+    nodes = list(nodes)
+    alias = list(range(len(nodes)))
+    seen: dict[tuple[Any, ...], int] = {}
+    for i, node in enumerate(nodes):
+        node = _redirected(node, alias)
+        if isinstance(node, Affine):
+            node = _composed(node, nodes)
+            nodes[i] = node
+            target = _alias(node)
+            if target is not None:
+                alias[i] = target
+                continue
+        elif isinstance(node, Relu):
+            nodes[i] = node
+            if isinstance(nodes[node.source], Relu):
+                alias[i] = node.source  # relu(relu(x)) = relu(x)
+                continue
+        key = _key(node)
+        if key is not None:
+            alias[i] = seen.setdefault(key, i)
+    output = alias[output]
+    _fold(nodes, output)
+    return _without_dead(nodes, output)
+
+
+def _redirected(node: Node, alias: list[int]) -> Node:
+    if isinstance(node, Relu):
+        return Relu(node.shape, alias[node.source])
+    if isinstance(node, Affine):
+        return Affine(node.shape, tuple(Term(alias[t.source], t.operator) for t in node.terms), node.bias)
+    return node
+
+
+def _alias(node: Affine) -> int | None:
+    """The node that an affine node merely repeats, or None."""
+    if node.bias is None and len(node.terms) == 1 and isinstance(node.terms[0].operator, Identity):
+        return node.terms[0].source
+    return None
+
+
+def _key(node: Node) -> tuple[Any, ...] | None:
+    """What makes two nodes equal, for the kinds that imports duplicate."""
+    if isinstance(node, Relu):
+        return ("relu", node.source)
+    if isinstance(node, Affine) and node.bias is None and len(node.terms) == 1:
+        operator = node.terms[0].operator
+        if isinstance(operator, Index):
+            return ("index", node.terms[0].source, operator.indices.tobytes())
+    return None
+
+
+def _composed(node: Affine, nodes: list[Node]) -> Affine:
+    """Data movements of data movements as one."""
+    terms = []
+    for term in node.terms:
+        source = nodes[term.source]
+        while (
+            isinstance(term.operator, Index)
+            and isinstance(source, Affine)
+            and source.bias is None
+            and len(source.terms) == 1
+            and isinstance(source.terms[0].operator, Index)
+        ):
+            inner, outer = source.terms[0].operator, term.operator.indices
+            indices = np.where(outer < 0, -1, inner.indices[np.maximum(outer, 0)])
+            term = Term(source.terms[0].source, Index(indices, inner.in_shape, term.operator.out_shape))
+            source = nodes[term.source]
+        if isinstance(term.operator, Index) and _is_identity(term.operator):
+            term = Term(term.source, Identity(term.operator.out_shape))
+        terms.append(term)
+    return Affine(node.shape, tuple(terms), node.bias)
+
+
+def _is_identity(operator: Index) -> bool:
+    return operator.in_size == operator.out_size and np.array_equal(operator.indices, np.arange(operator.in_size))
+
+
+def _fold(nodes: list[Node], output: int) -> None:
+    """Take the terms of an affine node into the only node that reads it, where that one adds it unchanged."""
+    alive = _alive(nodes, output)
+    uses = [0] * len(nodes)
+    for i in alive:
+        for source in sources(nodes[i]):
+            uses[source] += 1
+    uses[output] += 1
+    for i in sorted(alive):
+        node = nodes[i]
+        if not isinstance(node, Affine):
+            continue
+        terms: list[Term] = []
+        bias = node.bias
+        for term in node.terms:
+            source = nodes[term.source]
+            if isinstance(term.operator, Identity) and isinstance(source, Affine) and uses[term.source] == 1:
+                possible, total = _exact_sum(bias, source.bias, node.shape)
+                if possible:
+                    terms += source.terms
+                    bias = total
+                    continue
+            terms.append(term)
+        nodes[i] = Affine(node.shape, tuple(terms), bias)
+
+
+def _exact_sum(a: Array | None, b: Array | None, shape: tuple[int, ...]) -> tuple[bool, Array | None]:
+    """(True, a + b) if no entry of the sum is rounded in float64, else (False, None)."""
+    if a is None or b is None:
+        only = b if a is None else a
+        return True, None if only is None else only.reshape(shape)
+    if is_torch_array(a) or is_torch_array(b):
+        return False, None  # parameters stay the module's own
+    x, y = a.reshape(shape).astype(np.float64), b.reshape(shape).astype(np.float64)
+    total = x + y
+    part = total - x  # the error of a sum, exactly [Knuth, TAOCP 2, 4.2.2]
+    error = (x - (total - part)) + (y - part)
+    if error.any() or not np.isfinite(total).all():
+        return False, None
+    return True, total
+
+
+def _alive(nodes: list[Node], output: int) -> set[int]:
+    alive, pending = {0}, [output]
+    while pending:
+        i = pending.pop()
+        if i not in alive:
+            alive.add(i)
+            pending += sources(nodes[i])
+    return alive
+
+
+def _without_dead(nodes: list[Node], output: int) -> tuple[list[Node], int, list[int]]:
+    """The nodes that `output` depends on, renumbered."""
+    kept = sorted(_alive(nodes, output))
+    number = {old: new for new, old in enumerate(kept)}
+    renumbered: list[Node] = []
+    for old in kept:
+        node = nodes[old]
+        if isinstance(node, Relu):
+            node = Relu(node.shape, number[node.source])
+        elif isinstance(node, Affine):
+            node = Affine(node.shape, tuple(Term(number[t.source], t.operator) for t in node.terms), node.bias)
+        renumbered.append(node)
+    return renumbered, number[output], kept
