@@ -1,8 +1,8 @@
 """Bounds of every value in a network, from interval arithmetic to optimized CROWN; each method is sound by itself."""
 
-from mipverify.presolve.backward import InputRows, Relaxed, Rows, minimum_over_box, pass_back, unit_rows
+from mipverify.presolve.backward import InputRows, Relaxed, Rows, minimum_over_box, pass_back, row_minimum, unit_rows
 from mipverify.presolve.bounds import Bounds
-from mipverify.presolve.crown import condition_rows, crown, row_minimum
+from mipverify.presolve.crown import condition_rows, crown
 from mipverify.presolve.interval import interval
 from mipverify.presolve.optimized import Optimum, Search, optimize_rows, optimized_crown
 

@@ -200,3 +200,8 @@ def minimum_over_box(relaxed: Relaxed, rows: InputRows, samples: np.ndarray | No
         error = rows.error + gamma(terms, a) * row_dot(positive - negative, magnitude)
         value = value - SLACK * error - gamma(len(relaxed.network.nodes) + 8, a) * xp.abs(value) - floor(a)
     return xp.where(xp.isfinite(value), value, -xp.inf * xp.ones_like(value))
+
+
+def row_minimum(relaxed: Relaxed, rows: Rows) -> Array:
+    """A sound lower bound (R,) of each row over its box."""
+    return minimum_over_box(relaxed, pass_back(relaxed, rows), rows.samples)

@@ -52,6 +52,15 @@ class Bounds:
         lower, upper = tuple(x.astype(dtype) for x in self.lower), tuple(x.astype(dtype) for x in self.upper)
         return Bounds(self.network, lower, upper)
 
+    def outward(self, dtype: Any) -> Bounds:
+        """Numpy bounds in a lower precision, rounded outward: as sound as they were."""
+        lower, upper = [], []
+        for low, high in zip(self.lower, self.upper, strict=True):
+            down, up = low.astype(dtype), high.astype(dtype)
+            lower.append(np.where(down > low, np.nextafter(down, dtype(-np.inf)), down))
+            upper.append(np.where(up < high, np.nextafter(up, dtype(np.inf)), up))
+        return Bounds(self.network, tuple(lower), tuple(upper))
+
     def finite(self) -> Array:
         """Mask (B,): boxes for which every bound is a finite number; nothing may be concluded for the others."""
         xp = array_namespace(self.lower[0])

@@ -10,9 +10,10 @@ from array_api_compat import array_namespace
 
 from mipverify.network import Network
 from mipverify.network.operators import Array
-from mipverify.presolve.backward import Relaxed, Rows, minimum_over_box, pass_back, unit_rows
+from mipverify.presolve.backward import Relaxed, Rows, row_minimum, unit_rows
 from mipverify.presolve.bounds import Bounds
 from mipverify.presolve.interval import interval
+from mipverify.presolve.patches import convolution, patch_units
 
 ROW_BYTES = 32 * 2**20  # rows of one pass: small enough to stay near the caches, large enough for dense products
 
@@ -69,6 +70,8 @@ def crown_units(
     """CROWN bounds (R,), (R,) of single entries `units` of `node` in the boxes `samples`."""
     lows, highs = np.empty(len(units)), np.empty(len(units))
     single = relaxed.bounds.batch == 1
+    if isinstance(relaxed.bounds.lower[0], np.ndarray) and convolution(relaxed, node) is not None:
+        return patch_units(relaxed, node, samples, units)
     for part in row_chunks(relaxed.network, node, len(units)):
         boxes = None if single else samples[part]
         rows = unit_rows(relaxed.network, node, units[part], boxes, relaxed.bounds.lower[0])
@@ -81,11 +84,6 @@ def negated(rows: Rows) -> Rows:
     """The rows of the negative quantities."""
     constant = None if rows.constant is None else -rows.constant
     return Rows({index: -a for index, a in rows.coefficients.items()}, rows.samples, constant)
-
-
-def row_minimum(relaxed: Relaxed, rows: Rows) -> Array:
-    """A sound lower bound (R,) of each row over its box."""
-    return minimum_over_box(relaxed, pass_back(relaxed, rows), rows.samples)
 
 
 def row_chunks(network: Network, node: int, count: int) -> Iterator[slice]:

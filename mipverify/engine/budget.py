@@ -1,0 +1,38 @@
+"""Time: when a question must stop, and what each stage took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Clock:
+    """Counts down from `limit` seconds; collects the seconds of each stage in `stages`."""
+
+    limit: float
+    started: float = field(default_factory=time.perf_counter)
+    stages: dict[str, float] = field(default_factory=dict)
+
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self.started
+
+    def left(self) -> float:
+        """Seconds until the limit, not below zero."""
+        return max(0.0, self.limit - self.elapsed())
+
+    def over(self) -> bool:
+        """Whether the limit has passed."""
+        return self.left() <= 0
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the time of the block under `name`."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[name] = self.stages.get(name, 0.0) + time.perf_counter() - begin

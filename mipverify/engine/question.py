@@ -1,0 +1,76 @@
+"""One question under way: a box, its margins, what is proven of them so far, and who may accept a counterexample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mipverify.engine.budget import Clock
+from mipverify.engine.verdict import Witness
+from mipverify.formulation.margin import margin_network
+from mipverify.network import Network
+from mipverify.network.replay import OnnxRuntimeReplay
+from mipverify.presolve import Bounds
+from mipverify.specification import Case
+
+
+@dataclass(eq=False)
+class Question:
+    """Whether any condition of `case` is met inside its box. Stages read it and write what they find into it.
+
+    margins: the network whose outputs (k,) are the conditions' margins. lower: proven lower bounds (k,).
+    bounds: of every node of `margins` over the box, batch 1, once a stage has made them.
+    hints: inputs (H, n) that bounds suggest as starting points of attacks.
+    """
+
+    network: Network
+    case: Case
+    replay: OnnxRuntimeReplay
+    clock: Clock
+    rng: np.random.Generator
+    solver: str = "auto"
+    report: Callable[[str, str], None] = lambda stage, text: None
+    witness: Witness | None = None
+    bounds: Bounds | None = None
+    trusted: list[str] = field(default_factory=list)
+    nodes: int = 0
+    binaries: int = 0
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        self.margins = margin_network(self.network, self.case.conditions)
+        self.lower = np.full(len(self.case.conditions), -np.inf)
+        self.hints = np.zeros((0, self.network.input_size))
+        shape = (1, *self.network.input_shape)
+        self.box = (self.case.box.lower.reshape(shape), self.case.box.upper.reshape(shape))
+        self.float_box = (self.case.box.float32_lower, self.case.box.float32_upper)
+
+    def open(self) -> np.ndarray:
+        """Indices of the conditions that no bound excludes yet."""
+        return np.flatnonzero(~(self.lower > 0))
+
+    def decided(self) -> bool:
+        """Whether there is a witness or no open condition."""
+        return self.witness is not None or not len(self.open())
+
+    def learn(self, conditions: np.ndarray, lower: np.ndarray) -> None:
+        """Take over proven lower bounds of some conditions; NaN counts as nothing proven."""
+        self.lower[conditions] = np.fmax(self.lower[conditions], lower)
+
+    def try_points(self, points: np.ndarray) -> Witness | None:
+        """Move points (R, ...) into the float32 box and replay them in the original file; the first that violates."""
+        x = np.clip(points.reshape(len(points), -1).astype(np.float32), *self.float_box)
+        guess = self.margins.forward(x.reshape(len(x), *self.network.input_shape)).reshape(len(x), -1)
+        scale = 1e-4 * (1 + np.abs(guess))
+        likely = np.flatnonzero((guess <= scale)[:, self.open()].any(axis=1))
+        likely = likely[np.argsort(guess[likely].min(axis=1))][:16]
+        if not len(likely):
+            return None
+        outputs = self.replay.run(x[likely])
+        for point, output in zip(x[likely], outputs, strict=True):
+            if any(condition.satisfied(point, output) for condition in self.case.conditions):
+                self.witness = Witness(point.copy(), output.copy())
+                return self.witness
+        return None

@@ -1,0 +1,173 @@
+"""The stages of the cascade: each works only on the conditions that the ones before left open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mipverify.attack.pgd import Attack, pgd
+from mipverify.engine.question import Question
+from mipverify.presolve import Relaxed, Rows, Search, crown, interval, minimum_over_box, optimize_rows, optimized_crown
+from mipverify.presolve import pass_back, unit_rows
+
+FEW_INPUTS = 12  # up to here halving the input box beats splitting ReLUs
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A named step; `when` says for which questions it is worth its time."""
+
+    name: str
+    run: Callable[[Question], None]
+    when: Callable[[Question], bool] = lambda question: True
+
+
+def few_inputs(question: Question) -> bool:
+    """Whether the box has so few free coordinates that halving it is the better way."""
+    lower, upper = question.box
+    return int(np.count_nonzero(upper > lower)) <= FEW_INPUTS
+
+
+def by_milp(question: Question) -> bool:
+    """Whether the user asked for a MILP solver by name."""
+    return question.solver not in ("auto", "bab")
+
+
+def evaluate(question: Question) -> None:
+    """The middle of the box and two random points."""
+    low, high = question.float_box
+    random = question.rng.random((3, len(low)), dtype=np.float32)
+    random[0] = 0.5
+    question.try_points(low + random * (high - low))
+
+
+def interval_bounds(question: Question) -> None:
+    """Interval arithmetic."""
+    question.bounds = interval(question.margins, *question.box)
+    lower = question.bounds.lower[question.margins.output].reshape(-1)
+    question.learn(np.arange(len(lower)), np.where(question.bounds.finite()[0], lower, -np.inf))
+
+
+def crown_bounds(question: Question) -> None:
+    """CROWN for the unstable units and the open conditions."""
+    question.bounds = crown(question.margins, *question.box)
+    bound_conditions(question)
+
+
+def bound_conditions(question: Question) -> None:
+    """One CROWN row for each open condition; its minimizer becomes a hint for the attack."""
+    assert question.bounds is not None
+    open_ = question.open()
+    relaxed, rows = Relaxed(question.bounds), open_rows(question)
+    reached = pass_back(relaxed, rows)
+    question.learn(open_, minimum_over_box(relaxed, reached, None))
+    lower, upper = question.box
+    question.hints = np.where(reached.coefficients > 0, lower, upper).reshape(len(open_), -1)
+
+
+def open_rows(question: Question) -> Rows:
+    """The rows of the open conditions."""
+    return unit_rows(question.margins, question.margins.output, question.open(), None, question.box[0])
+
+
+def attack(settings: Attack) -> Callable[[Question], None]:
+    """Projected gradient descent with the given settings."""
+
+    def run(question: Question) -> None:
+        pgd(
+            question.margins,
+            *question.float_box,
+            question.open(),
+            settings,
+            question.rng,
+            hints=question.hints[:4],
+            accept=question.try_points,
+            stop=question.clock.over,
+        )
+
+    return run
+
+
+def optimize_conditions(search: Search) -> Callable[[Question], None]:
+    """Slopes optimized for each open condition by itself."""
+
+    def run(question: Question) -> None:
+        assert question.bounds is not None
+        open_ = question.open()
+        optimum = optimize_rows(Relaxed(question.bounds), open_rows(question), search, stop=question.clock.over)
+        question.learn(open_, optimum.lower)
+        question.hints = optimum.minimizer.reshape(len(open_), -1)
+        question.try_points(question.hints)
+
+    return run
+
+
+def tighten_units(search: Search) -> Callable[[Question], None]:
+    """Slopes optimized for each unstable unit by itself, then for the open conditions."""
+
+    def run(question: Question) -> None:
+        assert question.bounds is not None
+        known = question.bounds.known()
+        question.bounds = optimized_crown(question.margins, *question.box, known, search, stop=question.clock.over)
+        optimize_conditions(Search(iterations=30))(question)
+
+    return run
+
+
+def split_boxes(question: Question) -> None:
+    """Branch and bound on the input box."""
+    from mipverify.solvers.branch_and_bound.boxes import search_boxes
+
+    lower, upper = (side.reshape(-1) for side in question.box)
+    outcome = search_boxes(
+        question.margins,
+        lower,
+        upper,
+        list(question.open()),
+        try_points=question.try_points,
+        stop=question.clock.over,
+        progress=lambda done, left, bound: question.report("boxes", f"{done} boxes, {left} open, bound {bound:.4g}"),
+    )
+    question.nodes += outcome.nodes
+    question.reason = outcome.reason
+    for condition, value in outcome.lower.items():
+        question.learn(np.array([condition]), np.array([value]))
+
+
+def split_phases(question: Question) -> None:
+    """Branch and bound on ReLU phases."""
+    from mipverify.solvers.branch_and_bound.phases import PhaseBounder
+    from mipverify.solvers.branch_and_bound.search import search_phases
+
+    assert question.bounds is not None
+    rows = unit_rows(
+        question.margins, question.margins.output, np.arange(len(question.lower)), None, question.box[0]
+    )
+    bounder = PhaseBounder(question.bounds, rows, Search(iterations=12, decay=0.9))
+    outcome = search_phases(
+        bounder,
+        [int(c) for c in question.open()],
+        try_points=question.try_points,
+        stop=question.clock.over,
+        progress=lambda done, left, bound: question.report("branch", f"{done} nodes, {left} open, bound {bound:.4g}"),
+    )
+    question.nodes += outcome.nodes
+    question.reason = outcome.reason
+    for condition, value in outcome.lower.items():
+        question.learn(np.array([condition]), np.array([value]))
+
+
+# The order and the budgets, at a glance. A stage runs while the question is open and time is left.
+CASCADE: tuple[Stage, ...] = (
+    Stage("evaluation", evaluate),
+    Stage("interval", interval_bounds),
+    Stage("crown", crown_bounds),
+    Stage("attack", attack(Attack(restarts=4, steps=12))),
+    Stage("optimized crown", optimize_conditions(Search(iterations=20)), when=lambda q: not few_inputs(q)),
+    Stage("input splitting", split_boxes, when=lambda q: few_inputs(q) and not by_milp(q)),
+    Stage("tightening", tighten_units(Search(iterations=20)), when=lambda q: not few_inputs(q)),
+    Stage("long attack", attack(Attack(restarts=16, steps=60))),
+    Stage("branch and bound", split_phases, when=lambda q: not by_milp(q)),
+)

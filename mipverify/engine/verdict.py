@@ -1,0 +1,62 @@
+"""The answer to a question: a proof, a replayed counterexample, or how far the work got."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Witness:
+    """An input (n,) float32 inside the stated set and the output (k,) of the original file there, which violates."""
+
+    input: np.ndarray
+    output: np.ndarray
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """holds: every violating condition is excluded by a sound bound. violated: `witness` was replayed. unknown: neither.
+
+    stage: who decided. margin_lower_bound: proven lower bound of the smallest margin over the input set, or None.
+    trusted: what the verdict takes on a solver's word; empty where every step is certified here.
+    statistics: unstable ReLUs by layer, nodes, binaries, seconds by stage. reason: why it is unknown.
+    """
+
+    verdict: Literal["holds", "violated", "unknown"]
+    seconds: float
+    stage: str
+    margin_lower_bound: float | None = None
+    witness: Witness | None = None
+    trusted: tuple[str, ...] = ()
+    statistics: dict[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    network: dict[str, str | None] = field(default_factory=dict)
+    property: dict[str, str | None] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `mipverify verify --json` prints."""
+        from mipverify import __version__
+
+        witness = None
+        if self.witness is not None:
+            witness = {
+                "input": [float(v) for v in self.witness.input.reshape(-1)],
+                "output": [float(v) for v in self.witness.output.reshape(-1)],
+            }
+        margin = self.margin_lower_bound
+        return {
+            "verdict": self.verdict,
+            "seconds": round(self.seconds, 4),
+            "stage": self.stage,
+            "margin_lower_bound": margin if margin is not None and np.isfinite(margin) else None,
+            "witness": witness,
+            "trusted": list(self.trusted),
+            "statistics": self.statistics,
+            "reason": self.reason,
+            "network": self.network,
+            "property": self.property,
+            "version": __version__,
+        }

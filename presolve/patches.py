@@ -1,0 +1,253 @@
+"""Rows of convolutional units as patches: only the receptive field of each unit, for many units and boxes at once.
+
+Two passes over the unstable units of a layer. First with parallel lines (the upper slope below as well [Weng et al.
+2018, Fast-Lin]): then one set of coefficients serves both sides, and float32 with its own error terms is enough to
+settle most units. Then CROWN's lines in float64 for the units that are left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mipverify.network import Affine, Input, Relu
+from mipverify.network.convolution import Conv
+from mipverify.presolve.backward import Relaxed, Rows, row_minimum
+from mipverify.presolve.interval import rounding_terms
+from mipverify.presolve.rounding import SLACK, floor, gamma
+
+CHUNK_BYTES = 4 * 2**20  # of coefficients in one pass
+MATRIX_ENTRIES = 2**22  # a convolution between patches is a dense product up to this size of its matrix
+
+
+@dataclass(eq=False)
+class _Side:
+    """Rows on their way to the input: coefficients (R, C, h, w), constants and sums of error terms (R,)."""
+
+    coefficients: np.ndarray
+    constant: np.ndarray
+    error: np.ndarray
+
+
+def convolution(relaxed: Relaxed, node: int) -> Conv | None:
+    """The convolution behind an affine node that is nothing but one (and a bias); None for any other node."""
+    current = relaxed.network.nodes[node]
+    if not isinstance(current, Affine) or len(current.terms) != 1:
+        return None
+    operator = current.terms[0].operator
+    plain = isinstance(operator, Conv) and operator.groups == 1
+    return operator if plain and relaxed.network.nodes[current.terms[0].source].shape == operator.in_shape else None
+
+
+def patch_units(
+    relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds (R,), (R,) of single entries `units` of a convolution's output in the boxes `samples`, sound."""
+    lows, highs = _in_chunks(relaxed.bounds.outward(np.float32), node, samples, units, parallel=True)
+    left = np.flatnonzero((lows < 0) & (highs > 0))
+    if len(left):
+        low, high = _in_chunks(relaxed.bounds, node, samples[left], units[left], parallel=False)
+        lows[left], highs[left] = np.maximum(lows[left], low), np.minimum(highs[left], high)
+    return lows, highs
+
+
+def _in_chunks(
+    bounds: Any, node: int, samples: np.ndarray, units: np.ndarray, parallel: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    relaxed = Relaxed(bounds)
+    lows, highs = np.empty(len(units)), np.empty(len(units))
+    conv = convolution(relaxed, node)
+    assert conv is not None
+    size = max(1, CHUNK_BYTES // (conv._weight(bounds.lower[0])[0].size * bounds.lower[0].itemsize))
+    for begin in range(0, len(units), size):
+        part = slice(begin, begin + size)
+        walk = _Walk(relaxed, node, conv, samples[part], units[part])
+        lows[part], highs[part] = walk.parallel() if parallel else walk.both()
+    return lows, highs
+
+
+class _Walk:
+    """One chunk of units passed back from a convolution; units at the same place of a box share their windows."""
+
+    def __init__(self, relaxed: Relaxed, node: int, conv: Conv, samples: np.ndarray, units: np.ndarray):
+        self.relaxed, self.node, self.conv = relaxed, node, conv
+        self.samples, self.units = samples, units
+        _, _, height, width = conv.out_shape
+        self.channel, place = units // (height * width), units % (height * width)
+        keys, self.window = np.unique(samples * (height * width) + place, return_inverse=True)
+        self.boxes = keys // (height * width)
+        place = keys % (height * width)
+        self.first = np.stack([place // width, place % width], axis=1)
+        self.like = relaxed.bounds.lower[0]
+
+    def start(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        """Coefficients, constants, windows' origins in the source node, and that node."""
+        affine = self.relaxed.network.nodes[self.node]
+        assert isinstance(affine, Affine)
+        constant = np.zeros(len(self.units), self.like.dtype)
+        if affine.bias is not None:
+            constant = np.asarray(affine.bias, self.like.dtype).reshape(-1)[self.units]
+        coefficients = self.conv._weight(self.like)[self.channel]
+        return coefficients, constant, _step(self.conv, self.first), affine.terms[0].source
+
+    def parallel(self) -> tuple[np.ndarray, np.ndarray]:
+        """Both sides at once, with the upper line's slope on both."""
+        a, constant, origin, source = self.start()
+        extra = np.zeros_like(constant)  # what the upper side has on top: all offsets
+        error = _absolute_sum(constant[:, None], 1.0) * gamma(len(self.relaxed.network.nodes) + 4, a)
+        relaxed, network = self.relaxed, self.relaxed.network
+        while not isinstance(network.nodes[source], Input):
+            step = self._next(source, a)
+            if step is None:  # dense from here: leave these to the second pass
+                return np.full(len(a), -np.inf), np.full(len(a), np.inf)
+            line = relaxed.lines[source]
+            slope, offset = (self._windows(v, origin, a)[self.window] for v in (line.upper_slope, line.upper_offset))
+            error = error + self._error(a, source, step[0])
+            negative = _dot(np.minimum(a, 0), offset)
+            constant = constant + negative
+            extra = extra + _dot(np.abs(a), offset)
+            a = a * slope
+            a, shift, origin, source, more = self._convolve(step, a, origin)
+            constant, error = constant + shift, error + more
+        lower, upper = relaxed.bounds.lower[0], relaxed.bounds.upper[0]
+        low, high = (self._windows(v, origin, a)[self.window] for v in (lower, upper))
+        positive = np.maximum(a, 0)
+        negative_part = a - positive
+        error = error + self._error(a, 0, None) + gamma(len(network.nodes) + 8, a) * extra
+        lows = _dot(positive, low) + _dot(negative_part, high) + constant
+        highs = _dot(positive, high) + _dot(negative_part, low) + constant + extra
+        return _rounded(lows, error, -1.0), _rounded(highs, error, 1.0)
+
+    def both(self) -> tuple[np.ndarray, np.ndarray]:
+        """CROWN's lines, each side by itself."""
+        return self._adaptive(1.0), -self._adaptive(-1.0)
+
+    def _adaptive(self, sign: float) -> np.ndarray:
+        a, constant, origin, source = self.start()
+        a, constant = sign * a, sign * constant
+        error = np.abs(constant) * gamma(len(self.relaxed.network.nodes) + 4, a)
+        relaxed, network = self.relaxed, self.relaxed.network
+        while not isinstance(network.nodes[source], Input):
+            step = self._next(source, a)
+            if step is None:
+                dense = _dense(a, origin[self.window], network.nodes[source].shape)
+                found = row_minimum(relaxed, Rows({source: dense}, self.samples, constant))
+                return found - SLACK * error
+            line = relaxed.lines[source]
+            below, above, offset = (
+                self._windows(v, origin, a)[self.window]
+                for v in (line.lower_slope, line.upper_slope, line.upper_offset)
+            )
+            error = error + self._error(a, source, step[0])
+            positive = np.maximum(a, 0)
+            negative = a - positive
+            constant = constant + _dot(negative, offset)
+            a = positive * below + negative * above
+            a, shift, origin, source, more = self._convolve(step, a, origin)
+            constant, error = constant + shift, error + more
+        lower, upper = relaxed.bounds.lower[0], relaxed.bounds.upper[0]
+        low, high = (self._windows(v, origin, a)[self.window] for v in (lower, upper))
+        positive = np.maximum(a, 0)
+        value = _dot(positive, low) + _dot(a - positive, high) + constant
+        return _rounded(value, error + self._error(a, 0, None), -1.0)
+
+    def _next(self, source: int, a: np.ndarray) -> tuple[int, Conv] | None:
+        """The affine node below a ReLU and its convolution, if the rows can stay patches on their way through it."""
+        network = self.relaxed.network
+        current = network.nodes[source]
+        if not isinstance(current, Relu) or 2 * a.shape[2] * a.shape[3] > current.shape[-1] * current.shape[-2]:
+            return None
+        below = convolution(self.relaxed, current.source)
+        return None if below is None else (current.source, below)
+
+    def _convolve(
+        self, step: tuple[int, Conv], a: np.ndarray, origin: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | float, np.ndarray, int, np.ndarray]:
+        """Through an affine node: new coefficients, what its bias adds, origins, source, and the error of it."""
+        node, conv = step
+        affine = self.relaxed.network.nodes[node]
+        assert isinstance(affine, Affine)
+        shift: np.ndarray | float = 0.0
+        if affine.bias is not None:
+            bias = np.broadcast_to(np.asarray(affine.bias, a.dtype), affine.shape)
+            shift = _dot(a, self._windows(bias[None], origin, a)[self.window])
+        error = self._error(a, node, None)
+        weight = conv._weight(a)
+        (sh, sw), (dh, dw) = conv.strides, conv.dilations
+        h, w = a.shape[2:]
+        full = ((h - 1) * sh + dh * (weight.shape[2] - 1) + 1, (w - 1) * sw + dw * (weight.shape[3] - 1) + 1)
+        entries = a[0].size * weight.shape[1] * full[0] * full[1]
+        if entries <= MATRIX_ENTRIES and len(a) > 64:
+            units = np.eye(a[0].size, dtype=a.dtype).reshape(-1, *a.shape[1:])
+            matrix = _spread(conv, units, weight, full).reshape(a[0].size, -1)
+            passed = (a.reshape(len(a), -1) @ matrix).reshape(len(a), -1, *full)
+        else:
+            passed = _spread(conv, a, weight, full)
+        return passed, shift, _step(conv, origin), affine.terms[0].source, error
+
+    def _error(self, a: np.ndarray, node: int, below: int | None) -> np.ndarray:
+        """Rounding errors of passing rows through a node, with the largest magnitude in it: coarse, but only one sum."""
+        network, nodes = self.relaxed.network, [node] if below is None else [node, below]
+        largest = np.zeros(len(self.boxes), a.dtype)
+        for index in nodes:
+            magnitude = self.relaxed.magnitudes[index]
+            peak = magnitude.reshape(len(magnitude), -1).max(axis=1)
+            largest = np.maximum(largest, peak[self.boxes] if len(peak) > 1 else peak)
+        current = network.nodes[node]
+        own = rounding_terms(current) if isinstance(current, Affine) else 0
+        terms = 2 * a[0].size + own + len(network.nodes) + 16
+        return _absolute_sum(a, gamma(terms, a)) * largest[self.window]
+
+    def _windows(self, values: np.ndarray, origin: np.ndarray, a: np.ndarray) -> np.ndarray:
+        """The values (B, 1, C, H, W) under each window (P, C, h, w); zero beyond the border."""
+        h, w = a.shape[2:]
+        boxes = self.boxes if len(values) > 1 else np.zeros_like(self.boxes)
+        begin, end = int(boxes.min()), int(boxes.max()) + 1
+        low = np.minimum(origin.min(axis=0), 0)
+        high = np.maximum(origin.max(axis=0) + [h, w], values.shape[-2:]) - values.shape[-2:]
+        near = values[begin:end, 0]
+        padded = np.zeros((*near.shape[:2], *(near.shape[-2:] + high - low)), values.dtype)
+        padded[:, :, -low[0] : near.shape[2] - low[0], -low[1] : near.shape[3] - low[1]] = near
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (h, w), axis=(2, 3))
+        return windows[boxes - begin, :, origin[:, 0] - low[0], origin[:, 1] - low[1]]
+
+
+def _step(conv: Conv, origin: np.ndarray) -> np.ndarray:
+    """Where in the input of a convolution the window begins that an output window at `origin` reaches."""
+    return origin * np.array(conv.strides) - np.array(conv.pads[:2])
+
+
+def _spread(conv: Conv, a: np.ndarray, weight: np.ndarray, full: tuple[int, int]) -> np.ndarray:
+    # `spread` strides beyond the last tap by less than one stride: give it room, then cut it off.
+    roomy = conv.spread(a, weight, (full[0] + conv.strides[0], full[1] + conv.strides[1]))
+    return np.ascontiguousarray(roomy[:, :, : full[0], : full[1]])
+
+
+def _absolute_sum(a: np.ndarray, factor: float) -> np.ndarray:
+    return factor * np.abs(a.reshape(len(a), -1)).sum(axis=1)
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.einsum("ri,ri->r", a.reshape(len(a), -1), b.reshape(len(b), -1))
+
+
+def _rounded(value: np.ndarray, error: np.ndarray, side: float) -> np.ndarray:
+    """The value moved outward (side -1 down, +1 up) by its error, in float64; infinite where it is not finite."""
+    error = SLACK * error.astype(np.float64) + 64 * gamma(1, value) * np.abs(value) + floor(value)
+    bound = value.astype(np.float64) + side * error
+    return np.where(np.isfinite(bound), bound, side * np.inf)
+
+
+def _dense(a: np.ndarray, origin: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Patches as dense rows (R, *shape); what lies beyond the border multiplies zeros and is dropped."""
+    rows, channels, h, w = a.shape
+    low = np.minimum(origin.min(axis=0), 0)
+    size = np.maximum(origin.max(axis=0) + [h, w], shape[-2:]) - low
+    out = np.zeros((rows, channels, int(size[0]), int(size[1])), a.dtype)
+    y = (origin[:, 0] - low[0])[:, None, None, None] + np.arange(h)[None, None, :, None]
+    x = (origin[:, 1] - low[1])[:, None, None, None] + np.arange(w)[None, None, None, :]
+    out[np.arange(rows)[:, None, None, None], np.arange(channels)[None, :, None, None], y, x] = a
+    out = out[:, :, -low[0] : -low[0] + shape[-2], -low[1] : -low[1] + shape[-1]]
+    return np.ascontiguousarray(out).reshape(rows, *shape)
