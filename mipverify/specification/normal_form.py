@@ -95,3 +95,33 @@ def add(total: Linear, other: Linear, factor: Fraction | int = 1) -> None:
     """total += factor * other, in place."""
     for variable, coefficient in other.items():
         total[variable] = total.get(variable, Fraction(0)) + factor * coefficient
+
+
+def linear_sum(values: list[Linear]) -> Linear:
+    """The sum of at least one value; the values are used up."""
+    # The largest operand collects the others: right-nested sums stay linear in their length.
+    total = max(values, key=len)
+    for value in values:
+        if value is not total:
+            add(total, value)
+    return total
+
+
+def linear_difference(values: list[Linear]) -> Linear:
+    """The first value minus all others, or the negative of a single one; the values are used up."""
+    negated = [{v: -c for v, c in value.items()} for value in (values[1:] or values)]
+    return linear_sum([values[0], *negated]) if len(values) > 1 else negated[0]
+
+
+def linear_product(values: list[Linear]) -> Linear:
+    """The product of numbers and at most one value with variables; anything else is an `InputError`."""
+    factor = Fraction(1)
+    linear: Linear | None = None
+    for value in values:
+        if value.keys() <= {None}:
+            factor *= value.get(None, Fraction(0))
+        elif linear is None:
+            linear = value
+        else:
+            raise InputError("a product of two variables is not linear")
+    return {None: factor} if linear is None else {v: factor * c for v, c in linear.items()}

@@ -16,7 +16,17 @@ from typing import NoReturn, TypeAlias
 from mipverify.errors import InputError
 from mipverify.specification.cases import Variables, build_cases
 from mipverify.specification.exact import parse_decimal
-from mipverify.specification.normal_form import Bound, Dnf, Linear, add, comparison, conjunction, disjunction
+from mipverify.specification.normal_form import (
+    Bound,
+    Dnf,
+    Linear,
+    comparison,
+    conjunction,
+    disjunction,
+    linear_difference,
+    linear_product,
+    linear_sum,
+)
 from mipverify.specification.specification import Case
 
 _TOKEN = re.compile(
@@ -199,31 +209,8 @@ class _Parser:
         raise _AtPosition(message, position)
 
 
-def _sum(values: list[Linear]) -> Linear:
-    # The largest operand collects the others: right-nested sums stay linear in their length.
-    total = max(values, key=len)
-    for value in values:
-        if value is not total:
-            add(total, value)
-    return total
-
-
-def _difference(values: list[Linear]) -> Linear:
-    negated = [{v: -c for v, c in value.items()} for value in (values[1:] or values)]
-    return _sum([values[0], *negated]) if len(values) > 1 else negated[0]
-
-
-def _product(values: list[Linear]) -> Linear:
-    factor = Fraction(1)
-    linear: Linear | None = None
-    for value in values:
-        if value.keys() <= {None}:
-            factor *= value.get(None, Fraction(0))
-        elif linear is None:
-            linear = value
-        else:
-            raise InputError("a product of two variables is not linear")
-    return {None: factor} if linear is None else {v: factor * c for v, c in linear.items()}
-
-
-_ARITHMETIC: dict[str, Callable[[list[Linear]], Linear]] = {"+": _sum, "-": _difference, "*": _product}
+_ARITHMETIC: dict[str, Callable[[list[Linear]], Linear]] = {
+    "+": linear_sum,
+    "-": linear_difference,
+    "*": linear_product,
+}
