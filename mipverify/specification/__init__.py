@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mipverify.specification.conditions import Condition, Row
+from mipverify.specification.dataset import Dataset, load_dataset
 from mipverify.specification.robustness import robustness
 from mipverify.specification.sets import Box, EmptyBoxError
 from mipverify.specification.specification import Case, Specification
@@ -12,9 +13,11 @@ __all__ = [
     "Box",
     "Case",
     "Condition",
+    "Dataset",
     "EmptyBoxError",
     "Row",
     "Specification",
+    "load_dataset",
     "load_vnnlib",
     "robustness",
 ]
