@@ -18,13 +18,12 @@ Property = Annotated[
 
 Data = Annotated[
     str | None,
-    typer.Option(
-        metavar="FILE", help="Images and labels: .npz, IDX or CSV with the label first.", rich_help_panel="Question"
-    ),
+    typer.Option(metavar="FILE", help="Images and labels: .npz, IDX or CSV with the label first."),
 ]
 Index = Annotated[int | None, typer.Option(metavar="I", help="Which image of the data, from 0.")]
 Eps = Annotated[str | None, typer.Option(metavar="E", help="Radius of the perturbation; a decimal, read exactly.")]
 Norm = Annotated[str, typer.Option(metavar="NORM", help="Norm of the perturbation.")]
+Domain = Annotated[str, typer.Option(metavar="LOW,HIGH", help="Legal values of a pixel, or `none`.")]
 Label = Annotated[int | None, typer.Option(metavar="L", help="Right class, if not the label in the data.")]
 Targets = Annotated[str | None, typer.Option(metavar="T,...", help="Only these wrong classes count, e.g. 3,5.")]
 
@@ -67,6 +66,16 @@ def parse_targets(text: str | None) -> tuple[int, ...] | None:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"--targets must be class numbers separated by commas, such as 3,5, not {text!r}") from None
+
+
+def parse_domain(text: str) -> tuple[str, str] | None:
+    """The decimals in a pair such as 0,1, or None for `none`."""
+    if text == "none":
+        return None
+    low, comma, high = text.partition(",")
+    if not comma:
+        raise InputError(f"--domain must be two numbers such as 0,1, or none, not {text!r}")
+    return low.strip(), high.strip()
 
 
 def check_output(option: str, path: str | None) -> None:

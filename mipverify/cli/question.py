@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mipverify.cli.options import parse_targets
+from mipverify.cli.options import parse_domain, parse_targets
 from mipverify.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ class QuestionOptions:
     norm: str
     label: int | None
     targets: str | None
+    domain: str = "0,1"
 
     def stated(self) -> bool:
         """Whether a question is asked at all."""
@@ -54,55 +54,51 @@ class QuestionOptions:
             if missing:
                 raise InputError(f"--data needs {' and '.join(missing)} too")
         parse_targets(self.targets)
+        parse_domain(self.domain)
 
     def build(self, network: Network) -> Question:
         """Read the property or the data and fit it to the network. Raises InputError where they disagree."""
         if self.property is not None:
-            return self._from_property(self.property, network)
+            return _from_property(self.property, network)
         assert self.data is not None
         assert self.index is not None
-        assert self.eps is not None
-        return self._from_data(self.data, self.index, self.eps, network)
+        return self._from_data(self.data, self.index, network)
 
-    def _from_property(self, path: str, network: Network) -> Question:
-        from mipverify.specification import load_vnnlib
-
-        specification = load_vnnlib(path)
-        for case in specification.cases:
-            inputs = len(case.box.lower)
-            outputs = {condition.output_rows.shape[1] for condition in case.conditions}
-            if inputs != network.input_size or outputs - {network.output_size}:
-                raise InputError(
-                    f"{path}: the property has {inputs} inputs and {max(outputs, default=0)} outputs, but the network "
-                    f"{network.path} has {network.input_size} and {network.output_size}"
-                )
-        return Question(specification, {"path": path, "sha256": specification.sha256})
-
-    def _from_data(self, path: str, index: int, eps: str, network: Network) -> Question:
+    def _from_data(self, path: str, index: int, network: Network) -> Question:
         from mipverify.specification import load_dataset, robustness
 
-        dataset = load_dataset(path)
-        count = len(dataset.images)
-        if not 0 <= index < count:
-            raise InputError(f"--index {index}: {path} has {count} images, 0 to {count - 1}")
-        image = dataset.images[index]
-        size = math.prod(image.shape)
-        if size != network.input_size:
-            raise InputError(
-                f"{path}: an image has {size} values, but the network {network.path} takes {network.input_size}"
-            )
-        label = int(dataset.labels[index]) if self.label is None else self.label
-        targets = parse_targets(self.targets)
+        dataset = load_dataset(path).fit_to(network.input_shape)
+        image = dataset.image(index)
+        label = self.label
+        if label is None:
+            label = dataset.label(index)
+            if label >= network.output_size:
+                raise InputError(f"{path}: image {index} has label {label}, the network {network.output_size} classes")
         specification = robustness(
-            image.reshape(-1), label, eps, num_classes=network.output_size, norm=self.norm, targets=targets
+            image,
+            label,
+            self.eps,
+            num_classes=network.output_size,
+            norm=self.norm,
+            domain=parse_domain(self.domain),
+            targets=parse_targets(self.targets),
         )
         about = {
             "path": path,
             "sha256": dataset.sha256,
             "index": index,
             "label": label,
-            "eps": eps,
+            "eps": self.eps,
             "norm": self.norm,
-            "targets": None if targets is None else list(targets),
+            "domain": self.domain,
+            "targets": parse_targets(self.targets),
         }
         return Question(specification, about)
+
+
+def _from_property(path: str, network: Network) -> Question:
+    from mipverify.specification import load_vnnlib
+
+    specification = load_vnnlib(path)
+    specification.require_shapes(network.input_shape, network.output_shape)
+    return Question(specification, {"path": path, "sha256": specification.sha256})

@@ -30,6 +30,7 @@ def verify(
     index: opt.Index = None,
     eps: opt.Eps = None,
     norm: opt.Norm = "linf",
+    domain: opt.Domain = "0,1",
     label: opt.Label = None,
     targets: opt.Targets = None,
     timeout: opt.Timeout = 300.0,
@@ -56,7 +57,7 @@ def verify(
 
     Ends with 0 if the property holds, 1 if it is violated, 3 if neither was shown within the limits.
     """
-    asked = QuestionOptions(property, data, index, eps, norm, label, targets)
+    asked = QuestionOptions(property, data, index, eps, norm, label, targets, domain)
     if not asked.stated():
         raise InputError("what is to be verified? Give a PROPERTY file, or --data FILE --index I --eps E")
     asked.check()

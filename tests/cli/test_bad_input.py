@@ -71,7 +71,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         ["net.onnx", "--data", "unlabelled.npz", "--index", "0", "--eps", "0.1"],
         ["unlabelled.npz", "labels"],
     ),
-    "data with other images": (["net.onnx", "--data", "large.npz", "--index", "0", "--eps", "0.1"], ["large.npz", "9"]),
+    "data with other images": (["net.onnx", "--data", "large.npz", "--index", "0", "--eps", "0.1"], ["large.npz", "(3, 3)"]),
     "index too large": (["net.onnx", "--data", "images.npz", "--index", "5", "--eps", "0.1"], ["5", "images.npz"]),
     "index negative": (["net.onnx", "--data", "images.npz", "--index", "-1", "--eps", "0.1"], ["-1", "images.npz"]),
     "index not a number": (["net.onnx", "--data", "images.npz", "--index", "one", "--eps", "0.1"], ["--index"]),
@@ -82,6 +82,12 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "label out of range": (["net.onnx", *IMAGE, "--label", "3"], ["label", "3"]),
     "target is the label": (["net.onnx", *IMAGE, "--targets", "0"], ["target", "0"]),
     "target out of range": (["net.onnx", *IMAGE, "--targets", "1,9"], ["target", "9"]),
+    "data with a label beyond the network": (
+        ["net.onnx", "--data", "labels.npz", *IMAGE[2:]],
+        ["labels.npz", "label 7"],
+    ),
+    "pixel outside of the domain": (["net.onnx", *IMAGE, "--domain", "0.6,1"], ["pixel", "0.6"]),
+    "domain not two numbers": (["net.onnx", *IMAGE, "--domain", "1"], ["--domain", "'1'"]),
     "targets not numbers": (["net.onnx", *IMAGE, "--targets", "1;2"], ["--targets", "1;2"]),
     "solver unknown": (["net.onnx", "holds.vnnlib", "--solver", "abacus"], ["solver", "abacus"]),
     "timeout negative": (["net.onnx", "holds.vnnlib", "--timeout", "-1"], ["--timeout", "-1"]),
@@ -105,6 +111,7 @@ def bad_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).write_bytes(content())
     np.savez(folder / "unlabelled.npz", images=np.zeros((5, 2, 2), np.uint8))
     np.savez(folder / "large.npz", images=np.zeros((5, 3, 3), np.uint8), labels=np.zeros(5, np.uint8))
+    np.savez(folder / "labels.npz", images=np.zeros((5, 2, 2), np.uint8), labels=np.full(5, 7))
     monkeypatch.chdir(folder)
     return folder
 

@@ -17,9 +17,9 @@ from tests.cli.files import Result
 
 
 def read(text: str) -> tuple[list[float], list[float]]:
-    assert re.fullmatch(r"\((\([XY]_\d+ \S+\)\s*)+\)\n", text)
-    x = [float(v) for v in re.findall(r"\(X_\d+ (\S+)\)", text)]
-    y = [float(v) for v in re.findall(r"\(Y_\d+ (\S+)\)", text)]
+    assert re.fullmatch(r"\((\([XY]_\d+ [^\s)]+\)\s*)+\)\n", text)
+    x = [float(v) for v in re.findall(r"\(X_\d+ ([^\s)]+)\)", text)]
+    y = [float(v) for v in re.findall(r"\(Y_\d+ ([^\s)]+)\)", text)]
     return x, y
 
 
