@@ -19,7 +19,7 @@ def counterexample(witness: Witness) -> str:
 def result_word(verdict: Verdict, timeout: float) -> str:
     """`sat`, `unsat`, `timeout` or `unknown`."""
     if verdict.verdict == "unknown":
-        return "timeout" if verdict.seconds >= timeout else "unknown"
+        return "timeout" if verdict.reason == "time" or verdict.seconds >= timeout else "unknown"
     return {"violated": "sat", "holds": "unsat"}[verdict.verdict]
 
 

@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
+
+PATIENCE = 0.5  # seconds; most questions are answered by then, and importing rich would take a fifth of that
 
 
 class Progress:
-    """A status line on stderr while a question is being decided; silent when stderr is not a terminal.
+    """A line on stderr while a question is being decided; silent when stderr is not a terminal, gone at the end.
 
     The engine calls it with the name of a stage and a few words on how far it got.
     """
 
     def __init__(self, *, hidden: bool = False):
-        self._status: Any = None
         self._hidden = hidden or not sys.stderr.isatty()
+        self._started = time.monotonic()
+        self._line: Any = None
 
     def __enter__(self) -> Progress:
-        if not self._hidden:
-            from rich.console import Console
-
-            self._status = Console(stderr=True).status("starting")
-            self._status.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+        if self._line is not None:
+            self._line.stop()
 
     def __call__(self, stage: str, text: str) -> None:
-        if self._status is not None:
-            from rich.markup import escape
+        if self._hidden or time.monotonic() - self._started < PATIENCE:
+            return
+        if self._line is None:
+            self._line = _spinner()
+            self._line.start()
+        self._line.update(self._line.task_ids[0], description=f"{stage}  {text}".rstrip())
 
-            self._status.update(escape(f"{stage}  {text}"))
+
+def _spinner() -> Any:
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    spinner = Progress(*columns, console=Console(stderr=True), transient=True)
+    spinner.add_task("", total=None)
+    return spinner

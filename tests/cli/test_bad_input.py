@@ -71,7 +71,10 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         ["net.onnx", "--data", "unlabelled.npz", "--index", "0", "--eps", "0.1"],
         ["unlabelled.npz", "labels"],
     ),
-    "data with other images": (["net.onnx", "--data", "large.npz", "--index", "0", "--eps", "0.1"], ["large.npz", "(3, 3)"]),
+    "data with other images": (
+        ["net.onnx", "--data", "large.npz", "--index", "0", "--eps", "0.1"],
+        ["large.npz", "(3, 3)"],
+    ),
     "index too large": (["net.onnx", "--data", "images.npz", "--index", "5", "--eps", "0.1"], ["5", "images.npz"]),
     "index negative": (["net.onnx", "--data", "images.npz", "--index", "-1", "--eps", "0.1"], ["-1", "images.npz"]),
     "index not a number": (["net.onnx", "--data", "images.npz", "--index", "one", "--eps", "0.1"], ["--index"]),

@@ -41,12 +41,20 @@ def test_holds_replaces_what_stood_there(cli: Callable[..., Result], folder: Pat
     assert not witness.exists()
 
 
-@pytest.mark.parametrize(("seconds", "word"), [(300.1, "timeout"), (2.0, "unknown")])
+@pytest.mark.parametrize(
+    ("seconds", "reason", "word"),
+    [(300.1, "undecided", "timeout"), (299.0, "time", "timeout"), (2.0, "undecided", "unknown")],
+)
 def test_undecided(
-    seconds: float, word: str, cli: Callable[..., Result], folder: Path, monkeypatch: pytest.MonkeyPatch
+    seconds: float,
+    reason: str,
+    word: str,
+    cli: Callable[..., Result],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def engine(*_: Any, **__: Any) -> Verdict:
-        return Verdict("unknown", seconds, "milp", reason="undecided")
+        return Verdict("unknown", seconds, "milp", reason=reason)
 
     monkeypatch.setattr(mipverify.engine, "verify", engine)
     cli("verify", folder / "net.onnx", folder / "holds.vnnlib", "--result-file", folder / "result.txt")
