@@ -75,6 +75,8 @@ class Builder:
     def dense(self, x: Tensor, weight: Array, bias: Array | None = None) -> Tensor:
         """`weight` (out, in) applied to the last axis of x; `bias` broadcasts to the result."""
         lead = x.shape[:-1]
+        if not x.shape or x.shape[-1] != weight.shape[1]:
+            raise RewriteError(f"weights for {weight.shape[1]} entries do not fit a tensor of shape {list(x.shape)}")
         operator = Dense(weight, () if math.prod(lead) == 1 else lead)
         return self.affine([(x, operator)], (*lead, weight.shape[0]), bias)
 

@@ -56,9 +56,9 @@ class Conv(_Weighted):
         if is_torch_array(x):
             import torch.nn.functional as functional
 
-            padded = functional.pad(x, (left, right, top, bottom))
-            y = functional.conv2d(padded, weight, None, self.strides, 0, self.dilations, self.groups)
-            return y.reshape(batch, *self.out_shape)
+            x = functional.pad(x, (left, right, top, bottom))
+            x = functional.conv2d(x, weight, None, self.strides, 0, self.dilations, self.groups)
+            return x.reshape(batch, *self.out_shape)
         out_channels, in_channels, kh, kw = weight.shape
         oh, ow = self.out_shape[2:]
         (sh, sw), (dh, dw), groups = self.strides, self.dilations, self.groups
@@ -94,21 +94,20 @@ class Conv(_Weighted):
         if is_torch_array(a):
             import torch.nn.functional as functional
 
-            full = functional.conv_transpose2d(a, weight, None, self.strides, 0, 0, self.groups, self.dilations)
-            short = (self.padded_hw[0] - full.shape[2], self.padded_hw[1] - full.shape[3])
-            full = functional.pad(full, (0, short[1], 0, short[0]))
-            return self._crop(full).reshape(rows, *self.in_shape)
+            a = functional.conv_transpose2d(a, weight, None, self.strides, 0, 0, self.groups, self.dilations)
+            a = functional.pad(a, (0, self.padded_hw[1] - a.shape[3], 0, self.padded_hw[0] - a.shape[2]))
+            return self._crop(a).reshape(rows, *self.in_shape)
         full = self.spread(a, weight, self.padded_hw)
         return np.ascontiguousarray(self._crop(full)).reshape(rows, *self.in_shape)
 
     def spread(self, a: np.ndarray, weight: np.ndarray, full_hw: tuple[int, int]) -> np.ndarray:
-        """The transpose for rows a (R, O, h, w) of any height and width, before padding is cut off: (R, C, *full_hw)."""
+        """The transpose for rows a (R, O, h, w) of any size (h, w), before padding is cut off: (R, C, *full_hw)."""
         rows, out_channels, oh, ow = a.shape
         _, in_channels, kh, kw = weight.shape
         (sh, sw), (dh, dw), groups = self.strides, self.dilations, self.groups
         # Channels last: the scattered additions then run over contiguous channels.
-        kernel = weight.reshape(groups, out_channels // groups, in_channels, kh * kw).transpose(0, 1, 3, 2)
-        kernel = kernel.reshape(groups, out_channels // groups, kh * kw * in_channels)
+        kernel = weight.reshape(groups, out_channels // groups, in_channels, kh * kw)
+        kernel = kernel.transpose(0, 1, 3, 2).reshape(groups, out_channels // groups, kh * kw * in_channels)
         columns = a.reshape(rows, groups, out_channels // groups, oh * ow).transpose(1, 0, 3, 2)
         product = columns.reshape(groups, rows * oh * ow, out_channels // groups) @ kernel
         product = product.reshape(groups, rows, oh, ow, kh, kw, in_channels)

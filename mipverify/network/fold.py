@@ -28,14 +28,13 @@ def _by_reference(node: OnnxNode) -> tuple[np.ndarray, ...]:
     import onnx
     from onnx.reference import ReferenceEvaluator
 
-    inputs = {name: value for name, value in zip(node.proto.input, node.inputs, strict=True) if name}
+    given = zip(node.proto.input, node.inputs, strict=True)
+    inputs = {name: value for name, value in given if isinstance(value, np.ndarray)}
+    dtype = onnx.helper.np_dtype_to_tensor_dtype
     graph = onnx.helper.make_graph(
         [node.proto],
         "constant",
-        [
-            onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)  # type: ignore
-            for n, v in inputs.items()
-        ],  # fmt: skip
+        [onnx.helper.make_tensor_value_info(name, dtype(value.dtype), value.shape) for name, value in inputs.items()],
         [onnx.helper.make_empty_tensor_value_info(name) for name in node.proto.output if name],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid(node.proto.domain, node.opset)])

@@ -128,7 +128,7 @@ class Network:
             if isinstance(node, Input):
                 value = xp.reshape(x, (x.shape[0], *node.shape))
             elif isinstance(node, Relu):
-                value = xp.clip(values[node.source], min=0)
+                value = xp.reshape(xp.clip(values[node.source], min=0), (x.shape[0], *node.shape))
             else:
                 value = affine_value(node, values)
             values.append(value)

@@ -52,7 +52,7 @@ def read_bytes(path: str | Path) -> bytes:
 def read_model(path: str | Path) -> tuple[Any, str]:
     """The parsed `onnx.ModelProto` and the SHA-256 of the file as it lies on disk."""
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     data = read_bytes(path)
     try:

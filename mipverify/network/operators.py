@@ -171,7 +171,7 @@ class Scale(_Weighted):
 
 
 class Index(Operator):
-    """Moves data: flat output i is flat input `indices[i]`, or zero where that is -1 (slices, transposes, zero pads)."""
+    """Moves data: flat output i is flat input `indices[i]`, or zero where that is -1 (slices, transposes, pads)."""
 
     def __init__(self, indices: np.ndarray, in_shape: tuple[int, ...], out_shape: tuple[int, ...]):
         self.indices = np.asarray(indices, dtype=np.int64).reshape(-1)

@@ -119,8 +119,8 @@ def _fold(nodes: list[Node], output: int) -> None:
     alive = _alive(nodes, output)
     uses = [0] * len(nodes)
     for i in alive:
-        for source in sources(nodes[i]):
-            uses[source] += 1
+        for read in sources(nodes[i]):
+            uses[read] += 1
     uses[output] += 1
     for i in sorted(alive):
         node = nodes[i]

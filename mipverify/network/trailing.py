@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-
 from mipverify.network.onnx_reader import OnnxGraph
 
 _MONOTONE = ("Softmax", "LogSoftmax", "Sigmoid", "ArgMax")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from array_api_compat import is_torch_array
 
 from mipverify.network.builder import Builder, RewriteError, Tensor, multiple, scaling
 from mipverify.network.operators import Array, Identity
@@ -34,7 +35,7 @@ def prelu(builder: Builder, node: OnnxNode) -> Tensor:
 
 def leaky(builder: Builder, x: Tensor, slope: Array) -> Tensor:
     """slope x + (1 - slope) relu(x); `slope` broadcasts to x, and 1 - slope is rounded at most once."""
-    rest = 1.0 - (slope.astype(np.float64) if isinstance(slope, (np.ndarray, np.generic)) else slope)
+    rest = 1.0 - (slope.double() if is_torch_array(slope) else np.asarray(slope, dtype=np.float64))
     active = builder.relu(x)
     terms = [(x, scaling(slope, x.shape)), (active, scaling(rest, x.shape, roundings=1))]
     return builder.affine(terms, x.shape)
@@ -42,8 +43,12 @@ def leaky(builder: Builder, x: Tensor, slope: Array) -> Tensor:
 
 @rewrite("Abs")
 def absolute(builder: Builder, node: OnnxNode) -> Tensor:
+    """|x|."""
+    return absolute_value(builder, node.tensor(0))
+
+
+def absolute_value(builder: Builder, x: Tensor) -> Tensor:
     """|x| = 2 relu(x) - x."""
-    x = node.tensor(0)
     return builder.combine([(builder.relu(x), 2.0), (x, -1.0)])
 
 
@@ -76,4 +81,4 @@ def clipped(builder: Builder, x: Tensor, low: float | None, high: float | None) 
 
 
 def _offset(value: float | None) -> np.ndarray:
-    return np.float64(value or 0.0).reshape(())
+    return np.asarray(value or 0.0, dtype=np.float64)

@@ -54,19 +54,15 @@ def matmul(builder: Builder, node: OnnxNode) -> Tensor:
     weight = node.constant(0, "A")
     # A x = (x' A')'
     if len(x.shape) == 1:
-        y = matmul_right(builder, x, np.swapaxes(weight, -1, -2) if weight.ndim > 1 else weight)
-        return y
+        return matmul_right(builder, x, np.swapaxes(weight, -1, -2) if weight.ndim > 1 else weight)
     if weight.ndim == 1:
-        y = matmul_right(builder, _transposed(builder, x), weight)
-        return y
+        return matmul_right(builder, _transposed(builder, x), weight)
     return _transposed(builder, matmul_right(builder, _transposed(builder, x), np.swapaxes(weight, -1, -2)))
 
 
 def matmul_right(builder: Builder, x: Tensor, weight: np.ndarray) -> Tensor:
     """x @ weight by the rules of numpy.matmul."""
-    shape = np.matmul(np.empty(x.shape, np.int8), np.empty(weight.shape, np.int8)).shape if x.size < 1 << 16 else None
-    if shape is None:
-        shape = _matmul_shape(x.shape, weight.shape)
+    shape = _matmul_shape(x.shape, weight.shape)
     if weight.ndim == 1:
         return builder.dense(x, weight[None]).viewed(shape)
     if weight.ndim == 2 or math.prod(weight.shape[:-2]) == 1:

@@ -19,7 +19,7 @@ def extremum(builder: Builder, node: OnnxNode) -> Tensor:
     sign = 1.0 if node.operator == "Max" else -1.0
     while len(tensors) > 1:
         pairs = [tensors[i : i + 2] for i in range(0, len(tensors), 2)]
-        tensors = [_of_two(builder, pair[0], pair[1], sign) if len(pair) == 2 else pair[0] for pair in pairs]
+        tensors = [of_two(builder, pair[0], pair[1], sign) if len(pair) == 2 else pair[0] for pair in pairs]
     if not constants:
         return tensors[0]
     bound = constants[0]
@@ -28,7 +28,7 @@ def extremum(builder: Builder, node: OnnxNode) -> Tensor:
     return against_constant(builder, tensors[0], bound, sign)
 
 
-def _of_two(builder: Builder, a: Tensor, b: Tensor, sign: float) -> Tensor:
+def of_two(builder: Builder, a: Tensor, b: Tensor, sign: float) -> Tensor:
     """max(a, b) = b + relu(a - b) for sign 1; min(a, b) = b - relu(b - a) for sign -1."""
     beyond = builder.relu(builder.combine([(a, sign), (b, -sign)]))
     return builder.combine([(b, 1.0), (beyond, sign)])

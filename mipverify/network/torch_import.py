@@ -1,0 +1,114 @@
+"""torch module -> Network, sharing the module's parameters: bounds are differentiable in the weights."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import fx
+
+from mipverify.errors import InputError
+from mipverify.network.builder import Builder, RewriteError, Tensor
+from mipverify.network.graph import Network
+from mipverify.network.simplify import finish
+from mipverify.network.torch_functions import call_function, call_method
+from mipverify.network.torch_layers import call_module
+
+_RANKING = ("softmax", "log_softmax", "sigmoid", "argmax", "Softmax", "LogSoftmax", "Sigmoid")
+
+
+def from_torch(module: torch.nn.Module, input_shape: tuple[int, ...]) -> Network:
+    """The network of `module` in evaluation mode for inputs (1, *input_shape).
+
+    The operators hold the module's parameters themselves, so that gradients of bounds flow into them and updates in
+    place are seen. What is computed from them on import is not updated: after the running statistics of a batch
+    normalization (or its scale) have changed, import again. A softmax, sigmoid or argmax at the very end is dropped.
+    Raises InputError that names the layer that cannot be imported.
+    """
+    if not isinstance(module, torch.nn.Module):
+        raise InputError(f"a torch.nn.Module is needed, not {type(module).__name__}")
+    shape = (1, *(int(size) for size in input_shape))
+    if min(shape) < 1:
+        raise InputError(f"input_shape {tuple(input_shape)} has a size below 1")
+    for name, parameter in [*module.named_parameters(), *module.named_buffers()]:
+        if parameter.dtype in (torch.float16, torch.bfloat16) or parameter.is_quantized:
+            raise InputError(f"parameter {name!r} has element type {parameter.dtype}: convert the module to float32")
+        if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
+            raise InputError(f"parameter {name!r} holds NaN or infinity")
+    training = module.training
+    try:
+        traced = fx.symbolic_trace(module.eval())
+    except Exception as error:  # noqa: BLE001  # tracing runs the module's own code
+        text = " ".join(str(error).split())
+        raise InputError(f"{type(module).__name__} cannot be traced by torch.fx: {text}") from None
+    finally:
+        module.train(training)
+    builder = Builder(shape, "input")
+    output, dropped = _interpret(traced, builder)
+    notes = tuple(
+        f"{name} at the end dropped: only properties of the order of the outputs can be verified" for name in dropped
+    )
+    return finish(builder, output, notes=notes, order_only=bool(dropped), module=module)
+
+
+def _interpret(traced: fx.GraphModule, builder: Builder) -> tuple[Tensor, list[str]]:
+    """Run the traced graph on symbolic tensors -> its output, and the names of ranking layers dropped at its end."""
+    values: dict[fx.Node, Any] = {}
+    dropped: list[str] = []
+    given = [node for node in traced.graph.nodes if node.op == "placeholder"]
+    if len(given) != 1 and any(not node.args for node in given[1:]):  # placeholders with defaults are options
+        raise InputError(f"exactly one input is supported, the module takes {len(given)}")
+    for node in traced.graph.nodes:
+        builder.name = str(node.target) if node.op == "call_module" else node.name
+        arguments = fx.node.map_arg(node.args, lambda n: values[n])
+        options = fx.node.map_arg(node.kwargs, lambda n: values[n])
+        try:
+            if node.op == "placeholder":
+                values[node] = builder.input if node is given[0] else node.args[0]
+            elif node.op == "get_attr":
+                values[node] = _attribute(traced, node.target)
+            elif node.op == "output":
+                result = arguments[0]
+                if not isinstance(result, Tensor):
+                    raise InputError("the module must return one tensor that depends on its input")
+                return result, dropped
+            elif _ranks(node, traced, arguments):
+                dropped.append(_kind(node, traced))
+                values[node] = arguments[0]
+            elif node.op == "call_module":
+                values[node] = call_module(builder, traced.get_submodule(node.target), arguments[0])
+            elif node.op == "call_method":
+                values[node] = call_method(builder, node.target, arguments, options)
+            else:
+                values[node] = call_function(builder, node.target, arguments, options)
+        except (RewriteError, TypeError, IndexError, ValueError, RuntimeError) as error:
+            if isinstance(error, InputError):
+                raise
+            text = " ".join(str(error).split())
+            raise InputError(f"layer {builder.name!r} ({_kind(node, traced)}) cannot be imported: {text}") from None
+    raise InputError("the traced module has no output")
+
+
+def _attribute(traced: fx.GraphModule, target: str) -> Any:
+    value: Any = traced
+    for part in target.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _kind(node: fx.Node, traced: fx.GraphModule) -> str:
+    if node.op == "call_module":
+        return type(traced.get_submodule(str(node.target))).__name__
+    return str(getattr(node.target, "__name__", node.target))
+
+
+def _ranks(node: fx.Node, traced: fx.GraphModule, arguments: tuple[Any, ...]) -> bool:
+    """Whether `node` only ranks the entries of its argument and nothing but the output reads it."""
+    if _kind(node, traced) not in _RANKING or not isinstance(arguments[0], Tensor):
+        return False
+    last, x = node, arguments[0]
+    while len(last.users) == 1 and _kind(next(iter(last.users)), traced) in _RANKING:
+        last = next(iter(last.users))
+    alone = all(user.op == "output" for user in last.users)
+    return alone and math.prod(x.shape[:-1]) == 1  # one row of entries: they are all compared
