@@ -78,12 +78,11 @@ def round_exact(values: Sequence[Exact]) -> Rounded:
     nearest = np.array([_nearest_float(value) for value in values], dtype=np.float64) + 0.0  # no negative zeros
     order = np.array([_compare(value, float64) for value, float64 in zip(values, nearest.tolist(), strict=True)], int)
     with np.errstate(over="ignore", under="ignore"):
-        near32 = nearest.astype(np.float32)
-    return Rounded(
-        np.where(order < 0, np.nextafter(nearest, -np.inf), nearest),
-        np.where(order > 0, np.nextafter(nearest, np.inf), nearest),
-        *_neighbours32(near32, nearest, order),
-    )
+        return Rounded(
+            np.where(order < 0, np.nextafter(nearest, -np.inf), nearest),
+            np.where(order > 0, np.nextafter(nearest, np.inf), nearest),
+            *_neighbours32(nearest.astype(np.float32), nearest, order),
+        )
 
 
 def _neighbours32(

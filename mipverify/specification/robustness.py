@@ -42,10 +42,7 @@ def robustness(
     """
     if norm != "linf":
         raise InputError(f"norm {norm!r} is not supported here: only 'linf' is")
-    radius = exact_number(eps, "eps")
-    if radius < 0:
-        raise InputError(f"eps must not be negative: {eps}")
-    box = _ball(_pixels(image), radius, _limits(domain))
+    box = linf_ball(image, eps, domain=domain)
     row_targets = _targets(label, num_classes, targets)
     conditions = tuple(
         Condition.from_rows(
@@ -57,6 +54,20 @@ def robustness(
         for target in row_targets
     )
     return Specification((Case(box, conditions),), "robustness")
+
+
+def linf_ball(image: ArrayLike, eps: object, *, domain: tuple[object, object] | None = (0, 1)) -> Box:
+    """The box of all inputs within `eps` of `image` in every coordinate and inside `domain`, read exactly.
+
+    An array of many images gives the box of their concatenation: one exact computation for all of them.
+
+    Raises:
+        InputError: `eps` is negative or no number; an image pixel is no finite float or lies outside of the domain.
+    """
+    radius = exact_number(eps, "eps")
+    if radius < 0:
+        raise InputError(f"eps must not be negative: {eps}")
+    return _ball(_pixels(image), radius, _limits(domain))
 
 
 def _pixels(image: ArrayLike) -> np.ndarray:

@@ -63,8 +63,9 @@ class Box:
             if lower[i] > upper[i] or (lower[i] == upper[i] and (open_low[i] or open_high[i])):
                 between = f"{show_exact(lower[i])} and {show_exact(upper[i])}"
                 raise EmptyBoxError(f"empty input set: no value of {name(i)} lies between its bounds {between}")
-        first = np.where(open_low & low.is_float32, np.nextafter(low.up32, np.float32(np.inf)), low.up32)
-        last = np.where(open_high & high.is_float32, np.nextafter(high.down32, np.float32(-np.inf)), high.down32)
+        with np.errstate(over="ignore", under="ignore"):
+            first = np.where(open_low & low.is_float32, np.nextafter(low.up32, np.float32(np.inf)), low.up32)
+            last = np.where(open_high & high.is_float32, np.nextafter(high.down32, np.float32(-np.inf)), high.down32)
         pinned = first > last
         first, last = np.where(pinned, low.near32, first), np.where(pinned, low.near32, last)
         finite = np.isfinite(first) & np.isfinite(last) & np.isfinite(low.down64) & np.isfinite(high.up64)

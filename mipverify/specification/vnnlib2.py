@@ -102,9 +102,7 @@ class _Tensors:
         self.input, self.output = network.inputs[0], network.outputs[0]
         for tensor in (self.input, self.output):
             if tensor.dtype.name not in _REAL_TYPES:
-                raise InputError(
-                    f"type {tensor.dtype.name} of {tensor.name} is not supported; real and float types are"
-                )
+                raise InputError(f"{tensor.name} has type {tensor.dtype.name}; only real and float types are supported")
         self.input_name, self.input_shape = self.input.name, tuple(self.input.shape)
         self.output_shape = tuple(self.output.shape)
 

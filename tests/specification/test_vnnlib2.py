@@ -1,0 +1,92 @@
+"""VNN-LIB 2 files are recognized, flattened in row-major order, and mean the same as their VNN-LIB 1 counterparts."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+
+from mipverify.errors import InputError
+from mipverify.specification import Specification, load_vnnlib
+
+NETWORK = """(vnnlib-version <2.0>)
+(declare-network f
+  (declare-input X float32 [1,2,2])
+  (declare-output Y float32 [1,2])
+)
+"""
+INDICES = ["0,0,0", "0,0,1", "0,1,0", "0,1,1"]
+BOX = "".join(f"(assert (and (<= X[{index}] {i + 1}.1) (>= X[{index}] -{i}.0)))\n" for i, index in enumerate(INDICES))
+OUTPUT = "(assert (or (<= (+ (* 2.0 Y[0,0]) (- Y[0,1] 3.0)) (- 1.5)) (and (> Y[0,1] 0.1) (!= Y[0,0] 0.0))))\n"
+
+V1 = (
+    "".join(f"(declare-const X_{i} Real)" for i in range(4))
+    + "(declare-const Y_0 Real)(declare-const Y_1 Real)"
+    + "".join(f"(assert (and (<= X_{i} {i + 1}.1) (>= X_{i} -{i}.0)))" for i in range(4))
+    + "(assert (or (<= (+ (* 2.0 Y_0) (- Y_1 3.0)) (- 1.5)) (and (> Y_1 0.1) (or (< Y_0 0) (> Y_0 0)))))"
+)
+
+
+def load(folder, content: str) -> Specification:
+    path = folder / "p.vnnlib"
+    path.write_text(content)
+    return load_vnnlib(path)
+
+
+def test_both_versions_mean_the_same(tmp_path):
+    new, old = load(tmp_path, NETWORK + BOX + OUTPUT), load(tmp_path, V1)
+    (new_case,), (old_case,) = new.cases, old.cases
+    assert new_case.box.key() == old_case.box.key()
+    assert [c.rows for c in new_case.conditions] == [c.rows for c in old_case.conditions]
+    assert new_case.conditions[0].rows[0].offset == Fraction(3, 2)
+
+
+def test_constants_on_the_left_and_the_type_real(tmp_path):
+    less = "(assert (>= 0.5 X[0,1,0]))"
+    assert load(tmp_path, NETWORK + BOX + OUTPUT + less).cases[0].box.upper[2] == 0.5
+    # The parser takes no constant on the left of a variable of type Real.
+    real = NETWORK.replace("float32", "Real") + BOX + less.replace(">= 0.5 X[0,1,0]", "<= X[0,1,0] 0.5")
+    question = load(tmp_path, real + "(assert (== Y[0,0] Y[0,1]))")
+    assert question.cases[0].box.upper[2] == 0.5
+    assert question.violated_by([0, 0, 0.5, 0], [2, 2])
+    assert not question.violated_by([0, 0, 0.5, 0], [2, 1])
+    assert not question.violated_by([0, 0, 0.75, 0], [2, 2])
+
+
+def test_a_scalar_output_has_no_indices(tmp_path):
+    question = load(tmp_path, NETWORK.replace("Y float32 [1,2]", "Y float32 []") + BOX + "(assert (<= Y 0.0))")
+    assert question.num_outputs == 1
+
+
+SECOND = "(declare-network g (declare-input A float32 [1]) (declare-output B float32 [1]))\n"
+ERRORS = {
+    "two networks": (NETWORK + SECOND + BOX + OUTPUT, r"2 networks \(f, g\)"),
+    "two inputs": (
+        NETWORK.replace("(declare-out", "(declare-input Z float32 [2]) (declare-out") + BOX,
+        r"2 inputs \(X, Z\)",
+    ),
+    "hidden node": (
+        NETWORK.replace("(declare-out", '(declare-hidden H float32 [2] "h") (declare-out') + BOX,
+        "hidden node H",
+    ),
+    "integers": (NETWORK.replace("Y float32", "Y int8") + BOX + "(assert (<= Y[0,0] Y[0,1]))", "Y has type I8"),
+    "nonlinear": (NETWORK + BOX + "(assert (<= (* Y[0,0] Y[0,1]) 1.0))", r"not linear: \(\*"),
+    "syntax": (NETWORK + BOX + "(assert (xor))", "line 10, column"),
+    "exponent": (NETWORK + BOX + "(assert (<= Y[0,0] 1.0e-3))", "no exponent"),
+    "index": (NETWORK + BOX + "(assert (<= Y[0,2] 1.0))", "line 10: Index out of bounds"),
+    "undeclared": (NETWORK + BOX + "(assert (<= Z 1.0))", "line 10: Undeclared variable: Z"),
+    "version": (NETWORK.replace("2.0", "3.0") + BOX + OUTPUT, "line 1: Incompatible"),
+    "no version": (NETWORK.split("\n", 1)[1] + BOX + OUTPUT, "syntax error at line 1"),
+    "missing bound": (NETWORK + OUTPUT, r"input X\[0,0,0\] has no lower bound"),
+    "empty box": (NETWORK + BOX + OUTPUT + "(assert (> X[0,1,0] 7.0))", r"no value of X\[0,1,0\]"),
+    "no output": (NETWORK + BOX, "constrains no output"),
+    "too deep": (NETWORK + "(" * 1000, "nested deeper than 400"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), ERRORS.values(), ids=ERRORS)
+def test_refused_in_one_line(tmp_path, content, message):
+    with pytest.raises(InputError, match=message) as error:
+        load(tmp_path, content)
+    assert str(error.value).startswith(str(tmp_path))
+    assert "\n" not in str(error.value)
