@@ -7,13 +7,11 @@ import numpy as np
 from mipverify.network import Affine, Network, Relu
 
 
-def values_and_gradient(network: Network, x: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs (R, k) at points x (R, *input_shape), and the gradient (R, *input_shape) of output `outputs[r]` there."""
+def values_and_gradient(network: Network, x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs (R, k) at points x (R, *input_shape), and the gradient (R, *input_shape) of `rows[r] @ output` there."""
     values = network.values(x)
     result = values[network.output].reshape(len(x), -1)
-    seed = np.zeros_like(result)
-    seed[np.arange(len(x)), outputs] = 1
-    pending = {network.output: seed.reshape(len(x), *network.output_shape)}
+    pending = {network.output: rows.astype(x.dtype, copy=False).reshape(len(x), *network.output_shape)}
     for index in range(network.output, 0, -1):
         rows = pending.pop(index, None)
         if rows is None:

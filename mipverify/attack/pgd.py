@@ -1,4 +1,4 @@
-"""Projected gradient descent on margins, for many restarts and conditions in one batch."""
+"""Projected gradient descent on margins, for many restarts, conditions and boxes in one batch."""
 
 from __future__ import annotations
 
@@ -20,56 +20,76 @@ class Attack:
     step: float = 0.25
 
 
-def pgd(
-    margins: Network,
+Accept = Callable[[np.ndarray, np.ndarray], bool]
+
+
+def descend(
+    network: Network,
+    x: np.ndarray,
     lower: np.ndarray,
     upper: np.ndarray,
-    conditions: np.ndarray,
-    attack: Attack,
-    rng: np.random.Generator,
-    hints: np.ndarray | None = None,
-    accept: Callable[[np.ndarray], object | None] = lambda points: None,
+    rows: np.ndarray,
+    settings: Attack,
+    accept: Accept,
     stop: Callable[[], bool] = lambda: False,
-) -> tuple[object | None, np.ndarray]:
-    """Search the float32 box (n,) for a point where a margin is not positive [Madry et al. 2018].
+) -> None:
+    """Lower `rows[r] @ output` from the points x (R, n) inside the float32 boxes lower, upper (R or 1, n).
 
-    margins: network whose outputs are the margins. conditions: indices of those under attack. hints: points (H, n) to
-    start from as well. accept: called with points (R, n) that seem to violate; what it returns other than None ends the
-    search. Returns that, and the best point found for each condition (number of conditions, n).
-
-    Half of the restarts follow the sign of the gradient, the others its direction with momentum: margins of narrow and
-    of wide boxes give way to different rules.
+    accept: called with indices (H,) of walks and their points (H, n) wherever that is not positive; returns whether to
+    end [Madry et al. 2018]. Every other walk follows the sign of the gradient, the rest its direction with momentum:
+    narrow and wide boxes give way to different rules.
     """
-    width = (upper - lower).astype(np.float32)
-    starts = rng.random((attack.restarts, len(lower)), dtype=np.float32) * width + lower
-    starts[0] = lower + 0.5 * width
-    if hints is not None and len(hints):
-        starts = np.concatenate([starts, np.clip(hints, lower, upper).astype(np.float32)])
-    count, per = len(conditions), len(starts)
-    x = np.clip(np.tile(starts, (count, 1)), lower, upper)
-    target = np.repeat(conditions, per)
+    width = upper - lower
     by_sign = (np.arange(len(x)) % 2 == 0)[:, None]
     momentum = np.zeros_like(x)
-    best, best_margin = x.copy(), np.full(len(x), np.inf, np.float32)
-    shape = (len(x), *margins.input_shape)
-    for step in range(attack.steps + 1):
-        values, gradient = values_and_gradient(margins, x.reshape(shape), target)
-        margin = values[np.arange(len(x)), target]
-        better = margin < best_margin
-        best[better], best_margin[better] = x[better], margin[better]
-        hits = np.flatnonzero((values[:, conditions] <= 0).any(axis=1))
-        if len(hits):
-            found = accept(x[hits[np.argsort(values[hits][:, conditions].min(axis=1))[:8]]])
-            if found is not None:
-                return found, best
-        if step == attack.steps or stop():
-            break
+    for step in range(settings.steps + 1):
+        values, gradient = values_and_gradient(network, x.reshape(len(x), *network.input_shape), rows)
+        margin = np.einsum("ri,ri->r", values, rows.astype(values.dtype, copy=False))
+        hits = np.flatnonzero(margin <= 0)
+        if len(hits) and accept(hits[np.argsort(margin[hits])], x[hits[np.argsort(margin[hits])]]):
+            return
+        if step == settings.steps or stop():
+            return
         gradient = gradient.reshape(len(x), -1)
         scaled = gradient * width
         scaled /= np.abs(scaled).max(axis=1, keepdims=True) + 1e-30
         momentum = 0.75 * momentum + scaled
         direction = np.where(by_sign, np.sign(gradient), momentum / (np.abs(momentum).max(axis=1, keepdims=True) + 1e-30))
-        size = attack.step * 0.5 * (1 + np.cos(np.pi * step / attack.steps)) + 0.01
-        x = np.clip(x - size * width * direction, lower, upper).astype(np.float32)
-    order = best_margin.reshape(count, per).argmin(axis=1)
-    return None, best.reshape(count, per, -1)[np.arange(count), order]
+        size = settings.step * 0.5 * (1 + np.cos(np.pi * step / settings.steps)) + 0.01
+        x = np.clip(x - np.float32(size) * width * direction, lower, upper).astype(np.float32)
+
+
+def pgd(
+    margins: Network,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    conditions: np.ndarray,
+    settings: Attack,
+    rng: np.random.Generator,
+    try_points: Callable[[np.ndarray], object | None],
+    hints: np.ndarray | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> object | None:
+    """Search the float32 box (n,) for a point where one of the outputs `conditions` is not positive.
+
+    hints: points (H, n) to start from besides the middle and random ones. try_points: shown promising points (R, n);
+    what it returns other than None ends the search and is returned.
+    """
+    starts = rng.random((settings.restarts, len(lower)), dtype=np.float32)
+    starts[0] = 0.5
+    starts = lower + starts * (upper - lower)
+    if hints is not None and len(hints):
+        starts = np.concatenate([starts, hints.astype(np.float32)])
+    x = np.clip(np.tile(starts, (len(conditions), 1)), lower, upper).astype(np.float32)
+    rows = np.zeros((len(x), margins.output_size), np.float32)
+    rows[np.arange(len(x)), np.repeat(conditions, len(starts))] = 1
+    found: list[object] = []
+
+    def accept(walks: np.ndarray, points: np.ndarray) -> bool:
+        witness = try_points(points[:8])
+        if witness is not None:
+            found.append(witness)
+        return bool(found)
+
+    descend(margins, x, lower[None], upper[None], rows, settings, accept, stop)
+    return found[0] if found else None

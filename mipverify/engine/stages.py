@@ -82,8 +82,8 @@ def attack(settings: Attack) -> Callable[[Question], None]:
             question.open(),
             settings,
             question.rng,
+            question.try_points,
             hints=question.hints[:4],
-            accept=question.try_points,
             stop=question.clock.over,
         )
 

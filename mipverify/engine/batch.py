@@ -1,0 +1,279 @@
+"""Many samples of a data set at once: bounds and attacks in batches, then work of their own for the samples left open."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mipverify.attack.pgd import Attack, descend
+from mipverify.engine.sample import OPEN, SampleResult
+from mipverify.engine.verify import verify
+from mipverify.network import Network
+from mipverify.network.replay import OnnxRuntimeReplay
+from mipverify.presolve import Bounds, Relaxed, Rows, Search, crown, interval, minimum_over_box, optimize_rows, pass_back
+from mipverify.presolve.crown import row_chunks
+from mipverify.specification import robustness
+from mipverify.specification.robustness import linf_ball
+
+BATCH = 64  # samples whose bounds are made together: enough for dense products, few enough for the caches
+
+
+@dataclass(eq=False)
+class _Batch:
+    """Samples on their way through the batched stages. Arrays have one entry a sample, of those still in the batch."""
+
+    network: Network
+    indices: np.ndarray
+    labels: np.ndarray
+    predicted: np.ndarray
+    lower: np.ndarray  # (B, *input) float64, outward
+    upper: np.ndarray
+    low32: np.ndarray  # (B, n) float32, inward
+    high32: np.ndarray
+    margins: np.ndarray  # (B, k) proven lower bounds of y_label - y_other; inf at the label
+
+    def keep(self, some: np.ndarray) -> _Batch:
+        parts = (self.indices, self.labels, self.predicted, self.lower, self.upper, self.low32, self.high32)
+        return _Batch(self.network, *(part[some] for part in parts), self.margins[some])
+
+    def open_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """(sample, class) pairs that no bound excludes yet."""
+        return np.nonzero(~(self.margins > 0))
+
+    def rows(self, samples: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """y_label - y_class as rows over the outputs (R, k)."""
+        rows = np.zeros((len(samples), self.network.output_size))
+        rows[np.arange(len(samples)), self.labels[samples]] = 1
+        rows[np.arange(len(samples)), classes] = -1
+        return rows
+
+
+def verify_batch(
+    network: Network,
+    images: np.ndarray,
+    labels: np.ndarray,
+    eps: str,
+    *,
+    indices: Sequence[int] | np.ndarray | None = None,
+    timeout: float = 300.0,
+    solver: str = "auto",
+    seed: int = 0,
+    only_cheap: bool = False,
+    stop: Callable[[], bool] | None = None,
+) -> Iterator[SampleResult]:
+    """Verdicts of samples against l_inf perturbations of radius eps within [0, 1], in the order they are reached.
+
+    images (N, ...) floats, labels (N,), indices (N,) under which results are reported. only_cheap: leave samples that
+    the batched stages do not decide as `open`. timeout: seconds for each of those otherwise. A sample whose clean
+    output does not put its label strictly first is misclassified: ties count as errors, as in `robustness`.
+    """
+    indices = np.arange(len(images)) if indices is None else np.asarray(indices)
+    images = images.reshape(len(images), -1)
+    replay = OnnxRuntimeReplay(network.path or "")
+    for begin in range(0, len(images), BATCH):
+        part = slice(begin, begin + BATCH)
+        for result in _verify_some(network, replay, images[part], labels[part], eps, indices[part]):
+            if stop is not None and stop():
+                return
+            if result.open and not only_cheap:
+                position = int(np.flatnonzero(indices == result.index)[0])
+                yield _alone(network, images[position], result, eps, timeout, solver, seed)
+            else:
+                yield result
+
+
+def _verify_some(
+    network: Network, replay: OnnxRuntimeReplay, images: np.ndarray, labels: np.ndarray, eps: str, indices: np.ndarray
+) -> Iterator[SampleResult]:
+    begin = time.perf_counter()
+    count = len(images)
+    outputs = replay.run(images.astype(np.float32))
+    others = outputs.astype(np.float64).copy()
+    others[np.arange(count), labels] = -np.inf
+    right = outputs[np.arange(count), labels] > others.max(axis=1)
+    predicted = np.where(right, labels, others.argmax(axis=1))
+    seconds = (time.perf_counter() - begin) / count
+    for k in np.flatnonzero(~right):
+        yield SampleResult(
+            int(indices[k]), int(labels[k]), int(predicted[k]), "misclassified", "evaluation", seconds
+        )
+    good = np.flatnonzero(right)
+    if not len(good):
+        return
+    ball = linf_ball(images[good], eps)
+    margins = np.full((len(good), network.output_size), -np.inf)
+    margins[np.arange(len(good)), labels[good]] = np.inf
+    shape = (len(good), *network.input_shape)
+    batch = _Batch(
+        network,
+        np.asarray(indices)[good],
+        np.asarray(labels)[good].astype(int),
+        predicted[good].astype(int),
+        ball.lower.reshape(shape),
+        ball.upper.reshape(shape),
+        ball.float32_lower.reshape(len(good), -1),
+        ball.float32_upper.reshape(len(good), -1),
+        margins,
+    )
+    yield from _bounded(batch, replay, begin, count)
+
+
+def _bounded(batch: _Batch, replay: OnnxRuntimeReplay, begin: float, count: int) -> Iterator[SampleResult]:
+    network = batch.network
+    bounds = interval(network, batch.lower, batch.upper)
+    everyone = np.arange(len(batch.labels))
+    low = bounds.lower[network.output].reshape(len(everyone), -1)
+    high = bounds.upper[network.output].reshape(len(everyone), -1)
+    batch.margins = np.fmax(batch.margins, np.where(bounds.finite()[:, None], _difference(low, high, batch.labels), -np.inf))
+    batch.margins[everyone, batch.labels] = np.inf
+    unstable = bounds.unstable_counts()
+    yield from _settled(batch, unstable, "interval", begin, count)
+    some = _still_open(batch)
+    if not len(some):
+        return
+    batch = batch.keep(some)
+    bounds = crown(network, batch.lower, batch.upper, bounds.select(some).known())
+    unstable = bounds.unstable_counts()
+    minimizers = _bound_pairs(batch, bounds)
+    yield from _settled(batch, unstable, "crown", begin, count)
+    some = _still_open(batch)
+    if not len(some):
+        return
+    batch, bounds, unstable = batch.keep(some), bounds.select(some), unstable[some]
+    witnesses = _attack(batch, replay, minimizers)
+    for k, (point, output) in witnesses.items():
+        yield _result(
+            batch, k, unstable, "violated", "attack", begin, count, adversarial=point, adversarial_label=int(output.argmax())
+        )
+    some = np.array([k for k in range(len(batch.labels)) if k not in witnesses], dtype=int)
+    if not len(some):
+        return
+    batch, bounds, unstable = batch.keep(some), bounds.select(some), unstable[some]
+    _optimize_pairs(batch, bounds)
+    yield from _settled(batch, unstable, "optimized crown", begin, count)
+    for k in _still_open(batch):
+        yield _result(batch, int(k), unstable, "unknown", "optimized crown", begin, count, reason=OPEN)
+
+
+def _difference(low: np.ndarray, high: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Lower bounds of y_label - y_other from intervals, rounded down, (B, k)."""
+    difference = low[np.arange(len(labels)), labels][:, None] - high
+    return np.nextafter(difference, -np.inf)
+
+
+def _still_open(batch: _Batch) -> np.ndarray:
+    return np.flatnonzero(~(batch.margins > 0).all(axis=1))
+
+
+def _settled(batch: _Batch, unstable: np.ndarray, stage: str, begin: float, count: int) -> Iterator[SampleResult]:
+    for k in np.flatnonzero((batch.margins > 0).all(axis=1)):
+        yield _result(batch, int(k), unstable, "holds", stage, begin, count)
+
+
+def _result(
+    batch: _Batch, k: int, unstable: np.ndarray, verdict: str, stage: str, begin: float, count: int, **more: object
+) -> SampleResult:
+    """Time is the batch's so far, shared evenly."""
+    margin = float(batch.margins[k].min())
+    return SampleResult(
+        int(batch.indices[k]),
+        int(batch.labels[k]),
+        int(batch.predicted[k]),
+        verdict,  # type: ignore[arg-type]
+        stage,
+        (time.perf_counter() - begin) / count,
+        margin if np.isfinite(margin) and verdict != "violated" else None,
+        unstable=tuple(int(v) for v in unstable[k]),
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def _bound_pairs(batch: _Batch, bounds: Bounds) -> np.ndarray:
+    """CROWN rows for the open pairs; returns the minimizing inputs (pairs still open, n)."""
+    relaxed = Relaxed(bounds)
+    samples, classes = batch.open_pairs()
+    found, points = np.empty(len(samples)), np.empty((len(samples), batch.low32.shape[1]), np.float32)
+    for part in row_chunks(batch.network, batch.network.output, len(samples)):
+        at = samples[part]
+        start = batch.rows(at, classes[part]).reshape(-1, *batch.network.output_shape)
+        rows = Rows({batch.network.output: start}, at)
+        reached = pass_back(relaxed, rows)
+        found[part] = minimum_over_box(relaxed, reached, at)
+        coefficients = reached.coefficients.reshape(len(at), -1)
+        points[part] = np.where(coefficients > 0, batch.low32[at], batch.high32[at])
+    batch.margins[samples, classes] = np.fmax(batch.margins[samples, classes], found)
+    return points[~(batch.margins[samples, classes] > 0)]
+
+
+def _attack(
+    batch: _Batch, replay: OnnxRuntimeReplay, minimizers: np.ndarray
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Witnesses by sample: descent on all open pairs from the middle and from the bound's minimizer, in one batch."""
+    samples, classes = batch.open_pairs()
+    owners = np.repeat(samples, 2)
+    # minimizers: those of `_bound_pairs`, in the order of the pairs still open.
+    middle = 0.5 * (batch.low32 + batch.high32)[samples]
+    starts = np.stack([middle, minimizers], axis=1).reshape(len(owners), -1).astype(np.float32)
+    rows = np.repeat(batch.rows(samples, classes), 2, axis=0)
+    found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def accept(walks: np.ndarray, points: np.ndarray) -> bool:
+        for walk, point in zip(walks, points, strict=True):
+            sample = int(owners[walk])
+            if sample in found:
+                continue
+            point = np.clip(point, batch.low32[sample], batch.high32[sample])
+            output = replay.run(point[None])[0]
+            label = batch.labels[sample]
+            if np.delete(output, label).max() >= output[label]:
+                found[sample] = (point, _with_label_last(output, label))
+        return len(found) == len(batch.labels)
+
+    descend(batch.network, starts, batch.low32[owners], batch.high32[owners], rows, Attack(steps=20), accept)
+    return found
+
+
+def _with_label_last(output: np.ndarray, label: int) -> np.ndarray:
+    """The output with the label's score lowered, so that a tie is read as the other class."""
+    other = output.copy()
+    other[label] = -np.inf
+    return other
+
+
+def _optimize_pairs(batch: _Batch, bounds: Bounds) -> None:
+    relaxed = Relaxed(bounds)
+    sketch = Relaxed(bounds.astype(np.float32))
+    samples, classes = batch.open_pairs()
+    for part in row_chunks(batch.network, batch.network.output, len(samples)):
+        at = samples[part]
+        start = batch.rows(at, classes[part]).reshape(-1, *batch.network.output_shape)
+        rows = Rows({batch.network.output: start}, at)
+        optimum = optimize_rows(relaxed, rows, Search(iterations=10), sketch=sketch)
+        batch.margins[at, classes[part]] = np.fmax(batch.margins[at, classes[part]], optimum.lower)
+
+
+def _alone(
+    network: Network, image: np.ndarray, open_: SampleResult, eps: str, timeout: float, solver: str, seed: int
+) -> SampleResult:
+    """A sample of its own, by the whole cascade."""
+    specification = robustness(image, open_.label, eps, num_classes=network.output_size)
+    verdict = verify(network, specification, timeout=timeout, solver=solver, seed=seed)
+    witness = verdict.witness
+    return SampleResult(
+        open_.index,
+        open_.label,
+        open_.predicted,
+        verdict.verdict,
+        verdict.stage,
+        open_.seconds + verdict.seconds,
+        verdict.margin_lower_bound,
+        adversarial=None if witness is None else witness.input,
+        adversarial_label=None if witness is None else int(_with_label_last(witness.output, open_.label).argmax()),
+        unstable=tuple(verdict.statistics["unstable_relus"]),
+        nodes=int(verdict.statistics["nodes"]),
+        reason=verdict.reason,
+        trusted=verdict.trusted,
+    )

@@ -1,0 +1,182 @@
+"""The MILP of a network over a box, given proven bounds: a binary for each unstable ReLU, none for a stable one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from mipverify.formulation.milp import Milp
+from mipverify.network import Affine, Input, Network, Relu, sources
+from mipverify.presolve import Bounds
+
+
+@dataclass(frozen=True, eq=False)
+class ReluColumns:
+    """Where one ReLU layer stands in the MILP: flat `units` (U,), columns of x, y and the binary, each (U,)."""
+
+    units: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    binary: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """A network's MILP and the way back from its columns.
+
+    milp: objective zero. inputs: columns (n,) of the input. relus: by ReLU node. outputs: the network's output as
+    affine expressions, `outputs[0] @ v + outputs[1]`, (k, columns) sparse and (k,).
+    """
+
+    milp: Milp
+    inputs: np.ndarray
+    relus: dict[int, ReluColumns]
+    outputs: tuple[Any, np.ndarray]
+
+    @property
+    def binaries(self) -> int:
+        """Number of integer columns."""
+        return int(self.milp.integer.sum())
+
+    def minimize(self, output: int) -> Milp:
+        """The MILP whose optimal value is the smallest value of one output."""
+        row = self.outputs[0][[output]].toarray().reshape(-1)
+        return self.milp.with_objective(row, float(self.outputs[1][output]))
+
+
+class _Builder:
+    """Columns and rows as they come; node values as affine expressions (matrix over columns, constants)."""
+
+    def __init__(self) -> None:
+        self.lower: list[np.ndarray] = []
+        self.upper: list[np.ndarray] = []
+        self.integer: list[np.ndarray] = []
+        self.columns = 0
+        self.rows: list[tuple[Any, np.ndarray, np.ndarray]] = []
+
+    def add_columns(self, lower: np.ndarray, upper: np.ndarray, integer: bool = False) -> np.ndarray:
+        self.lower.append(np.asarray(lower, np.float64))
+        self.upper.append(np.asarray(upper, np.float64))
+        self.integer.append(np.full(len(lower), integer))
+        self.columns += len(lower)
+        return np.arange(self.columns - len(lower), self.columns)
+
+    def add_rows(self, entries: list[tuple[np.ndarray, Any]], matrix: Any, low: np.ndarray, high: np.ndarray) -> None:
+        """Rows low <= matrix @ columns + sum of value * column <= high, one `(columns, values)` entry each per row."""
+        count = len(low)
+        index = np.arange(count)
+        total = self.widen(matrix) if matrix is not None else sp.csr_array((count, self.columns))
+        for columns, values in entries:
+            data = np.broadcast_to(np.asarray(values, np.float64), (count,))
+            total = total + sp.csr_array((data, (index, columns)), shape=(count, self.columns))
+        self.rows.append((total, np.asarray(low, np.float64), np.asarray(high, np.float64)))
+
+    def widen(self, matrix: Any) -> Any:
+        """A matrix over the columns so far, as one over all columns there are now."""
+        matrix = sp.csr_array(matrix)
+        shape = (matrix.shape[0], self.columns)
+        return sp.csr_array((matrix.data, matrix.indices, matrix.indptr), shape=shape)
+
+    def milp(self) -> Milp:
+        matrix = sp.vstack([self.widen(m) for m, _, _ in self.rows], format="csr") if self.rows else None
+        if matrix is None:
+            matrix = sp.csr_array((0, self.columns))
+        return Milp(
+            np.zeros(self.columns),
+            0.0,
+            sp.csr_array(matrix),
+            np.concatenate([low for _, low, _ in self.rows]) if self.rows else np.zeros(0),
+            np.concatenate([high for _, _, high in self.rows]) if self.rows else np.zeros(0),
+            np.concatenate(self.lower),
+            np.concatenate(self.upper),
+            np.concatenate(self.integer),
+        )
+
+
+def encode(network: Network, bounds: Bounds, output: int | None = None) -> Encoding:
+    """The MILP of `network` over the box of `bounds` (batch 1) [Tjeng et al. 2019, section 4.1].
+
+    Unstable ReLU, l < 0 < u: y >= 0, y >= x, y <= u a, y <= x - l (1 - a), a binary. Active: y = x, one column.
+    Inactive: y = 0, no column. output: the node whose values are the outputs; the network's own by default.
+    """
+    output = network.output if output is None else output
+    builder = _Builder()
+    expressions: dict[int, tuple[Any, np.ndarray]] = {}
+    relus: dict[int, ReluColumns] = {}
+    before: dict[int, np.ndarray] = {}  # columns of pre-activations, -1 where there is none
+    needed = _cone(network, output)
+    read = {node.source for i, node in enumerate(network.nodes) if i in needed and isinstance(node, Relu)}
+    inputs = np.zeros(0, int)
+    for index, node in enumerate(network.nodes):
+        if index not in needed:
+            continue
+        low, high = (side[index].reshape(-1).astype(np.float64) for side in (bounds.lower, bounds.upper))
+        if isinstance(node, Input):
+            inputs = builder.add_columns(low, high)
+            expressions[index] = sp.eye_array(len(low), format="csr"), np.zeros(len(low))
+        elif isinstance(node, Relu):
+            relus[index], expressions[index] = _relu(builder, before[node.source], low, high, bounds, node.source)
+        else:
+            expressions[index] = _affine(builder, node, expressions)
+        if index in read:
+            before[index] = _columns_of(builder, expressions[index], low, high)
+    matrix, constant = expressions[output]
+    return Encoding(builder.milp(), inputs, relus, (builder.widen(matrix), constant))
+
+
+def _cone(network: Network, output: int) -> set[int]:
+    """The nodes that `output` depends on, the input among them."""
+    needed = {output, 0}
+    for index in range(output, -1, -1):
+        if index in needed:
+            needed.update(sources(network.nodes[index]))
+    return needed
+
+
+def _affine(builder: _Builder, node: Affine, expressions: dict[int, tuple[Any, np.ndarray]]) -> tuple[Any, np.ndarray]:
+    size = int(np.prod(node.shape))
+    matrix = sp.csr_array((size, builder.columns))
+    constant = np.zeros(size)
+    if node.bias is not None:
+        constant = np.broadcast_to(np.asarray(node.bias, np.float64), node.shape).reshape(-1).copy()
+    for term in node.terms:
+        operator = term.operator.to_sparse()
+        inner, shift = expressions[term.source]
+        matrix = matrix + operator @ builder.widen(inner)
+        constant = constant + operator @ shift
+    return sp.csr_array(matrix), constant
+
+
+def _columns_of(
+    builder: _Builder, expression: tuple[Any, np.ndarray], low: np.ndarray, high: np.ndarray
+) -> np.ndarray:
+    """Columns for the entries of a pre-activation that are not proven inactive; -1 for the others."""
+    wanted = np.flatnonzero(high > 0)
+    columns = np.full(len(low), -1)
+    matrix, constant = expression
+    columns[wanted] = builder.add_columns(low[wanted], high[wanted])
+    builder.add_rows([(columns[wanted], -1.0)], matrix[wanted], -constant[wanted], -constant[wanted])
+    return columns
+
+
+def _relu(
+    builder: _Builder, before: np.ndarray, low: np.ndarray, high: np.ndarray, bounds: Bounds, source: int
+) -> tuple[ReluColumns, tuple[Any, np.ndarray]]:
+    l, u = bounds.lower[source].reshape(-1), bounds.upper[source].reshape(-1)  # noqa: E741 - as in the papers
+    units = np.flatnonzero((l < 0) & (u > 0))
+    x, l, u = before[units], l[units], u[units]  # noqa: E741
+    y = builder.add_columns(np.zeros(len(units)), high[units])
+    a = builder.add_columns(np.zeros(len(units)), np.ones(len(units)), integer=True)
+    infinite = np.full(len(units), np.inf)
+    if len(units):
+        builder.add_rows([(y, 1.0), (x, -1.0)], None, np.zeros(len(units)), infinite)
+        builder.add_rows([(y, 1.0), (a, -u)], None, -infinite, np.zeros(len(units)))
+        builder.add_rows([(y, 1.0), (x, -1.0), (a, -l)], None, -infinite, -l)
+    after = np.where(before >= 0, before, -1)  # an active unit is its own pre-activation
+    after[units] = y
+    kept = np.flatnonzero(after >= 0)
+    matrix = sp.csr_array((np.ones(len(kept)), (kept, after[kept])), shape=(len(before), builder.columns))
+    return ReluColumns(units, x, y, a), (matrix, np.zeros(len(before)))
