@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from mipverify.errors import InputError, MipverifyError
 
 if TYPE_CHECKING:
-    from mipverify.engine import Verdict, verify
+    from mipverify.engine.verdict import Verdict
+    from mipverify.engine.verify import verify
     from mipverify.network import Network, load
     from mipverify.specification import Specification, load_dataset, load_vnnlib, robustness
 

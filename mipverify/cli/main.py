@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import Any
 
 from mipverify import __version__
 from mipverify.cli.exits import BAD_INPUT, DONE, INTERNAL, UNDECIDED
 from mipverify.errors import InputError
+
+# Function `name` of module `mipverify.cli.name`; these modules import nothing heavy.
+COMMANDS = {
+    "verify": "Prove a property, or find a counterexample.",
+    "inspect": "Show layers, ReLUs and unsupported operators.",
+}
 
 HELP = """Prove a neural network robust, or find the counterexample.
 
@@ -62,9 +69,6 @@ def _run(arguments: list[str]) -> int:
 
 
 def _application(typer: Any) -> Any:
-    from mipverify.cli.inspect import inspect
-    from mipverify.cli.verify import verify
-
     # Plain help: rich would double the time that `--help` takes.
     application = typer.Typer(
         help=HELP, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
@@ -78,8 +82,9 @@ def _application(typer: Any) -> Any:
             print(f"mipverify {__version__}")
             raise typer.Exit
 
-    application.command(short_help="Prove a property, or find a counterexample.")(verify)
-    application.command(short_help="Show layers, ReLUs and unsupported operators.")(inspect)
+    for name, summary in COMMANDS.items():
+        command = getattr(import_module(f"mipverify.cli.{name}"), name)
+        application.command(name, short_help=summary)(command)
     return application
 
 

@@ -47,6 +47,14 @@ def check_limits(timeout: float, workers: int) -> None:
         raise InputError(f"--workers must be at least 1, not {workers}")
 
 
+def check_solver(name: str) -> None:
+    """Refuse a solver that does not exist, before any work."""
+    from mipverify.engine.verify import SOLVERS
+
+    if name not in SOLVERS:
+        raise InputError(f"--solver {name}: not one of {', '.join(SOLVERS)}")
+
+
 def parse_memory(text: str | None) -> int | None:
     """Bytes meant by `text`, such as 800M, 4G or 4GiB; M and G are powers of 1024."""
     if text is None:

@@ -65,6 +65,7 @@ def verify(
     cap = opt.parse_memory(memory)
     opt.check_output("--witness", witness)
     opt.check_output("--result-file", result_file)
+    opt.check_solver(solver)
 
     with stdout_for_results_only() if json else nullcontext():
         from mipverify.cli.progress import Progress

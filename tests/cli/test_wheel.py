@@ -38,16 +38,12 @@ def test_one_importable_name(names: set[str]) -> None:
     assert {name for name in top if not name.endswith(".dist-info")} == {"mipverify"}
 
 
-def test_every_module_is_in_it(names: set[str]) -> None:
-    for folder, target in FOLDERS.items():
-        for file in (ROOT / folder).rglob("*.py"):
-            assert f"{target}/{file.relative_to(ROOT / folder).as_posix()}" in names
-
-
-def test_network_images_and_types_are_in_it(names: set[str]) -> None:
-    wanted = {
-        "mipverify/py.typed",
-        "mipverify/models/zoo/mnist_small_linf0.1.onnx",
-        "mipverify/models/zoo/mnist_100.npz",
+def test_every_module_network_and_template_is_in_it(names: set[str]) -> None:
+    expected = {
+        f"{target}/{file.relative_to(ROOT / folder).as_posix()}"
+        for folder, target in FOLDERS.items()
+        for file in (ROOT / folder).rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
     }
-    assert wanted <= names
+    assert expected - names == set()
+    assert {"mipverify/py.typed", "mipverify/models/zoo/mnist_100.npz"} <= expected
