@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from mipverify.engine.sample import SampleResult
     from mipverify.network import Network
+    from mipverify.specification.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Job:
     """One network, one data set, one radius, and how to look for the answer.
 
     network  path of the ONNX file, its contents (for a machine that does not share the file system), or a Network
-    data     path of the data set, or (images (N, ...), labels (N,))
+    data     path of the data set, or (images (N, ...) as a file would hold them, labels (N,))
     """
 
     network: str | bytes | Network
@@ -48,7 +49,7 @@ class Job:
             from mipverify.specification import load_dataset
 
             dataset = load_dataset(data)
-            data = (dataset.images, dataset.labels)
+            data = (dataset.stored, dataset.labels)
         return replace(self, network=network, data=data)
 
 
@@ -63,7 +64,8 @@ class Verifier:
         self._verify: Callable[..., Iterator[SampleResult]] = getattr(import_module(module), name)
         self._job = job
         self._network = _network(job.network)
-        self._images, self._labels = _data(job.data)
+        data = _data(job.data).fit_to(self._network.input_shape)
+        self._images, self._labels = data.images, data.labels
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Verifier, (self._job,)
@@ -109,13 +111,18 @@ def _network(source: str | bytes | Network) -> Network:
     return load(file.name)
 
 
-def _data(source: str | tuple[NDArray[Any], NDArray[np.int64]]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def dataset_of(images: NDArray[Any], labels: NDArray[np.int64], name: str = "in memory") -> Dataset:
+    """Arrays as a data set. Raises InputError if there is not one label for each image."""
+    from mipverify.specification.dataset import Dataset
+
+    if len(images) != len(labels):
+        raise InputError(f"data: {len(images)} images, but {len(labels)} labels")
+    return Dataset(images, labels, name, name)
+
+
+def _data(source: str | tuple[NDArray[Any], NDArray[np.int64]]) -> Dataset:
     if isinstance(source, str):
         from mipverify.specification import load_dataset
 
-        dataset = load_dataset(source)
-        source = (dataset.images, dataset.labels)
-    images, labels = source
-    if len(images) != len(labels):
-        raise InputError(f"data: {len(images)} images, but {len(labels)} labels")
-    return images, labels
+        return load_dataset(source)
+    return dataset_of(*source)

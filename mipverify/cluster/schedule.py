@@ -28,10 +28,11 @@ class Schedule:
 
     def __init__(self, executor: Executor, indices: Sequence[int], labels: Sequence[int]):
         self._executor = executor
-        self._labels = dict(zip(indices, labels, strict=True))
+        self._labels = {int(index): int(label) for index, label in zip(indices, labels, strict=True)}
         self._batches = list(reversed(split(indices, executor.workers)))
         self._open: list[tuple[float, int]] = []  # hardness and index: the easiest comes first
         self._suspects: list[int] = []  # to be run with nothing else in flight
+        self._alone: int | None = None  # number of the task that is
         self._in_flight: dict[int, Task] = {}
         self._missing: dict[int, set[int]] = {}
         self._blamed: Counter[int] = Counter()
@@ -59,13 +60,14 @@ class Schedule:
             yield finished
 
     def _submit(self) -> None:
-        while self._executor.free > 0:
+        while self._executor.free > 0 and self._alone not in self._in_flight:
             if self._batches:
                 indices, only_cheap = self._batches.pop(), True
             elif self._open:
                 indices, only_cheap = (heapq.heappop(self._open)[1],), False
             elif self._suspects and not self._in_flight:
                 indices, only_cheap = (self._suspects.pop(),), False
+                self._alone = self._numbers + 1
             else:
                 return
             self._numbers += 1
@@ -102,8 +104,8 @@ class Schedule:
         given_up = []
         for index in sorted(missing):
             self._blamed[index] += 1
-            alone = len(task.indices) == 1 and (self._executor.exact_blame or not self._in_flight)
-            if self._blamed[index] >= ATTEMPTS and alone:
+            certain = task.number == self._alone or (self._executor.exact_blame and len(missing) == 1)
+            if self._blamed[index] >= ATTEMPTS and certain:
                 given_up.append(self._unknown(index, reason))
             elif self._blamed[index] >= ATTEMPTS:
                 self._suspects.append(index)

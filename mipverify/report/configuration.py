@@ -17,6 +17,7 @@ class RunConfiguration:
     network_sha256: str
     data: str
     data_sha256: str
+    labels_sha256: str
     eps: str
     norm: str
 
@@ -25,7 +26,7 @@ class RunConfiguration:
         found = []
         if self.network_sha256 != stored.network_sha256:
             found.append(f"network ({stored.network} with SHA-256 {stored.network_sha256[:12]}…)")
-        if self.data_sha256 != stored.data_sha256:
+        if (self.data_sha256, self.labels_sha256) != (stored.data_sha256, stored.labels_sha256):
             found.append(f"data ({stored.data} with SHA-256 {stored.data_sha256[:12]}…)")
         if self.eps != stored.eps:
             found.append(f"eps ({stored.eps})")

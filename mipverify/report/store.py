@@ -38,7 +38,8 @@ CREATE TABLE IF NOT EXISTS samples (
 _PUT = """
 INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (sample) DO UPDATE SET
-    predicted = excluded.predicted, verdict = excluded.verdict, stage = excluded.stage,
+    predicted = iif(excluded.predicted < 0, samples.predicted, excluded.predicted),
+    verdict = excluded.verdict, stage = excluded.stage,
     seconds = samples.seconds + excluded.seconds, nodes = samples.nodes + excluded.nodes,
     margin_lower_bound = CASE WHEN excluded.verdict != 'unknown' THEN excluded.margin_lower_bound
         ELSE max(ifnull(samples.margin_lower_bound, excluded.margin_lower_bound),

@@ -1,0 +1,228 @@
+"""The command `report`: exact adversarial accuracy of a test set, and two such runs side by side."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mipverify.cli import options as opt
+from mipverify.cli.console import green, red, say, stdout_for_results_only, table, yellow
+from mipverify.cli.exits import DONE, INTERNAL
+from mipverify.errors import InputError, MipverifyError
+
+if TYPE_CHECKING:
+    from mipverify.report.compare import Comparison
+
+Out = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Directory of the run; the same command goes on where it stopped.")
+]
+Samples = Annotated[str | None, typer.Option(metavar="BEGIN:END", help="Only these samples, END excluded.")]
+Workers = Annotated[
+    int | None, typer.Option(metavar="N", help="Local processes, by default one for each core; 0 uses this process.")
+]
+Cluster = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Run on the Dask scheduler at tcp://…, or on a new one: local.")
+]
+Retry = Annotated[str | None, typer.Option(metavar="unknown", help="Run undecided samples again.")]
+Compare = Annotated[
+    tuple[str, str] | None, typer.Option(metavar="DIR1 DIR2", help="Put two finished runs side by side instead.")
+]
+
+
+def report(
+    network: Annotated[
+        str | None, typer.Argument(metavar="NETWORK", help="ONNX file (.onnx or .onnx.gz).", show_default=False)
+    ] = None,
+    data: opt.Data = None,
+    eps: opt.Eps = None,
+    norm: opt.Norm = "linf",
+    samples: Samples = None,
+    out: Out = None,
+    timeout: opt.Timeout = 120.0,
+    workers: Workers = None,
+    solver: opt.Solver = "auto",
+    cluster: Cluster = None,
+    retry: Retry = None,
+    seed: opt.Seed = 0,
+    compare: Compare = None,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> int:
+    """Decide for every image of a test set whether a perturbation changes its class.
+
+    \b
+    Examples:
+      mipverify report net.onnx --data mnist_test.npz --eps 0.1 --out run
+      mipverify report net.onnx --data mnist_test.npz --eps 0.1 --out run --retry unknown --timeout 3600
+      mipverify report net.onnx --data mnist_test.npz --eps 0.1 --out run --cluster tcp://scheduler:8786
+      mipverify report --compare run1 run2
+
+    Writes results.sqlite, samples.csv, summary.json and report.html into DIR. Ends with 0 when all samples were run,
+    also if some of them stayed undecided.
+    """
+    try:
+        if compare is not None:
+            _refuse_with_compare({"NETWORK": network, "--data": data, "--eps": eps})
+            return _compare(compare, out, json=json, quiet=quiet)
+        return _run(
+            network, data, eps, norm, samples, out, timeout, workers, solver, cluster, retry, seed, json, quiet, verbose
+        )
+    except InputError:
+        raise
+    except MipverifyError as error:  # a full disk, a lost cluster: not a fault of this program, and one line says it
+        print(f"mipverify: error: {error}", file=sys.stderr)
+        return INTERNAL
+
+
+def _run(
+    network: str | None,
+    data: str | None,
+    eps: str | None,
+    norm: str,
+    samples: str | None,
+    out: str | None,
+    timeout: float,
+    workers: int | None,
+    solver: str,
+    cluster: str | None,
+    retry: str | None,
+    seed: int,
+    json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    needed = {"NETWORK": network, "--data FILE": data, "--eps E": eps, "--out DIR": out}
+    missing = [name for name, value in needed.items() if value is None]
+    if missing:
+        raise InputError(f"report needs {' and '.join(missing)}")
+    assert network is not None
+    assert data is not None
+    assert eps is not None
+    assert out is not None
+    opt.check_limits(timeout, 1 if workers == 0 or workers is None else workers)
+    opt.check_solver(solver)
+    if retry not in (None, "unknown"):
+        raise InputError(f"--retry can only be unknown, not {retry!r}")
+
+    from mipverify.report.live import Live
+    from mipverify.report.run import Limits, run_report
+
+    limits = Limits(timeout, workers, solver, seed, cluster, retry_unknown=retry is not None)
+    with stdout_for_results_only() if json else nullcontext(), Live(quiet=quiet, verbose=verbose) as live:
+        try:
+            result = run_report(network, data, eps, out=out, limits=limits, norm=norm, samples=samples, progress=live)
+        except KeyboardInterrupt:
+            print(f"mipverify: what was finished is in {out}; the same command continues", file=sys.stderr)
+            raise
+    if json:
+        say(json_module.dumps(result.summary, allow_nan=False))
+    elif quiet:
+        say(_interval(result.summary))
+    else:
+        say(describe(result.summary, Path(out) / "report.html"))
+    return DONE
+
+
+def describe(summary: dict[str, Any], page: Path) -> str:
+    """The end of a run for people."""
+    from mipverify.report.live import duration
+
+    total = summary["samples"] or 1
+    rows = [
+        (verdict, f"{summary[verdict]:,}", f"{summary[verdict] / total:.2%}")
+        for verdict in ("misclassified", "violated", "unknown", "holds")
+    ]
+    stages = [(name, f"{of['samples']:,}", duration(of["seconds"])) for name, of in summary["stages"].items()]
+    exact = green("exact") if summary["unknown"] == 0 else yellow("not closed")
+    return "\n".join(
+        [
+            f"adversarial error  {_interval(summary)}  ({exact}; clean error {summary['clean_error']:.2%})",
+            "",
+            table(("verdict", "samples", "share"), rows),
+            "",
+            table(("decided by", "samples", "time"), stages),
+            "",
+            f"{summary['samples']:,} samples in {duration(summary['seconds'])}, "
+            f"{1000 * summary['seconds'] / total:.1f} ms a sample",
+            f"report  {page}",
+        ]
+    )
+
+
+def _interval(summary: dict[str, Any]) -> str:
+    error = summary["adversarial_error"]
+    return f"{error['lower']:.2%}" if summary["unknown"] == 0 else f"{error['lower']:.2%} to {error['upper']:.2%}"
+
+
+def _refuse_with_compare(given: dict[str, str | None]) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(f"{name} cannot be combined with --compare")
+
+
+def _compare(directories: tuple[str, str], out: str | None, *, json: bool, quiet: bool) -> int:
+    from mipverify.report.compare import compare, write_comparison
+
+    found = compare(*directories)
+    folder = Path(out or ".")
+    page = folder / "compare.html"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_comparison(page, found)
+    except OSError as error:
+        raise InputError(f"{page}: cannot be written ({error.strerror})") from None
+    if json:
+        say(json_module.dumps(comparison_record(found), allow_nan=False))
+    elif not quiet:
+        say(describe_comparison(found, page))
+    if found.contradictions:
+        print(red(f"mipverify: the runs contradict each other on {len(found.contradictions)} samples"), file=sys.stderr)
+    return DONE
+
+
+def describe_comparison(found: Comparison, page: Path) -> str:
+    """Two runs for people."""
+    from mipverify.report.live import duration
+
+    one, two = found.first, found.second
+    figures = [
+        *(
+            (verdict, f"{getattr(one.counts, verdict):,}", f"{getattr(two.counts, verdict):,}")
+            for verdict in ("misclassified", "violated", "unknown", "holds")
+        ),
+        ("adversarial error from", f"{one.counts.lower:.2%}", f"{two.counts.lower:.2%}"),
+        ("adversarial error to", f"{one.counts.upper:.2%}", f"{two.counts.upper:.2%}"),
+        ("time of these samples", duration(one.sample_seconds), duration(two.sample_seconds)),
+    ]
+    lines = [table((f"{found.common:,} samples in both", one.name, two.name), figures), ""]
+    if found.other_question:
+        lines.append(f"the runs ask different questions: another {' and another '.join(found.other_question)}")
+    if found.differences:
+        rows = [
+            (str(d.index), d.first.verdict, d.second.verdict, "CONTRADICTION" if d.contradiction else "")
+            for d in found.differences[:40]
+        ]
+        lines.append(table(("index", one.name, two.name, ""), rows, left=4))
+        if len(found.differences) > len(rows):
+            lines.append(f"and {len(found.differences) - len(rows):,} more")
+    else:
+        lines.append("no verdict differs")
+    return "\n".join([*lines, f"page  {page}"])
+
+
+def comparison_record(found: Comparison) -> dict[str, Any]:
+    """The object that `--compare --json` prints."""
+    return {
+        "common": found.common,
+        "other_question": found.other_question,
+        "contradictions": [d.index for d in found.contradictions],
+        "differences": [
+            {"index": d.index, "first": d.first.verdict, "second": d.second.verdict} for d in found.differences
+        ],
+    }

@@ -1,0 +1,299 @@
+"""Exact adversarial accuracy of a whole test set, in a directory that survives interruptions."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mipverify import __version__
+from mipverify.cluster import Job, Schedule, open_executor
+from mipverify.cluster.job import dataset_of
+from mipverify.engine.sample import VERDICTS, SampleResult
+from mipverify.errors import InputError
+from mipverify.report.configuration import RunConfiguration, canonical_eps, parse_samples
+from mipverify.report.hashes import hash_arrays, hash_network
+from mipverify.report.store import RunStore, StoreError
+from mipverify.report.summary import Counts, arrow_table, record, summarize, write_tables
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from mipverify.network import Network
+    from mipverify.specification.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class AccuracyResult:
+    """What is known about a test set: `summary` as in summary.json, and every sample in the order of its index."""
+
+    summary: dict[str, Any]
+    samples: tuple[SampleResult, ...]
+    directory: Path | None = None
+
+    def to_dataframe(self) -> Any:
+        """The table of samples as a pandas DataFrame. Raises ImportError if pandas is not installed."""
+        import pandas as pd
+
+        return pd.DataFrame.from_records([record(sample) for sample in self.samples]).set_index("index")
+
+    def to_arrow(self) -> Any:
+        """The table of samples for pyarrow."""
+        return arrow_table(self.samples)
+
+    def __repr__(self) -> str:
+        error = self.summary["adversarial_error"]
+        return (
+            f"AccuracyResult({self.summary['samples']} samples, "
+            f"adversarial error {error['lower']:.2%} to {error['upper']:.2%})"
+        )
+
+
+@dataclass(frozen=True)
+class Status:
+    """A run in progress. `counts.samples` is what is finished, `total` what was asked for."""
+
+    counts: Counts
+    total: int
+    elapsed: float
+    remaining: float | None
+
+    @property
+    def lower(self) -> float:
+        """What the adversarial error of all samples asked for is at least."""
+        return (self.counts.misclassified + self.counts.violated) / self.total
+
+    @property
+    def upper(self) -> float:
+        """What it is at most."""
+        return 1.0 - self.counts.holds / self.total
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How to look for the answers; none of it changes the question, so that a run may go on with other values."""
+
+    timeout: float = 120.0
+    workers: int | None = None
+    solver: str = "auto"
+    seed: int = 0
+    cluster: str | None = None
+    retry_unknown: bool = False
+    verifier: str = Job.verifier
+
+    def resolved_workers(self) -> int:
+        """The number of workers, by default one for each core that this process may use."""
+        if self.workers is not None:
+            return self.workers
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    def options(self) -> dict[str, Any]:
+        """What the store notes about a session."""
+        return {
+            "timeout": self.timeout,
+            "workers": self.resolved_workers(),
+            "solver": self.solver,
+            "seed": self.seed,
+            "cluster": self.cluster,
+            "retry_unknown": self.retry_unknown,
+        }
+
+
+def adversarial_accuracy(
+    network: Network | str | Path,
+    images: ArrayLike,
+    labels: ArrayLike,
+    eps: str | float,
+    *,
+    norm: str = "linf",
+    out: str | Path | None = None,
+    timeout: float = 120.0,
+    workers: int | None = None,
+    solver: str = "auto",
+    seed: int = 0,
+    cluster: str | None = None,
+    retry_unknown: bool = False,
+    progress: Callable[[Status], None] | None = None,
+) -> AccuracyResult:
+    """Decide for every sample whether any input within `eps` is classified otherwise than by its label.
+
+    network   a Network or the path of an ONNX file
+    images    (N, ...) with values in [0, 1], as many values each as the network takes
+    labels    (N,) integers
+    eps       radius; a string is read exactly, a float as the shortest decimal that means it
+    out       directory that keeps the results, so that the same call goes on where it stopped; also receives the
+              tables and the page. Nothing is kept without it
+    workers   local processes, by default one for each core; 0 runs in this process
+    timeout   seconds for each sample
+    cluster   address of a Dask scheduler, or `local`
+
+    Raises InputError if the arguments do not fit each other or `out` holds a run with another question.
+    """
+    import numpy as np
+
+    if not isinstance(network, str | Path):
+        loaded, source = network, network.path or network
+    else:
+        from mipverify.network import load
+
+        loaded, source = load(network), str(network)
+    pixels, classes = np.asarray(images), np.asarray(labels)
+    if classes.shape != (len(pixels),) or not np.issubdtype(classes.dtype, np.integer):
+        raise InputError(f"labels: {len(pixels)} integers are needed, not {classes.dtype} of shape {classes.shape}")
+    dataset = dataset_of(pixels, classes.astype(np.int64))
+    configuration = RunConfiguration(
+        network=loaded.path or "in memory",
+        network_sha256=loaded.sha256 or hash_network(loaded),
+        data="in memory",
+        data_sha256=hash_arrays(pixels),
+        labels_sha256=hash_arrays(classes),
+        eps=canonical_eps(str(eps)),
+        norm=norm,
+    )
+    job = Job(source, (dataset.stored, dataset.labels), configuration.eps, timeout, solver, seed)
+    limits = Limits(timeout, workers, solver, seed, cluster, retry_unknown)
+    with tempfile.TemporaryDirectory() if out is None else nullcontext(str(out)) as directory:
+        result = _run(job, loaded, dataset, configuration, None, Path(directory), limits, progress)
+        if out is None:
+            return AccuracyResult(result.summary, result.samples)
+        publish(result, dataset, loaded)
+        return result
+
+
+def run_report(
+    network: str,
+    data: str,
+    eps: str,
+    *,
+    out: str,
+    limits: Limits,
+    norm: str = "linf",
+    samples: str | None = None,
+    progress: Callable[[Status], None] | None = None,
+) -> AccuracyResult:
+    """The same from files, for the command line: also writes the tables and the page. `samples` as in 0:500."""
+    from mipverify.network import load
+    from mipverify.specification import load_dataset
+
+    radius = canonical_eps(eps)
+    dataset = load_dataset(data)
+    loaded = load(network)
+    configuration = RunConfiguration(
+        network=network,
+        network_sha256=loaded.sha256 or hash_network(loaded),
+        data=data,
+        data_sha256=dataset.sha256,
+        labels_sha256=hash_arrays(dataset.labels),
+        eps=radius,
+        norm=norm,
+    )
+    job = Job(network, data, radius, limits.timeout, limits.solver, limits.seed, limits.verifier)
+    result = _run(job, loaded, dataset, configuration, samples, Path(out), limits, progress)
+    publish(result, dataset, loaded)
+    return result
+
+
+def publish(result: AccuracyResult, data: Dataset, network: Network) -> None:
+    """Write the tables and the page of a run into its directory. Raises StoreError if that is not possible."""
+    from mipverify.report.page import write_page
+
+    assert result.directory is not None
+    try:
+        write_tables(result.directory, result.summary, result.samples)
+        images = data.fit_to(network.input_shape).images
+        write_page(result.directory / "report.html", result.summary, result.samples, images, data.image_shape)
+    except OSError as error:
+        raise StoreError(
+            f"{result.directory}: the report cannot be written ({error.strerror}); the results are kept, "
+            "the same command tries again"
+        ) from None
+
+
+def _run(
+    job: Job,
+    network: Network,
+    data: Dataset,
+    configuration: RunConfiguration,
+    samples: str | None,
+    directory: Path,
+    limits: Limits,
+    progress: Callable[[Status], None] | None,
+) -> AccuracyResult:
+    if configuration.norm != "linf":
+        raise InputError(f"--norm {configuration.norm}: a report can be made for linf only")
+    data.fit_to(network.input_shape)
+    selection = parse_samples(samples, len(data))
+    _check_labels(data.labels, selection, network.output_size)
+    options = limits.options()
+    with RunStore(directory, configuration, version=__version__, options=options) as store:
+        finished = store.finished(retry_unknown=limits.retry_unknown)
+        wanted = [index for index in selection if index not in finished]
+        peak_memory = 0
+        if wanted:
+            tally = _Tally([r for r in store.results(selection) if r.index in finished], selection, progress)
+            peak_memory = _verify(job, wanted, [data.label(i) for i in wanted], limits, store, tally)
+        store.finish()
+        results = tuple(store.results(selection))
+        summary = summarize(
+            results,
+            configuration,
+            selection=selection,
+            seconds=store.seconds(),
+            sessions=store.sessions(),
+            version=__version__,
+            options=options,
+            peak_memory=peak_memory,
+        )
+    return AccuracyResult(summary, results, directory)
+
+
+def _verify(job: Job, wanted: list[int], labels: list[int], limits: Limits, store: RunStore, tally: _Tally) -> int:
+    """Run samples and store what comes back; returns the peak memory of a worker."""
+    workers = min(limits.resolved_workers(), len(wanted))
+    executor = open_executor(job, workers=workers, cluster=limits.cluster)
+    try:
+        schedule = Schedule(executor, wanted, labels)
+        for results in schedule.run():
+            if results:
+                store.put(results)
+            tally.add(results)
+    finally:
+        executor.close()
+    return schedule.peak_memory
+
+
+def _check_labels(labels: NDArray[Any], selection: range, classes: int) -> None:
+    chosen = labels[selection.start : selection.stop]
+    wrong = (chosen < 0) | (chosen >= classes)
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise InputError(
+            f"data: sample {selection.start + at} has the label {chosen[at]}, but the network has {classes} outputs"
+        )
+
+
+class _Tally:
+    """Counts finished samples and tells how far the run is."""
+
+    def __init__(self, before: list[SampleResult], selection: range, tell: Callable[[Status], None] | None):
+        self._found = Counter(result.verdict for result in before)
+        self._before = len(before)
+        self._total = len(selection)
+        self._tell = tell
+        self._began = time.monotonic()
+
+    def add(self, results: list[SampleResult]) -> None:
+        self._found.update(result.verdict for result in results)
+        if self._tell is None:
+            return
+        finished = self._found.total()
+        counts = Counts(finished, *(self._found[verdict] for verdict in VERDICTS))
+        elapsed = time.monotonic() - self._began
+        done = finished - self._before
+        self._tell(Status(counts, self._total, elapsed, elapsed / done * (self._total - finished) if done else None))
