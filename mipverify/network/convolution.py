@@ -8,6 +8,9 @@ from array_api_compat import is_torch_array
 from mipverify.network.operators import Array, _Weighted
 
 
+BLOCK_BYTES = 2**18
+
+
 class Conv(_Weighted):
     """Two-dimensional convolution (ONNX Conv) of tensors (1, C, H, W) with `weight` (O, C/groups, kh, kw).
 
@@ -106,16 +109,21 @@ class Conv(_Weighted):
         _, in_channels, kh, kw = weight.shape
         (sh, sw), (dh, dw), groups = self.strides, self.dilations, self.groups
         # Channels last: the scattered additions then run over contiguous channels.
-        kernel = weight.reshape(groups, out_channels // groups, in_channels, kh * kw)
+        kernel: Array = weight.reshape(groups, out_channels // groups, in_channels, kh * kw)
         kernel = kernel.transpose(0, 1, 3, 2).reshape(groups, out_channels // groups, kh * kw * in_channels)
-        columns = a.reshape(rows, groups, out_channels // groups, oh * ow).transpose(1, 0, 3, 2)
-        product = columns.reshape(groups, rows * oh * ow, out_channels // groups) @ kernel
-        product = product.reshape(groups, rows, oh, ow, kh, kw, in_channels)
         full = np.zeros((groups, rows, *full_hw, in_channels), a.dtype)
-        for i in range(kh):
-            for j in range(kw):
-                window = full[:, :, i * dh : i * dh + sh * oh : sh, j * dw : j * dw + sw * ow : sw]
-                window += product[:, :, :, :, i, j]
+        # In blocks of rows whose products stay in the second-level cache: the additions are bound by memory otherwise.
+        block = max(1, BLOCK_BYTES // (a.itemsize * oh * ow * kh * kw * in_channels * groups))
+        for begin in range(0, rows, block):
+            part = a[begin : begin + block]
+            columns = part.reshape(len(part), groups, out_channels // groups, oh * ow).transpose(1, 0, 3, 2)
+            product = columns.reshape(groups, len(part) * oh * ow, out_channels // groups) @ kernel
+            product = product.reshape(groups, len(part), oh, ow, kh, kw, in_channels)
+            target = full[:, begin : begin + block]
+            for i in range(kh):
+                for j in range(kw):
+                    window = target[:, :, i * dh : i * dh + sh * oh : sh, j * dw : j * dw + sw * ow : sw]
+                    window += product[:, :, :, :, i, j]
         return full.transpose(1, 0, 4, 2, 3).reshape(rows, groups * in_channels, *full_hw)
 
     def _crop(self, full: Array) -> Array:

@@ -83,17 +83,15 @@ def _import(graph: OnnxGraph, trailing: Trailing, stop: bool) -> tuple[Builder, 
     problems: list[Unsupported] = []
     opset = graph.opset
     nodes = trailing.nodes
-    for proto in nodes:
-        reason = _refused_by_name(proto, graph)
-        if reason:
-            problems.append(Unsupported(proto.op_type, OnnxNode(proto, (), opset).name, opset, reason))
+    refused = _refused_by_name(nodes, graph)
+    for i, reason in refused.items():
+        problems.append(Unsupported(nodes[i].op_type, OnnxNode(nodes[i], (), opset).name, opset, reason))
     builder = Builder(graph.input_shape, graph.input_name)
     values: dict[str, Value] = {**graph.constants, graph.input_name: builder.input}
     if problems and stop:
         return builder, values, problems
-    for proto in nodes:
-        names = [name for name in proto.input if name]
-        if any(name not in values for name in names) or _refused_by_name(proto, graph):
+    for i, proto in enumerate(nodes):
+        if i in refused or any(name and name not in values for name in proto.input):
             continue  # it, or a node before it, has already been refused
         node = OnnxNode(proto, [values[name] if name else None for name in proto.input], opset)
         builder.name = node.name
@@ -119,12 +117,15 @@ def _rewrite(builder: Builder, node: OnnxNode) -> tuple[Value, ...]:
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-def _refused_by_name(proto: Any, graph: OnnxGraph) -> str | None:
-    """Why the operator is not supported whatever its attributes, or None."""
-    if proto.domain not in ("", "ai.onnx"):
-        return f"it belongs to {proto.domain!r}, not to the standard operators"
-    if proto.op_type in REWRITES or proto.op_type in ("Constant", "ConstantOfShape"):
-        return None
-    if all(name in graph.constants or not name for name in proto.input) and proto.input:
-        return None  # evaluated once and for all
-    return _ADVICE.get(proto.op_type, "not supported: export the model without it")
+def _refused_by_name(nodes: tuple[Any, ...], graph: OnnxGraph) -> dict[int, str]:
+    """Positions of the nodes whose operator is not supported whatever its attributes, with the reason."""
+    constants = {*graph.constants, ""}
+    refused: dict[int, str] = {}
+    for i, proto in enumerate(nodes):
+        if proto.domain not in ("", "ai.onnx"):
+            refused[i] = f"it belongs to {proto.domain!r}, not to the standard operators"
+        elif constants.issuperset(proto.input) or proto.op_type in ("Shape", "Size"):
+            constants.update(proto.output)  # evaluated once and for all
+        elif proto.op_type not in REWRITES:
+            refused[i] = _ADVICE.get(proto.op_type, "not supported: export the model without it")
+    return refused

@@ -182,7 +182,7 @@ class Index(Operator):
 
     def apply(self, x: Array) -> Array:
         xp = array_namespace(x)
-        flat = xp.reshape(x, (x.shape[0], -1))
+        flat = xp.reshape(x, (x.shape[0], self.in_size))
         if len(self._kept) < len(self.indices):
             flat = xp.concat([flat, xp.zeros_like(flat[:, :1])], axis=1)  # index -1 is the appended zero
         return xp.reshape(flat[:, self.indices], (x.shape[0], *self.out_shape))
@@ -224,7 +224,7 @@ class Sparse(Operator):
         self.terms = int(max(per_row.max(initial=1), per_column.max(initial=1)))
 
     def _times(self, matrix: Any, x: Array, shape: tuple[int, ...]) -> Array:
-        flat = x.reshape(x.shape[0], -1)
+        flat = x.reshape(x.shape[0], matrix.shape[1])
         if is_torch_array(x):
             import torch
 

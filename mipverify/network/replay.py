@@ -46,7 +46,7 @@ class OnnxRuntimeReplay:
         if self._batched:
             outputs = self._evaluate(x.reshape(-1, *self.input_shape[1:]))
             # A file may carry a reshape to one sample in spite of its symbolic batch size.
-            if outputs is not None and outputs.ndim and outputs.shape[0] == len(x):
+            if outputs is not None and outputs.ndim and outputs.shape[0] == len(x) > 0:
                 return outputs.reshape(len(x), -1)
         rows = []
         for sample in x:
