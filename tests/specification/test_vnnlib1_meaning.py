@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import time
 from fractions import Fraction
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -136,6 +137,19 @@ def test_relations_between_inputs_stay_linear_rows():
     (condition,) = question.cases[0].conditions
     assert condition.input_rows.toarray().tolist() == [[1, 2, 0]]
     assert condition.output_rows.tolist() == [[-1, 0]]
+
+
+@pytest.mark.parametrize("order", list(permutations(["<= X_0 1.0", "< X_0 1", "<= X_0 1.5", ">= X_0 -1"])))
+def test_the_tightest_bound_counts_in_any_order(order):
+    upper = [f"(assert ({bound}))" for bound in order]
+    mirrored = str.maketrans("<>", "><")
+    lower = [line.translate(mirrored).replace("X_0 ", "X_1 -").replace("--", "") for line in upper]
+    question = parse(f"{DECLARATIONS}{''.join(upper + lower)}{BOX}(assert (<= Y_0 0))")
+    (box,) = [case.box for case in question.cases]
+    assert (box.lower.tolist(), box.upper.tolist()) == ([-1, -1, -2], [1, 1, 2])
+    assert box.float32_upper[0] == np.nextafter(np.float32(1), np.float32(0)), "1 itself is excluded"
+    assert box.float32_lower[1] == np.nextafter(np.float32(-1), np.float32(0)), "-1 itself is excluded"
+    assert (box.float32_lower[0], box.float32_upper[1]) == (-1, 1)
 
 
 def test_bounds_are_divided_exactly():
