@@ -14,6 +14,7 @@ from mipverify.errors import InputError
 COMMANDS = {
     "verify": "Prove a property, or find a counterexample.",
     "inspect": "Show layers, ReLUs and unsupported operators.",
+    "report": "Adversarial accuracy of a whole test set.",
 }
 
 HELP = """Prove a neural network robust, or find the counterexample.
@@ -23,6 +24,7 @@ Examples:
   mipverify verify net.onnx property.vnnlib
   mipverify verify net.onnx --data mnist_test.npz --index 7 --eps 0.1
   mipverify inspect net.onnx
+  mipverify report net.onnx --data mnist_test.npz --eps 0.1 --out run
 
 \b
 Exit codes:
