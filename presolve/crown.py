@@ -68,10 +68,20 @@ def crown_units(
     relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """CROWN bounds (R,), (R,) of single entries `units` of `node` in the boxes `samples`."""
-    lows, highs = np.empty(len(units)), np.empty(len(units))
-    single = relaxed.bounds.batch == 1
     if isinstance(relaxed.bounds.lower[0], np.ndarray) and convolution(relaxed, node) is not None:
         return patch_units(relaxed, node, samples, units)
+    lows, highs = _unit_bounds(Relaxed(relaxed.bounds.outward(np.float32)), node, samples, units)
+    left = np.flatnonzero((lows < 0) & (highs > 0))
+    if len(left):  # float32 bounds are sound, and settle most units at half the cost; these want the sharper ones
+        lows[left], highs[left] = _unit_bounds(relaxed, node, samples[left], units[left])
+    return lows, highs
+
+
+def _unit_bounds(
+    relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    lows, highs = np.empty(len(units)), np.empty(len(units))
+    single = relaxed.bounds.batch == 1
     for part in row_chunks(relaxed.network, node, len(units)):
         boxes = None if single else samples[part]
         rows = unit_rows(relaxed.network, node, units[part], boxes, relaxed.bounds.lower[0])

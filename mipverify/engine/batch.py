@@ -124,11 +124,7 @@ def _verify_some(
 def _bounded(batch: _Batch, replay: OnnxRuntimeReplay, begin: float, count: int) -> Iterator[SampleResult]:
     network = batch.network
     bounds = interval(network, batch.lower, batch.upper)
-    everyone = np.arange(len(batch.labels))
-    low = bounds.lower[network.output].reshape(len(everyone), -1)
-    high = bounds.upper[network.output].reshape(len(everyone), -1)
-    batch.margins = np.fmax(batch.margins, np.where(bounds.finite()[:, None], _difference(low, high, batch.labels), -np.inf))
-    batch.margins[everyone, batch.labels] = np.inf
+    _learn_intervals(batch, bounds)
     unstable = bounds.unstable_counts()
     yield from _settled(batch, unstable, "interval", begin, count)
     some = _still_open(batch)
@@ -137,6 +133,8 @@ def _bounded(batch: _Batch, replay: OnnxRuntimeReplay, begin: float, count: int)
     batch = batch.keep(some)
     bounds = crown(network, batch.lower, batch.upper, bounds.select(some).known())
     unstable = bounds.unstable_counts()
+    _learn_intervals(batch, bounds)
+    _bound_pairs(batch, bounds.outward(np.float32))
     minimizers = _bound_pairs(batch, bounds)
     yield from _settled(batch, unstable, "crown", begin, count)
     some = _still_open(batch)
@@ -158,10 +156,13 @@ def _bounded(batch: _Batch, replay: OnnxRuntimeReplay, begin: float, count: int)
         yield _result(batch, int(k), unstable, "unknown", "optimized crown", begin, count, reason=OPEN)
 
 
-def _difference(low: np.ndarray, high: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Lower bounds of y_label - y_other from intervals, rounded down, (B, k)."""
-    difference = low[np.arange(len(labels)), labels][:, None] - high
-    return np.nextafter(difference, -np.inf)
+def _learn_intervals(batch: _Batch, bounds: Bounds) -> None:
+    """Margins from the intervals of the outputs, rounded down."""
+    samples = np.arange(len(batch.labels))
+    low, high = (side[batch.network.output].reshape(len(samples), -1) for side in (bounds.lower, bounds.upper))
+    difference = np.nextafter(low[samples, batch.labels][:, None] - high, -np.inf)
+    batch.margins = np.fmax(batch.margins, np.where(bounds.finite()[:, None], difference, -np.inf))
+    batch.margins[samples, batch.labels] = np.inf
 
 
 def _still_open(batch: _Batch) -> np.ndarray:
@@ -199,7 +200,7 @@ def _bound_pairs(batch: _Batch, bounds: Bounds) -> np.ndarray:
     for part in row_chunks(batch.network, batch.network.output, len(samples)):
         at = samples[part]
         start = batch.rows(at, classes[part]).reshape(-1, *batch.network.output_shape)
-        rows = Rows({batch.network.output: start}, at)
+        rows = Rows({batch.network.output: start.astype(bounds.lower[0].dtype)}, at)
         reached = pass_back(relaxed, rows)
         found[part] = minimum_over_box(relaxed, reached, at)
         coefficients = reached.coefficients.reshape(len(at), -1)
