@@ -91,8 +91,12 @@ def _import(graph: OnnxGraph, trailing: Trailing, stop: bool) -> tuple[Builder, 
     if problems and stop:
         return builder, values, problems
     for i, proto in enumerate(nodes):
-        if i in refused or any(name and name not in values for name in proto.input):
-            continue  # it, or a node before it, has already been refused
+        missing = [name for name in proto.input if name and name not in values]
+        if missing and not problems:  # else it follows from a node that has already been refused
+            reason = f"it reads {missing[0]!r}, an optional output that is not supported"
+            problems.append(Unsupported(proto.op_type, OnnxNode(proto, (), opset).name, opset, reason))
+        if i in refused or missing:
+            continue
         node = OnnxNode(proto, [values[name] if name else None for name in proto.input], opset)
         builder.name = node.name
         try:

@@ -179,6 +179,7 @@ class Index(Operator):
         used = self.indices[self.indices >= 0]
         self.terms = int(np.bincount(used).max()) if len(used) else 1
         self._kept = np.flatnonzero(self.indices >= 0)
+        self._adjoint: Any = None  # the transposed matrix, where entries are repeated; made on first use
 
     def apply(self, x: Array) -> Array:
         xp = array_namespace(x)
@@ -200,7 +201,9 @@ class Index(Operator):
             out = np.zeros((a.shape[0], self.in_size), a.dtype)
             out[:, self.indices[self._kept]] = flat[:, self._kept]
         else:
-            out = np.ascontiguousarray((self.to_sparse().T.astype(a.dtype) @ flat.T).T)
+            if self._adjoint is None:
+                self._adjoint = self.to_sparse().T.tocsr()
+            out = np.ascontiguousarray((self._adjoint.astype(a.dtype, copy=False) @ flat.T).T)
         return out.reshape(a.shape[0], *self.in_shape)
 
     def to_sparse(self) -> Any:
@@ -222,32 +225,50 @@ class Sparse(Operator):
         per_row = np.diff(self.matrix.indptr)
         per_column = np.bincount(self.matrix.indices, minlength=1)
         self.terms = int(max(per_row.max(initial=1), per_column.max(initial=1)))
+        self._variants: dict[tuple[str, Any], Any] = {}
 
-    def _times(self, matrix: Any, x: Array, shape: tuple[int, ...]) -> Array:
-        flat = x.reshape(x.shape[0], matrix.shape[1])
-        if is_torch_array(x):
-            import torch
+    def _variant(self, kind: str, like: Array) -> Any:
+        """The matrix, its absolute value or its transpose for the library and dtype of `like`, made on first use."""
+        key = (kind, (like.dtype, like.device) if is_torch_array(like) else like.dtype)
+        if key not in self._variants:
+            matrix = {"plain": self.matrix, "abs": abs(self.matrix), "transposed": self.matrix.T}[kind]
+            self._variants[key] = (
+                _torch_sparse(matrix, like) if is_torch_array(like) else matrix.tocsr().astype(like.dtype)
+            )
+        return self._variants[key]
 
-            indptr, indices = torch.from_numpy(matrix.indptr), torch.from_numpy(matrix.indices)
-            values = torch.from_numpy(matrix.data).to(x.dtype)
-            tensor = torch.sparse_csr_tensor(indptr, indices, values, size=matrix.shape).to(x.device)
-            return (tensor @ flat.T).T.reshape(x.shape[0], *shape)
-        return np.ascontiguousarray((matrix.astype(x.dtype) @ flat.T).T).reshape(x.shape[0], *shape)
+    def _times(self, kind: str, x: Array, shape: tuple[int, ...]) -> Array:
+        y = self._variant(kind, x) @ x.reshape(x.shape[0], math.prod(x.shape[1:])).T
+        y = y.T if is_torch_array(y) else np.ascontiguousarray(y.T)
+        return y.reshape(x.shape[0], *shape)
 
     def apply(self, x: Array) -> Array:
-        return self._times(self.matrix, x, self.out_shape)
+        return self._times("plain", x, self.out_shape)
 
     def apply_abs(self, x: Array) -> Array:
-        return self._times(abs(self.matrix), x, self.out_shape)
+        return self._times("abs", x, self.out_shape)
 
     def adjoint(self, a: Array) -> Array:
-        return self._times(self.matrix.T.tocsr(), a, self.in_shape)
+        return self._times("transposed", a, self.in_shape)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_variants": {}}
 
     def to_sparse(self) -> Any:
         return self.matrix
 
     def parameters(self) -> list[Array]:
         return [self.matrix.data]
+
+
+def _torch_sparse(matrix: Any, like: Array) -> Array:
+    """A scipy matrix as a torch one, in the dtype and on the device of `like`."""
+    import torch
+
+    entries = matrix.tocoo()
+    places = torch.from_numpy(np.stack([entries.row, entries.col]).astype(np.int64))
+    values = torch.from_numpy(entries.data).to(like.dtype)
+    return torch.sparse_coo_tensor(places, values, matrix.shape, check_invariants=False).coalesce().to(like.device)
 
 
 class Transposed(Operator):

@@ -88,7 +88,6 @@ def test_no_samples(operator: Operator) -> None:
     assert operator.adjoint(np.zeros((0, *operator.out_shape))).shape == (0, *operator.in_shape)
 
 
-@pytest.mark.filterwarnings("ignore:Sparse")
 def test_torch_agrees_with_numpy(operator: Operator) -> None:
     torch = pytest.importorskip("torch")
     x, a = RNG.normal(size=(3, *operator.in_shape)), RNG.normal(size=(3, *operator.out_shape))
@@ -103,7 +102,6 @@ def test_torch_agrees_with_numpy(operator: Operator) -> None:
     np.testing.assert_allclose(rows.numpy(), operator.rows(units, np.zeros(1)), atol=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:Sparse")
 def test_torch_gradient_is_the_adjoint(operator: Operator) -> None:
     torch = pytest.importorskip("torch")
     x = torch.from_numpy(RNG.normal(size=(2, *operator.in_shape))).requires_grad_()
