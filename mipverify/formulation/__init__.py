@@ -1,1 +1,7 @@
-"""Network, bounds and specification to a solver-neutral mixed-integer linear program."""
+"""From a network, its bounds and its conditions to a solver-neutral mixed-integer linear program."""
+
+from mipverify.formulation.encode import Encoding, ReluColumns, encode
+from mipverify.formulation.margin import margin_network
+from mipverify.formulation.milp import Milp
+
+__all__ = ["Encoding", "Milp", "ReluColumns", "encode", "margin_network"]
