@@ -182,7 +182,10 @@ def _compare(directories: tuple[str, str], out: str | None, *, json: bool, quiet
     elif not quiet:
         say(describe_comparison(found, page))
     if found.contradictions:
-        print(red(f"mipverify: the runs contradict each other on {len(found.contradictions)} samples"), file=sys.stderr)
+        number = len(found.contradictions)
+        which = "1 sample" if number == 1 else f"{number:,} samples"
+        print(red(f"mipverify: the runs contradict each other on {which}"), file=sys.stderr)
+        return INTERNAL  # one of them is wrong, and that is never the user's fault
     return DONE
 
 

@@ -126,21 +126,21 @@ class DaskExecutor:
         self._workers, self._counted = self.workers, time.monotonic()
 
     def _ended(self, number: int, future: Any) -> list[Event]:
-        if self._in_flight.get(number) is not future:
+        if number not in self._in_flight or self._in_flight[number] is not future:
             return []
         del self._in_flight[number]
         if future.status == "finished":
             try:
-                results, peak, failure = future.result(timeout=30)
+                results, peak, missing = future.result(timeout=30)
             except (OSError, TimeoutError, CancelledError) as error:
                 return [Lost(number, _line(error), blame=False)]
             found: list[Event] = [Found(number, result) for result in results]
-            return [*found, Ended(number, peak) if failure is None else Lost(number, failure)]
+            return [*found, Ended(number, peak) if missing is None else Lost(number, missing)]
         if future.status == "error":
-            error = future.exception()
-            if isinstance(error, InputError):
-                raise error
-            return [Lost(number, _line(error))]
+            failure = future.exception()
+            if isinstance(failure, InputError):
+                raise failure
+            return [Lost(number, _line(failure))]
         return [Lost(number, f"the task was {future.status}", blame=False)]
 
 
