@@ -12,7 +12,7 @@ from mipverify.attack.pgd import Attack, descend
 from mipverify.engine.sample import OPEN, SampleResult
 from mipverify.engine.verify import verify
 from mipverify.network import Network
-from mipverify.network.replay import OnnxRuntimeReplay
+from mipverify.network.replay import Replay, replay_of
 from mipverify.presolve import Bounds, Relaxed, Rows, Search, crown, interval, minimum_over_box, optimize_rows, pass_back
 from mipverify.presolve.crown import row_chunks
 from mipverify.specification import robustness
@@ -72,7 +72,7 @@ def verify_batch(
     """
     indices = np.arange(len(images)) if indices is None else np.asarray(indices)
     images = images.reshape(len(images), -1)
-    replay = OnnxRuntimeReplay(network.path or "")
+    replay = replay_of(network)
     for begin in range(0, len(images), BATCH):
         part = slice(begin, begin + BATCH)
         for result in _verify_some(network, replay, images[part], labels[part], eps, indices[part]):
@@ -86,7 +86,7 @@ def verify_batch(
 
 
 def _verify_some(
-    network: Network, replay: OnnxRuntimeReplay, images: np.ndarray, labels: np.ndarray, eps: str, indices: np.ndarray
+    network: Network, replay: Replay, images: np.ndarray, labels: np.ndarray, eps: str, indices: np.ndarray
 ) -> Iterator[SampleResult]:
     begin = time.perf_counter()
     count = len(images)
@@ -121,7 +121,7 @@ def _verify_some(
     yield from _bounded(batch, replay, begin, count)
 
 
-def _bounded(batch: _Batch, replay: OnnxRuntimeReplay, begin: float, count: int) -> Iterator[SampleResult]:
+def _bounded(batch: _Batch, replay: Replay, begin: float, count: int) -> Iterator[SampleResult]:
     network = batch.network
     bounds = interval(network, batch.lower, batch.upper)
     _learn_intervals(batch, bounds)
@@ -210,7 +210,7 @@ def _bound_pairs(batch: _Batch, bounds: Bounds) -> np.ndarray:
 
 
 def _attack(
-    batch: _Batch, replay: OnnxRuntimeReplay, minimizers: np.ndarray
+    batch: _Batch, replay: Replay, minimizers: np.ndarray
 ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """Witnesses by sample: descent on all open pairs from the middle and from the bound's minimizer, in one batch."""
     samples, classes = batch.open_pairs()

@@ -1,11 +1,13 @@
-"""Time: when a question must stop, and what each stage took."""
+"""Time and memory: when a question must stop, and what each stage took."""
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass
@@ -36,3 +38,19 @@ class Clock:
             yield
         finally:
             self.stages[name] = self.stages.get(name, 0.0) + time.perf_counter() - begin
+
+
+@contextmanager
+def memory_cap(limit: int | None) -> Iterator[None]:
+    """Let allocations fail with MemoryError once this process has taken `limit` more bytes of address space."""
+    if limit is None:
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
+    wanted = pages * resource.getpagesize() + limit
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

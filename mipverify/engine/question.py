@@ -11,9 +11,9 @@ from mipverify.engine.budget import Clock
 from mipverify.engine.verdict import Witness
 from mipverify.formulation.margin import margin_network
 from mipverify.network import Network
-from mipverify.network.replay import OnnxRuntimeReplay
+from mipverify.network.replay import Replay
 from mipverify.presolve import Bounds
-from mipverify.specification import Case
+from mipverify.specification import Case, Condition
 
 
 @dataclass(eq=False)
@@ -27,7 +27,7 @@ class Question:
 
     network: Network
     case: Case
-    replay: OnnxRuntimeReplay
+    replay: Replay
     clock: Clock
     rng: np.random.Generator
     solver: str = "auto"
@@ -38,14 +38,17 @@ class Question:
     nodes: int = 0
     binaries: int = 0
     reason: str = ""
+    stage: str = "none"
 
     def __post_init__(self) -> None:
         self.margins = margin_network(self.network, self.case.conditions)
         self.lower = np.full(len(self.case.conditions), -np.inf)
         self.hints = np.zeros((0, self.network.input_size))
-        shape = (1, *self.network.input_shape)
-        self.box = (self.case.box.lower.reshape(shape), self.case.box.upper.reshape(shape))
-        self.float_box = (self.case.box.float32_lower, self.case.box.float32_upper)
+        shape, box = (1, *self.network.input_shape), self.case.box
+        self.float_box = (box.float32_lower, box.float32_upper)
+        # Where no float32 lies between two bounds, the nearest one stands for them and may lie outside: cover it too.
+        lower, upper = np.minimum(box.lower, box.float32_lower), np.maximum(box.upper, box.float32_upper)
+        self.box = (lower.reshape(shape), upper.reshape(shape))
 
     def open(self) -> np.ndarray:
         """Indices of the conditions that no bound excludes yet."""
@@ -70,7 +73,14 @@ class Question:
             return None
         outputs = self.replay.run(x[likely])
         for point, output in zip(x[likely], outputs, strict=True):
-            if any(condition.satisfied(point, output) for condition in self.case.conditions):
+            if any(self._met(condition, point, output) for condition in self.case.conditions):
                 self.witness = Witness(point.copy(), output.copy())
                 return self.witness
         return None
+
+    def _met(self, condition: Condition, point: np.ndarray, output: np.ndarray) -> bool:
+        """Whether the original file's output meets a condition, exactly."""
+        if len(output) == self.network.output_size:
+            return condition.satisfied(point, output)
+        # The file ends in an ArgMax and gives a class: it answers conditions in which that class reaches another.
+        return bool(output[0] == np.round(output[0]) and condition.output_rows[0, int(output[0])] < 0)

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from mipverify.engine.budget import Clock
+from mipverify.engine.budget import Clock, memory_cap
 from mipverify.engine.question import Question
 from mipverify.engine.stages import CASCADE
 from mipverify.engine.verdict import Verdict
 from mipverify.errors import InputError
 from mipverify.network import Network
-from mipverify.network.replay import OnnxRuntimeReplay
+from mipverify.network.replay import replay_of
 from mipverify.specification import Specification
 
 SOLVERS = ("auto", "bab", "highs", "cbc", "scip")
@@ -39,29 +39,29 @@ def verify(
     if solver not in SOLVERS:
         raise InputError(f"solver {solver!r} is not one of {', '.join(SOLVERS)}")
     clock = Clock(timeout)
-    _check_fit(network, specification)
-    replay = OnnxRuntimeReplay(network.path or "")
+    specification.require_shapes(network.input_shape, network.output_shape)
+    _require_order_properties(network, specification)
+    replay = replay_of(network)
     rng = np.random.default_rng(seed)
     questions: list[Question] = []
-    stage = "none"
     reason = ""
     try:
-        for case in specification.cases:
-            question = Question(network, case, replay, clock, rng, solver, progress or (lambda stage, text: None))
-            questions.append(question)
-            stage = run_cascade(question)
-            if question.witness is not None:
-                break
+        with memory_cap(memory):
+            for case in specification.cases:
+                question = Question(network, case, replay, clock, rng, solver, progress or (lambda stage, text: None))
+                questions.append(question)
+                run_cascade(question)
+                if question.witness is not None:
+                    break
     except KeyboardInterrupt:
         reason = "interrupted"
     except MemoryError:
         reason = "out of memory"
-    return _verdict(network, specification, questions, clock, stage, reason)
+    return _verdict(network, specification, questions, clock, reason)
 
 
-def run_cascade(question: Question) -> str:
-    """Run the stages until the question is decided or time is up; returns the name of the last one that ran."""
-    last = "none"
+def run_cascade(question: Question) -> None:
+    """Run the stages until the question is decided or time is up."""
     for stage in CASCADE:
         if question.decided():
             break
@@ -69,30 +69,29 @@ def run_cascade(question: Question) -> str:
             question.reason = "time"
             break
         if stage.when(question):
-            last = stage.name
+            question.stage = stage.name
             question.report(stage.name, "")
             with question.clock.stage(stage.name):
                 stage.run(question)
-    return last
 
 
-def _check_fit(network: Network, specification: Specification) -> None:
+def _require_order_properties(network: Network, specification: Specification) -> None:
+    """A network that stands for a file up to the order of its outputs can answer comparisons of two outputs only."""
+    if not network.order_only:
+        return
     for case in specification.cases:
-        if len(case.box.lower) != network.input_size:
-            raise InputError(
-                f"{specification.path or 'the property'}: {len(case.box.lower)} inputs, but {network.path or 'the network'} "
-                f"has {network.input_size} (shape {list(network.input_shape)})"
-            )
         for condition in case.conditions:
-            if condition.output_rows.shape[1] != network.output_size:
+            rows = condition.output_rows
+            pairs = ((rows != 0).sum(axis=1) == 2) & (rows.sum(axis=1) == 0) & (condition.offset == 0)
+            if condition.input_rows is not None or not pairs.all():
                 raise InputError(
-                    f"{specification.path or 'the property'}: {condition.output_rows.shape[1]} outputs, but "
-                    f"{network.path or 'the network'} has {network.output_size}"
+                    f"{network.path or 'the network'}: {'; '.join(network.notes)}; the property asks for more than the "
+                    f"order of outputs ({condition.label or 'a condition'})"
                 )
 
 
 def _verdict(
-    network: Network, specification: Specification, questions: list[Question], clock: Clock, stage: str, reason: str
+    network: Network, specification: Specification, questions: list[Question], clock: Clock, reason: str
 ) -> Verdict:
     witness = next((q.witness for q in questions if q.witness is not None), None)
     complete = len(questions) == len(specification.cases)
@@ -113,7 +112,7 @@ def _verdict(
     return Verdict(
         word,
         clock.elapsed(),
-        stage,
+        questions[-1].stage if questions else "none",
         margin_lower_bound=lower if np.isfinite(lower) and word != "violated" else None,
         witness=witness,
         trusted=tuple(dict.fromkeys(t for q in questions for t in q.trusted)),
