@@ -13,6 +13,8 @@ from array_api_compat import is_torch_array
 from mipverify.network.graph import Affine, Input, Node, Relu, Term
 from mipverify.network.operators import Array, Dense, Identity, Index, Operator, Scale, Sparse
 
+LARGEST_TENSOR = 2**24  # entries; a damaged file may ask for any size, and the system would end the process
+
 
 class RewriteError(Exception):
     """A node cannot be expressed exactly; the message says why and, if there is one, the way around."""
@@ -55,7 +57,7 @@ class Builder:
         self, terms: Sequence[tuple[Tensor, Operator]], shape: Sequence[int], bias: Array | None = None
     ) -> Tensor:
         """Sum of operator(tensor) over `terms`, plus `bias`, which broadcasts to `shape`."""
-        shape = tuple(int(n) for n in shape)
+        shape = limited(shape)
         if bias is not None:
             bias = bias.expand(shape) if is_torch_array(bias) else np.broadcast_to(np.asarray(bias), shape)
             if not is_torch_array(bias) and not bias.any():
@@ -106,7 +108,7 @@ class Builder:
 
     def broadcast(self, x: Tensor, shape: Sequence[int]) -> Tensor:
         """x repeated by the rules of numpy to `shape`."""
-        return self.move(x, np.broadcast_to(positions(x.shape), tuple(shape)))
+        return self.move(x, np.broadcast_to(positions(x.shape), limited(shape)))
 
     def sparse(self, x: Tensor, matrix: Any, shape: Sequence[int], roundings: int = 0) -> Tensor:
         """The scipy.sparse `matrix` applied to the flattened x."""
@@ -115,9 +117,16 @@ class Builder:
         return self.affine([(x, operator)], shape)
 
 
+def limited(shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape itself; raises RewriteError where a tensor of it could not be held."""
+    if math.prod(shape) > LARGEST_TENSOR:
+        raise RewriteError(f"a tensor of shape {[int(n) for n in shape]} is too large (over {LARGEST_TENSOR} entries)")
+    return tuple(int(n) for n in shape)
+
+
 def positions(shape: Sequence[int]) -> np.ndarray:
     """The flat position of each entry of a tensor of `shape`: what a data movement does to it, it does to the data."""
-    return np.arange(math.prod(shape)).reshape(tuple(shape))
+    return np.arange(math.prod(limited(shape))).reshape(tuple(shape))
 
 
 def scaling(factor: Array, shape: tuple[int, ...], roundings: int = 0) -> Operator:

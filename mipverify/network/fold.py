@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mipverify.network.builder import RewriteError
+from mipverify.network.builder import RewriteError, limited
 from mipverify.network.onnx_reader import check_type, constant_array
 from mipverify.network.rewrites.registry import OnnxNode
 from mipverify.network.rewrites.shape import sliced
@@ -62,7 +62,7 @@ def _constant(node: OnnxNode) -> np.ndarray:
 def _constant_of_shape(node: OnnxNode) -> np.ndarray:
     value = node.get("value")
     fill = np.zeros(1, np.float32) if value is None else constant_array(value)
-    return np.full(tuple(_array(node, 0).reshape(-1).tolist()), fill.reshape(()))
+    return np.full(limited(_array(node, 0).reshape(-1).tolist()), fill.reshape(()))
 
 
 def _cast(node: OnnxNode) -> np.ndarray:

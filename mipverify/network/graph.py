@@ -111,6 +111,13 @@ class Network:
         """Indices of the nodes that ReLUs read, in order, each once."""
         return tuple(sorted({node.source for node in self.nodes if isinstance(node, Relu)}))
 
+    def relu_source(self, index: int) -> int:
+        """Index of the pre-activation that the ReLU node `index` reads."""
+        node = self.nodes[index]
+        if not isinstance(node, Relu):
+            raise ValueError(f"node {index} is no ReLU but {node}")
+        return node.source
+
     @cached_property
     def use_counts(self) -> tuple[int, ...]:
         """How many terms or ReLUs read each node."""

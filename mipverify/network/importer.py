@@ -103,7 +103,7 @@ def _import(graph: OnnxGraph, trailing: Trailing, stop: bool) -> tuple[Builder, 
             outputs = _rewrite(builder, node)
         except RewriteError as error:
             problems.append(Unsupported(node.operator, node.name, opset, str(error)))
-        except (ValueError, IndexError) as error:  # shapes that do not fit, an attribute out of range
+        except (ValueError, IndexError, TypeError) as error:  # shapes that do not fit, an attribute out of range
             reason = f"its inputs or attributes do not fit: {' '.join(str(error).split())}"
             problems.append(Unsupported(node.operator, node.name, opset, reason))
         else:

@@ -95,7 +95,7 @@ def read(path: str | Path) -> OnnxGraph:
         for name in node.input:
             if name not in produced:
                 raise InputError(f"{path}: node {node.name or node.output[0]!r} reads {name!r}, which nothing produces")
-    if output not in produced:
+    if not output or output not in produced:
         raise InputError(f"{path}: nothing produces the output {output!r}")
     shape = _input_shape(inputs[0], path)
     return OnnxGraph(str(path), sha256, opset, nodes, constants, inputs[0].name, shape, output)
@@ -151,8 +151,14 @@ def check_type(data_type: int) -> None:
     types = onnx.TensorProto
     allowed = (types.FLOAT, types.DOUBLE, types.INT64, types.INT32, types.INT16, types.INT8, types.UINT8, types.BOOL)
     if data_type not in allowed:
-        name = types.DataType.Name(data_type).lower() if data_type else "undefined"
-        raise ValueError(f"element type {name} is not supported: convert the model to float32")
+        raise ValueError(f"element type {_type_name(data_type)} is not supported: convert the model to float32")
+
+
+def _type_name(data_type: int) -> str:
+    from onnx import TensorProto
+
+    known = data_type in TensorProto.DataType.values()
+    return str(TensorProto.DataType.Name(data_type)).lower() if known else f"number {data_type}"
 
 
 def _input_shape(value: Any, path: str | Path) -> tuple[int, ...]:
@@ -161,7 +167,7 @@ def _input_shape(value: Any, path: str | Path) -> tuple[int, ...]:
 
     kind = value.type.tensor_type
     if kind.elem_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE):
-        name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
+        name = _type_name(kind.elem_type)
         raise InputError(f"{path}: input {value.name!r} has element type {name}: export the model in float32")
     if not kind.HasField("shape"):
         raise InputError(f"{path}: input {value.name!r} has no shape: export the model with a fixed input shape")

@@ -52,6 +52,8 @@ def strip(graph: OnnxGraph) -> Trailing:
     current = output
     while current in producer:
         node = producer[current]
+        if not node.input or not node.input[0]:
+            break
         if node.op_type in _MONOTONE and node.domain in ("", "ai.onnx"):
             pending.append(node)
             dropped += pending

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mipverify.network.builder import Builder, RewriteError, Tensor, positions
+from mipverify.network.builder import Builder, RewriteError, Tensor, limited, positions
 from mipverify.network.convolution import Conv
 from mipverify.network.rewrites.convolution import paired, resolved_pads, spatial
 from mipverify.network.rewrites.maximum import tournament
@@ -38,12 +38,14 @@ class Windows:
             count -= 1  # the last window would begin in the padding behind the image
         if count < 1:
             raise RewriteError(f"the window {list(self.kernel)} does not fit into the image {list(self.in_hw)}")
+        limited([count, k])
         return np.arange(count)[:, None] * stride - before + np.arange(k)[None] * dilation
 
     def positions(self) -> np.ndarray:
         """Flat position in the image (H, W) of each window entry, (oh, ow, kh * kw); -1 outside the image."""
         rows, columns = self.along(0), self.along(1)
         height, width = self.in_hw
+        limited([*rows.shape, *columns.shape])
         inside = ((rows >= 0) & (rows < height))[:, None, :, None] & ((columns >= 0) & (columns < width))[None, :, None]
         flat = np.where(inside, rows[:, None, :, None] * width + columns[None, :, None], -1)
         return flat.reshape(len(rows), len(columns), -1)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from mipverify.network.builder import Builder, RewriteError, Tensor, Value, positions
+from mipverify.network.builder import Builder, RewriteError, Tensor, Value, limited, positions
 from mipverify.network.operators import Index
 from mipverify.network.rewrites.registry import OnnxNode, axis_of, rewrite
 
@@ -32,8 +32,9 @@ def cast(builder: Builder, node: OnnxNode) -> Tensor:
     from onnx import TensorProto
 
     if node.get("to") not in (TensorProto.FLOAT, TensorProto.DOUBLE):
-        name = TensorProto.DataType.Name(node.get("to", 0)).lower()
-        raise RewriteError(f"a cast to {name} changes the values: only float32 and float64 are supported")
+        names = {number: name.lower() for name, number in TensorProto.DataType.items()}
+        target = names.get(node.get("to"), "an unknown type")
+        raise RewriteError(f"a cast to {target} changes the values: only float32 and float64 are supported")
     return node.tensor(0)
 
 
@@ -110,6 +111,7 @@ def concatenated(builder: Builder, parts: list[Value], axis: int) -> Tensor:
     starts = np.cumsum([0, *counts])
     shape = list(parts[0].shape)
     shape[axis] = int(starts[-1])
+    limited(shape)
     terms, bias = [], None
     for part, start, count in zip(parts, starts, counts, strict=False):
         place = (slice(None),) * axis + (slice(int(start), int(start) + count),)
@@ -197,6 +199,7 @@ def padded(builder: Builder, x: Tensor, widths: list[tuple[int, int]], mode: str
     crop = tuple(
         slice(max(0, -before), size - max(0, -after)) for size, (before, after) in zip(x.shape, widths, strict=True)
     )
+    limited([max(1, size + before + after) for size, (before, after) in zip(x.shape, widths, strict=True)])
     grow = [(max(0, before), max(0, after)) for before, after in widths]
     if mode == "constant":
         return builder.move(x, np.pad(indices[crop], grow, constant_values=-1), value)
@@ -215,7 +218,9 @@ def expand(builder: Builder, node: OnnxNode) -> Tensor:
 def tile(builder: Builder, node: OnnxNode) -> Tensor:
     """Repetition a number of times along each axis."""
     x = node.tensor(0)
-    return builder.move(x, np.tile(positions(x.shape), node.constant(1, "repeats").reshape(-1).tolist()))
+    repeats = node.constant(1, "repeats").reshape(-1).tolist()
+    limited([x.size, *repeats])
+    return builder.move(x, np.tile(positions(x.shape), repeats))
 
 
 @rewrite("Shape")
