@@ -14,13 +14,13 @@ from functools import cached_property
 
 import numpy as np
 from array_api_compat import array_namespace
-
-from mipverify.network import Input, Network, Relu
-from mipverify.network.operators import Array, parameter_like
 from mipverify.presolve.bounds import Bounds
 from mipverify.presolve.interval import rounding_terms
 from mipverify.presolve.relaxation import Relaxation, relax
 from mipverify.presolve.rounding import SLACK, floor, gamma, row_dot
+
+from mipverify.network import Input, Network, Relu
+from mipverify.network.operators import Array, parameter_like
 
 
 class Relaxed:
@@ -38,8 +38,8 @@ class Relaxed:
     @cached_property
     def lines(self) -> dict[int, Relaxation]:
         """The relaxation of each ReLU node."""
-        bounds, nodes = self.bounds, self.network.nodes
-        sources = {node: nodes[node].source for node in self.network.relus}
+        bounds = self.bounds
+        sources = {node: self.network.relu_source(node) for node in self.network.relus}
         return {node: relax(bounds.lower[source], bounds.upper[source]) for node, source in sources.items()}
 
     @cached_property
@@ -71,8 +71,8 @@ class Relaxed:
 class Rows:
     """Linear functionals of node values, one a row, each over one box of the batch.
 
-    coefficients: for some nodes an array (R, *shape). samples: (R,) box of each row; None: row r has box r, or the only one.
-    constant: (R,), or None for zero.
+    coefficients: for some nodes an array (R, *shape). samples: (R,) box of each row; None: row r has box r, or the
+    only one. constant: (R,), or None for zero.
     """
 
     coefficients: Mapping[int, Array]
@@ -105,7 +105,7 @@ def unit_rows(network: Network, node: int, units: np.ndarray, samples: np.ndarra
     """Rows that stand for single entries of a node: `units` (R,) are flat indices into it."""
     xp = array_namespace(like)
     current = network.nodes[node]
-    if isinstance(current, Relu) or isinstance(current, Input):
+    if isinstance(current, (Relu, Input)):
         one_hot = np.zeros((len(units), int(np.prod(current.shape))))
         one_hot[np.arange(len(units)), units] = 1.0
         return Rows({node: parameter_like(one_hot.reshape(-1, *current.shape), like)}, samples)

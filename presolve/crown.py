@@ -7,13 +7,13 @@ from typing import TypeAlias
 
 import numpy as np
 from array_api_compat import array_namespace
-
-from mipverify.network import Network
-from mipverify.network.operators import Array
 from mipverify.presolve.backward import Relaxed, Rows, row_minimum, unit_rows
 from mipverify.presolve.bounds import Bounds
 from mipverify.presolve.interval import interval
 from mipverify.presolve.patches import convolution, patch_units
+
+from mipverify.network import Network
+from mipverify.network.operators import Array
 
 ROW_BYTES = 32 * 2**20  # rows of one pass: small enough to stay near the caches, large enough for dense products
 
@@ -57,16 +57,14 @@ def _reads_input_once(network: Network, node: int) -> bool:
 def _scatter(
     bounds: Bounds, node: int, samples: np.ndarray, units: np.ndarray, lows: np.ndarray, highs: np.ndarray
 ) -> tuple[Array, Array]:
-    shape = bounds.lower[node].shape
+    shape = tuple(bounds.lower[node].shape)
     low, high = bounds.lower[node].reshape(shape[0], -1).copy(), bounds.upper[node].reshape(shape[0], -1).copy()
     low[samples, units] = np.maximum(low[samples, units], lows)
     high[samples, units] = np.minimum(high[samples, units], highs)
     return low.reshape(shape), high.reshape(shape)
 
 
-def crown_units(
-    relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def crown_units(relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """CROWN bounds (R,), (R,) of single entries `units` of `node` in the boxes `samples`."""
     if isinstance(relaxed.bounds.lower[0], np.ndarray) and convolution(relaxed, node) is not None:
         return patch_units(relaxed, node, samples, units)
@@ -77,9 +75,7 @@ def crown_units(
     return lows, highs
 
 
-def _unit_bounds(
-    relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _unit_bounds(relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     lows, highs = np.empty(len(units)), np.empty(len(units))
     single = relaxed.bounds.batch == 1
     for part in row_chunks(relaxed.network, node, len(units)):

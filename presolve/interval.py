@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from array_api_compat import array_namespace
+from mipverify.presolve.bounds import Bounds
+from mipverify.presolve.rounding import ball, floor, gamma
 
 from mipverify.network import Affine, Input, Network, Relu
 from mipverify.network.graph import affine_value
 from mipverify.network.operators import Array, parameter_like
-from mipverify.presolve.bounds import Bounds
-from mipverify.presolve.rounding import ball, floor, gamma
 
 
 def interval(
@@ -40,8 +40,9 @@ def interval(
 def affine_interval(node: Affine, lows: list[Array], highs: list[Array]) -> tuple[Array, Array]:
     """Interval of one affine node from those of earlier nodes, rounding errors included."""
     xp = array_namespace(lows[0])
-    if all(term.operator.terms == 1 and not term.operator.parameters() for term in node.terms) and node.bias is None:
-        if len(node.terms) == 1:  # data movement only: exact
+    if len(node.terms) == 1 and node.bias is None:
+        operator = node.terms[0].operator
+        if operator.terms == 1 and not operator.parameters():  # data movement only: exact
             return affine_value(node, lows), affine_value(node, highs)
     centers: dict[int, Array] = {}
     radii: dict[int, Array] = {}

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-
-from mipverify.network import Input, Network, Relu
-from mipverify.network.graph import affine_value
 from mipverify.presolve.backward import InputRows, Relaxed, Rows, minimum_over_box, pass_back, pick, unit_rows
 from mipverify.presolve.bounds import Bounds
 from mipverify.presolve.crown import Known, negated, row_chunks, tighten_by_layer
+
+from mipverify.network import Input, Network, Relu
+from mipverify.network.graph import affine_value
 
 
 @dataclass(frozen=True)
@@ -148,10 +148,10 @@ def optimize_rows(
         if step == search.iterations or bool(np.all(best > search.enough)) or (stop is not None and stop()):
             break
         values = relaxed_values(sketch, reached, rows.samples, alpha)
-        sources = {k: values[getattr(relaxed.network.nodes[k], "source")] for k in shapes}
+        sources = {k: values[relaxed.network.relu_source(k)] for k in shapes}
+        met = [k for k in alpha if k in reached.passed]
         slope_ascent.ascend(
-            {k: np.where(free[k], np.maximum(reached.passed[k], 0) * sources[k], 0) for k in alpha if k in reached.passed},
-            scale,
+            {k: np.where(free[k], np.maximum(reached.passed[k], 0) * sources[k], 0) for k in met}, scale
         )
         beta_ascent.ascend({k: np.abs(sign[k]) * -sources[k] for k in beta}, scale)
         scale *= search.decay
@@ -167,7 +167,7 @@ def evaluate_rows(
     reached = pass_back(relaxed, rows, slopes=wide, multipliers=factors, keep=True)
     lower = minimum_over_box(relaxed, reached, rows.samples)
     values = relaxed_values(relaxed, reached, rows.samples, wide)
-    sources = {k: values[getattr(relaxed.network.nodes[k], "source")] for k in reached.passed}
+    sources = {k: values[relaxed.network.relu_source(k)] for k in reached.passed}
     return Optimum(lower, slopes, multipliers, values[0], reached.passed, sources)
 
 
@@ -189,9 +189,7 @@ def optimized_crown(
     """
     search = search or Search()
 
-    def bounder(
-        relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def bounder(relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return optimized_units(relaxed, node, samples, units, search, stop)
 
     return tighten_by_layer(network, lower, upper, bounder, known)

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-from mipverify.network import Affine, Input, Relu
-from mipverify.network.convolution import Conv
 from mipverify.presolve.backward import Relaxed, Rows, row_minimum
 from mipverify.presolve.interval import rounding_terms
 from mipverify.presolve.rounding import SLACK, floor, gamma
+
+from mipverify.network import Affine, Input, Relu
+from mipverify.network.convolution import Conv
 
 CHUNK_BYTES = 4 * 2**20  # of coefficients in one pass
 MATRIX_ENTRIES = 2**22  # a convolution between patches is a dense product up to this size of its matrix
@@ -37,13 +37,12 @@ def convolution(relaxed: Relaxed, node: int) -> Conv | None:
     if not isinstance(current, Affine) or len(current.terms) != 1:
         return None
     operator = current.terms[0].operator
-    plain = isinstance(operator, Conv) and operator.groups == 1
-    return operator if plain and relaxed.network.nodes[current.terms[0].source].shape == operator.in_shape else None
+    if not isinstance(operator, Conv) or operator.groups > 1:
+        return None
+    return operator if relaxed.network.nodes[current.terms[0].source].shape == operator.in_shape else None
 
 
-def patch_units(
-    relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def patch_units(relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Bounds (R,), (R,) of single entries `units` of a convolution's output in the boxes `samples`, sound."""
     lows, highs = _in_chunks(relaxed.bounds.outward(np.float32), node, samples, units, parallel=True)
     left = np.flatnonzero((lows < 0) & (highs > 0))
@@ -188,7 +187,7 @@ class _Walk:
         return passed, shift, _step(conv, origin), affine.terms[0].source, error
 
     def _error(self, a: np.ndarray, node: int, below: int | None) -> np.ndarray:
-        """Rounding errors of passing rows through a node, with the largest magnitude in it: coarse, but only one sum."""
+        """Rounding errors of passing rows through a node, with the largest magnitude in it: coarse, but one sum."""
         network, nodes = self.relaxed.network, [node] if below is None else [node, below]
         largest = np.zeros(len(self.boxes), a.dtype)
         for index in nodes:
@@ -206,7 +205,7 @@ class _Walk:
         boxes = self.boxes if len(values) > 1 else np.zeros_like(self.boxes)
         begin, end = int(boxes.min()), int(boxes.max()) + 1
         low = np.minimum(origin.min(axis=0), 0)
-        high = np.maximum(origin.max(axis=0) + [h, w], values.shape[-2:]) - values.shape[-2:]
+        high = np.maximum(np.add(origin.max(axis=0), (h, w)), values.shape[-2:]) - values.shape[-2:]
         near = values[begin:end, 0]
         padded = np.zeros((*near.shape[:2], *(near.shape[-2:] + high - low)), values.dtype)
         padded[:, :, -low[0] : near.shape[2] - low[0], -low[1] : near.shape[3] - low[1]] = near
@@ -244,7 +243,7 @@ def _dense(a: np.ndarray, origin: np.ndarray, shape: tuple[int, ...]) -> np.ndar
     """Patches as dense rows (R, *shape); what lies beyond the border multiplies zeros and is dropped."""
     rows, channels, h, w = a.shape
     low = np.minimum(origin.min(axis=0), 0)
-    size = np.maximum(origin.max(axis=0) + [h, w], shape[-2:]) - low
+    size = np.maximum(np.add(origin.max(axis=0), (h, w)), shape[-2:]) - low
     out = np.zeros((rows, channels, int(size[0]), int(size[1])), a.dtype)
     y = (origin[:, 0] - low[0])[:, None, None, None] + np.arange(h)[None, None, :, None]
     x = (origin[:, 1] - low[1])[:, None, None, None] + np.arange(w)[None, None, None, :]

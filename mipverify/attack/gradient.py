@@ -13,9 +13,9 @@ def values_and_gradient(network: Network, x: np.ndarray, rows: np.ndarray) -> tu
     result = values[network.output].reshape(len(x), -1)
     pending = {network.output: rows.astype(x.dtype, copy=False).reshape(len(x), *network.output_shape)}
     for index in range(network.output, 0, -1):
-        rows = pending.pop(index, None)
-        if rows is None:
+        if index not in pending:
             continue
+        rows = pending.pop(index)
         node = network.nodes[index]
         if isinstance(node, Relu):
             back = rows * (values[node.source] > 0)

@@ -54,7 +54,8 @@ def descend(
         scaled = gradient * width
         scaled /= np.abs(scaled).max(axis=1, keepdims=True) + 1e-30
         momentum = 0.75 * momentum + scaled
-        direction = np.where(by_sign, np.sign(gradient), momentum / (np.abs(momentum).max(axis=1, keepdims=True) + 1e-30))
+        peak = np.abs(momentum).max(axis=1, keepdims=True) + 1e-30
+        direction = np.where(by_sign, np.sign(gradient), momentum / peak)
         size = settings.step * 0.5 * (1 + np.cos(np.pi * step / settings.steps)) + 0.01
         x = np.clip(x - np.float32(size) * width * direction, lower, upper).astype(np.float32)
 

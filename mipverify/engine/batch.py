@@ -1,4 +1,4 @@
-"""Many samples of a data set at once: bounds and attacks in batches, then work of their own for the samples left open."""
+"""Many samples of a data set at once: bounds and attacks in batches, then single work for the samples left open."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ from mipverify.engine.sample import OPEN, SampleResult
 from mipverify.engine.verify import verify
 from mipverify.network import Network
 from mipverify.network.replay import Replay, replay_of
-from mipverify.presolve import Bounds, Relaxed, Rows, Search, crown, interval, minimum_over_box, optimize_rows, pass_back
+from mipverify.presolve import (
+    Bounds,
+    Relaxed,
+    Rows,
+    Search,
+    crown,
+    interval,
+    minimum_over_box,
+    optimize_rows,
+    pass_back,
+)
 from mipverify.presolve.crown import row_chunks
 from mipverify.specification import robustness
 from mipverify.specification.robustness import linf_ball
@@ -36,12 +46,22 @@ class _Batch:
     margins: np.ndarray  # (B, k) proven lower bounds of y_label - y_other; inf at the label
 
     def keep(self, some: np.ndarray) -> _Batch:
-        parts = (self.indices, self.labels, self.predicted, self.lower, self.upper, self.low32, self.high32)
-        return _Batch(self.network, *(part[some] for part in parts), self.margins[some])
+        return _Batch(
+            self.network,
+            self.indices[some],
+            self.labels[some],
+            self.predicted[some],
+            self.lower[some],
+            self.upper[some],
+            self.low32[some],
+            self.high32[some],
+            self.margins[some],
+        )
 
     def open_pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """(sample, class) pairs that no bound excludes yet."""
-        return np.nonzero(~(self.margins > 0))
+        samples, classes = np.nonzero(~(self.margins > 0))
+        return samples, classes
 
     def rows(self, samples: np.ndarray, classes: np.ndarray) -> np.ndarray:
         """y_label - y_class as rows over the outputs (R, k)."""
@@ -97,9 +117,7 @@ def _verify_some(
     predicted = np.where(right, labels, others.argmax(axis=1))
     seconds = (time.perf_counter() - begin) / count
     for k in np.flatnonzero(~right):
-        yield SampleResult(
-            int(indices[k]), int(labels[k]), int(predicted[k]), "misclassified", "evaluation", seconds
-        )
+        yield SampleResult(int(indices[k]), int(labels[k]), int(predicted[k]), "misclassified", "evaluation", seconds)
     good = np.flatnonzero(right)
     if not len(good):
         return
@@ -143,9 +161,8 @@ def _bounded(batch: _Batch, replay: Replay, begin: float, count: int) -> Iterato
     batch, bounds, unstable = batch.keep(some), bounds.select(some), unstable[some]
     witnesses = _attack(batch, replay, minimizers)
     for k, (point, output) in witnesses.items():
-        yield _result(
-            batch, k, unstable, "violated", "attack", begin, count, adversarial=point, adversarial_label=int(output.argmax())
-        )
+        found = {"adversarial": point, "adversarial_label": int(output.argmax())}
+        yield _result(batch, k, unstable, "violated", "attack", begin, count, **found)
     some = np.array([k for k in range(len(batch.labels)) if k not in witnesses], dtype=int)
     if not len(some):
         return
@@ -209,9 +226,7 @@ def _bound_pairs(batch: _Batch, bounds: Bounds) -> np.ndarray:
     return points[~(batch.margins[samples, classes] > 0)]
 
 
-def _attack(
-    batch: _Batch, replay: Replay, minimizers: np.ndarray
-) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+def _attack(batch: _Batch, replay: Replay, minimizers: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """Witnesses by sample: descent on all open pairs from the middle and from the bound's minimizer, in one batch."""
     samples, classes = batch.open_pairs()
     owners = np.repeat(samples, 2)

@@ -9,8 +9,18 @@ import numpy as np
 
 from mipverify.attack.pgd import Attack, pgd
 from mipverify.engine.question import Question
-from mipverify.presolve import Relaxed, Rows, Search, crown, interval, minimum_over_box, optimize_rows, optimized_crown
-from mipverify.presolve import pass_back, unit_rows
+from mipverify.presolve import (
+    Relaxed,
+    Rows,
+    Search,
+    crown,
+    interval,
+    minimum_over_box,
+    optimize_rows,
+    optimized_crown,
+    pass_back,
+    unit_rows,
+)
 
 FEW_INPUTS = 12  # up to here halving the input box beats splitting ReLUs
 
@@ -142,9 +152,7 @@ def split_phases(question: Question) -> None:
     from mipverify.solvers.branch_and_bound.search import search_phases
 
     assert question.bounds is not None
-    rows = unit_rows(
-        question.margins, question.margins.output, np.arange(len(question.lower)), None, question.box[0]
-    )
+    rows = unit_rows(question.margins, question.margins.output, np.arange(len(question.lower)), None, question.box[0])
     bounder = PhaseBounder(question.bounds, rows, Search(iterations=12, decay=0.9))
     outcome = search_phases(
         bounder,

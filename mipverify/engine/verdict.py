@@ -18,7 +18,7 @@ class Witness:
 
 @dataclass(frozen=True)
 class Verdict:
-    """holds: every violating condition is excluded by a sound bound. violated: `witness` was replayed. unknown: neither.
+    """holds: every violating condition is excluded by a sound bound. violated: `witness` was replayed. Else unknown.
 
     stage: who decided. margin_lower_bound: proven lower bound of the smallest margin over the input set, or None.
     trusted: what the verdict takes on a solver's word; empty where every step is certified here.

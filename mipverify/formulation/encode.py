@@ -150,9 +150,7 @@ def _affine(builder: _Builder, node: Affine, expressions: dict[int, tuple[Any, n
     return sp.csr_array(matrix), constant
 
 
-def _columns_of(
-    builder: _Builder, expression: tuple[Any, np.ndarray], low: np.ndarray, high: np.ndarray
-) -> np.ndarray:
+def _columns_of(builder: _Builder, expression: tuple[Any, np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Columns for the entries of a pre-activation that are not proven inactive; -1 for the others."""
     wanted = np.flatnonzero(high > 0)
     columns = np.full(len(low), -1)

@@ -55,8 +55,11 @@ def _halve(nodes: list[Node], sizes: list[int]) -> list[int]:
     """Append nodes that take the maximum of pairs within each group of the last node; returns the new group sizes."""
     total = sum(sizes)
     starts = np.concatenate([[0], np.cumsum(sizes)])[:-1]
-    left, right, kept, first = [], [], [], []
-    new_sizes = []
+    left: list[int] = []
+    right: list[int] = []
+    kept: list[int] = []
+    first: list[int] = []
+    new_sizes: list[int] = []
     for start, size in zip(starts, sizes, strict=True):
         pairs = size // 2
         for k in range(pairs):

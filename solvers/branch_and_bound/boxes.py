@@ -1,4 +1,4 @@
-"""Branch and bound on the input box, for networks with few inputs: CROWN batched over boxes, halved where it matters."""
+"""Branch and bound on the input box, for few inputs: CROWN batched over boxes, which are halved where it matters."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-from mipverify.network import Network
 from mipverify.presolve import Relaxed, crown, minimum_over_box, pass_back, unit_rows
 from mipverify.presolve.crown import row_chunks
 from mipverify.solvers.branch_and_bound.search import Outcome
+
+from mipverify.network import Network
 
 MAX_KNOWN_BYTES = 1 << 29  # of inherited bounds; beyond it children start from interval arithmetic again
 
@@ -44,7 +44,7 @@ def search_boxes(
     batch: int = 256,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Outcome:
-    """Prove that the outputs `conditions` of a margin network are positive on the box (n,), or find where one is not."""
+    """Prove that the outputs `conditions` of a margin network are positive on a box (n,), or find where one is not."""
     conditions = list(conditions)
     width = len(conditions)
     stack = [_Block(lower[None], upper[None], np.ones((1, width), bool), np.full((1, width), -np.inf), {})]
@@ -81,7 +81,7 @@ def search_boxes(
 def _process(
     network: Network, block: _Block, conditions: list[int], keep: bool
 ) -> tuple[_Block | None, np.ndarray, np.ndarray]:
-    """Bound the boxes of a block. Returns the halves of those left open, points to try, and the bounds it closed with."""
+    """Bound the boxes of a block: the halves of those left open, points to try, and the bounds it closed with."""
     count, shape = len(block.lower), (len(block.lower), *network.input_shape)
     bounds = crown(network, block.lower.reshape(shape), block.upper.reshape(shape), block.known)
     relaxed = Relaxed(bounds)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
 from mipverify.presolve import Optimum, Relaxed
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.splits import Node
@@ -17,14 +16,14 @@ class FilteredBranching:
     """Filtered smart branching [De Palma et al. 2021]: candidates by two cheap scores, filtered by quick child bounds.
 
     The scores of an unstable unit: how far the relaxed minimizer is from its ReLU, weighted by the coefficient that
-    meets it; and the offset that the relaxation's upper line costs the bound (the intercept of BaBSR [Bunel et al. 2020]).
+    meets it; and the offset that the relaxation's upper line costs the bound (BaBSR's intercept [Bunel et al. 2020]).
     """
 
     by_gap: int = 4
     by_intercept: int = 3
 
     def candidates(self, relaxed: Relaxed, optimum: Optimum) -> tuple[list[int], np.ndarray, np.ndarray]:
-        """Nodes with their offsets in the concatenated scores, and both scores (K, total units), 0 where not unstable."""
+        """ReLU nodes in the order of the scores, and both scores (K, total units), 0 where a unit is not unstable."""
         gaps, intercepts, order = [], [], sorted(optimum.passed)
         for node in order:
             c, x, line = optimum.passed[node], optimum.preactivations[node], relaxed.lines[node]
@@ -66,7 +65,8 @@ class FilteredBranching:
             if len(units) <= 1:
                 chosen.append(units[0] if units else None)
                 continue
-            pairs = np.minimum(estimates[used : used + 2 * len(units)].reshape(-1, 2), 1e-3)  # beyond closed is no better
+            pairs = estimates[used : used + 2 * len(units)].reshape(-1, 2)
+            pairs = np.minimum(pairs, 1e-3)  # beyond closed is no better
             used += 2 * len(units)
             gain = np.maximum(pairs - node.lower, 1e-6)
             chosen.append(units[int(np.argmax(gain[:, 0] * gain[:, 1]))])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-
 from mipverify.presolve import Bounds, Optimum, Relaxed, Rows, Search, minimum_over_box, optimize_rows, pass_back
 from mipverify.solvers.branch_and_bound.splits import Node
 
@@ -98,7 +97,7 @@ class PhaseBounder:
         return solved, optimum, relaxed
 
     def estimate(self, nodes: Sequence[Node]) -> np.ndarray:
-        """Quick float32 bounds (K,) with the slopes and multipliers that the nodes carry: for choosing branches only."""
+        """Quick float32 bounds (K,) with the slopes and multipliers that the nodes carry: for choosing branches."""
         splits = [node.splits for node in nodes]
         relaxed = Relaxed(self.bounds(splits, np.float32))
         rows = self.condition_rows(np.array([node.condition for node in nodes]))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-
 from mipverify.presolve import Search
 from mipverify.solvers.branch_and_bound.branching import FilteredBranching, child
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
@@ -44,7 +43,7 @@ def search_phases(
 ) -> Outcome:
     """Prove that every condition's row is positive, or find a point where one is not.
 
-    try_points: shown the inputs (R, *input_shape) that minimize relaxed nodes; a result other than None ends the search.
+    try_points: shown the inputs (R, *input_shape) that minimize relaxed nodes; if it returns something, that ends it.
     solve_leaf: a sound lower bound of a node in which no unit is unstable, where the dual ascent alone did not finish.
     """
     brancher = brancher or FilteredBranching()
@@ -84,9 +83,9 @@ def search_phases(
         _, optimum, relaxed = bounder.solve(parents, search=_LOOK, stop=stop)
         for node, unit in zip(parents, brancher.choose(bounder, parents, optimum, relaxed), strict=True):
             if unit is None:
-                lower = solve_leaf(node)
-                if lower > 0:
-                    closed_lower[node.condition] = min(closed_lower[node.condition], lower)
+                leaf = solve_leaf(node)
+                if leaf > 0:
+                    closed_lower[node.condition] = min(closed_lower[node.condition], leaf)
                 else:
                     stuck.append(node)
                 continue
@@ -95,7 +94,8 @@ def search_phases(
             reason = "a leaf could not be decided"
             break
         if progress is not None:
-            progress(counted, len(store) + len(fresh), min(store.lowest(), min((n.lower for n in fresh), default=np.inf)))
+            lowest = min(store.lowest(), min((n.lower for n in fresh), default=np.inf))
+            progress(counted, len(store) + len(fresh), lowest)
     remaining = [*fresh, *stuck, *store.pop(len(store))]
     lower = dict(closed_lower)
     for node in remaining:
