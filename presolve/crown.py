@@ -12,7 +12,7 @@ from mipverify.presolve.bounds import Bounds
 from mipverify.presolve.interval import interval
 from mipverify.presolve.patches import convolution, patch_units
 
-from mipverify.network import Network
+from mipverify.network import Network, sources
 from mipverify.network.operators import Array
 
 ROW_BYTES = 32 * 2**20  # rows of one pass: small enough to stay near the caches, large enough for dense products
@@ -50,8 +50,7 @@ def tighten_by_layer(
 
 def _reads_input_once(network: Network, node: int) -> bool:
     """Whether a node is one operator away from the input."""
-    terms = getattr(network.nodes[node], "terms", ())
-    return len(terms) == 1 and terms[0].source == 0
+    return list(sources(network.nodes[node])) == [0]
 
 
 def _scatter(

@@ -57,7 +57,7 @@ def relaxed_values(
     values: list[np.ndarray] = []
     for index, node in enumerate(relaxed.network.nodes[: last + 1]):
         if isinstance(node, Input):
-            values.append(np.where(rows.coefficients > 0, lower, upper))
+            values.append(np.asarray(np.where(rows.coefficients > 0, lower, upper)))
         elif isinstance(node, Relu):
             x, line = values[node.source], relaxed.lines[index]
             if index not in rows.passed:

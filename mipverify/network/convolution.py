@@ -7,7 +7,6 @@ from array_api_compat import is_torch_array
 
 from mipverify.network.operators import Array, _Weighted
 
-
 BLOCK_BYTES = 2**20  # of one block of products in the transposed convolution
 
 
