@@ -62,6 +62,8 @@ class Builder:
             bias = bias.expand(shape) if is_torch_array(bias) else np.broadcast_to(np.asarray(bias), shape)
             if not is_torch_array(bias) and not bias.any():
                 bias = None
+        for _, operator in terms:
+            operator.terms += any(_wider_than_float32(p) for p in operator.parameters())
         return self._append(Affine(shape, tuple(Term(x.node, operator) for x, operator in terms), bias), shape)
 
     def relu(self, x: Tensor) -> Tensor:
@@ -115,6 +117,13 @@ class Builder:
         operator = Sparse(matrix, x.shape, tuple(shape))
         operator.terms += roundings
         return self.affine([(x, operator)], shape)
+
+
+def _wider_than_float32(parameter: Array) -> bool:
+    """Whether float32 arithmetic rounds the parameter itself, which the error analysis must count as one more term."""
+    if is_torch_array(parameter):
+        return bool((parameter.float().to(parameter.dtype) != parameter).any())
+    return bool((parameter.astype(np.float32) != parameter).any())
 
 
 def limited(shape: Sequence[int]) -> tuple[int, ...]:

@@ -129,7 +129,18 @@ def test_weights_are_stored_as_they_are(tmp_path: Path) -> None:
     operators = [t.operator for n in network.nodes if isinstance(n, Affine) for t in n.terms]
     assert [type(operator) for operator in operators] == [Conv, Scale]
     np.testing.assert_array_equal(operators[0].weight, numpy_helper.to_array(g.constants[0]))
-    assert operators[1].terms == 4
+    assert operators[1].terms == 5  # product, sum, root, quotient, and the cast where float32 is used
+
+
+def test_products_with_alpha_are_exact(tmp_path: Path) -> None:
+    """They need more digits than float32 has, and say so."""
+    g = Graph([1, 3])
+    weight = g.random(2, 3)
+    network = agrees(g, g.node("Gemm", ["x", weight], transB=1, alpha=0.3), tmp_path / "net.onnx")
+    operator = network.nodes[1].terms[0].operator
+    exact = [Fraction(float(w)) * Fraction(float(np.float32(0.3))) for w in numpy_helper.to_array(g.constants[0]).flat]
+    assert [Fraction(float(w)) for w in operator.weight.flat] == exact
+    assert operator.terms == 4
 
 
 def test_moving_data_twice_is_one_operator(tmp_path: Path) -> None:
