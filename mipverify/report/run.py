@@ -238,7 +238,7 @@ def _run(
         if wanted:
             tally = _Tally([r for r in store.results(selection) if r.index in finished], selection, progress)
             peak_memory = _verify(job, wanted, [data.label(i) for i in wanted], limits, store, tally)
-        store.finish()
+        store.finish(peak_memory)
         results = tuple(store.results(selection))
         summary = summarize(
             results,
@@ -248,7 +248,7 @@ def _run(
             sessions=store.sessions(),
             version=__version__,
             options=options,
-            peak_memory=peak_memory,
+            peak_memory=store.peak_memory(),
         )
     return AccuracyResult(summary, results, directory)
 

@@ -26,7 +26,7 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sessions (
     id INTEGER PRIMARY KEY, started TEXT NOT NULL, seconds REAL NOT NULL, finished INTEGER NOT NULL,
-    version TEXT NOT NULL, options TEXT NOT NULL);
+    version TEXT NOT NULL, options TEXT NOT NULL, peak_memory INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS samples (
     sample INTEGER PRIMARY KEY, label INTEGER NOT NULL, predicted INTEGER NOT NULL,
     verdict TEXT NOT NULL CHECK (verdict IN ('misclassified', 'holds', 'violated', 'unknown')),
@@ -125,9 +125,11 @@ class RunStore:
                     self._database.execute("ROLLBACK")
                 raise
 
-    def finish(self) -> None:
-        """Note the time that this session took."""
+    def finish(self, peak_memory: int) -> None:
+        """Note the time that this session took, and the largest resident size of a worker in bytes."""
         self.put([])
+        with self._written():
+            self._database.execute("UPDATE sessions SET peak_memory = ? WHERE id = ?", (peak_memory, self._session))
 
     def results(self, samples: range | None = None) -> list[SampleResult]:
         """The stored samples in the order of their index."""
@@ -145,6 +147,10 @@ class RunStore:
     def sessions(self) -> int:
         """How often the run was started or continued."""
         return int(self._database.execute("SELECT count(*) FROM sessions").fetchone()[0])
+
+    def peak_memory(self) -> int:
+        """Largest resident size of a worker in any session, in bytes."""
+        return int(self._database.execute("SELECT max(peak_memory) FROM sessions").fetchone()[0])
 
     @contextmanager
     def _written(self) -> Iterator[None]:

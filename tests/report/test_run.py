@@ -78,6 +78,7 @@ def test_a_finished_run_is_not_run_again(fake, run, make_data, monkeypatch):
     after = run(data, timeout=7.0, solver="cbc", seed=3)
     assert without_time(after.samples) == without_time(before.samples)
     assert after.summary["sessions"] == 2
+    assert after.summary["peak_memory_of_a_worker"] == before.summary["peak_memory_of_a_worker"]
 
 
 def test_samples_may_grow_and_the_summary_covers_what_was_asked(fake, run, make_data, tmp_path):
