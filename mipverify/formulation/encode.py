@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from mipverify.formulation.milp import Milp
 from mipverify.network import Affine, Input, Network, Relu, sources
-from mipverify.presolve import Bounds
+
+if TYPE_CHECKING:
+    from mipverify.presolve import Bounds
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +111,14 @@ def encode(network: Network, bounds: Bounds, output: int | None = None) -> Encod
     before: dict[int, np.ndarray] = {}  # columns of pre-activations, -1 where there is none
     needed = _cone(network, output)
     read = {node.source for i, node in enumerate(network.nodes) if i in needed and isinstance(node, Relu)}
+    # Weights are never multiplied with weights: a product would be rounded, and dense. Such nodes get columns.
+    materialized = {
+        term.source
+        for i, node in enumerate(network.nodes)
+        if i in needed and isinstance(node, Affine)
+        for term in node.terms
+        if isinstance(network.nodes[term.source], Affine)
+    }
     inputs = np.zeros(0, int)
     for index, node in enumerate(network.nodes):
         if index not in needed:
@@ -123,6 +133,8 @@ def encode(network: Network, bounds: Bounds, output: int | None = None) -> Encod
             expressions[index] = _affine(builder, node, expressions)
         if index in read:
             before[index] = _columns_of(builder, expressions[index], low, high)
+        elif index in materialized:
+            expressions[index] = _own_columns(builder, expressions[index], low, high)
     matrix, constant = expressions[output]
     return Encoding(builder.milp(), inputs, relus, (builder.widen(matrix), constant))
 
@@ -158,6 +170,17 @@ def _columns_of(builder: _Builder, expression: tuple[Any, np.ndarray], low: np.n
     columns[wanted] = builder.add_columns(low[wanted], high[wanted])
     builder.add_rows([(columns[wanted], -1.0)], matrix[wanted], -constant[wanted], -constant[wanted])
     return columns
+
+
+def _own_columns(
+    builder: _Builder, expression: tuple[Any, np.ndarray], low: np.ndarray, high: np.ndarray
+) -> tuple[Any, np.ndarray]:
+    """Columns for every entry of an affine node that another one reads; returns its new expression."""
+    matrix, constant = expression
+    columns = builder.add_columns(low, high)
+    builder.add_rows([(columns, -1.0)], matrix, -constant, -constant)
+    ones = sp.csr_array((np.ones(len(low)), (np.arange(len(low)), columns)), shape=(len(low), builder.columns))
+    return ones, np.zeros(len(low))
 
 
 def _relu(
