@@ -3,7 +3,9 @@
 from mipverify.presolve.backward import InputRows, Relaxed, Rows, minimum_over_box, pass_back, row_minimum, unit_rows
 from mipverify.presolve.bounds import Bounds
 from mipverify.presolve.crown import condition_rows, crown
+from mipverify.presolve.fast_lin import fast_lin
 from mipverify.presolve.interval import interval
+from mipverify.presolve.layers import row_chunks, tighten_by_layer
 from mipverify.presolve.optimized import Optimum, Search, optimize_rows, optimized_crown
 
 __all__ = [
@@ -15,11 +17,14 @@ __all__ = [
     "Search",
     "condition_rows",
     "crown",
+    "fast_lin",
     "interval",
     "minimum_over_box",
     "optimize_rows",
     "optimized_crown",
     "pass_back",
+    "row_chunks",
     "row_minimum",
+    "tighten_by_layer",
     "unit_rows",
 ]

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from mipverify.presolve.backward import InputRows, Relaxed, Rows, minimum_over_box, pass_back, pick, unit_rows
 from mipverify.presolve.bounds import Bounds
-from mipverify.presolve.crown import Known, negated, row_chunks, tighten_by_layer
+from mipverify.presolve.crown import negated
+from mipverify.presolve.layers import Known, row_chunks, tighten_by_layer
 
 from mipverify.network import Input, Network, Relu
 from mipverify.network.graph import affine_value

@@ -1,14 +1,12 @@
 """Rows of convolutional units as patches: only the receptive field of each unit, for many units and boxes at once.
 
-Two passes over the unstable units of a layer. First with parallel lines (the upper slope below as well [Weng et al.
-2018, Fast-Lin]): then one set of coefficients serves both sides, and float32 with its own error terms is enough to
-settle most units. Then CROWN's lines in float64 for the units that are left.
+The rounding analysis is that of `pass_back`, with the largest magnitude of a node in place of each entry's own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 from mipverify.presolve.backward import Relaxed, Rows, row_minimum
@@ -22,13 +20,7 @@ CHUNK_BYTES = 4 * 2**20  # of coefficients in one pass
 MATRIX_ENTRIES = 2**22  # a convolution between patches is a dense product up to this size of its matrix
 
 
-@dataclass(eq=False)
-class _Side:
-    """Rows on their way to the input: coefficients (R, C, h, w), constants and sums of error terms (R,)."""
-
-    coefficients: np.ndarray
-    constant: np.ndarray
-    error: np.ndarray
+Sides: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 
 def convolution(relaxed: Relaxed, node: int) -> Conv | None:
@@ -42,28 +34,32 @@ def convolution(relaxed: Relaxed, node: int) -> Conv | None:
     return operator if relaxed.network.nodes[current.terms[0].source].shape == operator.in_shape else None
 
 
-def patch_units(relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds (R,), (R,) of single entries `units` of a convolution's output in the boxes `samples`, sound."""
-    lows, highs = _in_chunks(relaxed.bounds.outward(np.float32), node, samples, units, parallel=True)
-    left = np.flatnonzero((lows < 0) & (highs > 0))
-    if len(left):
-        low, high = _in_chunks(relaxed.bounds, node, samples[left], units[left], parallel=False)
-        lows[left], highs[left] = np.maximum(lows[left], low), np.minimum(highs[left], high)
-    return lows, highs
+def parallel_patches(
+    relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds (R,), (R,) of single entries `units` of a convolution's output by parallel lines, both sides at once."""
+    return _in_chunks(relaxed, node, samples, units, _Walk.parallel)
+
+
+def adaptive_patches(
+    relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds (R,), (R,) of single entries `units` of a convolution's output by CROWN's lines."""
+    return _in_chunks(relaxed, node, samples, units, _Walk.both)
 
 
 def _in_chunks(
-    bounds: Any, node: int, samples: np.ndarray, units: np.ndarray, parallel: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    relaxed = Relaxed(bounds)
+    relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray, method: Callable[[_Walk], Sides]
+) -> Sides:
     lows, highs = np.empty(len(units)), np.empty(len(units))
     conv = convolution(relaxed, node)
     assert conv is not None
-    size = max(1, CHUNK_BYTES // (conv._weight(bounds.lower[0])[0].size * bounds.lower[0].itemsize))
+    like = relaxed.bounds.lower[0]
+    size = max(1, CHUNK_BYTES // (conv._weight(like)[0].size * like.itemsize))
     for begin in range(0, len(units), size):
         part = slice(begin, begin + size)
         walk = _Walk(relaxed, node, conv, samples[part], units[part])
-        lows[part], highs[part] = walk.parallel() if parallel else walk.both()
+        lows[part], highs[part] = method(walk)
     return lows, highs
 
 

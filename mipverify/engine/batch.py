@@ -19,12 +19,13 @@ from mipverify.presolve import (
     Rows,
     Search,
     crown,
+    fast_lin,
     interval,
     minimum_over_box,
     optimize_rows,
     pass_back,
+    row_chunks,
 )
-from mipverify.presolve.crown import row_chunks
 from mipverify.specification import robustness
 from mipverify.specification.robustness import linf_ball
 
@@ -139,26 +140,26 @@ def _verify_some(
     yield from _bounded(batch, replay, begin, count)
 
 
+# Methods for whole batches, cheapest first: each works on the samples that the ones before left open.
+BOUNDS = (("interval", interval), ("fast-lin", fast_lin), ("crown", crown))
+
+
 def _bounded(batch: _Batch, replay: Replay, begin: float, count: int) -> Iterator[SampleResult]:
-    network = batch.network
-    bounds = interval(network, batch.lower, batch.upper)
-    _learn_intervals(batch, bounds)
-    unstable = bounds.unstable_counts()
-    yield from _settled(batch, unstable, "interval", begin, count)
-    some = _still_open(batch)
-    if not len(some):
-        return
-    batch = batch.keep(some)
-    bounds = crown(network, batch.lower, batch.upper, bounds.select(some).known())
-    unstable = bounds.unstable_counts()
-    _learn_intervals(batch, bounds)
-    _bound_pairs(batch, bounds.outward(np.float32))
-    minimizers = _bound_pairs(batch, bounds)
-    yield from _settled(batch, unstable, "crown", begin, count)
-    some = _still_open(batch)
-    if not len(some):
-        return
-    batch, bounds, unstable = batch.keep(some), bounds.select(some), unstable[some]
+    known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for stage, method in BOUNDS:
+        bounds = method(batch.network, batch.lower, batch.upper, known)
+        unstable = bounds.unstable_counts()
+        _learn_intervals(batch, bounds)
+        if stage != "interval":
+            _bound_pairs(batch, bounds.outward(np.float32))
+        minimizers = _bound_pairs(batch, bounds) if stage == "crown" else None
+        yield from _settled(batch, unstable, stage, begin, count)
+        some = _still_open(batch)
+        if not len(some):
+            return
+        batch, bounds, unstable = batch.keep(some), bounds.select(some), unstable[some]
+        known = bounds.known()
+    assert minimizers is not None
     witnesses = _attack(batch, replay, minimizers)
     for k, (point, output) in witnesses.items():
         found = {"adversarial": point, "adversarial_label": int(output.argmax())}

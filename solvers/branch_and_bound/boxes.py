@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from mipverify.presolve import Relaxed, crown, minimum_over_box, pass_back, unit_rows
-from mipverify.presolve.crown import row_chunks
+from mipverify.presolve import Relaxed, crown, minimum_over_box, pass_back, row_chunks, unit_rows
 from mipverify.solvers.branch_and_bound.search import Outcome
 
 from mipverify.network import Network
