@@ -167,6 +167,36 @@ def split_phases(question: Question) -> None:
         question.learn(np.array([condition]), np.array([value]))
 
 
+def solve_milp(question: Question) -> None:
+    """The exact minimum of each open margin by a MILP solver; its incumbents are tried as counterexamples."""
+    from mipverify.formulation import encode
+    from mipverify.solvers import get_solver
+    from mipverify.solvers.interface import Limits
+    from mipverify.solvers.trust import what_follows
+
+    assert question.bounds is not None
+    solver = get_solver(question.solver if by_milp(question) else "highs")
+    encoding = encode(question.margins, question.bounds)
+    question.binaries = encoding.binaries
+    for condition in sorted(question.open(), key=lambda c: question.lower[c]):
+        milp = encoding.minimize(int(condition))
+        # A bound above zero is all that is asked for, and an incumbent below it ends the search as well.
+        limits = Limits(question.clock.left(), objective_cutoff=1e-4, objective_target=-1e-6)
+        solution = solver.solve(milp, limits=limits, stop=question.clock.over)
+        question.nodes += solution.nodes
+        if solution.primal is not None and question.try_points(solution.primal[encoding.inputs][None]):
+            return
+        claim = what_follows(milp, solution)
+        question.learn(np.array([condition]), np.array([claim.lower]))
+        if claim.trusted and claim.lower > 0:
+            question.trusted.append(claim.trusted)
+        elif not claim.lower > 0:
+            question.reason = claim.reason or f"{solution.solver}: {solution.termination.value}"
+        if question.clock.over():
+            question.reason = "time"
+            return
+
+
 # The order and the budgets, at a glance. A stage runs while the question is open and time is left.
 CASCADE: tuple[Stage, ...] = (
     Stage("evaluation", evaluate),
@@ -175,7 +205,8 @@ CASCADE: tuple[Stage, ...] = (
     Stage("attack", attack(Attack(restarts=4, steps=12))),
     Stage("optimized crown", optimize_conditions(Search(iterations=20)), when=lambda q: not few_inputs(q)),
     Stage("input splitting", split_boxes, when=lambda q: few_inputs(q) and not by_milp(q)),
-    Stage("tightening", tighten_units(Search(iterations=20)), when=lambda q: not few_inputs(q)),
+    Stage("tightening", tighten_units(Search(iterations=20)), when=lambda q: not few_inputs(q) or by_milp(q)),
     Stage("long attack", attack(Attack(restarts=16, steps=60))),
     Stage("branch and bound", split_phases, when=lambda q: not by_milp(q)),
+    Stage("milp", solve_milp, when=lambda q: q.solver != "bab"),
 )

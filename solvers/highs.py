@@ -1,0 +1,227 @@
+"""HiGHS through arrays: the default solver of mixed-integer programs, and warm-started linear programs.
+
+Pinned to 1.14: 1.15.0 and 1.15.1 are reported to crash and to return wrong objectives on ReLU programs
+(MIPVerify.jl, issues 218 and 219). tests/solvers holds a stress test that would show it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from mipverify.solvers.interface import (
+    Availability,
+    DualStatus,
+    Feature,
+    Limits,
+    PrimalStatus,
+    Solution,
+    Solver,
+    Termination,
+)
+
+from mipverify.formulation.milp import Milp
+
+# Tighter than HiGHS's defaults: a verdict's margin must stand well above them.
+TOLERANCES = {
+    "primal_feasibility_tolerance": 1e-9,
+    "dual_feasibility_tolerance": 1e-9,
+    "mip_feasibility_tolerance": 1e-9,
+    "mip_rel_gap": 0.0,
+    "mip_abs_gap": 1e-9,
+}
+
+
+class Highs(Solver):
+    """HiGHS [Huangfu and Hall 2018], simplex and branch and cut, one thread."""
+
+    name = "highs"
+    features = frozenset({Feature.LP_DUALS, Feature.NODE_LIMIT, Feature.EARLY_STOP, Feature.WARM_START})
+
+    def available(self) -> Availability:
+        """Whether highspy can be imported."""
+        try:
+            import highspy  # noqa: F401
+        except ImportError as error:
+            return Availability(f"highspy cannot be imported ({error}): pip install highspy==1.14.0")
+        return Availability()
+
+    def solve(
+        self, milp: Milp, *, limits: Limits = Limits(), stop: Callable[[], bool] | None = None, seed: int = 0
+    ) -> Solution:
+        """Minimize with HiGHS."""
+        with_integers = bool(milp.integer.any())
+        engine = _engine(seed)
+        _pass_model(engine, milp)
+        if limits.time is not None:
+            engine.setOptionValue("time_limit", max(float(limits.time), 0.01))
+        if limits.nodes is not None:
+            engine.setOptionValue("mip_max_nodes", int(limits.nodes))
+        watch = _Watch(limits, stop)
+        engine.cbMipInterrupt += watch.in_tree
+        engine.cbSimplexInterrupt += watch.in_simplex
+        begin = time.perf_counter()
+        engine.run()
+        return _solution(engine, milp, with_integers, watch, time.perf_counter() - begin)
+
+
+class HighsLinearProgram:
+    """A linear program that is changed and solved again from its last basis: what bound tightening needs.
+
+    milp: its integrality is ignored. Not safe to share between threads.
+    """
+
+    def __init__(self, milp: Milp, seed: int = 0):
+        self.milp = milp.relaxed()
+        self._engine = _engine(seed)
+        self._engine.setOptionValue("presolve", "off")  # it would throw the basis away
+        _pass_model(self._engine, self.milp)
+        self._columns = np.arange(self.milp.columns, dtype=np.int32)
+
+    def minimize(self, objective: np.ndarray, offset: float = 0.0, time_limit: float | None = None) -> Solution:
+        """Minimize another objective (n,) over the same set."""
+        self.milp = self.milp.with_objective(objective, offset)
+        self._engine.changeColsCost(len(self._columns), self._columns, self.milp.objective)
+        self._engine.changeObjectiveOffset(float(offset))
+        if time_limit is not None:  # HiGHS counts the time of all runs of one instance together
+            self._engine.setOptionValue("time_limit", self._engine.getRunTime() + max(float(time_limit), 0.01))
+        begin = time.perf_counter()
+        self._engine.run()
+        watch = _Watch(Limits(), None)
+        return _solution(self._engine, self.milp, False, watch, time.perf_counter() - begin)
+
+    def add_rows(self, matrix: Any, low: np.ndarray, high: np.ndarray) -> None:
+        """Append rows low <= matrix @ v <= high, matrix sparse (k, n)."""
+        import scipy.sparse as sp
+
+        rows = sp.csr_array(matrix)
+        merged = sp.csr_array(sp.vstack([self.milp.matrix, rows], format="csr"))
+        self.milp = Milp(
+            self.milp.objective,
+            self.milp.offset,
+            merged,
+            np.concatenate([self.milp.row_lower, low]),
+            np.concatenate([self.milp.row_upper, high]),
+            self.milp.lower,
+            self.milp.upper,
+            self.milp.integer,
+        )
+        self._engine.addRows(
+            len(low),
+            np.asarray(low, np.float64),
+            np.asarray(high, np.float64),
+            rows.nnz,
+            rows.indptr[:-1].astype(np.int32),
+            rows.indices.astype(np.int32),
+            rows.data.astype(np.float64),
+        )
+
+
+class _Watch:
+    """Asks HiGHS to stop once the sign is known or the caller wants to; remembers why."""
+
+    def __init__(self, limits: Limits, stop: Callable[[], bool] | None):
+        self.limits, self.stop = limits, stop
+        self.reason: Termination | None = None
+
+    def in_tree(self, event: Any) -> None:
+        cutoff, target = self.limits.objective_cutoff, self.limits.objective_target
+        bound, incumbent = event.data_out.mip_dual_bound, event.data_out.mip_primal_bound
+        if cutoff is not None and np.isfinite(bound) and bound >= cutoff:
+            self.reason = Termination.CUTOFF
+        elif target is not None and np.isfinite(incumbent) and incumbent <= target:
+            self.reason = Termination.TARGET
+        self.in_simplex(event)
+
+    def in_simplex(self, event: Any) -> None:
+        if self.reason is None and self.stop is not None and self.stop():
+            self.reason = Termination.STOPPED
+        if self.reason is not None:
+            event.interrupt()
+
+
+def _engine(seed: int) -> Any:
+    import highspy
+
+    engine = highspy.Highs()
+    engine.setOptionValue("output_flag", False)
+    engine.setOptionValue("threads", 1)
+    engine.setOptionValue("random_seed", int(seed))
+    for option, value in TOLERANCES.items():
+        engine.setOptionValue(option, value)
+    return engine
+
+
+def _pass_model(engine: Any, milp: Milp) -> None:
+    import highspy
+
+    model = highspy.HighsLp()
+    model.num_col_, model.num_row_ = milp.columns, milp.rows
+    model.col_cost_ = np.asarray(milp.objective, np.float64)
+    model.offset_ = float(milp.offset)
+    model.col_lower_, model.col_upper_ = _infinite(milp.lower), _infinite(milp.upper)
+    model.row_lower_, model.row_upper_ = _infinite(milp.row_lower), _infinite(milp.row_upper)
+    model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+    model.a_matrix_.start_ = milp.matrix.indptr.astype(np.int32)
+    model.a_matrix_.index_ = milp.matrix.indices.astype(np.int32)
+    model.a_matrix_.value_ = milp.matrix.data.astype(np.float64)
+    if milp.integer.any():
+        kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
+        model.integrality_ = [kinds[int(flag)] for flag in milp.integer]
+    engine.passModel(model)
+
+
+def _infinite(values: np.ndarray) -> np.ndarray:
+    import highspy
+
+    return np.clip(np.asarray(values, np.float64), -highspy.kHighsInf, highspy.kHighsInf)
+
+
+def _solution(engine: Any, milp: Milp, with_integers: bool, watch: _Watch, seconds: float) -> Solution:
+    import highspy
+
+    status = highspy.HighsModelStatus
+    termination = {
+        status.kOptimal: Termination.OPTIMAL,
+        status.kInfeasible: Termination.INFEASIBLE,
+        status.kUnbounded: Termination.UNBOUNDED,
+        status.kUnboundedOrInfeasible: Termination.UNBOUNDED,
+        status.kModelEmpty: Termination.OPTIMAL,
+        status.kTimeLimit: Termination.TIME_LIMIT,
+        status.kIterationLimit: Termination.TIME_LIMIT,
+        status.kSolutionLimit: Termination.NODE_LIMIT,
+        status.kObjectiveBound: Termination.CUTOFF,
+        status.kObjectiveTarget: Termination.TARGET,
+        status.kInterrupt: watch.reason or Termination.STOPPED,
+    }.get(engine.getModelStatus(), Termination.FAILED)
+    info, found = engine.getInfo(), engine.getSolution()
+    primal = np.asarray(found.col_value, np.float64)
+    feasible = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
+    if not feasible or primal.shape != (milp.columns,) or not np.isfinite(primal).all():
+        primal = None
+    objective = milp.evaluate(primal)[0] if primal is not None else float("nan")
+    dual_status, dual_bound, duals = DualStatus.NONE, float("-inf"), None
+    if with_integers:
+        claimed = float(info.mip_dual_bound)
+        if np.isfinite(claimed) and termination not in (Termination.FAILED, Termination.INFEASIBLE):
+            dual_status, dual_bound = DualStatus.BOUND, claimed
+    else:
+        duals = np.asarray(found.row_dual, np.float64)
+        if found.dual_valid and duals.shape == (milp.rows,) and np.isfinite(duals).all():
+            dual_status = DualStatus.MULTIPLIERS
+        else:
+            duals = None
+    return Solution(
+        termination,
+        PrimalStatus.NONE if primal is None else PrimalStatus.FEASIBLE,
+        dual_status,
+        f"highs {highspy.Highs().version()}",
+        primal,
+        objective,
+        dual_bound,
+        duals,
+        max(int(info.mip_node_count), 0),
+        seconds,
+    )

@@ -1,0 +1,55 @@
+"""The one place that decides what a solver's answer is worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from mipverify.solvers.certificate import certified_bound
+from mipverify.solvers.interface import DualStatus, PrimalStatus, Solution, Termination
+
+from mipverify.formulation.milp import Milp
+
+MARGIN = 1e-6  # what a claimed bound is lowered by, relative to the size of the objective: far above tolerances
+
+
+@dataclass(frozen=True)
+class Claim:
+    """lower: what may be taken as a lower bound of the minimum, -inf if nothing.
+
+    trusted: whose word that rests on, "" where it is certified here. reason: why nothing follows, if nothing does.
+    """
+
+    lower: float
+    trusted: str = ""
+    reason: str = ""
+
+
+def what_follows(milp: Milp, solution: Solution, known_points: tuple[np.ndarray, ...] = ()) -> Claim:
+    """What a verdict may use of a solution.
+
+    A linear program's multipliers are made into a certified bound. A MILP's dual bound counts on the solver's word,
+    lowered by MARGIN, if it is finite, the run did not fail, and no point that is feasible by our own evaluation (the
+    solver's, or `known_points` (n,) each) has a lower objective: a solver caught in one contradiction is not believed.
+    A claim of infeasibility is never taken: the programs here have points, for the network has values.
+    """
+    if solution.dual_status is DualStatus.MULTIPLIERS and solution.row_duals is not None and not milp.integer.any():
+        return Claim(certified_bound(milp, solution.row_duals))
+    if solution.termination is Termination.FAILED:
+        return Claim(float("-inf"), reason="the solver failed")
+    if solution.termination in (Termination.INFEASIBLE, Termination.UNBOUNDED):
+        claimed = solution.termination.name.lower()
+        return Claim(float("-inf"), reason=f"the solver calls a program {claimed} that has an optimum")
+    if solution.dual_status is not DualStatus.BOUND or not np.isfinite(solution.dual_bound):
+        return Claim(float("-inf"), reason="the solver gave no dual bound")
+    allowance = MARGIN * (1 + abs(solution.dual_bound) + float(np.abs(milp.objective).max(initial=0.0)))
+    points = [*known_points]
+    if solution.primal_status is PrimalStatus.FEASIBLE and solution.primal is not None:
+        points.append(solution.primal)
+    for point in points:
+        objective, violation, fraction = milp.evaluate(np.asarray(point, np.float64))
+        if not np.isfinite(objective):
+            return Claim(float("-inf"), reason="the solver's point is not finite")
+        if violation <= MARGIN and fraction <= MARGIN and objective < solution.dual_bound - allowance:
+            return Claim(float("-inf"), reason="the solver's dual bound lies above a feasible point")
+    return Claim(solution.dual_bound - allowance, trusted=f"{solution.solver} branch and bound")
