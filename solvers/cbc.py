@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from mipverify.solvers.interface import (
+    NO_LIMITS,
     Availability,
     DualStatus,
     Feature,
@@ -41,7 +42,7 @@ class Cbc(Solver):
         return Availability()
 
     def solve(
-        self, milp: Milp, *, limits: Limits = Limits(), stop: Callable[[], bool] | None = None, seed: int = 0
+        self, milp: Milp, *, limits: Limits = NO_LIMITS, stop: Callable[[], bool] | None = None, seed: int = 0
     ) -> Solution:
         """Minimize with CBC."""
         path = binary()
@@ -98,7 +99,7 @@ def write_mps(milp: Milp, path: Path) -> None:
     equal = milp.row_lower == milp.row_upper
     has_low, has_high = np.isfinite(milp.row_lower), np.isfinite(milp.row_upper)
     kinds = np.where(equal, "E", np.where(has_high, "L", np.where(has_low, "G", "N")))
-    lines = ["NAME mipverify", "ROWS", " N cost"]
+    lines = ["NAME mipverify FREE", "ROWS", " N cost"]
     lines += [f" {kind} r{i}" for i, kind in enumerate(kinds)]
     lines.append("COLUMNS")
     inside = False

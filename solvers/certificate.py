@@ -55,7 +55,7 @@ def _times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def certified_infeasible(milp: Milp, ray: np.ndarray) -> bool:
-    """Whether multipliers (m,) prove that no v satisfies rows and bounds: the bound of the zero objective is positive."""
+    """Whether multipliers (m,) prove that nothing satisfies rows and bounds: zero has a positive bound."""
     zero = np.zeros(milp.columns)
     without = Milp(zero, 0.0, milp.matrix, milp.row_lower, milp.row_upper, milp.lower, milp.upper, milp.integer)
     return certified_bound(without, ray) > 0

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from mipverify.solvers.interface import (
+    NO_LIMITS,
     Availability,
     DualStatus,
     Feature,
@@ -49,7 +50,7 @@ class Highs(Solver):
         return Availability()
 
     def solve(
-        self, milp: Milp, *, limits: Limits = Limits(), stop: Callable[[], bool] | None = None, seed: int = 0
+        self, milp: Milp, *, limits: Limits = NO_LIMITS, stop: Callable[[], bool] | None = None, seed: int = 0
     ) -> Solution:
         """Minimize with HiGHS."""
         with_integers = bool(milp.integer.any())
@@ -197,22 +198,22 @@ def _solution(engine: Any, milp: Milp, with_integers: bool, watch: _Watch, secon
         status.kInterrupt: watch.reason or Termination.STOPPED,
     }.get(engine.getModelStatus(), Termination.FAILED)
     info, found = engine.getInfo(), engine.getSolution()
-    primal = np.asarray(found.col_value, np.float64)
+    primal: np.ndarray | None = np.asarray(found.col_value, np.float64)
     feasible = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
-    if not feasible or primal.shape != (milp.columns,) or not np.isfinite(primal).all():
+    if not feasible or primal is None or primal.shape != (milp.columns,) or not np.isfinite(primal).all():
         primal = None
     objective = milp.evaluate(primal)[0] if primal is not None else float("nan")
-    dual_status, dual_bound, duals = DualStatus.NONE, float("-inf"), None
+    dual_status, dual_bound = DualStatus.NONE, float("-inf")
+    duals: np.ndarray | None = None
     if with_integers:
         claimed = float(info.mip_dual_bound)
         if np.isfinite(claimed) and termination not in (Termination.FAILED, Termination.INFEASIBLE):
             dual_status, dual_bound = DualStatus.BOUND, claimed
     else:
-        duals = np.asarray(found.row_dual, np.float64)
-        if found.dual_valid and duals.shape == (milp.rows,) and np.isfinite(duals).all():
+        given = np.asarray(found.row_dual, np.float64)
+        if found.dual_valid and given.shape == (milp.rows,) and np.isfinite(given).all():
+            duals = given
             dual_status = DualStatus.MULTIPLIERS
-        else:
-            duals = None
     return Solution(
         termination,
         PrimalStatus.NONE if primal is None else PrimalStatus.FEASIBLE,

@@ -53,11 +53,14 @@ class Limits:
     objective_target: float | None = None
 
 
+NO_LIMITS = Limits()
+
+
 @dataclass(frozen=True, eq=False)
 class Solution:
     """What a solver says. Minimization; `dual_bound` and `objective` include the Milp's offset.
 
-    primal: (n,) or None. row_duals: (m,) or None, d objective / d right-hand side: nonnegative where a lower side binds.
+    primal: (n,) or None. row_duals: (m,) or None, d objective / d right-hand side: >= 0 where a lower side binds.
     solver: name and version, as a verdict that rests on it will quote it.
     """
 
@@ -104,6 +107,6 @@ class Solver(ABC):
 
     @abstractmethod
     def solve(
-        self, milp: Milp, *, limits: Limits = Limits(), stop: Callable[[], bool] | None = None, seed: int = 0
+        self, milp: Milp, *, limits: Limits = NO_LIMITS, stop: Callable[[], bool] | None = None, seed: int = 0
     ) -> Solution:
         """Minimize. stop: polled; the search ends soon after it returns true. Never raises for a hard problem."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from mipverify.solvers.interface import (
+    NO_LIMITS,
     Availability,
     DualStatus,
     Feature,
@@ -36,7 +37,7 @@ class Scip(Solver):
         return Availability()
 
     def solve(
-        self, milp: Milp, *, limits: Limits = Limits(), stop: Callable[[], bool] | None = None, seed: int = 0
+        self, milp: Milp, *, limits: Limits = NO_LIMITS, stop: Callable[[], bool] | None = None, seed: int = 0
     ) -> Solution:
         """Minimize with SCIP. `stop` is asked once, before the start."""
         import pyscipopt
