@@ -44,7 +44,9 @@ def main() -> int:
             bad |= Fraction(verdict.margin_lower_bound) > question.smallest_margin()
         if bad:
             wrong += 1
-            print(f"number {number}: {verdict.verdict}, exactly {truth}, bound {verdict.margin_lower_bound}\n{question}")
+            print(
+                f"number {number}: {verdict.verdict}, exactly {truth}, bound {verdict.margin_lower_bound}\n{question}"
+            )
     for (truth, word), count in sorted(counts.items()):
         print(f"exactly {truth:9} verdict {word:9} {count:7}")
     print(f"{args.count} networks, {wrong} disagreements, solver {args.solver}, {time.time() - begin:.0f} s")

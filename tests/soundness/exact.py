@@ -67,7 +67,7 @@ class Question:
 
     def smallest_margin(self) -> Fraction | None:
         """The exact minimum of the first condition's only row minus its offset over the box."""
-        (row, offset), = self.conditions[0]
+        ((row, offset),) = self.conditions[0]
         best = None
         for region, outputs in self._regions():
             a, b, c = _combine(row, outputs)
@@ -105,7 +105,9 @@ class Question:
                         continue
                     post = [p if on else (zero, zero, zero) for p, on in zip(pre, phases, strict=True)]
                     if layer.skip:
-                        post = [tuple(s + t for s, t in zip(p, v, strict=True)) for p, v in zip(post, values, strict=True)]
+                        post = [
+                            tuple(s + t for s, t in zip(p, v, strict=True)) for p, v in zip(post, values, strict=True)
+                        ]
                     after.append((region + planes, post))
             states = after
         return states

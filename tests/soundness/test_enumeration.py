@@ -6,8 +6,8 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-
 from exact import random_question
+
 from mipverify.engine import verify
 
 
