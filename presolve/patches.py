@@ -84,7 +84,11 @@ class _Walk:
         constant = np.zeros(len(self.units), self.like.dtype)
         if affine.bias is not None:
             constant = np.asarray(affine.bias, self.like.dtype).reshape(-1)[self.units]
-        coefficients = self.conv._weight(self.like)[self.channel]
+        # The patch of one unit is its kernel, spread out by the dilation.
+        weight, (dh, dw) = self.conv._weight(self.like), self.conv.dilations
+        size = (dh * (weight.shape[2] - 1) + 1, dw * (weight.shape[3] - 1) + 1)
+        one = np.eye(len(weight), dtype=self.like.dtype)[:, :, None, None]
+        coefficients = _spread(self.conv, one, weight, size)[self.channel]
         return coefficients, constant, _step(self.conv, self.first), affine.terms[0].source
 
     def parallel(self) -> tuple[np.ndarray, np.ndarray]:
