@@ -43,6 +43,8 @@ class Scip(Solver):
         import pyscipopt
 
         begin = time.perf_counter()
+        if stop is not None and stop():
+            return Solution(Termination.STOPPED, PrimalStatus.NONE, DualStatus.NONE, "scip")
         model = pyscipopt.Model()
         model.hideOutput()
         model.setParams({"randomization/randomseedshift": seed, "numerics/feastol": 1e-9, "numerics/dualfeastol": 1e-9})
@@ -55,8 +57,7 @@ class Scip(Solver):
         if limits.objective_target is not None:
             model.setParam("limits/primal", limits.objective_target)
         columns = _build(model, milp)
-        if stop is None or not stop():
-            model.optimize()
+        model.optimize()
         return _solution(model, milp, columns, time.perf_counter() - begin)
 
 
