@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from mipverify.network import Affine, Input, Network, Relu, Term
@@ -12,7 +14,7 @@ from mipverify.network.operators import Dense, Identity
 def dense(rng: np.random.Generator, widths: tuple[int, ...] = (5, 12, 9, 4), skip: bool = False) -> Network:
     """A dense network; with `skip`, hidden layers of equal width add their input."""
     nodes: list = [Input((widths[0],))]
-    for depth, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+    for depth, (before, after) in enumerate(itertools.pairwise(widths)):
         source = len(nodes) - 1
         weight = rng.normal(size=(after, before)).astype(np.float32)
         nodes.append(Affine((after,), (Term(source, Dense(weight)),), rng.normal(size=after).astype(np.float32)))
@@ -46,11 +48,8 @@ def convolutional(rng: np.random.Generator, size: int = 9) -> Network:
 def boxes(rng: np.random.Generator, network: Network, count: int = 3, radius: float = 0.2) -> tuple:
     """Random boxes (count, *input_shape) in float64, of different sizes."""
     center = rng.normal(size=(count, *network.input_shape))
-    reach = (
-        radius
-        * rng.random((count, *network.input_shape))
-        * np.arange(1, count + 1).reshape(-1, 1, *[1] * (center.ndim - 2))
-    )
+    growing = np.arange(1, count + 1).reshape(-1, *[1] * (center.ndim - 1))
+    reach = radius * growing * rng.random((count, *network.input_shape))
     return center - reach, center + reach
 
 
