@@ -11,17 +11,20 @@ if TYPE_CHECKING:
     from mipverify.engine.verdict import Verdict
     from mipverify.engine.verify import verify
     from mipverify.network import Network, load
+    from mipverify.report.run import AccuracyResult, adversarial_accuracy
     from mipverify.specification import Specification, load_dataset, load_vnnlib, robustness
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccuracyResult",
     "InputError",
     "MipverifyError",
     "Network",
     "Specification",
     "Verdict",
     "__version__",
+    "adversarial_accuracy",
     "load",
     "load_dataset",
     "load_vnnlib",
@@ -31,6 +34,8 @@ __all__ = [
 
 # Resolved on first use: `mipverify --version` and `import mipverify` must not pay for numpy and onnx.
 _HOMES = {
+    "AccuracyResult": "mipverify.report.run",
+    "adversarial_accuracy": "mipverify.report.run",
     "Network": "mipverify.network",
     "Specification": "mipverify.specification",
     "Verdict": "mipverify.engine",
