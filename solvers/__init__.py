@@ -6,7 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mipverify.solvers.highs import CertifiedProgram
     from mipverify.solvers.interface import Solver
+
+    from mipverify.formulation import Milp
 
 _BACKENDS = {
     "highs": ("mipverify.solvers.highs", "Highs"),
@@ -14,7 +17,7 @@ _BACKENDS = {
     "scip": ("mipverify.solvers.scip", "Scip"),
 }
 
-__all__ = ["available_solvers", "get_solver"]
+__all__ = ["available_solvers", "certified_program", "get_solver"]
 
 
 def get_solver(name: str) -> Solver:
@@ -38,3 +41,10 @@ def available_solvers() -> list[str]:
         if getattr(import_module(module), kind)().available():
             found.append(name)
     return found
+
+
+def certified_program(milp: Milp) -> CertifiedProgram:
+    """A session of HiGHS on the linear relaxation of `milp` that gives bounds certified by their multipliers."""
+    from mipverify.solvers.highs import CertifiedProgram
+
+    return CertifiedProgram(milp)

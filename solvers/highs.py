@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from mipverify.solvers.certificate import certified_bound
 from mipverify.solvers.interface import (
     NO_LIMITS,
     Availability,
@@ -226,3 +227,17 @@ def _solution(engine: Any, milp: Milp, with_integers: bool, watch: _Watch, secon
         max(int(info.mip_node_count), 0),
         seconds,
     )
+
+
+class CertifiedProgram:
+    """A warm-started linear program whose answers are bounds certified by its multipliers, not HiGHS's word."""
+
+    def __init__(self, milp: Milp, time_limit: float | None = 10.0):
+        self._program, self._limit = HighsLinearProgram(milp), time_limit
+
+    def bound(self, objective: np.ndarray, offset: float) -> float:
+        """A proven lower bound of the minimum of objective (n,) . v + offset; -inf where there is none."""
+        solution = self._program.minimize(objective, offset, self._limit)
+        if solution.row_duals is None:
+            return float("-inf")
+        return certified_bound(self._program.milp, solution.row_duals)

@@ -167,6 +167,21 @@ def split_phases(question: Question) -> None:
         question.learn(np.array([condition]), np.array([value]))
 
 
+def tighten_by_lp(question: Question) -> None:
+    """Linear programs for the unstable units, in at most a third of the time: a MILP lives on its big-M bounds."""
+    from mipverify.presolve.linear import lp_tighten
+    from mipverify.solvers import certified_program
+
+    assert question.bounds is not None
+    clock = question.clock
+    end = clock.elapsed() + clock.left() / 3
+    known = question.bounds.known()
+    question.bounds = lp_tighten(
+        question.margins, *question.box, certified_program, known, stop=lambda: clock.elapsed() > end
+    )
+    optimize_conditions(Search(iterations=30))(question)
+
+
 def solve_milp(question: Question) -> None:
     """The exact minimum of each open margin by a MILP solver; its incumbents are tried as counterexamples."""
     from mipverify.formulation import encode
@@ -208,5 +223,6 @@ CASCADE: tuple[Stage, ...] = (
     Stage("tightening", tighten_units(Search(iterations=20)), when=lambda q: not few_inputs(q) or by_milp(q)),
     Stage("long attack", attack(Attack(restarts=16, steps=60))),
     Stage("branch and bound", split_phases, when=lambda q: not by_milp(q)),
+    Stage("lp tightening", tighten_by_lp, when=by_milp),
     Stage("milp", solve_milp, when=lambda q: q.solver != "bab"),
 )

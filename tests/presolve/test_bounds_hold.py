@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from mipverify.presolve import Bounds, Relaxed, Search, crown, fast_lin, interval, optimized_crown, pass_back, unit_rows
 from mipverify.presolve.backward import minimum_over_box
+from mipverify.presolve.linear import lp_tighten
+from mipverify.solvers import certified_program
 from nets import boxes, convolutional, dense, points
 
 from mipverify.network import Network
@@ -17,6 +19,7 @@ METHODS: dict[str, Callable[..., Bounds]] = {
     "fast_lin": fast_lin,
     "crown": crown,
     "optimized_crown": lambda *box: optimized_crown(*box, search=Search(iterations=4)),
+    "lp": lambda *box: lp_tighten(*box, certified_program, crown(*box).known()),
 }
 NETWORKS: dict[str, Callable[[np.random.Generator], Network]] = {
     "dense": dense,
