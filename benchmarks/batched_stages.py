@@ -27,7 +27,7 @@ def main() -> None:
     begin, end = map(int, args.samples.split(":"))
     network = mipverify.load(args.network)
     dataset = mipverify.load_dataset(args.data).fit_to(network.input_shape)
-    images, labels = dataset.batch(begin, end)
+    images, labels = dataset.batch(begin, end), dataset.labels[begin:end]
     costs, stages = [], collections.Counter[str]()
     for _ in range(args.runs):
         stages.clear()
