@@ -25,6 +25,20 @@ class Claim:
     reason: str = ""
 
 
+def what_emptiness_shows(capped: Milp, solution: Solution, cap: float, control: Solution) -> Claim:
+    """What may be used of a claim that no point has an objective of at most `cap`, with `cap` far above tolerances.
+
+    control: the same solver's answer to the same program under a cap that a known point meets. A solver that calls
+    that one infeasible as well is not believed.
+    """
+    if solution.termination is not Termination.INFEASIBLE or solution.primal is not None:
+        return Claim(float("-inf"), reason="the solver did not find the program infeasible")
+    if control.termination is Termination.INFEASIBLE:
+        return Claim(float("-inf"), reason="the solver calls a program infeasible that has a known point")
+    allowance = MARGIN * (1 + abs(cap) + float(np.abs(capped.objective).max(initial=0.0)))
+    return Claim(cap - allowance, trusted=f"{solution.solver} infeasibility")
+
+
 def what_follows(milp: Milp, solution: Solution, known_points: tuple[np.ndarray, ...] = ()) -> Claim:
     """What a verdict may use of a solution.
 

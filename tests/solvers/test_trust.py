@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mipverify.solvers import get_solver
 from mipverify.solvers.certificate import certified_bound, certified_infeasible
 from mipverify.solvers.interface import DualStatus, PrimalStatus, Solution, Termination
-from mipverify.solvers.trust import what_follows
+from mipverify.solvers.trust import what_emptiness_shows, what_follows
 from programs import by_enumeration, program, random_relu_program
 
 from mipverify.formulation import Milp
@@ -72,6 +72,16 @@ def test_bad_duals_give_weak_bounds_but_never_wrong_ones(seed: int) -> None:
         )
         assert what_follows(milp, lie).lower <= exact + 1e-9
     assert certified_bound(milp, np.full(milp.rows, np.nan)) <= exact
+
+
+def test_emptiness_is_believed_only_of_a_solver_that_passes_the_control() -> None:
+    milp, solution, exact = honest(2)
+    empty = replace(solution, termination=Termination.INFEASIBLE, primal=None, primal_status=PrimalStatus.NONE)
+    claim = what_emptiness_shows(milp, empty, exact - 0.1, control=solution)
+    assert exact - 0.2 < claim.lower <= exact - 0.1
+    assert "infeasibility" in claim.trusted
+    assert what_emptiness_shows(milp, empty, exact - 0.1, control=empty).lower == -INF
+    assert what_emptiness_shows(milp, solution, exact - 0.1, control=solution).lower == -INF
 
 
 def test_published_facts() -> None:
