@@ -9,6 +9,7 @@ import numpy as np
 
 from mipverify.attack.pgd import Attack, pgd
 from mipverify.engine.question import Question
+from mipverify.formulation import condition_parts
 from mipverify.presolve import (
     Relaxed,
     Rows,
@@ -136,6 +137,7 @@ def split_boxes(question: Question) -> None:
         lower,
         upper,
         list(question.open()),
+        parts=[condition_parts(question.network, question.case.conditions)[c] for c in question.open()],
         try_points=question.try_points,
         stop=question.clock.over,
         progress=lambda done, left, bound: question.report("boxes", f"{done} boxes, {left} open, bound {bound:.4g}"),

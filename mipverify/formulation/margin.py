@@ -41,6 +41,16 @@ def margin_network(network: Network, conditions: Sequence[Condition]) -> Network
     )
 
 
+def condition_parts(network: Network, conditions: Sequence[Condition]) -> list[list[tuple[int, int]]]:
+    """For each condition the (node, unit) entries of its margin network whose maximum it is; none for a single row."""
+    node, found, start = len(network.nodes), [], 0
+    for condition in conditions:
+        size = len(condition.offset)
+        found.append([(node, start + k) for k in range(size)] if size > 1 else [])
+        start += size
+    return found
+
+
 def _dense(rows: object) -> np.ndarray:
     return rows.toarray() if hasattr(rows, "toarray") else np.asarray(rows)
 

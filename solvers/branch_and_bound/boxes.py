@@ -32,18 +32,37 @@ class _Block:
         return sum(low.nbytes + high.nbytes for low, high in self.known.values())
 
 
+@dataclass(frozen=True)
+class _Row:
+    """Entry `unit` of `node`, whose lower bound is one for the condition at position `condition`."""
+
+    condition: int
+    node: int
+    unit: int
+
+
 def search_boxes(
     network: Network,
     lower: np.ndarray,
     upper: np.ndarray,
     conditions: Sequence[int],
     *,
+    parts: Sequence[Sequence[tuple[int, int]]] | None = None,
     try_points: Callable[[np.ndarray], object | None] = lambda points: None,
     stop: Callable[[], bool] = lambda: False,
     batch: int = 256,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Outcome:
-    """Prove that the outputs `conditions` of a margin network are positive on a box (n,), or find where one is not."""
+    """Prove that the outputs `conditions` of a margin network are positive on a box (n,), or find where one is not.
+
+    parts: for each condition the (node, unit) entries whose maximum it is, if it is one: any of them may exclude it.
+    """
+    parts = [[] for _ in conditions] if parts is None else parts
+    rows = [
+        _Row(position, node, unit)
+        for position, condition in enumerate(conditions)
+        for node, unit in [(network.output, condition), *parts[position]]
+    ]
     conditions = list(conditions)
     width = len(conditions)
     stack = [_Block(lower[None], upper[None], np.ones((1, width), bool), np.full((1, width), -np.inf), {})]
@@ -60,7 +79,7 @@ def search_boxes(
             stack.append(rest)
             stored += rest.bytes()
         counted += len(block.lower)
-        children, points, closed = _process(network, block, conditions, keep=stored < MAX_KNOWN_BYTES)
+        children, points, closed = _process(network, block, rows, keep=stored < MAX_KNOWN_BYTES)
         proven = np.minimum(proven, closed)
         if children is None:
             continue
@@ -78,32 +97,31 @@ def search_boxes(
 
 
 def _process(
-    network: Network, block: _Block, conditions: list[int], keep: bool
+    network: Network, block: _Block, rows: list[_Row], keep: bool
 ) -> tuple[_Block | None, np.ndarray, np.ndarray]:
     """Bound the boxes of a block: the halves of those left open, points to try, and the bounds it closed with."""
     count, shape = len(block.lower), (len(block.lower), *network.input_shape)
     bounds = crown(network, block.lower.reshape(shape), block.upper.reshape(shape), block.known)
     relaxed = Relaxed(bounds)
-    boxes, which = np.nonzero(block.open)
-    units = np.asarray(conditions)[which]
-    minimum, weight = np.empty(len(boxes)), np.zeros((count, block.lower.shape[1]))
-    points = np.zeros((len(boxes), block.lower.shape[1]))
-    for part in row_chunks(network, network.output, len(boxes)):
-        at = boxes[part]
-        rows = unit_rows(network, network.output, units[part], at, bounds.lower[0])
-        reached = pass_back(relaxed, rows)
-        minimum[part] = minimum_over_box(relaxed, reached, at)
-        a = reached.coefficients.reshape(len(at), -1)
-        points[part] = np.where(a > 0, block.lower[at], block.upper[at])
-        still = ~(minimum[part] > 0)
-        np.add.at(weight, at[still], np.abs(a[still]))
-    bound = np.full(block.open.shape, np.inf)
-    bound[boxes, which] = np.maximum(minimum, block.bound[boxes, which])
+    bound = np.where(block.open, block.bound, np.inf)
+    weight, points = np.zeros(block.lower.shape), []
+    for row in rows:
+        boxes = np.flatnonzero(block.open[:, row.condition] & ~(bound[:, row.condition] > 0))
+        for part in row_chunks(network, row.node, len(boxes)):
+            at = boxes[part]
+            reached = pass_back(relaxed, unit_rows(network, row.node, np.full(len(at), row.unit), at, bounds.lower[0]))
+            minimum = minimum_over_box(relaxed, reached, at)
+            a = reached.coefficients.reshape(len(at), -1)
+            better = minimum > bound[at, row.condition]
+            bound[at, row.condition] = np.maximum(bound[at, row.condition], minimum)
+            still = better & ~(minimum > 0)
+            weight[at[still]] = np.maximum(weight[at[still]], np.abs(a[still]))
+            points.append(np.where(a > 0, block.lower[at], block.upper[at])[still])
     left = block.open & ~(bound > 0)
     closed = np.where(block.open & ~left, bound, np.inf).min(axis=0)
     going = np.flatnonzero(left.any(axis=1))
     if not len(going):
-        return None, points[:0], closed
+        return None, block.lower[:0], closed
     lower, upper = block.lower[going], block.upper[going]
     axis = np.argmax(weight[going] * (upper - lower) + 1e-12 * (upper - lower), axis=1)
     index = np.arange(len(going))
@@ -119,4 +137,4 @@ def _process(
         np.concatenate([lower, right_lower]), np.concatenate([left_upper, upper]), left[twice], bound[twice], known
     )
     centers = 0.5 * (lower + upper)
-    return children, np.concatenate([points[~(minimum > 0)], centers]), closed
+    return children, np.concatenate([*points, centers]), closed
