@@ -38,14 +38,15 @@ class Optimum:
 
     lower: sound lower bounds (R,) in float64. slopes, multipliers: by ReLU node, (R, *shape) float32, with which they
     hold. minimizer: the input (R, *input_shape) that minimizes the relaxed network, a good start for an attack.
-    passed, preactivations: by ReLU node (R, *shape), coefficients and values there; scores for branching use them.
+    row: the rows as they reached the input, with their coefficients at each ReLU. preactivations: by ReLU node
+    (R, *shape), the values there; scores for branching use both.
     """
 
     lower: np.ndarray
     slopes: dict[int, np.ndarray]
     multipliers: dict[int, np.ndarray]
     minimizer: np.ndarray
-    passed: dict[int, np.ndarray]
+    row: InputRows
     preactivations: dict[int, np.ndarray]
 
 
@@ -169,7 +170,7 @@ def evaluate_rows(
     lower = minimum_over_box(relaxed, reached, rows.samples)
     values = relaxed_values(relaxed, reached, rows.samples, wide)
     sources = {k: values[relaxed.network.relu_source(k)] for k in reached.passed}
-    return Optimum(lower, slopes, multipliers, values[0], reached.passed, sources)
+    return Optimum(lower, slopes, multipliers, values[0], reached, sources)
 
 
 def _unstable(relaxed: Relaxed, node: int) -> np.ndarray:

@@ -41,12 +41,12 @@ def margin_network(network: Network, conditions: Sequence[Condition]) -> Network
     )
 
 
-def condition_parts(network: Network, conditions: Sequence[Condition]) -> list[list[tuple[int, int]]]:
-    """For each condition the (node, unit) entries of its margin network whose maximum it is; none for a single row."""
-    node, found, start = len(network.nodes), [], 0
+def condition_parts(network: Network, conditions: Sequence[Condition]) -> list[tuple[int, list[int]]]:
+    """For each condition the node of its margin network, and the units there, whose maximum it is."""
+    found, start = [], 0
     for condition in conditions:
         size = len(condition.offset)
-        found.append([(node, start + k) for k in range(size)] if size > 1 else [])
+        found.append((len(network.nodes), list(range(start, start + size))))
         start += size
     return found
 

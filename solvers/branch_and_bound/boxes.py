@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from mipverify.presolve import Relaxed, crown, minimum_over_box, pass_back, row_chunks, unit_rows
+from mipverify.presolve import Relaxed, crown
+from mipverify.solvers.branch_and_bound.box_branching import influence, reach
+from mipverify.solvers.branch_and_bound.conjunction import CLEARANCE, bound_condition
 from mipverify.solvers.branch_and_bound.search import Outcome
 
 from mipverify.network import Network
@@ -32,22 +34,13 @@ class _Block:
         return sum(low.nbytes + high.nbytes for low, high in self.known.values())
 
 
-@dataclass(frozen=True)
-class _Row:
-    """Entry `unit` of `node`, whose lower bound is one for the condition at position `condition`."""
-
-    condition: int
-    node: int
-    unit: int
-
-
 def search_boxes(
     network: Network,
     lower: np.ndarray,
     upper: np.ndarray,
     conditions: Sequence[int],
     *,
-    parts: Sequence[Sequence[tuple[int, int]]] | None = None,
+    parts: Sequence[tuple[int, list[int]]] | None = None,
     try_points: Callable[[np.ndarray], object | None] = lambda points: None,
     stop: Callable[[], bool] = lambda: False,
     batch: int = 256,
@@ -55,15 +48,10 @@ def search_boxes(
 ) -> Outcome:
     """Prove that the outputs `conditions` of a margin network are positive on a box (n,), or find where one is not.
 
-    parts: for each condition the (node, unit) entries whose maximum it is, if it is one: any of them may exclude it.
+    parts: for each condition the (node, its units) whose maximum it is, by default the output itself.
     """
-    parts = [[] for _ in conditions] if parts is None else parts
-    rows = [
-        _Row(position, node, unit)
-        for position, condition in enumerate(conditions)
-        for node, unit in [(network.output, condition), *parts[position]]
-    ]
     conditions = list(conditions)
+    parts = [(network.output, [c]) for c in conditions] if parts is None else parts
     width = len(conditions)
     stack = [_Block(lower[None], upper[None], np.ones((1, width), bool), np.full((1, width), -np.inf), {})]
     proven = np.full(width, np.inf)
@@ -79,7 +67,7 @@ def search_boxes(
             stack.append(rest)
             stored += rest.bytes()
         counted += len(block.lower)
-        children, points, closed = _process(network, block, rows, keep=stored < MAX_KNOWN_BYTES)
+        children, points, closed = _process(network, block, parts, keep=stored < MAX_KNOWN_BYTES)
         proven = np.minimum(proven, closed)
         if children is None:
             continue
@@ -97,44 +85,53 @@ def search_boxes(
 
 
 def _process(
-    network: Network, block: _Block, rows: list[_Row], keep: bool
+    network: Network, block: _Block, parts: Sequence[tuple[int, list[int]]], keep: bool
 ) -> tuple[_Block | None, np.ndarray, np.ndarray]:
     """Bound the boxes of a block: the halves of those left open, points to try, and the bounds it closed with."""
-    count, shape = len(block.lower), (len(block.lower), *network.input_shape)
-    bounds = crown(network, block.lower.reshape(shape), block.upper.reshape(shape), block.known)
-    relaxed = Relaxed(bounds)
+    shape = (len(block.lower), *network.input_shape)
+    relaxed = Relaxed(crown(network, block.lower.reshape(shape), block.upper.reshape(shape), block.known))
+    reached = reach(relaxed, block.lower, block.upper)
     bound = np.where(block.open, block.bound, np.inf)
-    weight, points = np.zeros(block.lower.shape), []
-    for row in rows:
-        boxes = np.flatnonzero(block.open[:, row.condition] & ~(bound[:, row.condition] > 0))
-        for part in row_chunks(network, row.node, len(boxes)):
-            at = boxes[part]
-            reached = pass_back(relaxed, unit_rows(network, row.node, np.full(len(at), row.unit), at, bounds.lower[0]))
-            minimum = minimum_over_box(relaxed, reached, at)
-            a = reached.coefficients.reshape(len(at), -1)
-            better = minimum > bound[at, row.condition]
-            bound[at, row.condition] = np.maximum(bound[at, row.condition], minimum)
-            still = better & ~(minimum > 0)
-            weight[at[still]] = np.maximum(weight[at[still]], np.abs(a[still]))
-            points.append(np.where(a > 0, block.lower[at], block.upper[at])[still])
+    weight, points = np.zeros(block.lower.shape), [block.lower[:0]]
+    # What is left of a box: the hull of what its open conditions leave of it.
+    lower, upper = np.full_like(block.lower, np.inf), np.full_like(block.upper, -np.inf)
+    for position, (node, units) in enumerate(parts):
+        at = np.flatnonzero(block.open[:, position])
+        if not len(at):
+            continue
+        found = bound_condition(relaxed, node, units, at)
+        bound[at, position] = np.maximum(found.lower, bound[at, position])
+        here = at[found.open]
+        if not len(here):
+            continue
+        lower[here] = np.minimum(lower[here], found.box_lower)
+        upper[here] = np.maximum(upper[here], found.box_upper)
+        weight[here] = np.maximum(weight[here], influence(relaxed, found.row, here, reached))
+        points.append(found.minimizer)
     left = block.open & ~(bound > 0)
     closed = np.where(block.open & ~left, bound, np.inf).min(axis=0)
     going = np.flatnonzero(left.any(axis=1))
+    points.append(0.5 * (block.lower + block.upper)[going])
     if not len(going):
         return None, block.lower[:0], closed
-    lower, upper = block.lower[going], block.upper[going]
-    axis = np.argmax(weight[going] * (upper - lower) + 1e-12 * (upper - lower), axis=1)
-    index = np.arange(len(going))
-    middle = 0.5 * lower[index, axis] + 0.5 * upper[index, axis]
-    left_upper, right_lower = upper.copy(), lower.copy()
-    left_upper[index, axis] = middle
-    right_lower[index, axis] = middle
-    twice = np.concatenate([going, going])
-    known = {}
-    if keep:
-        known = {n: (low[twice], high[twice]) for n, (low, high) in bounds.known().items()}
-    children = _Block(
-        np.concatenate([lower, right_lower]), np.concatenate([left_upper, upper]), left[twice], bound[twice], known
+    if (lower[going] > block.lower[going]).any() or (upper[going] < block.upper[going]).any():
+        closed = np.minimum(closed, np.where(left.any(axis=0), CLEARANCE, np.inf))
+    known = {n: (low[going], high[going]) for n, (low, high) in relaxed.bounds.known().items()} if keep else {}
+    rest = _Block(lower[going], upper[going], left[going], bound[going], known)
+    return (
+        _halves(rest, weight[going] / np.maximum((block.upper - block.lower)[going], 1e-300)),
+        np.concatenate(points),
+        closed,
     )
-    centers = 0.5 * (lower + upper)
-    return children, np.concatenate([*points, centers]), closed
+
+
+def _halves(block: _Block, weight: np.ndarray) -> _Block:
+    """Every box cut in two where weight times width is largest."""
+    width = block.upper - block.lower
+    axis = np.argmax(weight * width + 1e-12 * width, axis=1)
+    index = np.arange(len(axis))
+    middle = 0.5 * block.lower[index, axis] + 0.5 * block.upper[index, axis]
+    both = block.take(np.concatenate([index, index]))
+    both.upper[index, axis] = middle
+    both.lower[len(axis) + index, axis] = middle
+    return both

@@ -24,9 +24,9 @@ class FilteredBranching:
 
     def candidates(self, relaxed: Relaxed, optimum: Optimum) -> tuple[list[int], np.ndarray, np.ndarray]:
         """ReLU nodes in the order of the scores, and both scores (K, total units), 0 where a unit is not unstable."""
-        gaps, intercepts, order = [], [], sorted(optimum.passed)
+        gaps, intercepts, order = [], [], sorted(optimum.row.passed)
         for node in order:
-            c, x, line = optimum.passed[node], optimum.preactivations[node], relaxed.lines[node]
+            c, x, line = optimum.row.passed[node], optimum.preactivations[node], relaxed.lines[node]
             free = np.asarray(relaxed.bounds.unstable(node))
             value = np.where(c > 0, optimum.slopes[node] * x, line.upper_slope * x + line.upper_offset)
             gap = c * (np.maximum(x, 0) - value)
