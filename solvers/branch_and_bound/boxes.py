@@ -43,7 +43,7 @@ def search_boxes(
     parts: Sequence[tuple[int, list[int]]] | None = None,
     try_points: Callable[[np.ndarray], object | None] = lambda points: None,
     stop: Callable[[], bool] = lambda: False,
-    batch: int = 256,
+    batch: int = 512,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Outcome:
     """Prove that the outputs `conditions` of a margin network are positive on a box (n,), or find where one is not.
@@ -55,17 +55,12 @@ def search_boxes(
     width = len(conditions)
     stack = [_Block(lower[None], upper[None], np.ones((1, width), bool), np.full((1, width), -np.inf), {})]
     proven = np.full(width, np.inf)
-    counted, stored = 0, 0
+    counted = 0
     while stack:
         if stop():
             break
-        block = stack.pop()
-        stored -= block.bytes()
-        if len(block.lower) > batch:
-            rest = block.take(slice(0, len(block.lower) - batch))
-            block = block.take(slice(len(block.lower) - batch, None))
-            stack.append(rest)
-            stored += rest.bytes()
+        block = _last(stack, batch)
+        stored = sum(b.bytes() for b in stack)
         counted += len(block.lower)
         children, points, closed = _process(network, block, parts, keep=stored < MAX_KNOWN_BYTES)
         proven = np.minimum(proven, closed)
@@ -75,13 +70,33 @@ def search_boxes(
         if found is not None:
             return Outcome(False, {}, counted, witness=found)
         stack.append(children)
-        stored += children.bytes()
         if progress is not None:
             progress(counted, sum(len(b.lower) for b in stack), min(float(b.bound.min()) for b in stack))
     for block in stack:
         proven = np.minimum(proven, np.where(block.open, block.bound, np.inf).min(axis=0))
     lowest = {c: float(v) for c, v in zip(conditions, proven, strict=True)}
     return Outcome(not stack, lowest, counted, reason="time" if stack else "")
+
+
+def _last(stack: list[_Block], size: int) -> _Block:
+    """Take the `size` newest boxes, or all there are."""
+    taken, count = [], 0
+    while stack and count < size:
+        block = stack.pop()
+        if count + len(block.lower) > size:
+            cut = len(block.lower) - (size - count)
+            stack.append(block.take(slice(0, cut)))
+            block = block.take(slice(cut, None))
+        taken.append(block)
+        count += len(block.lower)
+    nodes = set.intersection(*(set(block.known) for block in taken))
+    return _Block(
+        np.concatenate([b.lower for b in taken]),
+        np.concatenate([b.upper for b in taken]),
+        np.concatenate([b.open for b in taken]),
+        np.concatenate([b.bound for b in taken]),
+        {node: tuple(np.concatenate([b.known[node][side] for b in taken]) for side in (0, 1)) for node in nodes},  # type: ignore[misc]
+    )
 
 
 def _process(
