@@ -1,0 +1,123 @@
+"""The network architectures of the two papers, by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from mipverify.errors import InputError
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """`make(input_shape, classes)` returns the module; `images` says that it takes (channels, height, width)."""
+
+    make: Callable[[Shape, int], nn.Module]
+    images: bool
+    text: str
+
+
+class Block(nn.Module):
+    """Two convolutions and a shortcut by another convolution, as in the residual networks of Wong et al. 2018."""
+
+    def __init__(self, inputs: int, outputs: int, *, downsample: bool):
+        super().__init__()
+        stride = 2 if downsample else 1
+        self.first = nn.Conv2d(inputs, outputs, 4 if downsample else 3, stride, padding=1)
+        self.relu = nn.ReLU()
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.shortcut = nn.Conv2d(inputs, outputs, stride, stride)
+        self.last = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H/stride, W/stride)."""
+        return self.last(self.second(self.relu(self.first(x))) + self.shortcut(x))
+
+
+def _dense(shape: Shape, *sizes: int) -> nn.Sequential:
+    widths = (math.prod(shape), *sizes)
+    layers: list[nn.Module] = [nn.Flatten()]
+    for i, (inputs, outputs) in enumerate(pairwise(widths)):
+        layers += [nn.Linear(inputs, outputs)] + ([nn.ReLU()] if i < len(sizes) - 1 else [])
+    return nn.Sequential(*layers)
+
+
+def _convolutional(shape: Shape, convolutions: list[tuple[int, int, int, int]], *sizes: int) -> nn.Sequential:
+    """`convolutions`: filters, kernel, stride, padding of each."""
+    layers: list[nn.Module] = []
+    channels, height, width = shape
+    for filters, kernel, stride, padding in convolutions:
+        layers += [nn.Conv2d(channels, filters, kernel, stride, padding), nn.ReLU()]
+        channels = filters
+        height, width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
+        if min(height, width) < 1:
+            raise InputError(f"images of {shape[1]}x{shape[2]} are too small for these convolutions")
+    return nn.Sequential(*layers, *_dense((channels, height, width), *sizes))
+
+
+def _residual(shape: Shape, classes: int) -> nn.Sequential:
+    channels, height, width = shape
+    if height % 4 or width % 4:
+        raise InputError(f"res needs images whose sides are multiples of 4, not {height}x{width}")
+    return nn.Sequential(
+        nn.Conv2d(channels, 16, 3, padding=1),
+        nn.ReLU(),
+        Block(16, 16, downsample=False),
+        Block(16, 16, downsample=False),
+        Block(16, 32, downsample=True),
+        Block(32, 64, downsample=True),
+        *_dense((64, height // 4, width // 4), 1000, classes),
+    )
+
+
+_LARGE = [(32, 3, 1, 1), (32, 4, 2, 1), (64, 3, 1, 1), (64, 4, 2, 1)]
+
+# Tjeng et al. 2019, section 5, whose convolutional networks are those of Wong and Kolter 2018 and Wong et al. 2018
+# (the numbers of ReLUs, 4,804 and 48,064 on MNIST and 107,496 on CIFAR-10, agree), and Xiao et al. 2019, appendix A.
+ARCHITECTURES: dict[str, Architecture] = {
+    "mlp_a": Architecture(lambda s, k: _dense(s, 500, k), False, "one hidden layer of 500 (Tjeng et al.)"),
+    "mlp_b": Architecture(lambda s, k: _dense(s, 200, 200, k), False, "two hidden layers of 200 (Tjeng et al.)"),
+    "cnn_a": Architecture(
+        lambda s, k: _convolutional(s, [(16, 4, 2, 1), (32, 4, 2, 1)], 100, k),
+        True,
+        "convolutions of 16 and 32 filters 4x4 with stride 2, dense 100 (Tjeng et al.)",
+    ),
+    "cnn_b": Architecture(
+        lambda s, k: _convolutional(s, _LARGE, 512, 512, k),
+        True,
+        "convolutions of 32, 32, 64 and 64 filters, every second one with stride 2, dense 512 twice (Tjeng et al.)",
+    ),
+    "res": Architecture(_residual, True, "nine convolutions in four residual blocks, dense 1000 (Tjeng et al.)"),
+    "rs_cnn": Architecture(
+        lambda s, k: _convolutional(s, [(16, 5, 2, 2), (32, 5, 2, 2)], 100, k),
+        True,
+        "convolutions of 16 and 32 filters 5x5 with stride 2, dense 100 (Xiao et al., MNIST and CIFAR-10)",
+    ),
+}
+
+
+def build(name: str, input_shape: Shape = (1, 28, 28), classes: int = 10, seed: int | None = None) -> nn.Module:
+    """A fresh network of this architecture for inputs (N, *input_shape), with logits (N, classes).
+
+    `seed` makes the initial weights reproducible and leaves torch's random numbers as they were; without it the
+    weights come from them. Raises `InputError` if the name or the shape does not fit.
+    """
+    if name not in ARCHITECTURES:
+        raise InputError(f"architecture {name!r}: not one of {', '.join(ARCHITECTURES)}")
+    architecture = ARCHITECTURES[name]
+    if classes < 2 or not input_shape or min(input_shape) < 1:
+        raise InputError(f"{name}: no network for inputs of shape {tuple(input_shape)} and {classes} classes")
+    if architecture.images and len(input_shape) != 3:
+        raise InputError(f"{name} takes images (channels, height, width), not inputs of shape {tuple(input_shape)}")
+    if seed is None:
+        return architecture.make(tuple(input_shape), classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return architecture.make(tuple(input_shape), classes)

@@ -1,0 +1,128 @@
+"""What a training run is told: options, and the presets that fill them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from mipverify.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Everything that decides the weights, beside the data and the machine.
+
+    The loss of a batch is
+
+        (1 - w) * cross-entropy of attacked logits + w * certified loss + stability * RS + sparsity * l_1
+
+    with w = `certified` times the radius schedule. RS is the ReLU-stability loss, summed over the units and averaged
+    over the batch; l_1 counts a kernel's weight as often as it is applied.
+
+    eps               l_inf radius that the network is trained for
+    radius_factor     the certified loss is taken at `eps * radius_factor` (a little more than is to be proven)
+    ramp              over which part of the training the radius grows from 0 to its value
+    attack_steps      gradient steps of the attack; 0 trains the clean loss in its place
+    attack_step       size of one step, as a fraction of the radius
+    certified         share of the certified loss
+    certified_mixture weight of bounded against attacked logits inside the certified loss; 1 takes bounds alone
+    stability_bounds  bounds of the RS loss: `interval`, `improved_interval` or `crown`
+    shift, flip       augmentation: random shifts by up to so many pixels, random mirror images
+    """
+
+    preset: str = "mnist-stable"
+    architecture: str = "rs_cnn"
+    eps: float = 0.1
+    epochs: int = 15
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    radius_factor: float = 1.0
+    ramp: tuple[float, float] = (0.0, 0.5)
+    attack_steps: int = 3
+    attack_step: float = 0.5
+    certified: float = 0.0
+    certified_mixture: float = 1.0
+    stability: float = 0.0
+    stability_bounds: str = "interval"
+    sparsity: float = 0.0
+    weight_decay: float = 0.0
+    shift: int = 0
+    flip: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check("--eps", self.eps, 0.0, 1.0, open_low=True)
+        _check("--epochs", self.epochs, 1, 100_000)
+        _check("--batch-size", self.batch_size, 1, 1_000_000)
+        _check("--learning-rate", self.learning_rate, 0.0, 10.0, open_low=True)
+        _check("--attack-steps", self.attack_steps, 0, 10_000)
+        _check("--seed", self.seed, 0, 2**31 - 1)
+        for name in ("stability", "sparsity", "weight_decay"):
+            _check("--" + name.replace("_", "-"), getattr(self, name), 0.0, math.inf)
+        for name in ("certified", "certified_mixture"):
+            _check("--" + name.replace("_", "-"), getattr(self, name), 0.0, 1.0)
+        begin, end = self.ramp
+        if not 0 <= begin <= end <= 1:
+            raise InputError(f"ramp must be two fractions of the training in order, not {begin:g} and {end:g}")
+
+    def record(self) -> dict[str, Any]:
+        """As JSON keeps it."""
+        return dataclasses.asdict(self) | {"ramp": list(self.ramp)}
+
+    def differences(self, other: TrainingOptions) -> list[str]:
+        """Names of the options that differ."""
+        return [f.name for f in dataclasses.fields(self) if getattr(self, f.name) != getattr(other, f.name)]
+
+
+def options_from(record: dict[str, Any]) -> TrainingOptions:
+    """The inverse of `record`. Raises `InputError` if the record is not one."""
+    names = {f.name for f in dataclasses.fields(TrainingOptions)}
+    if not set(record) <= names:
+        raise InputError(f"unknown training options: {', '.join(sorted(set(record) - names))}")
+    try:
+        return TrainingOptions(**(record | {"ramp": tuple(record["ramp"])} if "ramp" in record else record))
+    except TypeError as error:
+        raise InputError(f"training options: {error}") from None
+
+
+_MNIST: dict[str, dict[str, Any]] = {
+    "adversarial": {},
+    "sparse": {"sparsity": 2e-5},
+    "stable": {"sparsity": 2e-5, "stability": 1e-4},
+    "certified": {
+        "certified": 0.5,
+        "attack_steps": 1,
+        "attack_step": 1.25,
+        "stability": 1e-4,
+        "sparsity": 0.0,
+        "radius_factor": 1.05,
+        "epochs": 40,
+        "ramp": (0.02, 0.6),
+    },
+}
+_CIFAR: dict[str, Any] = {"eps": 2 / 255, "epochs": 40, "shift": 4, "flip": True}
+PRESETS: dict[str, dict[str, Any]] = {
+    **{f"mnist-{name}": values for name, values in _MNIST.items()},
+    **{f"cifar10-{name}": {**values, **_CIFAR} for name, values in _MNIST.items()},
+}
+
+
+def preset(name: str, **changes: Any) -> TrainingOptions:
+    """The options of a preset, some of them changed; changes that are None are left out.
+
+    Raises `InputError` if there is no such preset or a value makes no sense.
+    """
+    if name not in PRESETS:
+        raise InputError(f"preset {name!r}: not one of {', '.join(PRESETS)}")
+    given = {key: value for key, value in changes.items() if value is not None}
+    return TrainingOptions(**{"preset": name, **PRESETS[name], **given})
+
+
+def _check(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+    if not math.isfinite(value) or not low <= value <= high or (open_low and value == low):
+        between = f"above {low:g}" if open_low else f"at least {low:g}"
+        if high < math.inf:
+            between += f" and at most {high:g}"
+        raise InputError(f"{name} must be {between}, not {value:g}")
