@@ -14,6 +14,7 @@ from mipverify.errors import InputError
 COMMANDS = {
     "verify": "Prove a property, or find a counterexample.",
     "inspect": "Show layers, ReLUs and unsupported operators.",
+    "convert": "Write the weights of another tool as ONNX.",
     "report": "Adversarial accuracy of a whole test set.",
 }
 
