@@ -1,1 +1,60 @@
-"""Training networks that verify fast."""
+"""Training networks that verify fast: losses from bounds, pruning, attacks, and counters of what is left undecided."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mipverify.models.adversarial import RadiusSchedule, adversarial_loss, pgd_attack
+    from mipverify.models.certified import certified_loss, certified_margins
+    from mipverify.models.differentiable import training_bounds
+    from mipverify.models.pruning import MaskedReLU, make_permanent, prune_relus, prune_small_weights
+    from mipverify.models.sparsity import weight_sparsity
+    from mipverify.models.stability import relu_stability_loss
+    from mipverify.models.traced import Traced
+
+# Resolved on first use: torch takes longer to import than most questions take to answer.
+_HOMES = {
+    "MaskedReLU": "pruning",
+    "RadiusSchedule": "adversarial",
+    "Traced": "traced",
+    "adversarial_loss": "adversarial",
+    "certified_loss": "certified",
+    "certified_margins": "certified",
+    "make_permanent": "pruning",
+    "pgd_attack": "adversarial",
+    "prune_relus": "pruning",
+    "prune_small_weights": "pruning",
+    "relu_stability_loss": "stability",
+    "training_bounds": "differentiable",
+    "weight_sparsity": "sparsity",
+}
+
+__all__ = [
+    "MaskedReLU",
+    "RadiusSchedule",
+    "Traced",
+    "adversarial_loss",
+    "certified_loss",
+    "certified_margins",
+    "make_permanent",
+    "pgd_attack",
+    "prune_relus",
+    "prune_small_weights",
+    "relu_stability_loss",
+    "training_bounds",
+    "weight_sparsity",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,192 @@
+"""Bounds that are differentiable in the weights: interval arithmetic, improved interval arithmetic and CROWN.
+
+The steps are those of verification (`mipverify.presolve`), run on torch tensors. Rows are formed for units that
+interval arithmetic leaves unstable, a chunk at a time, and recomputed for the backward pass: memory grows with the width
+of a layer, not with its square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from mipverify.presolve.backward import Relaxed, minimum_over_box, pass_back, unit_rows
+from mipverify.presolve.bounds import Bounds
+from mipverify.presolve.crown import negated
+from mipverify.presolve.interval import affine_interval
+from mipverify.presolve.relaxation import Relaxation, relax
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from mipverify.errors import InputError
+from mipverify.network import Input, Network, Relu, sources
+
+Method: TypeAlias = Literal["interval", "improved_interval", "crown"]
+Domain: TypeAlias = tuple[float, float] | None
+
+CHUNK_BYTES = 32 * 2**20  # of one array of coefficients in one pass back
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingBounds:
+    """Bounds of every node, and how much each pre-activation counts in a sum over units.
+
+    weights: for some pre-activation nodes an array (B, *shape), where only some of the unstable units were bounded by
+    rows: 1 for stable units, 0 for those left out, and what makes up for them on the others. Missing nodes: all 1.
+    """
+
+    bounds: Bounds
+    weights: dict[int, Tensor]
+
+
+def input_box(x: Tensor, eps: float | Tensor, domain: Domain = (0.0, 1.0)) -> tuple[Tensor, Tensor]:
+    """The l_inf ball of radius eps around x (B, *shape), clipped to the domain: lower and upper (B, *shape).
+
+    eps: a number, or a tensor that broadcasts to x.
+    """
+    if not bool(torch.as_tensor(eps >= 0).all()):
+        raise InputError("eps must be at least 0")
+    lower, upper = x - eps, x + eps
+    return (lower, upper) if domain is None else (lower.clamp(*domain), upper.clamp(*domain))
+
+
+def training_bounds(
+    network: Network,
+    lower: Tensor,
+    upper: Tensor,
+    method: Method = "interval",
+    *,
+    rows: int | None = None,
+    generator: torch.Generator | None = None,
+) -> TrainingBounds:
+    """Bounds of every node over the boxes (B, *input_shape), differentiable in the network's weights.
+
+    - "interval": layer by layer [Tjeng et al. 2019, section 4.2], the very function of verification.
+    - "improved_interval": units proven active (l >= 0) are composed with the weights before them, down to the input;
+      the others are intervals [Xiao et al. 2019, appendix]. In rows: relu(x) = x where l >= 0, 0 <= relu(x) <= u else.
+    - "crown": the relaxation of CROWN [Zhang et al. 2018], as in `presolve.crown`.
+
+    The last two start from interval arithmetic and form rows for the units that it leaves unstable, as verification
+    does; bounds are the tighter of both. rows: at most so many (sample, unit) pairs in each layer, chosen at random
+    with `generator`; the others keep their interval, see `TrainingBounds.weights`. Without the rounding terms of rows:
+    bounds are those of verification to rounding.
+    """
+    if method not in get_args(Method):
+        raise InputError(f"bounds {method!r}: one of {', '.join(get_args(Method))} is needed")
+    if rows is not None and rows < 1:
+        raise InputError(f"rows {rows}: at least one is needed, or None for all")
+    lows: list[Tensor] = []
+    highs: list[Tensor] = []
+    weights: dict[int, Tensor] = {}
+    lines: dict[int, Relaxation] = {}
+    preactivations = set(network.preactivations)
+    for index, node in enumerate(network.nodes):
+        if isinstance(node, Input):
+            low, high = lower.reshape(-1, *node.shape), upper.reshape(-1, *node.shape)
+        elif isinstance(node, Relu):
+            low, high = lows[node.source].clamp(min=0), highs[node.source].clamp(min=0)
+            if method != "interval":
+                lines[index] = _line(method, lows[node.source], highs[node.source])
+        else:
+            low, high = affine_interval(node, lows, highs)
+            if method != "interval" and index in preactivations and set(sources(node)) != {0}:
+                relaxed = relaxed_so_far(network, lows[0], highs[0], lines)
+                low, high, weight = _tightened(relaxed, index, low, high, method, rows, generator)
+                if weight is not None:
+                    weights[index] = weight
+        lows.append(low)
+        highs.append(high)
+    return TrainingBounds(Bounds(network, tuple(lows), tuple(highs)), weights)
+
+
+def relaxed_so_far(network: Network, lower: Tensor, upper: Tensor, lines: dict[int, Relaxation]) -> Relaxed:
+    """A relaxation from the input boxes and the lines of some ReLUs: enough to pass rows back through those."""
+    relaxed = Relaxed(Bounds(network, (lower,), (upper,)))
+    relaxed.lines = lines
+    return relaxed
+
+
+def _line(method: Method, lower: Tensor, upper: Tensor) -> Relaxation:
+    if method == "crown":
+        return relax(lower, upper)
+    active = (lower >= 0).to(lower.dtype)
+    return Relaxation(active, active, (1 - active) * upper.clamp(min=0))
+
+
+def _tightened(
+    relaxed: Relaxed,
+    node: int,
+    low: Tensor,
+    high: Tensor,
+    method: Method,
+    rows: int | None,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The bounds (B, *shape) of a node with its unstable units bounded by rows, and their weights."""
+    shape = low.shape
+    low, high = low.reshape(shape[0], -1), high.reshape(shape[0], -1)
+    unstable = (low < 0) & (high > 0)
+    samples, units = unstable.nonzero(as_tuple=True)
+    count, weight = len(samples), None
+    if rows is not None and count > rows:
+        chosen = torch.randperm(count, generator=generator)[:rows].sort().values.to(samples.device)
+        samples, units = samples[chosen], units[chosen]
+        weight = (~unstable).to(low.dtype).index_put((samples, units), low.new_tensor(count / rows)).reshape(shape)
+    if len(samples):
+        rowwise = _both_sides if method == "improved_interval" else _each_side
+        lower, upper = in_chunks(rowwise, relaxed, node, samples, units)
+        low = low.index_put((samples, units), torch.maximum(low[samples, units], lower))
+        high = high.index_put((samples, units), torch.minimum(high[samples, units], upper))
+    return low.reshape(shape), high.reshape(shape), weight
+
+
+RowBounder: TypeAlias = Callable[[Relaxed, int, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def in_chunks(
+    bounder: RowBounder, relaxed: Relaxed, node: int, samples: Tensor, units: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Bounds (R,), (R,) of entries of a node, a chunk at a time; where there are several, each is recomputed in the
+    backward pass, so that the coefficients of only one are held at any time."""
+    like = relaxed.bounds.lower[0]
+    widest = max(shape_size(n.shape) for n in relaxed.network.nodes[: node + 1])
+    size = max(1, CHUNK_BYTES // (like.element_size() * widest))
+    if len(samples) <= size:
+        return bounder(relaxed, node, samples, units)
+    parts = [
+        checkpoint(bounder, relaxed, node, a, b, use_reentrant=False, preserve_rng_state=False)
+        for a, b in zip(samples.split(size), units.split(size), strict=True)
+    ]
+    return torch.cat([low for low, _ in parts]), torch.cat([high for _, high in parts])
+
+
+def shape_size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for n in shape:
+        size *= n
+    return size
+
+
+def _each_side(relaxed: Relaxed, node: int, samples: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
+    """Any relaxation: the two sides are two rows."""
+    picked: Any = samples
+    rows = unit_rows(relaxed.network, node, units.cpu().numpy(), picked, relaxed.bounds.lower[0])
+    low = minimum_over_box(relaxed, pass_back(relaxed, rows, sound=False), picked, sound=False)
+    opposite = pass_back(relaxed, negated(rows), sound=False)
+    return low, -minimum_over_box(relaxed, opposite, picked, sound=False)
+
+
+def _both_sides(relaxed: Relaxed, node: int, samples: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
+    """Parallel lines: the two sides have the same coefficients, and differ in the offsets by |coefficients| offset."""
+    picked: Any = samples
+    rows = unit_rows(relaxed.network, node, units.cpu().numpy(), picked, relaxed.bounds.lower[0])
+    reached = pass_back(relaxed, rows, sound=False, keep=True)
+    low = minimum_over_box(relaxed, reached, picked, sound=False)
+    a = reached.coefficients
+    width = (relaxed.bounds.upper[0] - relaxed.bounds.lower[0])[samples]
+    high = low + (a.abs() * width).flatten(1).sum(1)
+    for relu, met in reached.passed.items():
+        high = high + (met.abs() * relaxed.lines[relu].upper_offset[samples]).flatten(1).sum(1)
+    return low, high

@@ -1,0 +1,65 @@
+"""The ReLU stability loss: a penalty on units whose sign the verifier will not be able to decide."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from mipverify.models.differentiable import Domain, Method, TrainingBounds, input_box, training_bounds
+from mipverify.models.traced import Model, network_of
+from torch import Tensor
+
+from mipverify.errors import InputError
+
+
+def relu_stability_loss(
+    model: Model,
+    x: Tensor,
+    eps: float | Tensor,
+    *,
+    bounds: Method = "interval",
+    domain: Domain = (0.0, 1.0),
+    input_shape: tuple[int, ...] | None = None,
+    rows: int | None = None,
+    generator: torch.Generator | None = None,
+    reduction: Literal["mean", "none"] = "mean",
+) -> Tensor:
+    """sum over all hidden ReLUs of -tanh(1 + l u) [Xiao et al. 2019, arXiv 1809.03008, section 3.3].
+
+    l, u: bounds of the ReLU's argument over the l_inf ball of radius eps around x, clipped to `domain`. A unit is
+    unstable where l u < 0; the loss of one lies between -1 (stable) and 1 (unstable).
+
+    Scale: *summed* over units, every position of a convolution being one, and averaged over the batch
+    (reduction="mean"); reduction="none" gives the sums (B,). The paper's weight for it is 1e-4 to 2e-3.
+
+    model: a torch module (traced in every call: pass a `Traced` in a loop) or a network; gradients flow into its
+    parameters. x: (B, *shape), shape being input_shape unless that is given. bounds, rows, generator: see
+    `training_bounds`; with `rows` the loss is an estimate from a random sample of the units that are unstable under
+    interval arithmetic, without bias but for the bounds that deeper layers start from.
+    Raises InputError for a layer that cannot be imported, a negative radius, or unknown bounds.
+    """
+    network = network_of(model, tuple(x.shape[1:]) if input_shape is None else input_shape)
+    lower, upper = input_box(x, eps, domain)
+    found = training_bounds(network, lower, upper, bounds, rows=rows, generator=generator)
+    return reduced(stability_terms(found), reduction)
+
+
+def stability_terms(found: TrainingBounds) -> Tensor:
+    """The sum of -tanh(1 + l u) over the hidden units, for each box (B,), from bounds already computed."""
+    network = found.bounds.network
+    like = found.bounds.lower[0]
+    total = like.new_zeros(like.shape[0])
+    for relu in network.relus:
+        source = network.relu_source(relu)
+        terms = -torch.tanh(1 + found.bounds.lower[source] * found.bounds.upper[source])
+        if source in found.weights:
+            terms = terms * found.weights[source]
+        total = total + terms.flatten(1).sum(1)
+    return total
+
+
+def reduced(values: Tensor, reduction: str) -> Tensor:
+    """Values (B,) as asked for: their mean, or as they are."""
+    if reduction not in ("mean", "none"):
+        raise InputError(f"reduction {reduction!r}: 'mean' or 'none' is needed")
+    return values.mean() if reduction == "mean" else values

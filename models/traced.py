@@ -1,0 +1,136 @@
+"""A torch module together with its network, traced once and kept up to date while the weights change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils import parametrize, prune
+
+from mipverify.errors import InputError
+from mipverify.network import Affine, Network
+from mipverify.network.operators import Array, Operator, Transposed
+
+
+class Traced:
+    """A module and the network of it that bounds are computed on; give it to losses in place of the module.
+
+    Tracing costs some milliseconds. The network shares the module's parameters, so updates in place are seen without
+    tracing again. It is traced anew for each use only where weights are computed from parameters: batch normalization,
+    parametric ReLUs, `torch.nn.utils.prune`, `torch.nn.utils.parametrize`, masks multiplied in `forward`.
+    Batch normalization is bounded in evaluation mode, with its running statistics.
+
+    input_shape: of one input, without the batch axis. Raises InputError that names a layer that cannot be imported.
+    """
+
+    def __init__(self, module: nn.Module, input_shape: tuple[int, ...]):
+        self.module = module
+        self.input_shape = tuple(int(size) for size in input_shape)
+        self._network = self._trace()
+        self._fixed = not any(_is_computed(part) for part in module.modules()) and not any(
+            _has_history(array) for array in _arrays(self._network)
+        )
+
+    @property
+    def network(self) -> Network:
+        """The network with the module's present weights; use it for one backward pass."""
+        if not self._fixed:
+            self._network = self._trace()
+        return self._network
+
+    def _trace(self) -> Network:
+        modes = [(part, part.training) for part in self.module.modules()]
+        apply_pruning(self.module)
+        try:
+            return Network.from_torch(self.module, self.input_shape)
+        finally:
+            for part, training in modes:  # importing switches the whole module, frozen parts included
+                part.training = training
+
+    def __repr__(self) -> str:
+        return f"Traced({type(self.module).__name__}, {list(self.input_shape)})"
+
+
+Model: TypeAlias = nn.Module | Network | Traced
+
+
+def network_of(model: Model, input_shape: tuple[int, ...] | None) -> Network:
+    """The network of a module (traced here and now), of a `Traced`, or the network itself."""
+    if isinstance(model, Network):
+        return model
+    if isinstance(model, Traced):
+        return model.network
+    if not isinstance(model, nn.Module):
+        raise InputError(f"a torch.nn.Module, a Traced or a Network is needed, not {type(model).__name__}")
+    if input_shape is None:
+        raise InputError("input_shape is needed to trace a torch.nn.Module")
+    return Traced(model, input_shape).network
+
+
+def logits_of(model: Model, x: torch.Tensor) -> torch.Tensor:
+    """Outputs (B, classes) at x (B, *shape), by the module itself where there is one."""
+    if isinstance(model, Network):
+        out = model.forward(x.reshape(x.shape[0], *model.input_shape))
+    else:
+        out = (model.module if isinstance(model, Traced) else model)(x)
+    return out.reshape(x.shape[0], -1)
+
+
+def apply_pruning(module: nn.Module) -> None:
+    """Compute pruned weights from their present originals and masks, as the next call of the layer would."""
+    for part in module.modules():
+        for hook in part._forward_pre_hooks.values():
+            if isinstance(hook, prune.BasePruningMethod):
+                hook(part, None)
+
+
+def detached(network: Network) -> Network:
+    """A copy of the network with its present weights as numpy arrays, for the presolve methods of verification."""
+    from copy import copy
+    from dataclasses import replace
+
+    def of(operator: Operator) -> Operator:
+        operator = copy(operator)
+        if isinstance(operator, Transposed):
+            operator.inner = of(operator.inner)
+        elif isinstance(weight := getattr(operator, "weight", None), torch.Tensor):
+            operator.weight = _array(weight)  # type: ignore[attr-defined]
+            operator._casts = {}  # type: ignore[attr-defined]
+        return operator
+
+    nodes = []
+    for node in network.nodes:
+        if isinstance(node, Affine):
+            terms = tuple(replace(term, operator=of(term.operator)) for term in node.terms)
+            node = replace(node, terms=terms, bias=None if node.bias is None else _array(node.bias))
+        nodes.append(node)
+    return replace(network, nodes=tuple(nodes), module=None)
+
+
+def _array(values: Array) -> np.ndarray:
+    return values.detach().cpu().numpy().copy() if isinstance(values, torch.Tensor) else values
+
+
+def _is_computed(part: nn.Module) -> bool:
+    """Whether a layer's weights in the network are computed from its state rather than being its parameters."""
+    pruned = any(isinstance(hook, prune.BasePruningMethod) for hook in part._forward_pre_hooks.values())
+    return pruned or parametrize.is_parametrized(part) or isinstance(part, nn.modules.batchnorm._BatchNorm)
+
+
+def _has_history(array: Array) -> bool:
+    """Whether an array is more than a parameter or a view of one: its history serves one backward pass only."""
+    if not isinstance(array, torch.Tensor) or array.is_leaf:
+        return False
+    return not (array._is_view() and array._base is not None and array._base.is_leaf)
+
+
+def _arrays(network: Network) -> Iterator[Array]:
+    for node in network.nodes:
+        if isinstance(node, Affine):
+            for term in node.terms:
+                yield from term.operator.parameters()
+            if node.bias is not None:
+                yield node.bias
