@@ -14,6 +14,7 @@ import numpy as np
 from mipverify.errors import InputError
 
 OLDEST_OPSET = 7  # before it, broadcasting was an attribute
+CONVERTIBLE = (".nnet", ".mat", ".pth", ".pt", ".h5", ".keras", ".pb")  # `mipverify convert` knows what to do
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ def read_model(path: str | Path) -> tuple[Any, str]:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     data = read_bytes(path)
+    if Path(str(path).removesuffix(".gz")).suffix.lower() in CONVERTIBLE:
+        raise InputError(f"{path}: not an ONNX file: convert it first with `mipverify convert {path} NET.onnx`")
     try:
         model = onnx.load_from_string(data)
     except (DecodeError, ValueError, RuntimeError):

@@ -120,7 +120,9 @@ def _weighted(word: Word, arrays: Arrays) -> Layer:
     else:
         bias = _array(word, f"{name}/{word.options.get('bias', 'bias')}", arrays, "; without one, write bias=none")
         if bias.size != outputs:
-            raise word.error(f"the bias has {bias.size} entries, the weights {list(weight.shape)} have {outputs} outputs")
+            raise word.error(
+                f"the bias has {bias.size} entries, the weights {list(weight.shape)} have {outputs} outputs"
+            )
     if weight.ndim == 2:
         _only(word, {"relu", "weight", "bias"})
         return Dense(name, weight, bias.reshape(-1))
@@ -142,7 +144,9 @@ def _pool(word: Word, label: str) -> Pool:
 def _only(word: Word, allowed: set[str]) -> None:
     for option, setting in word.options.items():
         if option not in allowed:
-            raise word.error(f"has no option {option!r}" + (f": it takes {', '.join(sorted(allowed))}" if allowed else ""))
+            raise word.error(
+                f"has no option {option!r}" + (f": it takes {', '.join(sorted(allowed))}" if allowed else "")
+            )
         if (setting == "") != (option == "relu"):
             raise word.error("relu takes no value" if option == "relu" else f"{option} needs a value")
 

@@ -97,9 +97,7 @@ def _orders(layers: list[Dense]) -> list[list[Dense]]:
         nonlocal attempts
         attempts += 1
         if attempts > _MOST_ATTEMPTS:
-            raise InputError(
-                "the order of so many layers of equal size cannot be told: say it with --layers"
-            )
+            raise InputError("the order of so many layers of equal size cannot be told: say it with --layers")
         if not rest:
             found.append(chain)
         for layer in rest:
