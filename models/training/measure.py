@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from mipverify.models.adversarial import pgd_attack
+from mipverify.models.certified import margins_from
+from mipverify.models.differentiable import input_box
 from mipverify.models.training.data import Images
 from mipverify.models.training.files import Trained
-from mipverify.models.training.objective import attack, worst_logits
 from mipverify.presolve import interval
 from torch import Tensor, nn
 
@@ -20,9 +23,9 @@ def quick_metrics(trained: Trained, images: Images, eps: float) -> dict[str, flo
     right, proven, unstable = 0, 0, 0
     with torch.no_grad():
         for x, y in zip(images.pixels.split(BATCH), images.labels.split(BATCH), strict=True):
-            bounds = interval(network, (x - eps).clamp(0, 1), (x + eps).clamp(0, 1))
+            bounds = interval(network, *input_box(x, eps))
             right += int((trained.module(x).argmax(1) == y).sum())
-            proven += int((worst_logits(bounds, y).argmax(1) == y).sum())
+            proven += int(((margins_from(bounds, y) > 0).sum(1) == network.output_size - 1).sum())
             unstable += int(bounds.unstable_counts().sum())
     count = len(images)
     return {"test accuracy": right / count, "bounded accuracy": proven / count, "unstable units": unstable / count}
@@ -48,7 +51,18 @@ def attacked_accuracy(
         for x, y in zip(images.pixels.split(BATCH), images.labels.split(BATCH), strict=True):
             held = module(x).argmax(1) == y
             for _ in range(restarts):
-                point = attack(module, x, y, eps, steps, 2.5 * eps / steps)
+                point = pgd_attack(module, x, y, eps, steps=steps)
                 held = held & (module(point).argmax(1) == y)
             right.append(held)
     return float(torch.cat(right).float().mean())
+
+
+def unstable_by_layer(trained: Trained, images: Images, eps: float) -> list[float]:
+    """Mean number of units of each ReLU layer that interval arithmetic leaves unstable at radius eps."""
+    network = Network.from_torch(trained.module, trained.input_shape)
+    total = np.zeros(len(network.relus))
+    with torch.no_grad():
+        for x in images.pixels.split(BATCH):
+            bounds = interval(network, *input_box(x, eps))
+            total += bounds.unstable_counts().sum(axis=0)
+    return [float(count) for count in total / len(images)]

@@ -2,50 +2,58 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import cast
 
-import torch
+from mipverify.models.adversarial import pgd_attack
+from mipverify.models.certified import Certificate, margins_from
+from mipverify.models.differentiable import Method, TrainingBounds, input_box, training_bounds
+from mipverify.models.sparsity import weight_sparsity
+from mipverify.models.stability import stability_terms
+from mipverify.models.traced import Traced
+from mipverify.models.training.light import light_interval
 from mipverify.models.training.options import TrainingOptions
 from mipverify.models.training.quick import attack_twin
-from mipverify.presolve import Bounds, interval
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mipverify.network import Network
 
-
-@dataclass
 class Sums:
-    """Running sums of what is shown while training: weighted by batch size, kept as tensors until they are read."""
+    """Means over an epoch of what is shown while training."""
 
-    count: int = 0
-    values: dict[str, float] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.count = 0
+        self._values: dict[str, float] = {}
 
     def add(self, name: str, value: Tensor | float, weight: int) -> None:
         """Add one batch's mean."""
         number = float(value.detach()) if isinstance(value, Tensor) else float(value)
-        self.values[name] = self.values.get(name, 0.0) + number * weight
+        self._values[name] = self._values.get(name, 0.0) + number * weight
 
     def means(self) -> dict[str, float]:
         """Means over all samples so far."""
-        return {name: value / max(self.count, 1) for name, value in self.values.items()}
+        return {name: value / max(self.count, 1) for name, value in self._values.items()}
 
 
 class Objective:
-    """The loss as `TrainingOptions` states it, for one module."""
+    """The loss as `TrainingOptions` states it, for one module; a list of what it adds up stands there.
+
+    Bounds are computed once for each batch and serve both the certified loss and the RS loss.
+    """
 
     def __init__(self, module: nn.Module, input_shape: tuple[int, ...], options: TrainingOptions):
         self.module = module
         self.options = options
-        self.network = Network.from_torch(module, input_shape)
+        self._traced = Traced(module, input_shape)
         self._twin = attack_twin(module)
 
     def __call__(self, x: Tensor, y: Tensor, progress: float, sums: Sums) -> Tensor:
         """Loss of a batch x (B, *input_shape), y (B,); `progress` (0 to 1) is how much of the training is over."""
         options = self.options
-        grown = self.radius_share(progress)
-        eps = options.eps * grown
-        attacked = attack(self._twin, x, y, eps, options.attack_steps, options.attack_step * eps)
+        eps = options.eps * radius_share(options.ramp, progress)
+        attacked = x
+        if options.attack_steps and eps:
+            step = options.attack_step * eps
+            attacked = pgd_attack(self._twin, x, y, eps, steps=options.attack_steps, step_size=step)
         logits = self.module(attacked)
         loss = functional.cross_entropy(logits, y)
         count = len(x)
@@ -53,56 +61,33 @@ class Objective:
         sums.add("attacked loss", loss, count)
         sums.add("attacked accuracy", (logits.argmax(1) == y).float().mean(), count)
         if options.certified or options.stability:
-            radius = eps * options.radius_factor
-            bounds = interval(self.network, (x - radius).clamp(0, 1), (x + radius).clamp(0, 1))
+            part = max(1, round(options.bounded_share * count))  # batches are in random order: the first are a sample
+            found = self._bounds(x[:part], eps * options.radius_factor)
             if options.certified:
-                certified = functional.cross_entropy(worst_logits(bounds, y), y)
-                share = options.certified * grown
-                loss = (1 - share) * loss + share * certified
+                margins = margins_from(found.bounds, y[:part], cast(Certificate, options.certified_bounds))
+                certified = functional.cross_entropy(-margins, y[:part])
+                loss = (1 - options.certified) * loss + options.certified * certified
                 sums.add("certified loss", certified, count)
             if options.stability:
-                stability = stability_loss(bounds)
+                stability = stability_terms(found).mean()
                 loss = loss + options.stability * stability
                 sums.add("stability loss", stability, count)
         if options.sparsity:
-            size = weight_sizes(self.module)
+            size = weight_sparsity(self._traced)
             loss = loss + options.sparsity * size
             sums.add("l1", size, count)
         sums.add("loss", loss, count)
         return loss
 
-    def radius_share(self, progress: float) -> float:
-        """How much of the radius is reached: 0 before the ramp, 1 after it."""
-        begin, end = self.options.ramp
-        if progress >= end:
-            return 1.0
-        return max(0.0, (progress - begin) / (end - begin))
+    def _bounds(self, x: Tensor, radius: float) -> TrainingBounds:
+        lower, upper = input_box(x, radius)
+        network = self._traced.network
+        if self.options.stability_bounds == "interval":
+            return TrainingBounds(light_interval(network, lower, upper), {})
+        return training_bounds(network, lower, upper, cast(Method, self.options.stability_bounds))
 
 
-def attack(module: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int, step: float) -> Tensor:
-    """Projected gradient ascent from a random point."""
-    if steps == 0 or eps == 0:
-        return x
-    low, high = (x - eps).clamp(0, 1), (x + eps).clamp(0, 1)
-    point = low + (high - low) * torch.rand_like(x)
-    for _ in range(steps):
-        point = point.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(functional.cross_entropy(module(point), y, reduction="sum"), point)
-        point = torch.minimum(torch.maximum(point.detach() + step * gradient.sign(), low), high)
-    return point.detach()
-
-
-def worst_logits(bounds: Bounds, y: Tensor) -> Tensor:
-    lower, upper = bounds.lower[-1].flatten(1), bounds.upper[-1].flatten(1)
-    return torch.where(functional.one_hot(y, lower.shape[1]).bool(), lower, upper)
-
-
-def stability_loss(bounds: Bounds) -> Tensor:
-    total = torch.zeros(())
-    for node in bounds.network.preactivations:
-        total = total - torch.tanh(1 + bounds.lower[node] * bounds.upper[node]).flatten(1).sum(1).mean()
-    return total
-
-
-def weight_sizes(module: nn.Module) -> Tensor:
-    return torch.stack([p.abs().sum() for p in module.parameters() if p.ndim > 1]).sum()
+def radius_share(ramp: tuple[float, float], progress: float) -> float:
+    """How much of the radius is reached: 0 before the ramp, 1 after it."""
+    begin, end = ramp
+    return 1.0 if progress >= end else max(0.0, (progress - begin) / (end - begin))

@@ -16,26 +16,27 @@ class TrainingOptions:
 
     The loss of a batch is
 
-        (1 - w) * cross-entropy of attacked logits + w * certified loss + stability * RS + sparsity * l_1
+        (1 - certified) * cross-entropy of attacked logits + certified * cross-entropy of bounded logits
+        + stability * RS + sparsity * l_1
 
-    with w = `certified` times the radius schedule. RS is the ReLU-stability loss, summed over the units and averaged
-    over the batch; l_1 counts a kernel's weight as often as it is applied.
+    RS is the ReLU-stability loss, summed over the units and averaged over the batch; l_1 counts a kernel's weight as
+    often as it is applied. The first line is the mixture MTL-IBP of `mipverify.models.certified_loss`.
 
     eps               l_inf radius that the network is trained for
-    radius_factor     the certified loss is taken at `eps * radius_factor` (a little more than is to be proven)
+    radius_factor     bounds are taken at `eps * radius_factor` (a little more than is to be proven)
     ramp              over which part of the training the radius grows from 0 to its value
     attack_steps      gradient steps of the attack; 0 trains the clean loss in its place
     attack_step       size of one step, as a fraction of the radius
-    certified         share of the certified loss
-    certified_mixture weight of bounded against attacked logits inside the certified loss; 1 takes bounds alone
-    stability_bounds  bounds of the RS loss: `interval`, `improved_interval` or `crown`
+    certified_bounds  how logits are bounded: `interval` or `crown`
+    stability_bounds  bounds of the hidden units: `interval`, `improved_interval` or `crown`
+    bounded_share     share of each batch for which bounds are computed: they cost as much as two steps of the attack
     shift, flip       augmentation: random shifts by up to so many pixels, random mirror images
     """
 
     preset: str = "mnist-stable"
     architecture: str = "rs_cnn"
     eps: float = 0.1
-    epochs: int = 15
+    epochs: int = 12
     batch_size: int = 128
     learning_rate: float = 2e-3
     radius_factor: float = 1.0
@@ -43,9 +44,10 @@ class TrainingOptions:
     attack_steps: int = 3
     attack_step: float = 0.5
     certified: float = 0.0
-    certified_mixture: float = 1.0
+    certified_bounds: str = "interval"
     stability: float = 0.0
     stability_bounds: str = "interval"
+    bounded_share: float = 1.0
     sparsity: float = 0.0
     weight_decay: float = 0.0
     shift: int = 0
@@ -61,8 +63,10 @@ class TrainingOptions:
         _check("--seed", self.seed, 0, 2**31 - 1)
         for name in ("stability", "sparsity", "weight_decay"):
             _check("--" + name.replace("_", "-"), getattr(self, name), 0.0, math.inf)
-        for name in ("certified", "certified_mixture"):
-            _check("--" + name.replace("_", "-"), getattr(self, name), 0.0, 1.0)
+        _check("--certified", self.certified, 0.0, 1.0)
+        _check("bounded_share", self.bounded_share, 0.0, 1.0, open_low=True)
+        _one_of("certified_bounds", self.certified_bounds, ("interval", "crown"))
+        _one_of("--bounds", self.stability_bounds, ("interval", "improved_interval", "crown"))
         begin, end = self.ramp
         if not 0 <= begin <= end <= 1:
             raise InputError(f"ramp must be two fractions of the training in order, not {begin:g} and {end:g}")
@@ -90,15 +94,14 @@ def options_from(record: dict[str, Any]) -> TrainingOptions:
 _MNIST: dict[str, dict[str, Any]] = {
     "adversarial": {},
     "sparse": {"sparsity": 2e-5},
-    "stable": {"sparsity": 2e-5, "stability": 1e-4},
+    "stable": {"sparsity": 2e-5, "stability": 1e-4, "bounded_share": 0.5},
     "certified": {
-        "certified": 0.5,
-        "attack_steps": 1,
-        "attack_step": 1.25,
-        "stability": 1e-4,
-        "sparsity": 0.0,
+        "certified": 0.2,
+        "attack_steps": 2,
+        "attack_step": 0.75,
+        "stability": 2e-5,
         "radius_factor": 1.05,
-        "epochs": 40,
+        "epochs": 25,
         "ramp": (0.02, 0.6),
     },
 }
@@ -126,3 +129,8 @@ def _check(name: str, value: float, low: float, high: float, *, open_low: bool =
         if high < math.inf:
             between += f" and at most {high:g}"
         raise InputError(f"{name} must be {between}, not {value:g}")
+
+
+def _one_of(name: str, value: str, values: tuple[str, ...]) -> None:
+    if value not in values:
+        raise InputError(f"{name} {value!r}: one of {', '.join(values)} is needed")
