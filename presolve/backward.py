@@ -52,6 +52,7 @@ class Relaxed:
             return self._outer.magnitudes
         xp = array_namespace(self.bounds.lower[0])
         sizes = [xp.maximum(xp.abs(a), xp.abs(b)) for a, b in zip(self.bounds.lower, self.bounds.upper, strict=True)]
+        tiny = float(xp.finfo(sizes[0].dtype).smallest_normal)
         found: list[Array] = []
         for index, node in enumerate(self.network.nodes):
             if isinstance(node, (Input, Relu)):
@@ -61,9 +62,27 @@ class Relaxed:
             for term in node.terms:
                 part = term.operator.apply_abs(sizes[term.source].reshape(total.shape[0], *term.operator.in_shape))
                 total = total + part.reshape(total.shape)
+                # An underflow is relative to nothing: the error of passing a row through must not vanish with it.
+                whole = xp.sum(xp.reshape(sizes[term.source], (total.shape[0], -1)), axis=1)
+                total = total + tiny * (1 + whole.reshape(-1, *[1] * (total.ndim - 1)))
             if node.bias is not None:
                 total = total + xp.abs(parameter_like(node.bias, total))[None]
             found.append(total)
+        return tuple(found)
+
+    @cached_property
+    def underflow(self) -> tuple[Array, ...]:
+        """Above the sum of all underflow errors of a row that starts at or below each node (B,).
+
+        An entry of a row that underflows is off by an absolute amount, which the value of its node multiplies.
+        """
+        if self._outer is not None:
+            return self._outer.underflow
+        xp = array_namespace(self.bounds.lower[0])
+        found: list[Array] = []
+        for values in self.magnitudes:
+            here = floor(values) * (1 + xp.sum(xp.reshape(values, (values.shape[0], -1)), axis=1))
+            found.append(here + found[-1] if found else here)
         return tuple(found)
 
 
@@ -141,7 +160,9 @@ def pass_back(
     xp = array_namespace(like)
     zero = xp.zeros_like(like.reshape(like.shape[0], -1)[:, 0])
     constant = zero if rows.constant is None else rows.constant + zero
-    error = xp.abs(constant) * gamma(len(network.nodes) + 4, like) if sound else zero
+    error = zero
+    if sound:
+        error = xp.abs(constant) * gamma(len(network.nodes) + 4, like) + pick(relaxed.underflow[max(pending)], samples)
     passed: dict[int, Array] = {}
     for index in range(max(pending), 0, -1):
         coefficients = pending.pop(index, None)

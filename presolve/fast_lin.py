@@ -52,6 +52,7 @@ def both_sides(relaxed: Relaxed, rows: Rows) -> tuple[Array, Array]:
     zero = xp.zeros_like(like.reshape(like.shape[0], -1)[:, 0])
     below = zero if rows.constant is None else rows.constant + zero
     spread, error = zero, xp.abs(below) * gamma(len(network.nodes) + 4, like)
+    error = error + pick(relaxed.underflow[max(pending)], samples)
     for index in range(max(pending), 0, -1):
         if index not in pending:
             continue

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
-from mipverify.presolve.backward import Relaxed, Rows, row_minimum
+from mipverify.presolve.backward import Relaxed, Rows, pick, row_minimum
 from mipverify.presolve.interval import rounding_terms
 from mipverify.presolve.rounding import SLACK, floor, gamma
 
@@ -96,6 +96,7 @@ class _Walk:
         a, constant, origin, source = self.start()
         extra = np.zeros_like(constant)  # what the upper side has on top: all offsets
         error = _absolute_sum(constant[:, None], 1.0) * gamma(len(self.relaxed.network.nodes) + 4, a)
+        error = error + pick(self.relaxed.underflow[self.node], self.samples)
         relaxed, network = self.relaxed, self.relaxed.network
         while not isinstance(network.nodes[source], Input):
             step = self._next(source, a)
@@ -127,6 +128,7 @@ class _Walk:
         a, constant, origin, source = self.start()
         a, constant = sign * a, sign * constant
         error = np.abs(constant) * gamma(len(self.relaxed.network.nodes) + 4, a)
+        error = error + pick(self.relaxed.underflow[self.node], self.samples)
         relaxed, network = self.relaxed, self.relaxed.network
         while not isinstance(network.nodes[source], Input):
             step = self._next(source, a)

@@ -64,7 +64,9 @@ def exact_output(layers: Sequence[tuple[object, object]], x: Sequence[float]) ->
     return values
 
 
-def lowest_sampled(network: Network, lower: np.ndarray, upper: np.ndarray, row: Sequence[float], seed: int = 0) -> float:
+def lowest_sampled(
+    network: Network, lower: np.ndarray, upper: np.ndarray, row: Sequence[float], seed: int = 0
+) -> float:
     """The least value of row . output that random points, corners and a descent from the best of them find."""
     rng = np.random.default_rng(seed)
     share = rng.random((2000, len(lower)))
