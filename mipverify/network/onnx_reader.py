@@ -14,7 +14,7 @@ import numpy as np
 from mipverify.errors import InputError
 
 OLDEST_OPSET = 7  # before it, broadcasting was an attribute
-CONVERTIBLE = (".nnet", ".mat", ".pth", ".pt", ".h5", ".keras", ".pb")  # `mipverify convert` knows what to do
+CONVERTIBLE = (".nnet", ".mat", ".pth", ".pt", ".h5", ".keras")  # `mipverify convert` knows what to do
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -212,6 +211,7 @@ def _check(found: _Source, file: Path, source: str, target: str, writer: OnnxWri
     """Compare the written file with the source, and describe it; raises InputError where they differ."""
     from mipverify.network import load
     from mipverify.network.describe import describe
+    from mipverify.network.formats.export import one_sample
     from mipverify.network.replay import OnnxRuntimeReplay
 
     network = load(file)
@@ -233,7 +233,7 @@ def _check(found: _Source, file: Path, source: str, target: str, writer: OnnxWri
         )
         raise InputError(f"{source}: the outputs of what was written are not those of the source: {what}")
     layers = tuple(
-        ConvertedLayer(layer.name, layer.kind, layer.shape[1:] or layer.shape, layer.parameters)
+        ConvertedLayer(layer.name, layer.kind, one_sample(layer.shape), layer.parameters)
         for layer in describe(network).layers
     )
     return Conversion(
@@ -241,7 +241,7 @@ def _check(found: _Source, file: Path, source: str, target: str, writer: OnnxWri
         target,
         found.format,
         found.input_shape,
-        network.output_shape[1:] if math.prod(network.output_shape) > 1 else network.output_shape,
+        one_sample(network.output_shape),
         layers,
         writer.parameters,
         writer.rounding,

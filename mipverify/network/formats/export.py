@@ -25,7 +25,7 @@ def to_onnx(network: Network, writer: OnnxWriter | None = None) -> Any:
     Inputs and outputs have a symbolic batch axis in place of the leading 1 of the network's shapes. What was dropped
     on import (a softmax at the end) is not written. Raises InputError for an operator that has no small counterpart.
     """
-    writer = writer or OnnxWriter(_sample(network.input_shape))
+    writer = writer or OnnxWriter(one_sample(network.input_shape))
     export = _Export(writer, network)
     for index, node in enumerate(network.nodes):
         if isinstance(node, Input):
@@ -35,7 +35,7 @@ def to_onnx(network: Network, writer: OnnxWriter | None = None) -> Any:
         else:
             value, shape = export.values[node.source]
             export.set(index, writer.node("Relu", [value], export.name(index, "relu")), shape)
-    shape = _sample(network.output_shape)
+    shape = one_sample(network.output_shape)
     return writer.model(export.shaped(network.output, shape), shape)
 
 
@@ -66,7 +66,7 @@ class _Export:
 
     def affine(self, index: int, node: Affine) -> None:
         """Write the sum of the terms and the bias."""
-        shape, bias = _sample(node.shape), None if node.bias is None else _numpy(node.bias)
+        shape, bias = one_sample(node.shape), None if node.bias is None else _numpy(node.bias)
         if len(node.terms) == 1:
             operator = node.terms[0].operator
             fused = _fused_bias(operator, bias)
@@ -84,18 +84,21 @@ class _Export:
             value = self.writer.node("Mul", [first, zeros], self.name(index, "zero"))
             value = self._reshape(value, (math.prod(shape),), shape)
         if bias is not None:
-            stored = self.writer.weight(bias.reshape(shape), self.name(index, "bias"))
+            array = bias[0] if bias.ndim == len(node.shape) > len(shape) else bias
+            stored = self.writer.weight(_once(array), self.name(index, "bias"))
             value = self.writer.node("Add", [value, stored], self.name(index, "shifted"))
         self.set(index, value, shape)
 
     def _term(self, index: int, source: int, operator: Operator, bias: np.ndarray | None) -> tuple[str, Shape]:
         """The operator at the value of node `source` -> the name of the result, and the shape of one sample of it."""
         writer = self.writer
-        given, result = _sample(operator.in_shape), _sample(operator.out_shape)
+        given, result = one_sample(operator.in_shape), one_sample(operator.out_shape)
         if isinstance(operator, Identity):
             return self.values[source]
         if isinstance(operator, Scale):
-            factor = writer.weight(_numpy(operator.weight).reshape(given), self.name(index, "factor"))
+            array = _numpy(operator.weight)
+            array = array[0] if array.ndim == len(operator.in_shape) > len(given) else array
+            factor = writer.weight(_once(array), self.name(index, "factor"))
             return writer.node("Mul", [self.shaped(source, given), factor], self.name(index, "scaled")), result
         if isinstance(operator, Dense):
             weight = writer.weight(_numpy(operator.weight).T, self.name(index, "weight"))
@@ -130,7 +133,7 @@ class _Export:
             "group": conv.groups,
         }
         inputs = [
-            self.shaped(source, _sample(operator.in_shape)),
+            self.shaped(source, one_sample(operator.in_shape)),
             self.writer.weight(weight, self.name(index, "weight")),
         ]
         if isinstance(operator, Conv):
@@ -160,10 +163,15 @@ def _fused_bias(operator: Operator, bias: np.ndarray | None) -> np.ndarray | Non
     return None
 
 
-def _sample(shape: Shape) -> Shape:
+def one_sample(shape: Shape) -> Shape:
     """The shape of one sample: without the leading 1 that stands for the batch."""
     return shape[1:] if len(shape) > 1 and shape[0] == 1 else shape
 
 
 def _numpy(array: Array) -> np.ndarray:
     return array.detach().cpu().numpy() if is_torch_array(array) else np.asarray(array)
+
+
+def _once(array: np.ndarray) -> np.ndarray:
+    """The array with length 1 along axes where it repeats itself: it broadcasts to the same."""
+    return array[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in array.strides)]
