@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,7 @@ def nnet_text(
 
 def random_nnet(rng: np.random.Generator, sizes: Sequence[int]) -> tuple[list, list, tuple, np.ndarray, np.ndarray]:
     """What `nnet_text` takes, at random."""
-    weights = [rng.normal(size=(m, n)) for n, m in zip(sizes, sizes[1:], strict=False)]
+    weights = [rng.normal(size=(m, n)) for n, m in pairwise(sizes)]
     biases = [rng.normal(size=m) for m in sizes[1:]]
     low = rng.uniform(-50, 0, size=sizes[0])
     ends = (low, low + rng.uniform(1, 100, size=sizes[0]))
