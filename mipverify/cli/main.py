@@ -16,6 +16,9 @@ COMMANDS = {
     "inspect": "Show layers, ReLUs and unsupported operators.",
     "convert": "Write the weights of another tool as ONNX.",
     "report": "Adversarial accuracy of a whole test set.",
+    "train": "Train a network that is robust and verifies fast.",
+    "prune": "Remove small weights and ReLUs that hardly ever switch.",
+    "finetune": "Go on training an existing network.",
 }
 
 HELP = """Prove a neural network robust, or find the counterexample.

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from mipverify.models.architectures import build
+from mipverify.models.pruning import MaskedReLU
 from torch import nn
 
 from mipverify.errors import InputError
@@ -91,6 +92,7 @@ def write_network(directory: Path, trained: Trained) -> None:
         "input_shape": list(trained.input_shape),
         "classes": trained.classes,
         "weights": trained.module.state_dict(),
+        "masks": {name: _masks(part) for name, part in trained.module.named_modules() if isinstance(part, MaskedReLU)},
     }
     write_tensors(directory / WEIGHTS, content)
     write_whole(directory / NETWORK, onnx_bytes(trained.module, trained.input_shape))
@@ -106,10 +108,23 @@ def read_network(path: str | Path) -> Trained:
     try:
         shape, classes = tuple(content["input_shape"]), int(content["classes"])
         module = build(content["architecture"], shape, classes, seed=0)
+        for name, masks in content["masks"].items():
+            parent, _, child = name.rpartition(".")
+            setattr(module.get_submodule(parent), child, MaskedReLU(masks["kept"], masks["linear"]))
         module.load_state_dict(content["weights"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise InputError(f"{file}: is not a network of this program ({error})") from None
     return Trained(module, content["architecture"], shape, classes)
+
+
+def _masks(part: MaskedReLU) -> dict[str, torch.Tensor]:
+    """The two masks, in the shape of one sample."""
+    masks = {}
+    for name, units in (("kept", part.kept), ("linear", part.linear)):
+        mask = torch.zeros(len(part.source), dtype=torch.bool)
+        mask[units] = True
+        masks[name] = mask.reshape(part.shape)
+    return masks
 
 
 def onnx_bytes(module: nn.Module, input_shape: tuple[int, ...]) -> bytes:

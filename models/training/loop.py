@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from mipverify.models.architectures import build
+from mipverify.models.pruning import make_permanent
 from mipverify.models.training.data import Images, augment
 from mipverify.models.training.files import (
     CHECKPOINT,
@@ -146,6 +147,7 @@ class _Run:
             self._tell(Progress(epoch + 1, self.options.epochs, (epoch + 1) * self.per_epoch, self.steps, seconds,
                                 metrics, finished=True))  # fmt: skip
         module.eval()
+        make_permanent(module)
         write_network(self.directory, self.trained)
         self._write_record(finished=True)
         return self.trained

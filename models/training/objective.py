@@ -9,7 +9,7 @@ from mipverify.models.certified import Certificate, margins_from
 from mipverify.models.differentiable import Method, TrainingBounds, input_box, training_bounds
 from mipverify.models.sparsity import weight_sparsity
 from mipverify.models.stability import stability_terms
-from mipverify.models.traced import Traced
+from mipverify.models.traced import Traced, apply_pruning
 from mipverify.models.training.light import light_interval
 from mipverify.models.training.options import TrainingOptions
 from mipverify.models.training.quick import attack_twin
@@ -49,6 +49,7 @@ class Objective:
     def __call__(self, x: Tensor, y: Tensor, progress: float, sums: Sums) -> Tensor:
         """Loss of a batch x (B, *input_shape), y (B,); `progress` (0 to 1) is how much of the training is over."""
         options = self.options
+        apply_pruning(self.module)  # the attack's first layer is called without the hook that does it
         eps = options.eps * radius_share(options.ramp, progress)
         attacked = x
         if options.attack_steps and eps:

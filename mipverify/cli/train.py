@@ -1,0 +1,148 @@
+"""The command `train`: a network that is robust and verifies fast, from a preset."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mipverify.cli import options as opt
+from mipverify.cli import training
+from mipverify.cli.console import stdout_for_results_only
+from mipverify.cli.exits import DONE
+
+if TYPE_CHECKING:
+    from mipverify.models.training import Trained
+
+Architecture = Annotated[
+    str | None, typer.Option(metavar="NAME", help="mlp_a, mlp_b, cnn_a, cnn_b, res or rs_cnn, as in the papers.")
+]
+
+
+def train(
+    preset: training.Preset = None,
+    data: training.Data = None,
+    test: training.Test = None,
+    eps: training.Eps = None,
+    out: training.Out = None,
+    resume: training.Resume = False,
+    architecture: Architecture = None,
+    epochs: training.Epochs = None,
+    batch_size: training.BatchSize = None,
+    learning_rate: training.LearningRate = None,
+    attack_steps: training.AttackSteps = None,
+    stability: training.Stability = None,
+    sparsity: training.Sparsity = None,
+    certified: training.Certified = None,
+    radius_factor: training.RadiusFactor = None,
+    bounds: training.Bounds = None,
+    images: training.Images_ = None,
+    seed: training.Seed = None,
+    threads: training.Threads = None,
+    tensorboard: training.TensorBoard = False,
+    evaluate: training.Evaluate = False,
+    against: training.Against = None,
+    samples: training.Samples = "0:1000",
+    timeout: opt.Timeout = 120.0,
+    workers: training.Workers = 0,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> int:
+    """Train a network that is robust and verifies fast.
+
+    \b
+    Examples:
+      mipverify train --preset mnist-stable --data mnist_train.npz --test mnist_test.npz --eps 0.1 --out run
+      mipverify train --preset mnist-stable --data mnist_train.npz --test mnist_test.npz --eps 0.1 --out run --resume
+      mipverify train --preset mnist-certified --data mnist_train.npz --test mnist_test.npz --eps 0.3 --out run2 \\
+          --evaluate --against run
+
+    Writes network.onnx, network.pt, training.json (everything that made it) and checkpoints into DIR. A run that was
+    interrupted continues with --resume to the same weights.
+    """
+    training.needed({"--preset NAME": preset, "--data FILE": data, "--test FILE": test, "--out DIR": out})
+    changes = {
+        "architecture": architecture,
+        "eps": eps,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "attack_steps": attack_steps,
+        "stability": stability,
+        "sparsity": sparsity,
+        "certified": certified,
+        "radius_factor": radius_factor,
+        "stability_bounds": bounds,
+        "seed": seed,
+    }
+    runs = {"before": against} if against is not None else {}
+    with training.torch_is_there():
+        return run(
+            str(preset), changes, None, str(data), str(test), str(out), resume=resume, images=images, threads=threads,
+            tensorboard=tensorboard, evaluate=evaluate, compared=runs, samples=samples, timeout=timeout,
+            workers=workers, json=json, quiet=quiet,
+        )  # fmt: skip
+
+
+def run(
+    preset: str,
+    changes: dict[str, Any],
+    initial: Trained | None,
+    data: str,
+    test: str,
+    out: str,
+    *,
+    resume: bool,
+    images: int | None,
+    threads: int | None,
+    tensorboard: bool,
+    evaluate: bool,
+    compared: dict[str, str],
+    samples: str,
+    timeout: float,
+    workers: int,
+    json: bool,
+    quiet: bool,
+) -> int:
+    """Train as `mipverify train` and `mipverify finetune` do; `compared`: other runs in the evaluation, by name."""
+    from mipverify.errors import InputError
+    from mipverify.models.training import preset as preset_of
+    from mipverify.models.training import read_images
+    from mipverify.models.training import train as train_network
+    from mipverify.models.training.files import read_network, read_record
+    from mipverify.models.training.progress import Live, TensorBoard
+
+    opt.check_limits(timeout, workers or 1)
+    chosen = preset_of(preset, **changes)
+    training.set_threads(threads)
+    if images is not None and images < 1:
+        raise InputError(f"--images must be at least 1, not {images}")
+    for directory in compared.values():
+        read_network(directory)
+    training_images, test_images = read_images(data).first(images), read_images(test)
+    with ExitStack() as stack:
+        if json:
+            stack.enter_context(stdout_for_results_only())
+        log = None
+        if tensorboard:
+            log = TensorBoard(Path(out) / "log")
+            stack.callback(log.close)
+        try:
+            with Live(quiet=quiet) as live:
+                train_network(
+                    chosen, training_images, test_images, out, resume=resume, initial=initial, report=live, log=log
+                )
+        except KeyboardInterrupt:
+            training.interrupted(out)
+            raise
+        figures = {}
+        if evaluate:
+            runs = {**compared, "after" if compared else "network": out}
+            figures = training.evaluation(
+                runs, test_images, chosen.eps, samples, timeout=timeout, workers=workers, quiet=quiet
+            )
+    training.conclude(read_record(Path(out)), out, figures, json=json, quiet=quiet)
+    return DONE

@@ -1,0 +1,126 @@
+"""What the commands `train`, `prune` and `finetune` share: options, and the table at the end."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mipverify.cli.console import say, table
+from mipverify.errors import InputError
+
+if TYPE_CHECKING:
+    from mipverify.models.training import Images
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE", help="Training images: .npz, IDX, CSV, or a folder with one subfolder of images for each class."
+    ),
+]
+Test = Annotated[str | None, typer.Option(metavar="FILE", help="Test images, likewise.")]
+Out = Annotated[str | None, typer.Option(metavar="DIR", help="Directory for the network and the record of its making.")]
+Eps = Annotated[float | None, typer.Option(metavar="E", help="Radius of the l_inf perturbations.")]
+Preset = Annotated[
+    str | None, typer.Option(metavar="NAME", help="mnist- or cifar10-adversarial, -sparse, -stable or -certified.")
+]
+Epochs = Annotated[int | None, typer.Option(metavar="N", help="Passes over the training images.")]
+BatchSize = Annotated[int | None, typer.Option(metavar="N", help="Images in one step.")]
+LearningRate = Annotated[float | None, typer.Option(metavar="R", help="Largest learning rate of the cycle.")]
+AttackSteps = Annotated[int | None, typer.Option(metavar="N", help="Gradient steps of the attack.")]
+Stability = Annotated[float | None, typer.Option(metavar="W", help="Weight of the ReLU-stability loss.")]
+Sparsity = Annotated[float | None, typer.Option(metavar="W", help="Weight of the l_1 norm of the layers.")]
+Certified = Annotated[float | None, typer.Option(metavar="SHARE", help="Share of the loss of bounded logits, 0 to 1.")]
+RadiusFactor = Annotated[
+    float | None, typer.Option(metavar="F", help="Bounds are taken at F times the radius while training.")
+]
+Bounds = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Bounds of hidden units: interval, improved_interval or crown.")
+]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="Seed of weights, order and attacks.")]
+Images_ = Annotated[int | None, typer.Option(metavar="N", help="Train on the first N images only.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last epoch that DIR holds.")]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write logs for TensorBoard into DIR/log.")]
+Threads = Annotated[
+    int | None, typer.Option(metavar="N", help="Threads of torch; results depend on it in the last bits.")
+]
+Evaluate = Annotated[bool, typer.Option("--evaluate", help="Verify --samples of the test images at the end, exactly.")]
+Against = Annotated[
+    str | None, typer.Option(metavar="RUN", help="Directory of another run to put beside it in the evaluation.")
+]
+Samples = Annotated[str, typer.Option(metavar="BEGIN:END", help="Test images to verify, END excluded.")]
+Workers = Annotated[int, typer.Option(metavar="N", help="Processes that verify; 0 is this one.")]
+
+
+def needed(options: dict[str, str | None]) -> None:
+    """Refuse a command whose required options are missing."""
+    missing = [name for name, value in options.items() if value is None]
+    if missing:
+        raise InputError(f"{' and '.join(missing)} must be given")
+
+
+def set_threads(count: int | None) -> None:
+    """Let torch use so many threads."""
+    if count is None:
+        return
+    if count < 1:
+        raise InputError(f"--threads must be at least 1, not {count}")
+    import torch
+
+    torch.set_num_threads(count)
+
+
+@contextmanager
+def torch_is_there() -> Iterator[None]:
+    """Inside, a missing torch is an error of the user's installation."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise InputError("training needs torch: pip install 'mipverify[train]'") from None
+
+
+def evaluation(
+    runs: dict[str, str], test: Images, eps: float, samples: str, *, timeout: float, workers: int, quiet: bool
+) -> dict[str, dict[str, Any]]:
+    """Figures of the networks in these directories, by name."""
+    from mipverify.models.training.evaluate import evaluate
+    from mipverify.report.configuration import parse_samples
+    from mipverify.report.live import Live
+
+    chosen = parse_samples(samples, len(test))
+    figures = {}
+    for name, directory in runs.items():
+        with Live(quiet=quiet, verbose=False) as live:
+            figures[name] = evaluate(
+                directory, test, eps, (chosen.start, chosen.stop), timeout=timeout, workers=workers, progress=live
+            )
+    return figures
+
+
+def conclude(record: dict[str, Any], out: str, figures: dict[str, dict[str, Any]], *, json: bool, quiet: bool) -> None:
+    """Print the end of a command."""
+    from mipverify.models.training.evaluate import table_of
+
+    if json:
+        say(json_module.dumps(record | ({"evaluation": figures} if figures else {}), allow_nan=False))
+        return
+    lines = []
+    if figures:
+        header, *rows = table_of(figures)
+        lines.append(table(header, rows))
+    if not quiet:
+        lines.append(f"network  {Path(out) / 'network.onnx'}")
+    if lines:
+        say("\n".join(lines))
+
+
+def interrupted(out: str) -> None:
+    """Say how to go on."""
+    print(f"mipverify: what was finished is in {out}; the same command with --resume continues", file=sys.stderr)
