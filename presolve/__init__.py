@@ -1,6 +1,15 @@
 """Bounds of every value in a network, from interval arithmetic to optimized CROWN; each method is sound by itself."""
 
-from mipverify.presolve.backward import InputRows, Relaxed, Rows, minimum_over_box, pass_back, row_minimum, unit_rows
+from mipverify.presolve.backward import (
+    InputRows,
+    Relaxed,
+    Rows,
+    minimizer,
+    minimum_over_box,
+    pass_back,
+    row_minimum,
+    unit_rows,
+)
 from mipverify.presolve.bounds import Bounds
 from mipverify.presolve.crown import condition_rows, crown
 from mipverify.presolve.fast_lin import fast_lin
@@ -19,6 +28,7 @@ __all__ = [
     "crown",
     "fast_lin",
     "interval",
+    "minimizer",
     "minimum_over_box",
     "optimize_rows",
     "optimized_crown",

@@ -16,11 +16,13 @@ import numpy as np
 from array_api_compat import array_namespace
 from mipverify.presolve.bounds import Bounds
 from mipverify.presolve.interval import rounding_terms
+from mipverify.presolve.region import region_minimum
 from mipverify.presolve.relaxation import Relaxation, relax
 from mipverify.presolve.rounding import SLACK, floor, gamma, row_dot
 
 from mipverify.network import Input, Network, Relu
 from mipverify.network.operators import Array, parameter_like
+from mipverify.specification.regions import Region
 
 
 class Relaxed:
@@ -208,7 +210,9 @@ def _add(pending: dict[int, Array], index: int, rows: Array) -> None:
 
 
 def minimum_over_box(relaxed: Relaxed, rows: InputRows, samples: np.ndarray | None, *, sound: bool = True) -> Array:
-    """The minimum of each row over its input box (R,), rounded down; -inf where anything is not finite."""
+    """The minimum of each row over its input set (R,), rounded down; -inf where anything is not finite."""
+    if relaxed.bounds.region is not None:
+        return _minimum_over_region(relaxed, rows, samples, sound=sound)
     lower, upper = pick(relaxed.bounds.lower[0], samples), pick(relaxed.bounds.upper[0], samples)
     a = rows.coefficients
     xp = array_namespace(a)
@@ -221,6 +225,40 @@ def minimum_over_box(relaxed: Relaxed, rows: InputRows, samples: np.ndarray | No
         error = rows.error + gamma(terms, a) * row_dot(positive - negative, magnitude)
         value = value - SLACK * error - gamma(len(relaxed.network.nodes) + 8, a) * xp.abs(value) - floor(a)
     return xp.where(xp.isfinite(value), value, -xp.inf * xp.ones_like(value))
+
+
+def _minimum_over_region(relaxed: Relaxed, rows: InputRows, samples: np.ndarray | None, *, sound: bool) -> np.ndarray:
+    a, constant = _flat(rows.coefficients), np.asarray(rows.constant)
+    value, error, _ = region_minimum(_region(relaxed), a, *_flat_box(relaxed, samples))
+    value = value + constant
+    if sound:
+        value = (
+            value - SLACK * (error + rows.error) - gamma(len(relaxed.network.nodes) + 8, a) * np.abs(value) - floor(a)
+        )
+    return np.where(np.isfinite(value), value, -np.inf)
+
+
+def minimizer(relaxed: Relaxed, coefficients: np.ndarray, samples: np.ndarray | None) -> np.ndarray:
+    """Inputs (R, *input_shape) at which rows with these coefficients are least, or nearly so."""
+    if relaxed.bounds.region is None:
+        lower, upper = pick(relaxed.bounds.lower[0], samples), pick(relaxed.bounds.upper[0], samples)
+        return np.asarray(np.where(coefficients > 0, lower, upper))
+    _, _, points = region_minimum(_region(relaxed), _flat(coefficients), *_flat_box(relaxed, samples))
+    return points.reshape(coefficients.shape)
+
+
+def _region(relaxed: Relaxed) -> Region:
+    assert relaxed.bounds.region is not None
+    return relaxed.bounds.region
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    return values.reshape(len(values), -1)
+
+
+def _flat_box(relaxed: Relaxed, samples: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    lower, upper = (pick(side[0], samples) for side in (relaxed.bounds.lower, relaxed.bounds.upper))
+    return _flat(lower), _flat(upper)
 
 
 def row_minimum(relaxed: Relaxed, rows: Rows) -> Array:

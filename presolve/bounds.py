@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from array_api_compat import array_namespace
 
 from mipverify.network import Network
 from mipverify.network.operators import Array
+from mipverify.specification.regions import Region
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,12 +18,14 @@ class Bounds:
     """Proven bounds `lower[i] <= value of node i <= upper[i]` for each input box of a batch.
 
     lower, upper: one array (B, *shape of node i) for each node, the input box first. The bounds of the nodes that
-    ReLUs read are what methods tighten; the others are what interval arithmetic makes of these.
+    ReLUs read are what methods tighten; the others are what interval arithmetic makes of these. region: what cuts the
+    input sets out of their boxes, if anything.
     """
 
     network: Network
     lower: tuple[Array, ...]
     upper: tuple[Array, ...]
+    region: Region | None = None
 
     @property
     def batch(self) -> int:
@@ -45,12 +48,12 @@ class Bounds:
     def select(self, samples: Any) -> Bounds:
         """The bounds of some of the boxes, by index array or slice."""
         lower, upper = tuple(x[samples] for x in self.lower), tuple(x[samples] for x in self.upper)
-        return Bounds(self.network, lower, upper)
+        return replace(self, lower=lower, upper=upper)
 
     def astype(self, dtype: Any) -> Bounds:
         """Numpy bounds in another precision. Rounded to nearest: for searching, not for concluding."""
         lower, upper = tuple(x.astype(dtype) for x in self.lower), tuple(x.astype(dtype) for x in self.upper)
-        return Bounds(self.network, lower, upper)
+        return replace(self, lower=lower, upper=upper)
 
     def outward(self, dtype: Any) -> Bounds:
         """Numpy bounds in a lower precision, rounded outward: as sound as they were."""
@@ -59,7 +62,7 @@ class Bounds:
             down, up = low.astype(dtype), high.astype(dtype)
             lower.append(np.where(down > low, np.nextafter(down, dtype(-np.inf)), down))
             upper.append(np.where(up < high, np.nextafter(up, dtype(np.inf)), up))
-        return Bounds(self.network, tuple(lower), tuple(upper))
+        return replace(self, lower=tuple(lower), upper=tuple(upper))
 
     def finite(self) -> Array:
         """Mask (B,): boxes for which every bound is a finite number; nothing may be concluded for the others."""

@@ -12,14 +12,18 @@ from mipverify.presolve.patches import adaptive_patches, convolution
 
 from mipverify.network import Network
 from mipverify.network.operators import Array
+from mipverify.specification.regions import Region
 
 
-def crown(network: Network, lower: Array, upper: Array, known: Known | None = None) -> Bounds:
+def crown(
+    network: Network, lower: Array, upper: Array, known: Known | None = None, region: Region | None = None
+) -> Bounds:
     """Bounds of every node by CROWN [Zhang et al. 2018], sound in exact arithmetic, for boxes (B, *input_shape).
 
     Interval arithmetic first; a row only for a unit that is still unstable in that box. known: bounds already proven.
+    region: what cuts the input sets out of their boxes.
     """
-    return tighten_by_layer(network, lower, upper, crown_units, known)
+    return tighten_by_layer(network, lower, upper, crown_units, known, region)
 
 
 def crown_units(relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -27,6 +31,8 @@ def crown_units(relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndar
 
     Parallel lines first, which settle most units at a quarter of the cost; CROWN's lines for those still unstable.
     """
+    if relaxed.bounds.region is not None:
+        return _unit_bounds(relaxed, node, samples, units)
     lows, highs = fast_lin_units(relaxed, node, samples, units)
     left = np.flatnonzero((lows < 0) & (highs > 0))
     if len(left):

@@ -11,14 +11,20 @@ from mipverify.presolve.rounding import ball, floor, gamma
 from mipverify.network import Affine, Input, Network, Relu
 from mipverify.network.graph import affine_value
 from mipverify.network.operators import Array, parameter_like
+from mipverify.specification.regions import Region
 
 
 def interval(
-    network: Network, lower: Array, upper: Array, known: Mapping[int, tuple[Array, Array]] | None = None
+    network: Network,
+    lower: Array,
+    upper: Array,
+    known: Mapping[int, tuple[Array, Array]] | None = None,
+    region: Region | None = None,
 ) -> Bounds:
     """Bounds of every node by interval arithmetic [Tjeng et al. 2019, section 4.2], sound in exact arithmetic.
 
     lower, upper: the input boxes (B, *input_shape). known: proven bounds of some nodes, which are intersected with.
+    region: passed on to methods that use more than the box.
     """
     lows: list[Array] = []
     highs: list[Array] = []
@@ -34,7 +40,7 @@ def interval(
             low, high = xp.maximum(low, known[index][0]), xp.minimum(high, known[index][1])
         lows.append(low)
         highs.append(high)
-    return Bounds(network, tuple(lows), tuple(highs))
+    return Bounds(network, tuple(lows), tuple(highs), region)
 
 
 def affine_interval(node: Affine, lows: list[Array], highs: list[Array]) -> tuple[Array, Array]:

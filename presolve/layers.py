@@ -12,6 +12,7 @@ from mipverify.presolve.interval import interval
 
 from mipverify.network import Network, sources
 from mipverify.network.operators import Array
+from mipverify.specification.regions import Region
 
 ROW_BYTES = 32 * 2**20  # rows of one pass: small enough to stay near the caches, large enough for dense products
 
@@ -20,13 +21,18 @@ UnitBounder: TypeAlias = Callable[[Relaxed, int, np.ndarray, np.ndarray], tuple[
 
 
 def tighten_by_layer(
-    network: Network, lower: Array, upper: Array, bounder: UnitBounder, known: Known | None = None
+    network: Network,
+    lower: Array,
+    upper: Array,
+    bounder: UnitBounder,
+    known: Known | None = None,
+    region: Region | None = None,
 ) -> Bounds:
     """Layer by layer: tighten the unstable units with `bounder`, then carry on from the tightened bounds."""
     known = dict(known or {})
-    bounds = interval(network, lower, upper, known)
+    bounds = interval(network, lower, upper, known, region)
     for node in network.preactivations:
-        if _reads_input_once(network, node):
+        if region is None and _reads_input_once(network, node):
             continue  # interval arithmetic is exact there
         mask = np.asarray(bounds.unstable(node)).reshape(bounds.batch, -1)
         samples, units = np.nonzero(mask)
@@ -34,7 +40,7 @@ def tighten_by_layer(
             continue
         lows, highs = bounder(Relaxed(bounds), node, samples, units)
         known[node] = _scatter(bounds, node, samples, units, lows, highs)
-        bounds = interval(network, lower, upper, known)
+        bounds = interval(network, lower, upper, known, region)
     return bounds
 
 

@@ -12,6 +12,7 @@ from mipverify.presolve.layers import Known, tighten_by_layer
 
 from mipverify.formulation import Milp, encode
 from mipverify.network import Network
+from mipverify.specification.regions import Region
 
 
 class Multipliers(Protocol):
@@ -28,6 +29,7 @@ def lp_tighten(
     open_program: Callable[[Milp], Multipliers],
     known: Known | None = None,
     stop: Callable[[], bool] = lambda: False,
+    region: Region | None = None,
 ) -> Bounds:
     """Bounds by linear programs, layer by layer [Tjeng et al. 2019, section 4.2], for boxes (B, *input_shape).
 
@@ -50,4 +52,4 @@ def lp_tighten(
                     lows[index] = program.bound(wanted.objective, wanted.offset)
         return lows, highs
 
-    return tighten_by_layer(network, lower, upper, bounder, known)
+    return tighten_by_layer(network, lower, upper, bounder, known, region)

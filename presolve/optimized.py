@@ -12,13 +12,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from mipverify.presolve.backward import InputRows, Relaxed, Rows, minimum_over_box, pass_back, pick, unit_rows
+from mipverify.presolve.backward import (
+    InputRows,
+    Relaxed,
+    Rows,
+    minimizer,
+    minimum_over_box,
+    pass_back,
+    pick,
+    unit_rows,
+)
 from mipverify.presolve.bounds import Bounds
 from mipverify.presolve.crown import negated
 from mipverify.presolve.layers import Known, row_chunks, tighten_by_layer
 
 from mipverify.network import Input, Network, Relu
 from mipverify.network.graph import affine_value
+from mipverify.specification.regions import Region
 
 
 @dataclass(frozen=True)
@@ -54,12 +64,12 @@ def relaxed_values(
     relaxed: Relaxed, rows: InputRows, samples: np.ndarray | None, slopes: Mapping[int, np.ndarray]
 ) -> list[np.ndarray]:
     """Node values (R, *shape) of the relaxed network at each row's minimizing input, with the lines the row chose."""
-    lower, upper = pick(relaxed.bounds.lower[0], samples), pick(relaxed.bounds.upper[0], samples)
     last = max(rows.passed, default=0)
+    start = minimizer(relaxed, rows.coefficients, samples)
     values: list[np.ndarray] = []
     for index, node in enumerate(relaxed.network.nodes[: last + 1]):
         if isinstance(node, Input):
-            values.append(np.asarray(np.where(rows.coefficients > 0, lower, upper)))
+            values.append(start)
         elif isinstance(node, Relu):
             x, line = values[node.source], relaxed.lines[index]
             if index not in rows.passed:
@@ -184,6 +194,7 @@ def optimized_crown(
     known: Known | None = None,
     search: Search | None = None,
     stop: Callable[[], bool] | None = None,
+    region: Region | None = None,
 ) -> Bounds:
     """Bounds by optimized CROWN [Xu et al. 2021], with slopes of its own for every unstable unit and side.
 
@@ -194,7 +205,7 @@ def optimized_crown(
     def bounder(relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return optimized_units(relaxed, node, samples, units, search, stop)
 
-    return tighten_by_layer(network, lower, upper, bounder, known)
+    return tighten_by_layer(network, lower, upper, bounder, known, region)
 
 
 def optimized_units(
@@ -219,11 +230,13 @@ def optimized_units(
             break
         boxes = None if single else samples[part]
         rows = unit_rows(relaxed.network, node, units[part], boxes, source.lower[0])
-        highs[part] = np.minimum(highs[part], -optimize_rows(relaxed, negated(rows), search, sketch=sketch).lower)
+        highs[part] = np.minimum(
+            highs[part], -optimize_rows(relaxed, negated(rows), search, sketch=sketch, stop=stop).lower
+        )
         open_ = np.flatnonzero(highs[part] > 0)
         if len(open_):
             some = subset(rows, open_)
-            found = optimize_rows(relaxed, some, search, sketch=sketch).lower
+            found = optimize_rows(relaxed, some, search, sketch=sketch, stop=stop).lower
             index = np.arange(part.start, part.stop)[open_]
             lows[index] = np.maximum(lows[index], found)
     return lows, highs

@@ -21,6 +21,7 @@ class Attack:
 
 
 Accept = Callable[[np.ndarray, np.ndarray], bool]
+Project = Callable[[np.ndarray], np.ndarray]
 
 
 def descend(
@@ -32,6 +33,7 @@ def descend(
     settings: Attack,
     accept: Accept,
     stop: Callable[[], bool] = lambda: False,
+    project: Project | None = None,
 ) -> None:
     """Lower `rows[r] @ output` from the points x (R, n) inside the float32 boxes lower, upper (R or 1, n).
 
@@ -58,6 +60,8 @@ def descend(
         direction = np.where(by_sign, np.sign(gradient), momentum / peak)
         size = settings.step * 0.5 * (1 + np.cos(np.pi * step / settings.steps)) + 0.01
         x = np.clip(x - np.float32(size) * width * direction, lower, upper).astype(np.float32)
+        if project is not None:
+            x = project(x)
 
 
 def pgd(
@@ -70,9 +74,11 @@ def pgd(
     try_points: Callable[[np.ndarray], object | None],
     hints: np.ndarray | None = None,
     stop: Callable[[], bool] = lambda: False,
+    project: Project | None = None,
 ) -> object | None:
     """Search the float32 box (n,) for a point where one of the outputs `conditions` is not positive.
 
+    project: moves points of the box into the set that is asked about, if that is smaller.
     hints: points (H, n) to start from besides the middle and random ones. try_points: shown promising points (R, n);
     what it returns other than None ends the search and is returned.
     """
@@ -82,6 +88,7 @@ def pgd(
     if hints is not None and len(hints):
         starts = np.concatenate([starts, hints.astype(np.float32)])
     x = np.clip(np.tile(starts, (len(conditions), 1)), lower, upper).astype(np.float32)
+    x = x if project is None else project(x)
     rows = np.zeros((len(x), margins.output_size), np.float32)
     rows[np.arange(len(x)), np.repeat(conditions, len(starts))] = 1
     found: list[object] = []
@@ -92,5 +99,5 @@ def pgd(
             found.append(witness)
         return bool(found)
 
-    descend(margins, x, lower[None], upper[None], rows, settings, accept, stop)
+    descend(margins, x, lower[None], upper[None], rows, settings, accept, stop, project)
     return found[0] if found else None

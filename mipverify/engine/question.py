@@ -64,7 +64,7 @@ class Question:
 
     def try_points(self, points: np.ndarray) -> Witness | None:
         """Move points (R, ...) into the float32 box and replay them in the original file; the first that violates."""
-        x = np.clip(points.reshape(len(points), -1).astype(np.float32), *self.float_box)
+        x = self.case.nearest_float32(points.reshape(len(points), -1))
         guess = self.margins.forward(x.reshape(len(x), *self.network.input_shape)).reshape(len(x), -1)
         scale = 1e-4 * (1 + np.abs(guess))
         likely = np.flatnonzero((guess <= scale)[:, self.open()].any(axis=1))
@@ -73,10 +73,19 @@ class Question:
             return None
         outputs = self.replay.run(x[likely])
         for point, output in zip(x[likely], outputs, strict=True):
-            if any(self._met(condition, point, output) for condition in self.case.conditions):
+            if self._inside(point) and any(self._met(condition, point, output) for condition in self.case.conditions):
                 self.witness = Witness(point.copy(), output.copy())
                 return self.witness
         return None
+
+    @property
+    def project(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        """Moves float32 points (R, n) of the box into the region, if there is one."""
+        region = self.case.region
+        return None if region is None else lambda points: region.nearest(points, *self.float_box)
+
+    def _inside(self, point: np.ndarray) -> bool:
+        return self.case.region is None or self.case.region.contains(point)
 
     def _met(self, condition: Condition, point: np.ndarray, output: np.ndarray) -> bool:
         """Whether the original file's output meets a condition, exactly."""

@@ -16,6 +16,7 @@ from mipverify.presolve import (
     Search,
     crown,
     interval,
+    minimizer,
     minimum_over_box,
     optimize_rows,
     optimized_crown,
@@ -56,14 +57,14 @@ def evaluate(question: Question) -> None:
 
 def interval_bounds(question: Question) -> None:
     """Interval arithmetic."""
-    question.bounds = interval(question.margins, *question.box)
+    question.bounds = interval(question.margins, *question.box, region=question.case.region)
     lower = question.bounds.lower[question.margins.output].reshape(-1)
     question.learn(np.arange(len(lower)), np.where(question.bounds.finite()[0], lower, -np.inf))
 
 
 def crown_bounds(question: Question) -> None:
     """CROWN for the unstable units and the open conditions."""
-    question.bounds = crown(question.margins, *question.box)
+    question.bounds = crown(question.margins, *question.box, region=question.case.region)
     bound_conditions(question)
 
 
@@ -74,8 +75,7 @@ def bound_conditions(question: Question) -> None:
     relaxed, rows = Relaxed(question.bounds), open_rows(question)
     reached = pass_back(relaxed, rows)
     question.learn(open_, minimum_over_box(relaxed, reached, None))
-    lower, upper = question.box
-    question.hints = np.where(reached.coefficients > 0, lower, upper).reshape(len(open_), -1)
+    question.hints = minimizer(relaxed, reached.coefficients, None).reshape(len(open_), -1)
 
 
 def open_rows(question: Question) -> Rows:
@@ -96,6 +96,7 @@ def attack(settings: Attack) -> Callable[[Question], None]:
             question.try_points,
             hints=question.hints[:4],
             stop=question.clock.over,
+            project=question.project,
         )
 
     return run
@@ -121,7 +122,9 @@ def tighten_units(search: Search) -> Callable[[Question], None]:
     def run(question: Question) -> None:
         assert question.bounds is not None
         known = question.bounds.known()
-        question.bounds = optimized_crown(question.margins, *question.box, known, search, stop=question.clock.over)
+        question.bounds = optimized_crown(
+            question.margins, *question.box, known, search, question.clock.over, question.case.region
+        )
         optimize_conditions(Search(iterations=30))(question)
 
     return run
@@ -132,12 +135,14 @@ def split_boxes(question: Question) -> None:
     from mipverify.solvers.branch_and_bound.boxes import search_boxes
 
     lower, upper = (side.reshape(-1) for side in question.box)
+    parts = condition_parts(question.network, question.case.conditions)
     outcome = search_boxes(
         question.margins,
         lower,
         upper,
         list(question.open()),
-        parts=[condition_parts(question.network, question.case.conditions)[c] for c in question.open()],
+        parts=[parts[c] for c in question.open()],
+        region=question.case.region,
         try_points=question.try_points,
         stop=question.clock.over,
         progress=lambda done, left, bound: question.report("boxes", f"{done} boxes, {left} open, bound {bound:.4g}"),
@@ -179,7 +184,12 @@ def tighten_by_lp(question: Question) -> None:
     end = clock.elapsed() + clock.left() / 3
     known = question.bounds.known()
     question.bounds = lp_tighten(
-        question.margins, *question.box, certified_program, known, stop=lambda: clock.elapsed() > end
+        question.margins,
+        *question.box,
+        certified_program,
+        known,
+        stop=lambda: clock.elapsed() > end,
+        region=question.case.region,
     )
     optimize_conditions(Search(iterations=30))(question)
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from mipverify.errors import InputError
 from mipverify.specification.conditions import Condition, Row
 from mipverify.specification.exact import exact_number
+from mipverify.specification.regions import NORMS, Ball, Region
 from mipverify.specification.sets import Box
 from mipverify.specification.specification import Case, Specification
 
@@ -34,15 +35,16 @@ def robustness(
     Args:
         image: floats of any shape, every pixel taken as exactly the number it is.
         eps: radius, read exactly: "0.1", Decimal("0.1") and the float 0.1 mean one tenth.
-        norm: "linf".
+        norm: "linf", "l1" or "l2".
         domain: smallest and largest legal pixel, read as exactly as `eps`; None: no limits.
 
     Raises:
         InputError: an argument is out of range; an image pixel lies outside of the domain.
     """
-    if norm != "linf":
-        raise InputError(f"norm {norm!r} is not supported here: only 'linf' is")
+    if norm not in NORMS:
+        raise InputError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
     box = linf_ball(image, eps, domain=domain)
+    region = None if norm == "linf" else Region(Ball.around(image, eps, norm))
     row_targets = _targets(label, num_classes, targets)
     conditions = tuple(
         Condition.from_rows(
@@ -53,7 +55,7 @@ def robustness(
         )
         for target in row_targets
     )
-    return Specification((Case(box, conditions),), "robustness")
+    return Specification((Case(box, conditions, region),), "robustness")
 
 
 def linf_ball(image: ArrayLike, eps: object, *, domain: tuple[object, object] | None = (0, 1)) -> Box:

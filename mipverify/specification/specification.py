@@ -7,24 +7,38 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mipverify.errors import InputError
 from mipverify.specification.conditions import Condition
+from mipverify.specification.regions import Region
 from mipverify.specification.sets import Box
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """Violated by an input in `box` at which any of the `conditions` holds."""
+    """Violated by an input in `box` (and in `region`, if there is one) at which any of the `conditions` holds."""
 
     box: Box
     conditions: tuple[Condition, ...]
+    region: Region | None = None
+
+    def contains(self, x: ArrayLike) -> bool:
+        """Whether a float32 input (n,) belongs to the set, decided exactly."""
+        flat = np.asarray(x).reshape(-1)
+        return bool(self.box.contains_float32(flat)) and (self.region is None or self.region.contains(flat))
+
+    def nearest_float32(self, points: ArrayLike) -> NDArray[np.float32]:
+        """Points (R, n) moved to float32 points of the box and, as far as shrinking does it, of the region."""
+        x = self.box.clip_float32(points)
+        if self.region is None:
+            return x
+        return self.region.nearest(x, self.box.float32_lower, self.box.float32_upper)
 
     def violated_by(self, x: ArrayLike, y: ArrayLike) -> bool:
         """Exact decision for one float32 input and the output that belongs to it, of any shapes."""
         flat = np.asarray(x).reshape(-1)
-        return bool(self.box.contains_float32(flat)) and any(c.satisfied(flat, y) for c in self.conditions)
+        return self.contains(flat) and any(c.satisfied(flat, y) for c in self.conditions)
 
     def __repr__(self) -> str:
         return f"Case({self.box}, {len(self.conditions)} conditions)"

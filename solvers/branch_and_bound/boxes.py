@@ -12,6 +12,7 @@ from mipverify.solvers.branch_and_bound.conjunction import CLEARANCE, bound_cond
 from mipverify.solvers.branch_and_bound.search import Outcome
 
 from mipverify.network import Network
+from mipverify.specification.regions import Region
 
 MAX_KNOWN_BYTES = 1 << 29  # of inherited bounds; beyond it children start from interval arithmetic again
 
@@ -41,6 +42,7 @@ def search_boxes(
     conditions: Sequence[int],
     *,
     parts: Sequence[tuple[int, list[int]]] | None = None,
+    region: Region | None = None,
     try_points: Callable[[np.ndarray], object | None] = lambda points: None,
     stop: Callable[[], bool] = lambda: False,
     batch: int = 512,
@@ -62,7 +64,7 @@ def search_boxes(
         block = _last(stack, batch)
         stored = sum(b.bytes() for b in stack)
         counted += len(block.lower)
-        children, points, closed = _process(network, block, parts, keep=stored < MAX_KNOWN_BYTES)
+        children, points, closed = _process(network, block, parts, region, keep=stored < MAX_KNOWN_BYTES)
         proven = np.minimum(proven, closed)
         if children is None:
             continue
@@ -100,11 +102,11 @@ def _last(stack: list[_Block], size: int) -> _Block:
 
 
 def _process(
-    network: Network, block: _Block, parts: Sequence[tuple[int, list[int]]], keep: bool
+    network: Network, block: _Block, parts: Sequence[tuple[int, list[int]]], region: Region | None, keep: bool
 ) -> tuple[_Block | None, np.ndarray, np.ndarray]:
     """Bound the boxes of a block: the halves of those left open, points to try, and the bounds it closed with."""
     shape = (len(block.lower), *network.input_shape)
-    relaxed = Relaxed(crown(network, block.lower.reshape(shape), block.upper.reshape(shape), block.known))
+    relaxed = Relaxed(crown(network, block.lower.reshape(shape), block.upper.reshape(shape), block.known, region))
     reached = reach(relaxed, block.lower, block.upper)
     bound = np.where(block.open, block.bound, np.inf)
     weight, points = np.zeros(block.lower.shape), [block.lower[:0]]

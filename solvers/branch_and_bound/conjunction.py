@@ -60,12 +60,13 @@ def _conclude(relaxed: Relaxed, rows: InputRows, count: int, boxes: np.ndarray) 
     size = len(boxes)
     lower, upper = (side[0][boxes].reshape(size, -1) for side in (relaxed.bounds.lower, relaxed.bounds.upper))
     minima = minimum_over_box(relaxed, rows, np.tile(boxes, count)).reshape(count, size)
-    low, high = _cut(rows.coefficients.reshape(count, size, -1), minima, lower, upper)
+    cut = _cut if relaxed.bounds.region is None else _uncut
+    low, high = cut(rows.coefficients.reshape(count, size, -1), minima, lower, upper)
     value, row = minima.max(axis=0), rows
     if count > 1:
         row = _combine(rows, _weights(rows, count, lower, upper), relaxed, boxes)
         combined = minimum_over_box(relaxed, row, boxes)
-        more_low, more_high = _cut(row.coefficients.reshape(1, size, -1), combined[None], lower, upper)
+        more_low, more_high = cut(row.coefficients.reshape(1, size, -1), combined[None], lower, upper)
         low, high = np.maximum(low, more_low), np.minimum(high, more_high)
         value = np.maximum(value, combined)
     value = np.where((low > high).any(axis=1), np.maximum(value, CLEARANCE), value)
@@ -93,6 +94,11 @@ def _cut(a: np.ndarray, minima: np.ndarray, lower: np.ndarray, upper: np.ndarray
     high = np.where(a > 0, lower + step, upper).min(axis=0)
     low = np.where(a < 0, upper - step, lower).max(axis=0)
     return np.maximum(low, lower), np.minimum(high, upper)
+
+
+def _uncut(a: np.ndarray, minima: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The whole boxes: minima over less than a box say nothing about one coordinate of it."""
+    return lower, upper
 
 
 def _weights(rows: InputRows, count: int, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:

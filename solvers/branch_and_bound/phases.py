@@ -40,7 +40,7 @@ class PhaseBounder:
                         upper[source][k, unit] = min(upper[source][k, unit], 0.0)
             lower[source] = lower[source].reshape(count, *shape)
             upper[source] = upper[source].reshape(count, *shape)
-        bounds = Bounds(self.network, tuple(lower), tuple(upper))
+        bounds = Bounds(self.network, tuple(lower), tuple(upper), self.root.region)
         return bounds if dtype is np.float64 else bounds.astype(dtype)
 
     def signs(self, splits: Sequence[tuple[tuple[int, int, int], ...]]) -> dict[int, np.ndarray]:
