@@ -130,13 +130,13 @@ def optimize_rows(
     count = len(next(iter(rows.coefficients.values())))
     reach = max(rows.coefficients)
     shapes = {node: (count, *relaxed.network.nodes[node].shape) for node in relaxed.network.relus if node <= reach}
+    free = {node: np.broadcast_to(pick(_unstable(sketch, node), rows.samples), shape) for node, shape in shapes.items()}
     alpha = {
-        node: np.array(slopes[node])
-        if slopes is not None and node in slopes
-        else np.broadcast_to(pick(sketch.lines[node].lower_slope, rows.samples), shape).copy()
+        node: np.broadcast_to(pick(sketch.lines[node].lower_slope, rows.samples), shape).copy()
         for node, shape in shapes.items()
     }
-    free = {node: np.broadcast_to(pick(_unstable(sketch, node), rows.samples), shape) for node, shape in shapes.items()}
+    for node in alpha.keys() & (slopes or {}).keys():  # a unit that has been split since has a slope of its own now
+        alpha[node] = np.where(free[node], slopes[node], alpha[node])  # type: ignore[index]
     sign = {node: s for node, s in (signs or {}).items() if node in shapes}
     beta = {
         node: np.array(multipliers[node]) if multipliers and node in multipliers else np.zeros(shapes[node], np.float32)

@@ -1,0 +1,177 @@
+"""The bound of a node of the phase tree lies below every value that a point with the node's phases takes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mipverify.formulation.margin import margin_network
+from mipverify.network import Affine, Input, Network, Relu, Term
+from mipverify.network.operators import Dense, Scale
+from mipverify.presolve import Bounds, Search, crown, optimized_crown, unit_rows
+from mipverify.solvers.branch_and_bound.branching import FilteredBranching, child
+from mipverify.solvers.branch_and_bound.phases import PhaseBounder
+from mipverify.solvers.branch_and_bound.splits import Node
+from tests.presolve import nets
+from tests.soundness.nets import dense, question
+
+Splits = tuple[tuple[int, int, int], ...]
+
+
+def shared(rng: np.random.Generator) -> Network:
+    """Two ReLU nodes that read one pre-activation, and a sum of both with the pre-activation itself."""
+    weight = rng.normal(size=(7, 5)).astype(np.float32)
+    last = rng.normal(size=(3, 7)).astype(np.float32)
+    half, more, some = (Scale(np.float32(v), (7,)) for v in (0.5, -1.5, 0.25))
+    nodes = (
+        Input((5,)),
+        Affine((7,), (Term(0, Dense(weight)),), rng.normal(size=7).astype(np.float32)),
+        Relu((7,), 1),
+        Relu((7,), 1),
+        Affine((7,), (Term(2, half), Term(3, more), Term(1, some))),
+        Relu((7,), 4),
+        Affine((3,), (Term(5, Dense(last)), Term(2, Dense(last)))),
+    )
+    return Network(nodes, 6)
+
+
+def conjunctive(rng: np.random.Generator) -> Network:
+    """The margins of two conditions, a conjunction of three rows and one of two."""
+    network = nets.dense(rng, (5, 8, 6, 4))
+    rows = [(rng.normal(size=4).astype(np.float32).tolist(), float(np.float32(rng.normal()))) for _ in range(5)]
+    case = question(np.zeros(5), np.ones(5), [rows[:3], rows[3:]]).cases[0]
+    return margin_network(network, case.conditions)
+
+
+NETWORKS = {
+    "dense": nets.dense,
+    "deep": lambda rng: nets.dense(rng, (5, 6, 6, 6, 6, 6, 2), skip=True),
+    "convolutional": nets.convolutional,
+    "shared": shared,
+    "conjunctions": conjunctive,
+}
+
+
+def bounder_of(network: Network, lower: np.ndarray, upper: np.ndarray, iterations: int = 12) -> PhaseBounder:
+    """A bounder with a row for each output."""
+    root = crown(network, lower[None], upper[None])
+    rows = unit_rows(network, network.output, np.arange(network.output_size), None, lower)
+    return PhaseBounder(root, rows, Search(iterations=iterations, decay=0.9))
+
+
+def unstable_units(root: Bounds) -> list[tuple[int, int]]:
+    return [(r, int(u)) for r in root.network.relus for u in np.flatnonzero(np.asarray(root.unstable(r))[0])]
+
+
+def agree(network: Network, values: list[np.ndarray], splits: Splits) -> np.ndarray:
+    """Which of the points (N,) lie in a node."""
+    good = np.ones(len(values[0]), bool)
+    for relu, unit, sign in splits:
+        x = values[network.relu_source(relu)].reshape(len(good), -1)[:, unit]
+        good &= (x >= 0) if sign > 0 else (x <= 0)
+    return good
+
+
+def lowest_inside(
+    network: Network, lower: np.ndarray, upper: np.ndarray, splits: Splits, start: np.ndarray, output: int,
+    rng: np.random.Generator,
+) -> float:  # fmt: skip
+    """The least value of an output that a random walk downhill from `start` finds without leaving the node."""
+    best, x, width = np.inf, start, 0.5
+    for _ in range(14):
+        moved = x[None] + rng.normal(size=(150, *x.shape)) * width * (upper - lower) * (
+            rng.random((150, *x.shape)) < 0.4
+        )
+        points = np.concatenate([x[None], np.clip(moved, lower, upper)])
+        values = network.values(points)
+        result = values[network.output].reshape(len(points), -1)[:, output]
+        result = np.where(agree(network, values, splits), result, np.inf)
+        if result.min() >= best:
+            width *= 0.6
+        best, x = min(best, float(result.min())), points[np.argmin(result)]
+    return best
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_node_bounds_lie_below_what_attacks_inside_the_node_find(kind: str) -> None:
+    rng = np.random.default_rng(3)
+    gaps = []
+    for trial in range(4):
+        network = NETWORKS[kind](rng)
+        radius = 0.8 if trial % 2 else 0.25
+        ((lower, upper),) = zip(*(side for side in nets.boxes(rng, network, 1, radius=radius)), strict=True)
+        bounder = bounder_of(network, lower, upper)
+        units = unstable_units(bounder.root)
+        starts = rng.uniform(lower, upper, size=(6, *lower.shape))
+        values, nodes = network.values(starts), []
+        for k in range(len(starts)):
+            count = len(units) if k % 2 else int(rng.integers(0, 9))  # all phases fixed: bounds are tight there
+            chosen = [units[i] for i in rng.permutation(len(units))[:count]]
+            signs = [1 if values[network.relu_source(r)][k].reshape(-1)[u] >= 0 else -1 for r, u in chosen]
+            splits = tuple((r, u, s) for (r, u), s in zip(chosen, signs, strict=True))
+            nodes.append(Node(int(rng.integers(network.output_size)), splits, float("-inf"), {}, {}))
+        solved, optimum, _ = bounder.solve(nodes)
+        for k, node in enumerate(solved):
+            low = lowest_inside(network, lower, upper, node.splits, starts[k], node.condition, rng)
+            assert np.isfinite(low)
+            assert optimum.lower[k] <= node.lower <= low + 1e-9 * (1 + abs(low))
+            gaps.append((low - node.lower) / (1 + abs(low)))
+    assert np.quantile(gaps, 0.25) < 0.5, "bounds far below everything would show no fault"
+
+
+@pytest.mark.parametrize("kind", ["dense", "deep", "conjunctions"])
+def test_any_slopes_and_multipliers_of_the_right_sign_give_a_sound_bound(kind: str) -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(6):
+        network = NETWORKS[kind](rng)
+        ((lower, upper),) = zip(*(side for side in nets.boxes(rng, network, 1, radius=0.8)), strict=True)
+        bounder = bounder_of(network, lower, upper)
+        units = unstable_units(bounder.root)
+        start = rng.uniform(lower, upper)
+        values = network.values(start[None])
+        chosen = [units[i] for i in rng.permutation(len(units))[:6]]
+        splits = tuple((r, u, 1 if values[network.relu_source(r)].reshape(-1)[u] >= 0 else -1) for r, u in chosen)
+        sizes = {r: int(np.prod(network.nodes[r].shape)) for r in network.relus}
+        slopes = {r: rng.random(n).astype(np.float32) for r, n in sizes.items()}
+        multipliers = {r: np.zeros(n, np.float32) for r, n in sizes.items()}
+        for r, u, sign in splits:
+            multipliers[r][u] = sign * rng.exponential()
+        node = Node(0, splits, float("-inf"), slopes, multipliers)
+        ((solved,), _, _) = bounder.solve([node], search=Search(iterations=0))
+        low = lowest_inside(network, lower, upper, splits, start, 0, rng)
+        assert solved.lower <= low + 1e-9 * (1 + abs(low))
+
+
+def test_children_are_bounded_with_the_lines_of_their_own_phase() -> None:
+    # y = relu(x) - 7/8 x on [-1, 1]: under x >= 0 it is x / 8, whatever lower slope the parent had found.
+    one, less = Dense(np.ones((1, 1), np.float32)), Dense(np.full((1, 1), -0.875, np.float32))
+    nodes = (Input((1,)), Affine((1,), (Term(0, one),)), Relu((1,), 1), Affine((1,), (Term(2, one), Term(0, less))))
+    network = Network(nodes, 3)
+    bounder = bounder_of(network, np.array([-1.0]), np.array([1.0]), iterations=30)
+    for slope in (0.0, 1.0):
+        parent = Node(0, (), -1.0, {2: np.full(1, slope, np.float32)}, {})
+        ((active, inactive), _, _) = bounder.solve([child(parent, (2, 0), 1), child(parent, (2, 0), -1)])
+        assert -0.05 <= active.lower <= 0
+        assert -0.05 <= inactive.lower <= 0
+
+
+def test_a_child_is_never_bounded_below_its_parent() -> None:
+    rng = np.random.default_rng(6)
+    network = nets.dense(rng, (6, 10, 8, 2))
+    center = rng.normal(size=6)
+    bounder = bounder_of(network, center - 0.7, center + 0.7)
+    ((root,), optimum, relaxed) = bounder.solve([Node(0, (), float("-inf"), {}, {})])
+    (unit,) = FilteredBranching().choose(bounder, [root], optimum, relaxed)
+    assert unit is not None
+    solved, _, _ = bounder.solve([child(root, unit, 1), child(root, unit, -1)])
+    assert min(node.lower for node in solved) >= root.lower
+
+
+def test_where_all_phases_are_fixed_there_is_nothing_to_split() -> None:
+    network = dense([([[1.0], [-1.0]], [0.0, 0.0]), ([[1.0, 1.0]], [-0.5])])
+    root = optimized_crown(network, np.array([[-1.0]]), np.array([[1.0]]))
+    bounder = PhaseBounder(root, unit_rows(network, 3, np.arange(1), None, np.zeros(1)), Search())
+    leaf = Node(0, ((2, 0, 1), (2, 1, -1)), float("-inf"), {}, {})
+    solved, optimum, relaxed = bounder.solve([leaf])
+    assert FilteredBranching().choose(bounder, solved, optimum, relaxed) == [None]
+    assert solved[0].lower <= -0.5
