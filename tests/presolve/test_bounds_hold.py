@@ -10,9 +10,9 @@ from mipverify.presolve import Bounds, Relaxed, Search, crown, fast_lin, interva
 from mipverify.presolve.backward import minimum_over_box
 from mipverify.presolve.linear import lp_tighten
 from mipverify.solvers import certified_program
-from nets import boxes, convolutional, dense, points
 
 from mipverify.network import Network
+from tests.presolve.nets import boxes, convolutional, dense, points
 
 METHODS: dict[str, Callable[..., Bounds]] = {
     "interval": interval,

@@ -11,10 +11,10 @@ from mipverify.solvers.certificate import certified_bound
 from mipverify.solvers.highs import HighsLinearProgram
 from mipverify.solvers.interface import DualStatus, Feature, Limits, PrimalStatus, Solver, Termination
 from mipverify.solvers.trust import what_follows
-from programs import by_enumeration, program, random_relu_program
 
 from mipverify.errors import InputError
 from mipverify.formulation import Milp
+from tests.solvers.programs import by_enumeration, program, random_relu_program
 
 INF = np.inf
 OPTIMA: dict[str, tuple[Milp, float]] = {

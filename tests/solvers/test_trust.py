@@ -13,9 +13,9 @@ from mipverify.solvers import get_solver
 from mipverify.solvers.certificate import certified_bound, certified_infeasible
 from mipverify.solvers.interface import DualStatus, PrimalStatus, Solution, Termination
 from mipverify.solvers.trust import what_emptiness_shows, what_follows
-from programs import by_enumeration, program, random_relu_program
 
 from mipverify.formulation import Milp
+from tests.solvers.programs import by_enumeration, program, random_relu_program
 
 INF = np.inf
 
