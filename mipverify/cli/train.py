@@ -114,6 +114,7 @@ def run(
     from mipverify.models.training import train as train_network
     from mipverify.models.training.files import read_network, read_record
     from mipverify.models.training.progress import Live, TensorBoard
+    from mipverify.report.configuration import parse_samples
 
     opt.check_limits(timeout, workers or 1)
     chosen = preset_of(preset, **changes)
@@ -123,6 +124,8 @@ def run(
     for directory in compared.values():
         read_network(directory)
     training_images, test_images = read_images(data).first(images), read_images(test)
+    if evaluate:
+        parse_samples(samples, len(test_images))
     with ExitStack() as stack:
         if json:
             stack.enter_context(stdout_for_results_only())

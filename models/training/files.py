@@ -134,7 +134,7 @@ def onnx_bytes(module: nn.Module, input_shape: tuple[int, ...]) -> bytes:
     names = {"image": {0: "N"}, "logits": {0: "N"}}
     # The exporter through TorchScript: its successor needs a package more, and makes the same file of these networks.
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore")  # it is deprecated, and the masks of pruned ReLUs are constants of the trace
         module.eval()
         try:
             torch.onnx.export(
