@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mipverify.models.adversarial import RadiusSchedule, adversarial_loss, pgd_attack
-    from mipverify.models.certified import certified_loss, certified_margins
-    from mipverify.models.differentiable import training_bounds
+    from mipverify.models.certified import certified_loss, certified_margins, margins_from
+    from mipverify.models.counting import UnstableUnits, unstable_units
+    from mipverify.models.differentiable import input_box, training_bounds
     from mipverify.models.pruning import MaskedReLU, make_permanent, prune_relus, prune_small_weights
     from mipverify.models.sparsity import weight_sparsity
-    from mipverify.models.stability import relu_stability_loss
+    from mipverify.models.stability import relu_stability_loss, stability_terms
     from mipverify.models.traced import Traced
 
 # Resolved on first use: torch takes longer to import than most questions take to answer.
@@ -19,15 +20,20 @@ _HOMES = {
     "MaskedReLU": "pruning",
     "RadiusSchedule": "adversarial",
     "Traced": "traced",
+    "UnstableUnits": "counting",
     "adversarial_loss": "adversarial",
     "certified_loss": "certified",
     "certified_margins": "certified",
+    "input_box": "differentiable",
     "make_permanent": "pruning",
+    "margins_from": "certified",
     "pgd_attack": "adversarial",
     "prune_relus": "pruning",
     "prune_small_weights": "pruning",
     "relu_stability_loss": "stability",
+    "stability_terms": "stability",
     "training_bounds": "differentiable",
+    "unstable_units": "counting",
     "weight_sparsity": "sparsity",
 }
 
@@ -35,15 +41,20 @@ __all__ = [
     "MaskedReLU",
     "RadiusSchedule",
     "Traced",
+    "UnstableUnits",
     "adversarial_loss",
     "certified_loss",
     "certified_margins",
+    "input_box",
     "make_permanent",
+    "margins_from",
     "pgd_attack",
     "prune_relus",
     "prune_small_weights",
     "relu_stability_loss",
+    "stability_terms",
     "training_bounds",
+    "unstable_units",
     "weight_sparsity",
 ]
 

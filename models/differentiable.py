@@ -1,21 +1,24 @@
 """Bounds that are differentiable in the weights: interval arithmetic, improved interval arithmetic and CROWN.
 
 The steps are those of verification (`mipverify.presolve`), run on torch tensors. Rows are formed for units that
-interval arithmetic leaves unstable, a chunk at a time, and recomputed for the backward pass: memory grows with the width
-of a layer, not with its square.
+interval arithmetic leaves unstable, a chunk at a time, and recomputed for the backward pass: memory grows with the
+width of a layer, not with its square.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
-from mipverify.presolve.backward import Relaxed, minimum_over_box, pass_back, unit_rows
+from mipverify.models.windows import parallel_bounds, parallel_window_bounds, window_bounds
+from mipverify.presolve.backward import Relaxed, Rows, minimum_over_box, pass_back, unit_rows
 from mipverify.presolve.bounds import Bounds
 from mipverify.presolve.crown import negated
 from mipverify.presolve.interval import affine_interval
+from mipverify.presolve.patches import convolution
 from mipverify.presolve.relaxation import Relaxation, relax
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -150,8 +153,10 @@ def in_chunks(
 ) -> tuple[Tensor, Tensor]:
     """Bounds (R,), (R,) of entries of a node, a chunk at a time; where there are several, each is recomputed in the
     backward pass, so that the coefficients of only one are held at any time."""
-    like = relaxed.bounds.lower[0]
-    widest = max(shape_size(n.shape) for n in relaxed.network.nodes[: node + 1])
+    like, conv = relaxed.bounds.lower[0], convolution(relaxed, node)
+    widest = max(math.prod(n.shape) for n in relaxed.network.nodes[: node + 1])
+    if conv is not None:
+        widest = min(widest, 4 * math.prod(conv.weight.shape[1:]))  # windows stay within half of a tensor
     size = max(1, CHUNK_BYTES // (like.element_size() * widest))
     if len(samples) <= size:
         return bounder(relaxed, node, samples, units)
@@ -162,31 +167,23 @@ def in_chunks(
     return torch.cat([low for low, _ in parts]), torch.cat([high for _, high in parts])
 
 
-def shape_size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for n in shape:
-        size *= n
-    return size
-
-
 def _each_side(relaxed: Relaxed, node: int, samples: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
     """Any relaxation: the two sides are two rows."""
-    picked: Any = samples
-    rows = unit_rows(relaxed.network, node, units.cpu().numpy(), picked, relaxed.bounds.lower[0])
-    low = minimum_over_box(relaxed, pass_back(relaxed, rows, sound=False), picked, sound=False)
+    if convolution(relaxed, node) is not None:
+        return window_bounds(relaxed, node, samples, units)
+    rows = _rows(relaxed, node, samples, units)
+    low = minimum_over_box(relaxed, pass_back(relaxed, rows, sound=False), rows.samples, sound=False)
     opposite = pass_back(relaxed, negated(rows), sound=False)
-    return low, -minimum_over_box(relaxed, opposite, picked, sound=False)
+    return low, -minimum_over_box(relaxed, opposite, rows.samples, sound=False)
 
 
 def _both_sides(relaxed: Relaxed, node: int, samples: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
-    """Parallel lines: the two sides have the same coefficients, and differ in the offsets by |coefficients| offset."""
-    picked: Any = samples
-    rows = unit_rows(relaxed.network, node, units.cpu().numpy(), picked, relaxed.bounds.lower[0])
-    reached = pass_back(relaxed, rows, sound=False, keep=True)
-    low = minimum_over_box(relaxed, reached, picked, sound=False)
-    a = reached.coefficients
-    width = (relaxed.bounds.upper[0] - relaxed.bounds.lower[0])[samples]
-    high = low + (a.abs() * width).flatten(1).sum(1)
-    for relu, met in reached.passed.items():
-        high = high + (met.abs() * relaxed.lines[relu].upper_offset[samples]).flatten(1).sum(1)
-    return low, high
+    """Parallel lines: the two sides from one row."""
+    if convolution(relaxed, node) is not None:
+        return parallel_window_bounds(relaxed, node, samples, units)
+    return parallel_bounds(relaxed, _rows(relaxed, node, samples, units))
+
+
+def _rows(relaxed: Relaxed, node: int, samples: Tensor, units: Tensor) -> Rows:
+    picked: Any = samples  # torch takes tensors where numpy takes arrays
+    return unit_rows(relaxed.network, node, units.cpu().numpy(), picked, relaxed.bounds.lower[0])

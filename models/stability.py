@@ -11,6 +11,8 @@ from torch import Tensor
 
 from mipverify.errors import InputError
 
+ROWS = 128  # in each layer: keeps the loss below twice the cost of an attacked step at batch 64, see PERFORMANCE.md
+
 
 def relu_stability_loss(
     model: Model,
@@ -20,7 +22,7 @@ def relu_stability_loss(
     bounds: Method = "interval",
     domain: Domain = (0.0, 1.0),
     input_shape: tuple[int, ...] | None = None,
-    rows: int | None = None,
+    rows: int | None = ROWS,
     generator: torch.Generator | None = None,
     reduction: Literal["mean", "none"] = "mean",
 ) -> Tensor:
@@ -34,8 +36,9 @@ def relu_stability_loss(
 
     model: a torch module (traced in every call: pass a `Traced` in a loop) or a network; gradients flow into its
     parameters. x: (B, *shape), shape being input_shape unless that is given. bounds, rows, generator: see
-    `training_bounds`; with `rows` the loss is an estimate from a random sample of the units that are unstable under
-    interval arithmetic, without bias but for the bounds that deeper layers start from.
+    `training_bounds`. Unless rows is None, improved interval arithmetic and CROWN bound a random sample of the units
+    that are unstable under interval arithmetic, each of which then counts for several: an estimate of the sum without
+    bias, but for the bounds that deeper layers start from.
     Raises InputError for a layer that cannot be imported, a negative radius, or unknown bounds.
     """
     network = network_of(model, tuple(x.shape[1:]) if input_shape is None else input_shape)
