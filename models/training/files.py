@@ -140,7 +140,7 @@ def onnx_bytes(module: nn.Module, input_shape: tuple[int, ...]) -> bytes:
             torch.onnx.export(
                 module,
                 (torch.zeros(1, *input_shape),),
-                buffer,
+                buffer,  # type: ignore[arg-type]  # a path, says its type; a file, says its documentation
                 input_names=["image"],
                 output_names=["logits"],
                 dynamic_axes=names,

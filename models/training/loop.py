@@ -166,7 +166,7 @@ class _Run:
                 x = augment(x, shift=options.shift, flip=options.flip)
             loss = objective(x, self.data.labels[batch], progress, sums)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             self.optimizer.step()
             if self.report is not None:
                 seconds = time.perf_counter() - started

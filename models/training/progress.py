@@ -95,7 +95,7 @@ class TensorBoard:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError:
             raise InputError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
-        self._writer: Any = SummaryWriter(str(directory))  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(str(directory))
 
     def __call__(self, progress: Progress) -> None:
         for name, value in progress.metrics.items():

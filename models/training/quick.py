@@ -54,7 +54,7 @@ class _Quick(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         conv = self.of[0]
         bias = None if conv.bias is None else conv.bias.detach()
-        return _StridedConvolution.apply(x, conv.weight.detach(), bias, conv.stride[0], conv.padding[0])  # type: ignore[no-any-return]
+        return _StridedConvolution.apply(x, conv.weight.detach(), bias, conv.stride[0], conv.padding[0])
 
 
 def attack_twin(module: nn.Module) -> nn.Module:
