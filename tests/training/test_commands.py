@@ -144,7 +144,7 @@ def test_json_and_quiet(cli: Cli) -> None:
         ([*TRAIN, "--out", "run", "--threads", "0"], "--threads"),
         ([*TRAIN, "--out", "run", "--images", "0"], "--images"),
         ([*TRAIN, "--out", "run", "--against", "nothing"], "nothing: no such file"),
-        ([*TRAIN, "--out", "run", "--evaluate", "--samples", "30:50"], "40 images"),
+        ([*TRAIN, "--out", "run", "--evaluate", "--samples", "30:50"], "40 samples"),
         (["prune", "run", "--out", "p"], "nothing to prune"),
         (["prune", "run", "--out", "p", "--relus", "0.1"], "--data FILE"),
         (["prune", "none", "--out", "p", "--weights", "0.1"], "none: no such file"),
