@@ -97,8 +97,8 @@ _MNIST: dict[str, dict[str, Any]] = {
     "stable": {"sparsity": 2e-5, "stability": 1e-4, "bounded_share": 0.5},
     "certified": {
         "certified": 0.2,
-        "attack_steps": 2,
-        "attack_step": 0.75,
+        "attack_steps": 1,
+        "attack_step": 1.25,
         "stability": 2e-5,
         "radius_factor": 1.05,
         "epochs": 25,
