@@ -75,7 +75,7 @@ def _read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray, str]:
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
-        raise InputError(f"{folder}: folders of images need Pillow: pip install pillow") from None
+        raise InputError(f"{folder}: folders of images need Pillow: pip install 'mipverify[images]'") from None
     classes = sorted((p for p in folder.iterdir() if p.is_dir()), key=_class_order)
     if len(classes) < 2:
         raise InputError(f"{folder}: a folder of images needs one subfolder for each class, and at least two")

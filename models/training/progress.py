@@ -94,7 +94,9 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError:
-            raise InputError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
+            raise InputError(
+                "--tensorboard needs the package tensorboard: pip install 'mipverify[tensorboard]'"
+            ) from None
         self._writer: Any = SummaryWriter(str(directory))
 
     def __call__(self, progress: Progress) -> None:
