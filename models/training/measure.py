@@ -9,6 +9,7 @@ from mipverify.models.certified import margins_from
 from mipverify.models.differentiable import input_box
 from mipverify.models.training.data import Images
 from mipverify.models.training.files import Trained
+from mipverify.models.training.quick import attack_twin
 from mipverify.presolve import interval
 from torch import Tensor, nn
 
@@ -46,12 +47,13 @@ def attacked_accuracy(
 ) -> float:
     """Share of images that are classified as their label after every one of `restarts` PGD attacks."""
     right: list[Tensor] = []
+    twin = attack_twin(module)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for x, y in zip(images.pixels.split(BATCH), images.labels.split(BATCH), strict=True):
             held = module(x).argmax(1) == y
             for _ in range(restarts):
-                point = pgd_attack(module, x, y, eps, steps=steps)
+                point = pgd_attack(twin, x, y, eps, steps=steps)
                 held = held & (module(point).argmax(1) == y)
             right.append(held)
     return float(torch.cat(right).float().mean())
