@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mipverify.models.certified import certified_loss, certified_margins, margins_from
     from mipverify.models.counting import UnstableUnits, unstable_units
     from mipverify.models.differentiable import input_box, training_bounds
+    from mipverify.models.lightning import StabilityCallback as StabilityCallback
     from mipverify.models.pruning import MaskedReLU, make_permanent, prune_relus, prune_small_weights
     from mipverify.models.sparsity import weight_sparsity
     from mipverify.models.stability import relu_stability_loss, stability_terms
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "MaskedReLU": "pruning",
     "RadiusSchedule": "adversarial",
+    "StabilityCallback": "lightning",
     "Traced": "traced",
     "UnstableUnits": "counting",
     "adversarial_loss": "adversarial",
@@ -37,6 +39,7 @@ _HOMES = {
     "weight_sparsity": "sparsity",
 }
 
+# Not StabilityCallback, whose extra may be missing: `import *` must work without.
 __all__ = [
     "MaskedReLU",
     "RadiusSchedule",

@@ -65,6 +65,8 @@ class MaskedReLU(nn.Module):
         self.register_buffer("linear", linear.nonzero()[:, 0])
 
     def forward(self, x: Tensor) -> Tensor:
+        if isinstance(x, Tensor) and x.shape[1:] != self.shape:  # while tracing it is a proxy
+            raise InputError(f"masks of shape {list(self.shape)} do not fit an input of shape {list(x.shape)}")
         flat = x.flatten(1)
         parts = [torch.relu(flat[:, self.kept])] if len(self.kept) else []
         parts += [flat[:, self.linear]] if len(self.linear) else []
