@@ -230,6 +230,8 @@ def solve_milp(question: Question) -> None:
             return
 
 
+LONG_ATTACK = Stage("long attack", attack(Attack(restarts=16, steps=60)))
+
 # The order and the budgets, at a glance. A stage runs while the question is open and time is left.
 CASCADE: tuple[Stage, ...] = (
     Stage("evaluation", evaluate),
@@ -239,7 +241,7 @@ CASCADE: tuple[Stage, ...] = (
     Stage("optimized crown", optimize_conditions(Search(iterations=20)), when=lambda q: not few_inputs(q)),
     Stage("input splitting", split_boxes, when=lambda q: few_inputs(q) and not by_milp(q)),
     Stage("tightening", tighten_units(Search(iterations=20)), when=lambda q: not few_inputs(q) or by_milp(q)),
-    Stage("long attack", attack(Attack(restarts=16, steps=60))),
+    LONG_ATTACK,
     Stage("branch and bound", split_phases, when=lambda q: not by_milp(q)),
     Stage("lp tightening", tighten_by_lp, when=by_milp),
     Stage("milp", solve_milp, when=lambda q: q.solver != "bab"),

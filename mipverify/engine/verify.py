@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from mipverify.engine.budget import Clock, memory_cap
 from mipverify.engine.question import Question
-from mipverify.engine.stages import CASCADE
+from mipverify.engine.stages import CASCADE, Stage
 from mipverify.engine.verdict import Verdict
 from mipverify.errors import InputError
 from mipverify.network import Network
@@ -60,9 +60,9 @@ def verify(
     return _verdict(network, specification, questions, clock, reason)
 
 
-def run_cascade(question: Question) -> None:
+def run_cascade(question: Question, stages: Sequence[Stage] = CASCADE) -> None:
     """Run the stages until the question is decided or time is up."""
-    for stage in CASCADE:
+    for stage in stages:
         if question.decided():
             break
         if question.clock.over():

@@ -45,17 +45,25 @@ def robustness(
         raise InputError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
     box = linf_ball(image, eps, domain=domain)
     region = None if norm == "linf" else Region(Ball.around(image, eps, norm))
-    row_targets = _targets(label, num_classes, targets)
-    conditions = tuple(
-        Condition.from_rows(
-            [Row({int(label): Fraction(1), target: Fraction(-1)}, {}, Fraction(0))],
-            box.size,
-            num_classes,
-            f"class {target} reaches class {label}",
-        )
-        for target in row_targets
-    )
+    conditions = misclassified(label, num_classes, box.size, targets=targets)
     return Specification((Case(box, conditions, region),), "robustness")
+
+
+def misclassified(
+    label: int, num_classes: int, num_inputs: int, *, targets: Iterable[int] | None = None, margin: object = 0
+) -> tuple[Condition, ...]:
+    """One condition `y_label - y_target <= -margin` for each target: by default, a tie is a violation already."""
+    least = exact_number(margin, "margin")
+    by = f" by {margin}" if least else ""
+    return tuple(
+        Condition.from_rows(
+            [Row({int(label): Fraction(1), target: Fraction(-1)}, {}, -least)],
+            num_inputs,
+            num_classes,
+            f"class {target} reaches class {label}{by}",
+        )
+        for target in _targets(label, num_classes, targets)
+    )
 
 
 def linf_ball(image: ArrayLike, eps: object, *, domain: tuple[object, object] | None = (0, 1)) -> Box:

@@ -65,7 +65,7 @@ def test_ties_violate_and_targets_keep_their_order():
         ({"eps": float("inf")}, "finite"),
         ({"eps": "a lot"}, "finite"),
         ({"eps": True}, "finite"),
-        ({"norm": "l2"}, "'l2'"),
+        ({"norm": "l3"}, "'l3'"),
         ({"label": 3}, "label 3"),
         ({"label": -1}, "label -1"),
         ({"num_classes": 1, "label": 0}, "2 classes"),

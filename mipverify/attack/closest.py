@@ -1,0 +1,200 @@
+"""The closest violating input in one linear piece of a network: what turns a rough counterexample into a sharp one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mipverify.network import Affine, Network, Relu
+from mipverify.specification.perturbation import Perturbation
+
+ROUNDS = 30
+NEWTON_STEPS = 40
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """The linear piece around a point x (n,): `matrix @ (x' - x) + value >= 0` (m, n), (m,) holds for x' in it.
+
+    The last row is the negative of the margin.
+    """
+
+    point: np.ndarray
+    matrix: np.ndarray
+    value: np.ndarray
+    units: tuple[tuple[int, int], ...]
+
+
+def piece_around(
+    margins: Network,
+    point: np.ndarray,
+    condition: int,
+    units: Mapping[int, np.ndarray],
+    flipped: frozenset[tuple[int, int]] = frozenset(),
+) -> Piece:
+    """The piece in which a point lies, and where one output of a margin network is not positive.
+
+    units: by pre-activation node, the flat units whose sign may change at all. flipped: units (node, unit) whose sign
+    is to be the other one.
+    """
+    values = margins.values(point.reshape(1, *margins.input_shape))
+    active = {}
+    for node in margins.relus:
+        source = margins.relu_source(node)
+        active[source] = (values[source] > 0).reshape(1, -1).copy()
+    for source, unit in flipped:
+        active[source][0, unit] ^= True
+    rows, value, named = [], [], []
+    for source, chosen in units.items():
+        if not len(chosen):
+            continue
+        sign = np.where(active[source][0, chosen], 1.0, -1.0)
+        matrix, constant = _linear(margins, source, chosen, active)
+        rows.append(sign[:, None] * matrix)
+        value.append(sign * (matrix @ point + constant))
+        named += [(source, int(unit)) for unit in chosen]
+    matrix, constant = _linear(margins, margins.output, np.array([condition]), active)
+    rows.append(-matrix)
+    value.append(-(matrix @ point + constant))
+    return Piece(point, np.concatenate(rows), np.concatenate(value), tuple(named))
+
+
+def _linear(
+    network: Network, node: int, units: np.ndarray, active: Mapping[int, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Entries `units` of a node as affine functions of the input, (U, n) and (U,), with the ReLUs' phases given."""
+    start = np.zeros((len(units), int(np.prod(network.nodes[node].shape))))
+    start[np.arange(len(units)), units] = 1
+    pending = {node: start}
+    constant = np.zeros(len(units))
+    for index in range(node, 0, -1):
+        if index not in pending:
+            continue
+        rows, current = pending.pop(index), network.nodes[index]
+        if isinstance(current, Relu):
+            pending[current.source] = pending.get(current.source, 0) + rows * active[current.source]
+        elif isinstance(current, Affine):
+            if current.bias is not None:
+                bias = np.broadcast_to(np.asarray(current.bias, np.float64), current.shape).reshape(-1)
+                constant = constant + rows @ bias
+            for term in current.terms:
+                back = term.operator.adjoint(rows.reshape(len(units), *term.operator.out_shape))
+                pending[term.source] = pending.get(term.source, 0) + back.reshape(len(units), -1)
+    reached = pending.get(0, np.zeros((len(units), network.input_size)))
+    return np.asarray(reached, np.float64), constant
+
+
+def closest_in(piece: Piece, perturbation: Perturbation, slack: float) -> tuple[np.ndarray, np.ndarray] | None:
+    """The closest input (n,) of a piece whose margin is at most -slack, and the rows (A,) that hold it back; or None.
+
+    Rows enter the problem as they turn out to be violated: few of them matter.
+    """
+    center, scale = perturbation.center, perturbation.scale
+    matrix = piece.matrix * scale
+    value = piece.value + piece.matrix @ (center - piece.point)
+    value[-1] -= slack
+    matrix, value = _with_constraints(matrix, value, perturbation)
+    size = np.linalg.norm(matrix, axis=1) + 1e-12
+    matrix, value = matrix / size[:, None], value / size
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low, high = ((side - center) / scale for side in perturbation.limits)
+    low, high = np.where(scale > 0, low, 0.0), np.where(scale > 0, high, 0.0)
+    solve = {"linf": _least_radius, "l1": _least_sum, "l2": _least_square}[perturbation.norm]
+    used, step = np.arange(len(piece.units), len(matrix)), None  # the margin, and the constraints
+    for _ in range(ROUNDS):
+        step = solve(matrix[used], value[used], low, high, step)
+        if step is None:
+            return None
+        rows = matrix @ step + value
+        missing = np.setdiff1d(np.flatnonzero(rows < -1e-9), used)
+        if not len(missing):
+            tight = np.flatnonzero(rows < 1e-8)
+            return center + scale * step, tight[tight < len(piece.units)]
+        used = np.concatenate([used, missing[np.argsort(rows[missing])[:50]]])
+    return None
+
+
+def _with_constraints(
+    matrix: np.ndarray, value: np.ndarray, perturbation: Perturbation
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the piece and of the perturbation's inequalities, in scaled steps from the center."""
+    if perturbation.matrix is None or perturbation.offset is None:
+        return matrix, value
+    room = perturbation.offset - perturbation.matrix @ perturbation.center
+    return np.concatenate([matrix, -perturbation.matrix * perturbation.scale]), np.concatenate([value, room])
+
+
+def _least_radius(
+    matrix: np.ndarray, value: np.ndarray, low: np.ndarray, high: np.ndarray, start: np.ndarray | None
+) -> np.ndarray | None:
+    """The step w from low to high with matrix @ w + value >= 0 and least l_inf norm; None if there is none.
+
+    Newton's method on the radius: how far the rows must be relaxed is convex in it, and the multipliers of the box tell
+    the slope. A box is kinder to the simplex method than a column for the radius.
+    start: the answer with fewer rows, whose radius was no larger.
+    """
+    from scipy.optimize import linprog
+
+    cost = np.append(np.zeros(len(low)), 1.0)
+    left = -np.column_stack([matrix, np.ones(len(matrix))])
+    radius = 0.0 if start is None else float(np.abs(start).max())
+    for _ in range(NEWTON_STEPS):
+        bottom, top = np.maximum(low, -radius), np.minimum(high, radius)
+        limits = np.column_stack([np.append(bottom, -1.0), np.append(top, np.inf)])
+        solved = linprog(cost, A_ub=left, b_ub=value, bounds=limits, method="highs")
+        if solved.status != 0:
+            return None
+        if solved.fun <= 1e-10:
+            return np.asarray(solved.x[:-1])
+        rate = solved.upper.marginals[:-1][high > radius].sum() - solved.lower.marginals[:-1][low < -radius].sum()
+        if rate >= -1e-12:
+            return None
+        radius -= (solved.fun * (1 + 1e-9) + 1e-12) / rate
+    return None
+
+
+def _least_sum(
+    matrix: np.ndarray, value: np.ndarray, low: np.ndarray, high: np.ndarray, start: np.ndarray | None
+) -> np.ndarray | None:
+    """The same in the l_1 norm: a linear program in the steps up and down."""
+    from scipy.optimize import linprog
+
+    limits = np.column_stack([np.zeros(2 * len(low)), np.concatenate([high, -low])])
+    solved = linprog(
+        np.ones(2 * len(low)), A_ub=np.column_stack([-matrix, matrix]), b_ub=value, bounds=limits, method="highs"
+    )
+    return np.asarray(solved.x[: len(low)] - solved.x[len(low) :]) if solved.status == 0 else None
+
+
+def _least_square(
+    matrix: np.ndarray, value: np.ndarray, low: np.ndarray, high: np.ndarray, start: np.ndarray | None
+) -> np.ndarray | None:
+    """The same in the l_2 norm, as the least-distance problem of Lawson and Hanson [Solving Least Squares Problems,
+    1974, chapter 23], to which limits are added as they turn out to matter."""
+    from scipy.optimize import nnls
+
+    sides: list[tuple[int, float]] = []
+    for _ in range(ROUNDS):
+        limits = np.zeros((len(sides), len(low)))
+        for row, (index, sign) in enumerate(sides):
+            limits[row, index] = sign
+        ends = [low[index] if sign > 0 else -high[index] for index, sign in sides]
+        system = np.vstack([np.concatenate([matrix, limits]).T, np.concatenate([-value, ends])])
+        wanted = np.zeros(len(system))
+        wanted[-1] = 1
+        try:
+            weights, _ = nnls(system, wanted, maxiter=20 * system.shape[1])
+        except RuntimeError:
+            return None
+        residual = system @ weights - wanted
+        if residual[-1] > -1e-12:
+            return None
+        step = -residual[:-1] / residual[-1]
+        over = [(int(i), 1.0) for i in np.flatnonzero(step < low - 1e-9)]
+        over += [(int(i), -1.0) for i in np.flatnonzero(step > high + 1e-9)]
+        if not over:
+            return np.clip(step, low, high)
+        sides += [side for side in over if side not in sides]
+    return None

@@ -1,0 +1,246 @@
+"""A radius between two proven numbers: questions about balls raise the lower, sharpened witnesses lower the upper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from mipverify.attack.closest import closest_in, piece_around
+from mipverify.attack.gradient import values_and_gradient
+from mipverify.engine.budget import Clock
+from mipverify.engine.question import Question
+from mipverify.engine.stages import CASCADE, LONG_ATTACK, Stage
+from mipverify.engine.verdict import Witness
+from mipverify.engine.verify import run_cascade
+from mipverify.formulation import margin_network
+from mipverify.network import Network
+from mipverify.network.replay import replay_of
+from mipverify.presolve import crown
+from mipverify.specification import Case, Condition
+from mipverify.specification.perturbation import Perturbation
+
+FAST = tuple(stage for stage in CASCADE if stage.name in ("interval", "crown", "optimized crown"))
+ATTACK = (LONG_ATTACK,)
+PROBES = 6  # bisections with fast bounds
+PIECES = 60  # linear pieces looked at while a witness is sharpened
+
+
+class Bracket:
+    """lower <= the smallest radius with a violation <= upper, for perturbations up to the radius `cap`."""
+
+    def __init__(
+        self,
+        network: Network,
+        perturbation: Perturbation,
+        conditions: Sequence[Condition],
+        cap: float,
+        gap: float,
+        clock: Clock,
+        seed: int,
+        solver: str,
+        progress: Callable[[str, str], None] | None,
+    ):
+        self.network, self.perturbation, self.conditions = network, perturbation, tuple(conditions)
+        self.cap, self.gap, self.clock, self.solver = cap, gap, clock, solver
+        self.rng = np.random.default_rng(seed)
+        self.replay = replay_of(network)
+        self.report = progress or (lambda stage, text: None)
+        self.lower, self.upper = 0.0, float("inf")
+        self.witness: Witness | None = None
+        self.trusted: list[str] = []
+        self.questions = self.nodes = self.binaries = 0
+        self.unstable: list[int] = []
+        self.reason = ""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the bounds have met."""
+        return self.upper - self.lower <= self.gap * self.upper
+
+    @property
+    def empty(self) -> bool:
+        """Whether no violation lies within the cap."""
+        return self.witness is None and self.lower >= self.cap
+
+    def statistics(self) -> dict[str, object]:
+        """What the search took."""
+        gap = (self.upper - self.lower) / self.upper if 0 < self.upper < np.inf else None
+        return {
+            "gap": 0.0 if self.upper == 0 else gap,
+            "questions": self.questions,
+            "nodes": self.nodes,
+            "binaries": self.binaries,
+            "unstable_relus": self.unstable,
+            "seconds": {name: round(seconds, 4) for name, seconds in self.clock.stages.items()},
+        }
+
+    def close(self) -> None:
+        """Narrow the bracket until it is closed, empty or out of time."""
+        if self._violated_at_center():
+            return
+        for radius in self._radii():
+            if self.witness is not None or self.clock.over():
+                break
+            self.ask(radius, ATTACK, self.clock.left())
+        self._descend()
+        self._probe()
+        share = 0.7
+        while not (self.closed or self.empty or self.clock.over()):
+            aim = self.cap if self.witness is None else self.upper * (1 - 0.9 * self.gap)
+            before = self.lower, self.upper
+            self.ask(max(aim, self.lower), CASCADE, share * self.clock.left())
+            if (self.lower, self.upper) == before:
+                # Too hard so close to the witness: a smaller radius may still be proven.
+                self.ask(0.5 * self.lower + 0.5 * min(self.upper, self.cap), CASCADE, 0.5 * self.clock.left())
+                if (self.lower, self.upper) == before:
+                    return
+
+    def ask(self, radius: float, stages: Sequence[Stage], seconds: float) -> None:
+        """Whether a violation lies within a radius; takes over what is found."""
+        radius = min(radius, self.cap)
+        box, region = self.perturbation.within(radius)
+        clock = Clock(seconds, stages=self.clock.stages)
+        case = Case(box, self.conditions, region)
+        self.report("radius", f"{self.lower:.6g} <= distance <= {self.upper:.6g}; asking about {radius:.6g}")
+        question = Question(self.network, case, self.replay, clock, self.rng, self.solver, self.report)
+        if self.witness is not None:
+            question.hints = self.witness.input[None].astype(np.float64)
+        run_cascade(question, stages)
+        self.questions += 1
+        self.nodes += question.nodes
+        self.binaries = max(self.binaries, question.binaries)
+        if question.bounds is not None:
+            self.unstable = [int(v) for v in question.bounds.unstable_counts()[0][: len(self.network.relus)]]
+        if question.witness is not None:
+            self._take(question.witness)
+            if stages is CASCADE:
+                self._sharpen()
+        elif not len(question.open()):
+            self.lower = max(self.lower, radius)
+            self.trusted += question.trusted
+        else:
+            self.reason = question.reason
+
+    def _violated_at_center(self) -> bool:
+        point = self.perturbation.center.astype(np.float32)
+        output = self.replay.run(point[None])[0]
+        if any(condition.satisfied(point, output) for condition in self.conditions):
+            self.lower, self.upper = 0.0, self.perturbation.distance(point)
+            self.witness = Witness(point, output)
+        return self.upper == 0
+
+    def _radii(self) -> Iterator[float]:
+        """Where to look for the first witness: from what the gradient promises up to the cap."""
+        radius = self._first_order()
+        while radius < self.cap:
+            yield radius
+            radius *= 1.25
+        yield self.cap
+
+    def _first_order(self) -> float:
+        """The distance at which the margin would vanish if the network were as linear as it is at the center."""
+        center = self.perturbation.center.astype(np.float64)
+        best = self.cap
+        values = self.network.forward(center.reshape(1, *self.network.input_shape)).reshape(-1)
+        for condition in self.conditions:
+            _, gradient = values_and_gradient(
+                self.network, center.reshape(1, *self.network.input_shape), condition.output_rows[:1]
+            )
+            size = np.abs(gradient.reshape(-1)) * self.perturbation.scale
+            rate = {"linf": size.sum(), "l1": size.max(initial=0.0), "l2": np.sqrt((size**2).sum())}[
+                self.perturbation.norm
+            ]
+            margin = float(condition.margin(values)[0])
+            if rate > 0 and margin > 0:
+                best = min(best, margin / float(rate))
+        return max(best, 1e-9 * self.cap)
+
+    def _descend(self) -> None:
+        """Lower the upper bound by bisection with attacks only, then in its linear piece."""
+        if self.witness is None:
+            return
+        low = self.lower
+        for _ in range(PROBES):
+            if self.clock.over() or self.closed:
+                return
+            middle = 0.5 * low + 0.5 * self.upper
+            self.ask(middle, ATTACK, self.clock.left())
+            if self.upper > middle:
+                low = middle
+        self._sharpen()
+
+    def _probe(self) -> None:
+        """Raise the lower bound by bisection with fast bounds only."""
+        low, high = self.lower, min(self.upper, self.cap)
+        for _ in range(PROBES):
+            if self.clock.over():
+                return
+            middle = 0.5 * low + 0.5 * high
+            self.ask(middle, FAST, self.clock.left())
+            if self.lower >= middle:
+                low = middle
+            else:
+                high = middle
+
+    def _take(self, witness: Witness) -> bool:
+        """Accept a replayed witness if it is the closest so far."""
+        far = self.perturbation.distance(witness.input)
+        if far >= self.upper:
+            return False
+        self.witness, self.upper = witness, far
+        return True
+
+    def _try(self, point: np.ndarray) -> bool:
+        """Replay a point; whether it violates."""
+        box, region = self.perturbation.within(self.cap)
+        case = Case(box, self.conditions, region)
+        x = case.nearest_float32(point[None])[0]
+        output = self.replay.run(x[None])[0]
+        if not case.violated_by(x, output):
+            return False
+        self._take(Witness(x, output))
+        return True
+
+    def _sharpen(self) -> None:
+        """Walk from the witness through neighboring linear pieces, each solved exactly, while they come closer."""
+        if self.witness is None or self.upper == 0:
+            return
+        margins, point = margin_network(self.network, self.conditions), self.witness.input
+        box, region = self.perturbation.within(self.perturbation.distance(point))
+        shape = (1, *margins.input_shape)
+        bounds = crown(margins, box.lower.reshape(shape), box.upper.reshape(shape), region=region)
+        units = {
+            margins.relu_source(node): np.flatnonzero(bounds.unstable(node)[0].reshape(-1)) for node in margins.relus
+        }
+        point = point.astype(np.float64)
+        values = margins.forward(point.reshape(shape)).reshape(-1)
+        condition = int(np.argmin(values))
+        slack = 1e-6 * (1 + float(np.abs(self.network.forward(point.reshape(shape))).max()))
+        flipped: frozenset[tuple[int, int]] = frozenset()
+        best, tried, waiting = np.inf, {flipped}, [flipped]
+        looked = 0
+        while waiting and looked < PIECES and not self.clock.over():
+            looked += 1
+            flipped = waiting.pop(0)
+            piece = piece_around(margins, point, condition, units, flipped)
+            found = closest_in(piece, self.perturbation, slack)
+            if found is None:
+                continue
+            nearest, tight = found
+            far = self.perturbation.distance(nearest)
+            if far >= best * (1 - 1e-7):
+                continue
+            while not self._try(nearest) and slack < 1e-3:
+                slack *= 10
+                again = closest_in(piece, self.perturbation, slack)
+                if again is None:
+                    break
+                nearest, tight = again
+            best = far
+            waiting = []
+            for row in tight:
+                other = flipped ^ {piece.units[row]}
+                if other not in tried:
+                    tried.add(other)
+                    waiting.append(other)

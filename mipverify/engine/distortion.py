@@ -1,0 +1,155 @@
+"""The exact distance to the closest adversarial input: proofs from below, sharpened witnesses from above."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mipverify.engine.bracket import Bracket
+from mipverify.engine.budget import Clock
+from mipverify.engine.verdict import Witness
+from mipverify.errors import InputError
+from mipverify.network import Network
+from mipverify.specification.perturbation import Perturbation
+from mipverify.specification.robustness import misclassified
+
+GAP = 1e-4  # relative, between the proven bounds of an optimal distance
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """How far the closest adversarial input is: lower <= distance <= upper.
+
+    status: "optimal", the bounds meet within the gap; "bounded", they do not yet; "none", there is no adversarial input
+    in the domain, or none within the largest distance asked about: `lower` is that distance and `upper` is None.
+    witness: a replayed input at distance `upper`. trusted: as in `Verdict`.
+    """
+
+    status: Literal["optimal", "bounded", "none"]
+    lower: float
+    upper: float | None
+    witness: Witness | None
+    norm: str
+    seconds: float
+    trusted: tuple[str, ...] = ()
+    statistics: dict[str, Any] = field(default_factory=dict)
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `mipverify distortion --json` prints."""
+        witness = None
+        if self.witness is not None:
+            witness = {
+                "input": [float(v) for v in self.witness.input.reshape(-1)],
+                "output": [float(v) for v in self.witness.output.reshape(-1)],
+            }
+        return {
+            "status": self.status,
+            "distance": {"lower": self.lower, "upper": self.upper},
+            "witness": witness,
+            "norm": self.norm,
+            "seconds": round(self.seconds, 4),
+            "trusted": list(self.trusted),
+            "statistics": self.statistics,
+            "reason": self.reason,
+        }
+
+
+def minimum_distortion(
+    network: Network,
+    image: ArrayLike,
+    label: int,
+    *,
+    norm: str = "linf",
+    targets: Iterable[int] | None = None,
+    domain: tuple[object, object] | None = (0, 1),
+    scale: ArrayLike | None = None,
+    constraints: Sequence[tuple[ArrayLike, object]] = (),
+    margin: object = 0,
+    gap: float = GAP,
+    timeout: float = 300.0,
+    max_distance: float | None = None,
+    solver: str = "auto",
+    seed: int = 0,
+    progress: Callable[[str, str], None] | None = None,
+) -> Distortion:
+    """The distance from `image` (of the network's input shape) to the closest input that is not classified as `label`.
+
+    A tie counts as adversarial. targets: only these classes count. margin: a target's score must exceed the label's by
+    this much. scale: radius of each feature in units of the distance, 0 fixes it. constraints: (coefficients, limit)
+    with coefficients . x <= limit. gap: relative gap at which the search ends. max_distance: look no further.
+
+    Raises:
+        InputError: arguments out of range, or an image that does not fit the network, the domain or the constraints.
+    """
+    perturbation = Perturbation.around(image, norm=norm, scale=scale, domain=domain, constraints=constraints)
+    return closest_violation(
+        network,
+        perturbation,
+        label,
+        targets=targets,
+        margin=margin,
+        gap=gap,
+        timeout=timeout,
+        max_distance=max_distance,
+        solver=solver,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def closest_violation(
+    network: Network,
+    perturbation: Perturbation,
+    label: int,
+    *,
+    targets: Iterable[int] | None = None,
+    margin: object = 0,
+    gap: float = GAP,
+    timeout: float = 300.0,
+    max_distance: float | None = None,
+    solver: str = "auto",
+    seed: int = 0,
+    progress: Callable[[str, str], None] | None = None,
+) -> Distortion:
+    """The smallest radius at which a perturbation reaches a wrong class; arguments as in `minimum_distortion`."""
+    started = time.perf_counter()
+    if perturbation.size != network.input_size:
+        raise InputError(f"the image has {perturbation.size} values, the network {network.input_size} inputs")
+    if not 0 < gap < 1:
+        raise InputError(f"gap must lie between 0 and 1, not {gap:g}")
+    if max_distance is not None and not max_distance > 0:
+        raise InputError(f"the largest distance must be positive, not {max_distance:g}")
+    conditions = misclassified(label, network.output_size, network.input_size, targets=targets, margin=margin)
+    cap = min(perturbation.reach, np.inf if max_distance is None else max_distance)
+    if not np.isfinite(cap):
+        raise InputError("without limits of the domain a largest distance is needed")
+    bracket = Bracket(network, perturbation, conditions, cap, gap, Clock(timeout), seed, solver, progress)
+    reason = ""
+    try:
+        bracket.close()
+    except KeyboardInterrupt:
+        reason = "interrupted"
+    except MemoryError:
+        reason = "out of memory"
+    status: Literal["optimal", "bounded", "none"] = "bounded"
+    if bracket.closed:
+        status = "optimal"
+    elif bracket.empty:
+        status = "none"
+    return Distortion(
+        status,
+        bracket.lower,
+        bracket.upper if np.isfinite(bracket.upper) else None,
+        bracket.witness,
+        perturbation.norm,
+        time.perf_counter() - started,
+        tuple(dict.fromkeys(bracket.trusted)),
+        bracket.statistics(),
+        (reason or bracket.reason or "time") if status == "bounded" else "",
+    )

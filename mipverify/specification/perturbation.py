@@ -1,0 +1,124 @@
+"""Perturbations of one input: a family of input sets that grows with its radius."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mipverify.errors import InputError
+from mipverify.specification.exact import exact_number
+from mipverify.specification.regions import NORMS, Ball, Region, distance, linear_rows
+from mipverify.specification.sets import Box
+
+
+@dataclass(frozen=True, eq=False)
+class Perturbation:
+    """All x in a domain with ||(x - center) / scale|| <= radius and `matrix @ x <= offset`, for every radius.
+
+    center, scale: float64 (n,), taken as exactly the numbers they are; a scale of 0 fixes its coordinate. lower, upper:
+    exact limits of the domain (n,), None for none. norm: linf, l1 or l2. matrix, offset: (m, n), (m,).
+    """
+
+    center: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    lower: tuple[Fraction | None, ...]
+    upper: tuple[Fraction | None, ...]
+    norm: str = "linf"
+    matrix: NDArray[np.float64] | None = None
+    offset: NDArray[np.float64] | None = None
+
+    @classmethod
+    def around(
+        cls,
+        center: ArrayLike,
+        *,
+        norm: str = "linf",
+        scale: ArrayLike | None = None,
+        domain: tuple[object, object] | None = (0, 1),
+        constraints: Sequence[tuple[ArrayLike, object]] = (),
+    ) -> Perturbation:
+        """Perturbations of an input of any shape.
+
+        scale: radius of each feature in units of the common one, of the input's shape; 1 by default, 0 fixes a feature.
+        domain: limits that hold for all features, or one array (or list of decimals) of each side, read exactly.
+        constraints: pairs (coefficients, limit): coefficients . x <= limit.
+
+        Raises:
+            InputError: a norm that does not exist, sizes that differ, a center outside of its domain or constraints.
+        """
+        if norm not in NORMS:
+            raise InputError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
+        flat = np.asarray(center, np.float64).reshape(-1)
+        for i in np.flatnonzero(~np.isfinite(flat)).tolist():
+            raise InputError(f"input {i} is {flat[i]}")
+        sizes = np.ones(len(flat)) if scale is None else np.asarray(scale, np.float64).reshape(-1)
+        if len(sizes) != len(flat) or not (np.isfinite(sizes) & (sizes >= 0)).all():
+            raise InputError(f"scale must hold {len(flat)} finite numbers that are not negative")
+        lower, upper = (_limits(side, len(flat)) for side in (domain or (None, None)))
+        for i, (low, value, high) in enumerate(zip(lower, flat.tolist(), upper, strict=True)):
+            if (low is not None and value < low) or (high is not None and value > high):
+                raise InputError(f"input {i} is {value}, outside of its domain")
+        matrix, offset = linear_rows(constraints, len(flat)) if len(constraints) else (None, None)
+        if matrix is not None and not Region(None, matrix, offset).contains(flat):
+            raise InputError("the unperturbed input does not meet the input constraints")
+        return cls(flat, sizes, lower, upper, norm, matrix, offset)
+
+    @property
+    def size(self) -> int:
+        """Number of inputs n."""
+        return len(self.center)
+
+    @cached_property
+    def _exact(self) -> tuple[list[Fraction], list[Fraction]]:
+        return [Fraction(v) for v in self.center.tolist()], [Fraction(v) for v in self.scale.tolist()]
+
+    def within(self, radius: object) -> tuple[Box, Region | None]:
+        """The inputs that a radius allows, as a box and what is cut out of it."""
+        exact = exact_number(radius, "eps")
+        if exact < 0:
+            raise InputError(f"eps must not be negative: {radius}")
+        lower = [_inner(c - exact * s, low, max) for c, s, low in zip(*self._exact, self.lower, strict=True)]
+        upper = [_inner(c + exact * s, high, min) for c, s, high in zip(*self._exact, self.upper, strict=True)]
+        box = Box.from_exact(lower, upper)
+        ball = None if self.norm == "linf" else Ball(self.norm, self.center, exact, self.scale)
+        if ball is None and self.matrix is None:
+            return box, None
+        return box, Region(ball, self.matrix, self.offset)
+
+    def distance(self, x: ArrayLike) -> float:
+        """An upper bound, tight to rounding, of the distance of a float32 input (n,) from the center."""
+        exact = distance(np.asarray(x, np.float64).reshape(-1) - self.center, self.norm, self.scale)
+        return float(exact) * (1 + 1e-13)
+
+    @cached_property
+    def limits(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The domain as floats (n,), infinite where there is no limit; for searching."""
+        lower = np.array([-np.inf if v is None else float(v) for v in self.lower])
+        return lower, np.array([np.inf if v is None else float(v) for v in self.upper])
+
+    @property
+    def reach(self) -> float:
+        """A radius within which the whole domain lies; infinite where there are no limits."""
+        low, high = self.limits
+        far = np.where(self.scale > 0, np.maximum(self.center - low, high - self.center), 0.0)
+        return float(distance(far, self.norm, np.where(self.scale > 0, self.scale, 1.0))) * (1 + 1e-12)
+
+
+def _inner(value: Fraction, limit: Fraction | None, choose: object) -> Fraction:
+    return value if limit is None else choose(value, limit)  # type: ignore[operator]
+
+
+def _limits(side: object, size: int) -> tuple[Fraction | None, ...]:
+    if side is None:
+        return (None,) * size
+    if isinstance(side, list | tuple | np.ndarray):
+        values = np.asarray(side, object).reshape(-1).tolist()
+        if len(values) != size:
+            raise InputError(f"domain: {len(values)} limits for {size} inputs")
+        return tuple(exact_number(value, "domain limit") for value in values)
+    return (exact_number(side, "domain limit"),) * size
