@@ -33,6 +33,8 @@ class FilteredBranching:
             cost = np.maximum(-c, 0) * line.upper_offset
             gaps.append(np.where(free, gap, 0).reshape(len(c), -1))
             intercepts.append(np.where(free, cost, 0).reshape(len(c), -1))
+        if not order:  # the row reached the input without meeting a ReLU
+            return order, np.zeros((len(optimum.lower), 0)), np.zeros((len(optimum.lower), 0))
         return order, np.concatenate(gaps, axis=1), np.concatenate(intercepts, axis=1)
 
     def choose(
