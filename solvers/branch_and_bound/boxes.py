@@ -57,7 +57,7 @@ def search_boxes(
     width = len(conditions)
     stack = [_Block(lower[None], upper[None], np.ones((1, width), bool), np.full((1, width), -np.inf), {})]
     proven = np.full(width, np.inf)
-    counted = 0
+    counted, reason = 0, "time"
     while stack:
         if stop():
             break
@@ -72,12 +72,15 @@ def search_boxes(
         if found is not None:
             return Outcome(False, {}, counted, witness=found)
         stack.append(children)
+        if (children.lower[: len(children.lower) // 2] == children.lower[len(children.lower) // 2 :]).all(axis=1).any():
+            reason = "a box of floating-point width could not be decided"
+            break
         if progress is not None:
             progress(counted, sum(len(b.lower) for b in stack), min(float(b.bound.min()) for b in stack))
     for block in stack:
         proven = np.minimum(proven, np.where(block.open, block.bound, np.inf).min(axis=0))
     lowest = {c: float(v) for c, v in zip(conditions, proven, strict=True)}
-    return Outcome(not stack, lowest, counted, reason="time" if stack else "")
+    return Outcome(not stack, lowest, counted, reason=reason if stack else "")
 
 
 def _last(stack: list[_Block], size: int) -> _Block:
@@ -143,12 +146,17 @@ def _process(
 
 
 def _halves(block: _Block, weight: np.ndarray) -> _Block:
-    """Every box cut in two where weight times width is largest."""
+    """Every box cut in two where weight times width is largest; first all lower halves, then all upper ones.
+
+    The upper half of a box between whose ends no number is left, in any coordinate, is the box itself.
+    """
     width = block.upper - block.lower
-    axis = np.argmax(weight * width + 1e-12 * width, axis=1)
+    middle = 0.5 * block.lower + 0.5 * block.upper
+    possible = (middle > block.lower) & (middle < block.upper)
+    axis = np.argmax(np.where(possible, weight * width + 1e-12 * width, -1.0), axis=1)
     index = np.arange(len(axis))
-    middle = 0.5 * block.lower[index, axis] + 0.5 * block.upper[index, axis]
+    cut = np.where(possible[index, axis], middle[index, axis], block.lower[index, axis])
     both = block.take(np.concatenate([index, index]))
-    both.upper[index, axis] = middle
-    both.lower[len(axis) + index, axis] = middle
+    both.upper[index, axis] = np.where(possible[index, axis], cut, block.upper[index, axis])
+    both.lower[len(axis) + index, axis] = cut
     return both

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from mipverify.formulation.margin import margin_network
-from mipverify.network import Affine, Input, Network, Relu, Term
-from mipverify.network.operators import Dense, Scale
 from mipverify.presolve import Bounds, Search, crown, optimized_crown, unit_rows
 from mipverify.solvers.branch_and_bound.branching import FilteredBranching, child
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.splits import Node
+
+from mipverify.formulation.margin import margin_network
+from mipverify.network import Affine, Input, Network, Relu, Term
+from mipverify.network.operators import Dense, Scale
 from tests.presolve import nets
 from tests.soundness.nets import dense, question
 

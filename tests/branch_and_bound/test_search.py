@@ -1,0 +1,227 @@
+"""Each search by itself against exact enumeration, and what may follow from a search that was stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from mipverify.presolve import Search, crown, unit_rows
+from mipverify.solvers.branch_and_bound import boxes as boxes_module
+from mipverify.solvers.branch_and_bound import search as search_module
+from mipverify.solvers.branch_and_bound.boxes import search_boxes
+from mipverify.solvers.branch_and_bound.phases import PhaseBounder
+from mipverify.solvers.branch_and_bound.search import Outcome, search_phases
+
+from mipverify.formulation import condition_parts
+from mipverify.formulation.margin import margin_network
+from mipverify.network import Network
+from tests.soundness.exact import Question, random_question
+
+Stop = Callable[[], bool]
+TryPoints = Callable[[np.ndarray], object | None]
+
+
+def after(polls: int) -> Stop:
+    """True from that poll on: the same work whatever the machine is doing."""
+    count = iter(range(10**9))
+    return lambda: next(count) >= polls
+
+
+def by_phases(question: Question, rounds: int, try_points: TryPoints = lambda points: None) -> Outcome:
+    case = question.specification().cases[0]
+    network = margin_network(question.network(), case.conditions)
+    root = crown(network, case.box.lower[None], case.box.upper[None])
+    rows = unit_rows(network, network.output, np.arange(len(case.conditions)), None, case.box.lower)
+    bounder = PhaseBounder(root, rows, Search(iterations=30))
+    # The bounder asks whether to stop after every step of its ascent.
+    return search_phases(bounder, list(range(len(case.conditions))), try_points=try_points, stop=after(30 * rounds))
+
+
+def by_boxes(question: Question, rounds: int, try_points: TryPoints = lambda points: None) -> Outcome:
+    case = question.specification().cases[0]
+    network = question.network()
+    return search_boxes(
+        margin_network(network, case.conditions),
+        case.box.lower,
+        case.box.upper,
+        list(range(len(case.conditions))),
+        parts=condition_parts(network, case.conditions),
+        try_points=try_points,
+        stop=after(rounds),
+        batch=32,
+    )
+
+
+def by_boxes_without_parts(question: Question, rounds: int, try_points: TryPoints = lambda points: None) -> Outcome:
+    case = question.specification().cases[0]
+    network = margin_network(question.network(), case.conditions)
+    conditions = list(range(len(case.conditions)))
+    return search_boxes(
+        network, case.box.lower, case.box.upper, conditions, try_points=try_points, stop=after(rounds), batch=32
+    )
+
+
+SEARCHES = [by_phases, by_boxes, by_boxes_without_parts]
+
+
+def smallest_margins(question: Question) -> list[Fraction | None]:
+    """By condition, if it is a single row: the exact minimum."""
+    singles = []
+    for rows in question.conditions:
+        alone = Question(question.layers, question.box, [rows])
+        singles.append(alone.smallest_margin() if len(rows) == 1 else None)
+    return singles
+
+
+def check(question: Question, outcome: Outcome) -> None:
+    """Nothing that an outcome claims may contradict the exact answer."""
+    if outcome.closed:
+        assert not question.violated(), question
+        assert all(lower > 0 for lower in outcome.lower.values())
+    else:
+        assert outcome.reason
+    for condition, margin in enumerate(smallest_margins(question)):
+        if margin is not None and np.isfinite(outcome.lower[condition]):
+            assert Fraction(outcome.lower[condition]) <= margin
+        alone = Question(question.layers, question.box, [question.conditions[condition]])
+        if outcome.lower[condition] > 0:
+            assert not alone.violated(), question
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_search_alone_agrees_with_exact_enumeration(search: Callable[[Question, int], Outcome]) -> None:
+    rng = np.random.default_rng(17)
+    closed = holding = 0
+    for _ in range(24):
+        question = random_question(rng)
+        outcome = search(question, 15)
+        check(question, outcome)
+        closed += outcome.closed
+        holding += not question.violated()
+    assert closed >= 0.7 * holding, "a search that closes nothing is of no use"
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_questions_whose_answer_hangs_on_one_corner(search: Callable[[Question, int], Outcome]) -> None:
+    rng = np.random.default_rng(16)
+    closed = 0
+    for k in range(30):
+        question = random_question(rng)
+        question.conditions = [[question.conditions[0][0]]]
+        ((row, offset),) = question.conditions[0]
+        margin = question.smallest_margin()
+        assert margin is not None
+        # The smallest margin becomes -1/64 or 1/64, at one corner of one of the linear pieces, most often.
+        question.conditions = [[(row, offset + margin - Fraction((-1) ** k, 64))]]
+        assert question.violated() == (k % 2 == 1)
+        outcome = search(question, 25)
+        check(question, outcome)
+        closed += outcome.closed
+    assert closed >= 11
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_stopped_search_proves_nothing_that_is_wrong(search: Callable[[Question, int], Outcome]) -> None:
+    rng = np.random.default_rng(18)
+    for _ in range(8):
+        question = random_question(rng)
+        for polls in (0, 1, 3):
+            outcome = search(question, polls)
+            check(question, outcome)
+            if polls == 0:
+                assert not outcome.closed
+                assert not any(lower > 0 for lower in outcome.lower.values())
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_an_accepted_point_ends_the_search(search: Callable[[Question, int, TryPoints], Outcome]) -> None:
+    rng = np.random.default_rng(19)
+    seen = 0
+    for _ in range(40):
+        question = random_question(rng)
+        if not question.violated():
+            continue
+        shown: list[np.ndarray] = []
+
+        def accept(points: np.ndarray, shown: list[np.ndarray] = shown) -> str | None:
+            shown.append(points.reshape(len(points), 2))
+            return "found" if len(points) else None
+
+        outcome = search(question, 15, accept)
+        assert (outcome.closed, outcome.witness) == (False, "found")
+        low, high = (np.array([float(side[k]) for side in question.box]) for k in (0, 1))
+        assert all(((points >= low) & (points <= high)).all() for points in shown)
+        seen += 1
+    assert seen > 5
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_pinned_coordinate_and_a_point_are_boxes_too(search: Callable[[Question, int], Outcome]) -> None:
+    rng = np.random.default_rng(20)
+    closed = holding = 0
+    for k in range(24):
+        question = random_question(rng)
+        (x0, x1), (y0, y1) = question.box
+        question.box = [(x0, x0), (y0, y1)] if k % 3 == 0 else [(x0, x1), (y1, y1)] if k % 3 == 1 else [(x1, x1)] * 2
+        if k % 3 == 2:
+            question.box[1] = (y0, y0)
+        outcome = search(question, 15)
+        check(question, outcome)
+        closed += outcome.closed
+        holding += not question.violated()
+    assert closed >= 0.8 * holding
+
+
+def test_memory_ends_the_search_by_phases_without_a_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_module, "MAX_OPEN_BYTES", 0)
+    rng = np.random.default_rng(21)
+    reasons = set()
+    for _ in range(20):
+        question = random_question(rng)
+        outcome = by_phases(question, 15)
+        check(question, outcome)
+        reasons.add(outcome.reason)
+    assert "memory" in reasons
+
+
+def test_boxes_without_inherited_bounds_come_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(22)
+    questions = [random_question(rng) for _ in range(6)]
+    with_bounds = [by_boxes(question, 25).closed for question in questions]
+    monkeypatch.setattr(boxes_module, "MAX_KNOWN_BYTES", -1)
+    for question, closed in zip(questions, with_bounds, strict=True):
+        outcome = by_boxes(question, 25)
+        check(question, outcome)
+        assert outcome.closed >= closed
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_conditions_that_are_asked_twice_are_answered_once_each(search: Callable[[Question, int], Outcome]) -> None:
+    rng = np.random.default_rng(23)
+    for _ in range(5):
+        question = random_question(rng)
+        once = search(question, 15)
+        question.conditions = [c for condition in question.conditions for c in (condition, condition)]
+        twice = search(question, 25)
+        check(question, twice)
+        assert twice.closed == once.closed
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_network_without_a_relu_needs_no_search(search: Callable[[Question, int], Outcome]) -> None:
+    rng = np.random.default_rng(24)
+    for _ in range(15):
+        question = random_question(rng)
+        last = question.layers[-1]
+        last.weight = [[*row, Fraction(0)][:2] for row in last.weight]
+        question.layers = [last]
+        question.conditions = [[rows[0]] for rows in question.conditions]
+        outcome = search(question, 15)
+        check(question, outcome)
+        margins = [m for m in smallest_margins(question) if m is not None]
+        if min(margins) > 0:
+            assert outcome.closed
+            assert outcome.nodes == len(margins) or search is not by_phases
+        assert isinstance(question.network(), Network)

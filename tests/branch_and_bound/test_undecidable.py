@@ -1,0 +1,43 @@
+"""Questions on the edge, which no splitting decides: the search ends by itself, without a proof."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mipverify.presolve import Search, crown, unit_rows
+from mipverify.solvers.branch_and_bound.boxes import search_boxes
+from mipverify.solvers.branch_and_bound.phases import PhaseBounder
+from mipverify.solvers.branch_and_bound.search import search_phases
+
+from tests.soundness.nets import dense
+
+KINK = dense([([[1.0, 0.0]], [0.0]), ([[1.0]], [0.0])])  # relu(x), zero on half of the box
+POINT = dense([([[1.0, 0.0], [-1.0, 0.0]], [0.5, -0.5]), ([[1.0, 1.0]], [0.0])])  # |x + 1/2|, zero at one point
+LINEAR = dense([([[1.0, -1.0]], [0.0])])
+
+
+@pytest.mark.parametrize(
+    ("network", "lower", "upper"),
+    [
+        (KINK, [-1.0, -1.0], [1.0, 1.0]),
+        (POINT, [-1.0, 0.0], [2.0**-40, 0.0]),
+        (LINEAR, [0.25, 0.25], [0.25, 0.25]),
+        (LINEAR, [1.0, 0.0], [1.0 + 2**-52, 1.0]),
+        (KINK, [-5e-324, 0.0], [5e-324, 0.0]),
+        (LINEAR, [-1e38, 0.0], [1e38, 0.0]),
+    ],
+)
+def test_halving_ends_where_floats_do(network, lower: list[float], upper: list[float]) -> None:  # type: ignore[no-untyped-def]
+    polls = iter(range(1500))
+    outcome = search_boxes(network, np.array(lower), np.array(upper), [0], stop=lambda: next(polls, None) is None)
+    assert not outcome.closed
+    assert "floating-point" in outcome.reason
+    assert outcome.lower[0] <= 0
+
+
+def test_a_condition_that_meets_no_relu_is_a_leaf_at_once() -> None:
+    root = crown(LINEAR, np.zeros((1, 2)), np.ones((1, 2)))
+    bounder = PhaseBounder(root, unit_rows(LINEAR, 1, np.arange(1), None, np.zeros(2)), Search())
+    outcome = search_phases(bounder, [0])
+    assert (outcome.closed, outcome.nodes, outcome.reason) == (False, 1, "a leaf could not be decided")
+    assert -1.001 < outcome.lower[0] <= -1
