@@ -56,20 +56,21 @@ class MaskedReLU(nn.Module):
             raise InputError("kept and linear must be disjoint masks of one shape")
         self.shape = tuple(kept.shape)
         kept, linear = kept.flatten(), linear.flatten()
+        self._sizes = (int(kept.sum()), int(linear.sum()))
         # Output i is entry source[i] of [relu(kept units), linear units, 0].
-        source = torch.full((len(kept),), int(kept.sum() + linear.sum()))
-        source[kept] = torch.arange(int(kept.sum()))
-        source[linear] = torch.arange(int(linear.sum())) + int(kept.sum())
+        source = torch.full((len(kept),), sum(self._sizes))
+        source[kept] = torch.arange(self._sizes[0])
+        source[linear] = self._sizes[0] + torch.arange(self._sizes[1])
         self.register_buffer("source", source)
         self.register_buffer("kept", kept.nonzero()[:, 0])
         self.register_buffer("linear", linear.nonzero()[:, 0])
 
     def forward(self, x: Tensor) -> Tensor:
-        if isinstance(x, Tensor) and x.shape[1:] != self.shape:  # while tracing it is a proxy
+        if isinstance(x, Tensor) and not torch.jit.is_tracing() and x.shape[1:] != self.shape:
             raise InputError(f"masks of shape {list(self.shape)} do not fit an input of shape {list(x.shape)}")
         flat = x.flatten(1)
-        parts = [torch.relu(flat[:, self.kept])] if len(self.kept) else []
-        parts += [flat[:, self.linear]] if len(self.linear) else []
+        parts = [torch.relu(flat[:, self.kept])] if self._sizes[0] else []
+        parts += [flat[:, self.linear]] if self._sizes[1] else []
         joined = nn.functional.pad(torch.cat(parts, 1), (0, 1)) if parts else 0 * flat[:, :1]
         return joined[:, self.source].reshape(-1, *self.shape)
 

@@ -29,6 +29,7 @@ def weight_sparsity(model: Model, input_shape: tuple[int, ...] | None = None) ->
         if isinstance(node, Affine)
         for term in node.terms
         for weight, count in _weights(term.operator)
+        if network.module is None or isinstance(weight, Tensor)  # of a module, averages are the constants
     ]
     return torch.stack(parts).sum() if parts else torch.zeros(())
 

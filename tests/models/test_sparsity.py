@@ -34,7 +34,9 @@ def test_pads_do_not_change_the_count() -> None:
     ids=["dense", "dense along an axis", "grouped", "transposed"],
 )
 def test_counts(module: nn.Module, shape: tuple[int, ...], times: int) -> None:
-    assert weight_sparsity(nn.Sequential(module), shape).item() == pytest.approx(times * module.weight.abs().sum().item(), rel=1e-5)
+    assert weight_sparsity(nn.Sequential(module), shape).item() == pytest.approx(
+        times * module.weight.abs().sum().item(), rel=1e-5
+    )
 
 
 def test_normalization_and_pooling_do_not_count() -> None:
