@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import re
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mipverify.errors import InputError
 from mipverify.network.formats.layer_list import Arrays, dense_layer, parse
 from mipverify.network.formats.layers import Dense, Relu, Shape
+from mipverify.network.formats.mat5 import read_mat5
 from mipverify.network.formats.program import Program, Step
 from mipverify.network.onnx_reader import read_bytes
 
 _MOST_ATTEMPTS = 10_000
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def read_mat(path: str | Path, layers: str | None, given: Shape | None) -> Program:
@@ -43,26 +41,21 @@ def read_mat(path: str | Path, layers: str | None, given: Shape | None) -> Progr
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """All numeric arrays of a MATLAB file in float64; fields of structures are named `structure/field`."""
-    import scipy.io
-
+    """All real arrays of a MATLAB file in float64; fields of structures are named `structure/field`."""
     data = read_bytes(path)
-    if data[:8] == b"\x89HDF\r\n\x1a\n" or data[512:520] == b"\x89HDF\r\n\x1a\n":
+    if data[:8] == _HDF5 or data[512:520] == _HDF5:
         raise InputError(
             f"{path}: is a MATLAB 7.3 (HDF5) file: write version 5 instead, with `save -v7` or scipy.io.savemat"
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of duplicate names; the last one counts
-            found = scipy.io.loadmat(io.BytesIO(data))
-    except Exception as error:  # noqa: BLE001 - the reader raises whatever a damaged file makes of its parser
+        arrays = read_mat5(data)
+    except (ValueError, OverflowError, RecursionError, MemoryError) as error:
         raise InputError(f"{path}: not a MATLAB file, or a damaged one: {_one_line(error)}") from None
-    arrays: dict[str, np.ndarray] = {}
-    for name, value in found.items():
-        if not name.startswith("__"):
-            arrays.update(_numeric(path, name, value))
     if not arrays:
         raise InputError(f"{path}: holds no arrays")
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise InputError(f"{path}: array {name!r} holds NaN or infinity")
     return arrays
 
 
@@ -124,21 +117,6 @@ def _first_shape(steps: tuple[Step, ...]) -> Shape:
         if not isinstance(step, Relu):
             break
     raise InputError("the shape of an input is needed: --input-shape CHANNELS,HEIGHT,WIDTH, such as 1,28,28")
-
-
-def _numeric(path: str | Path, name: str, value: Any) -> Iterator[tuple[str, np.ndarray]]:
-    if hasattr(value, "toarray"):  # a sparse matrix
-        value = value.toarray()
-    if not isinstance(value, np.ndarray):
-        return
-    if value.dtype.names and value.size == 1:
-        for field in value.dtype.names:
-            yield from _numeric(path, f"{name}/{field}", value[field].item())
-    elif value.dtype.kind in "fiub":
-        array = value.astype(np.float64)
-        if not np.isfinite(array).all():
-            raise InputError(f"{path}: array {name!r} holds NaN or infinity")
-        yield name, array
 
 
 def _one_line(error: Exception) -> str:
