@@ -30,6 +30,7 @@ def finetune(
     certified: training.Certified = None,
     radius_factor: training.RadiusFactor = None,
     bounds: training.Bounds = None,
+    bounded_share: training.BoundedShare = None,
     images: training.Images_ = None,
     seed: training.Seed = None,
     threads: training.Threads = None,
@@ -70,6 +71,7 @@ def finetune(
             "certified": certified,
             "radius_factor": radius_factor,
             "stability_bounds": bounds,
+            "bounded_share": bounded_share,
             "seed": seed,
             "ramp": (0.0, 0.0),
         }

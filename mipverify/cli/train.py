@@ -38,6 +38,7 @@ def train(
     certified: training.Certified = None,
     radius_factor: training.RadiusFactor = None,
     bounds: training.Bounds = None,
+    bounded_share: training.BoundedShare = None,
     images: training.Images_ = None,
     seed: training.Seed = None,
     threads: training.Threads = None,
@@ -76,6 +77,7 @@ def train(
         "certified": certified,
         "radius_factor": radius_factor,
         "stability_bounds": bounds,
+        "bounded_share": bounded_share,
         "seed": seed,
     }
     runs = {"before": against} if against is not None else {}

@@ -39,6 +39,9 @@ Certified = Annotated[float | None, typer.Option(metavar="SHARE", help="Share of
 RadiusFactor = Annotated[
     float | None, typer.Option(metavar="F", help="Bounds are taken at F times the radius while training.")
 ]
+BoundedShare = Annotated[
+    float | None, typer.Option(metavar="SHARE", help="Share of each batch for which bounds are computed, 0 to 1.")
+]
 Bounds = Annotated[
     str | None, typer.Option(metavar="NAME", help="Bounds of hidden units: interval, improved_interval or crown.")
 ]

@@ -64,7 +64,7 @@ class TrainingOptions:
         for name in ("stability", "sparsity", "weight_decay"):
             _check("--" + name.replace("_", "-"), getattr(self, name), 0.0, math.inf)
         _check("--certified", self.certified, 0.0, 1.0)
-        _check("bounded_share", self.bounded_share, 0.0, 1.0, open_low=True)
+        _check("--bounded-share", self.bounded_share, 0.0, 1.0, open_low=True)
         _one_of("certified_bounds", self.certified_bounds, ("interval", "crown"))
         _one_of("--bounds", self.stability_bounds, ("interval", "improved_interval", "crown"))
         begin, end = self.ramp
