@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -19,9 +19,10 @@ class Traced:
     """A module and the network of it that bounds are computed on; give it to losses in place of the module.
 
     Tracing costs some milliseconds. The network shares the module's parameters, so updates in place are seen without
-    tracing again. It is traced anew for each use only where weights are computed from parameters: batch normalization,
-    parametric ReLUs, `torch.nn.utils.prune`, `torch.nn.utils.parametrize`, masks multiplied in `forward`.
-    Batch normalization is bounded in evaluation mode, with its running statistics.
+    tracing again. It is traced anew where layers, parameters or buffers were replaced, and for each use where weights
+    are computed from parameters: batch normalization, parametric ReLUs, `torch.nn.utils.prune`,
+    `torch.nn.utils.parametrize`, masks multiplied in `forward`. Batch normalization is bounded in evaluation mode, with
+    its running statistics.
 
     input_shape: of one input, without the batch axis. Raises InputError that names a layer that cannot be imported.
     """
@@ -30,16 +31,23 @@ class Traced:
         self.module = module
         self.input_shape = tuple(int(size) for size in input_shape)
         self._network = self._trace()
-        self._fixed = not any(_is_computed(part) for part in module.modules()) and not any(
-            _has_history(array) for array in _arrays(self._network)
-        )
+        self._state = self._present()
 
     @property
     def network(self) -> Network:
         """The network with the module's present weights; use it for one backward pass."""
-        if not self._fixed:
+        if self._state is None or self._state != self._present():
             self._network = self._trace()
+            self._state = self._present()
         return self._network
+
+    def _present(self) -> tuple[Any, ...] | None:
+        """What the network holds apart from the values of parameters; None where these are not all."""
+        if any(_is_computed(part) for part in self.module.modules()) or any(map(_has_history, _arrays(self._network))):
+            return None
+        parameters = tuple((p.data_ptr(), p.dtype) for p in self.module.parameters())
+        buffers = tuple((b.data_ptr(), b.dtype, b._version) for b in self.module.buffers())
+        return tuple(id(part) for part in self.module.modules()), parameters, buffers
 
     def _trace(self) -> Network:
         modes = [(part, part.training) for part in self.module.modules()]

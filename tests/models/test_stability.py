@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from mipverify.models import Traced, input_box, prune_small_weights, relu_stability_loss, traced
+from mipverify.models import (
+    MaskedReLU,
+    Traced,
+    input_box,
+    prune_relus,
+    prune_small_weights,
+    relu_stability_loss,
+    traced,
+)
 from mipverify.models.traced import detached
 from mipverify.presolve import interval
 from torch import nn
@@ -151,6 +159,52 @@ def test_computed_weights_are_followed(make) -> None:
     fresh = traced.Traced(module, (6,))
     assert relu_stability_loss(found, x, 0.1).item() == relu_stability_loss(fresh, x, 0.1).item()
     torch.testing.assert_close(found.network.forward(x[:, None])[:, 0], module(x))
+
+
+def prune_later(module: nn.Sequential) -> None:
+    prune_small_weights(module, 0.2)
+
+
+def prune_relus_later(module: nn.Sequential) -> None:
+    prune_relus(module, torch.rand(50, 6), 0.3)
+
+
+def move_away(module: nn.Sequential) -> None:
+    module.double()
+    module.float()
+
+
+def other_data(module: nn.Sequential) -> None:
+    for p in module.parameters():
+        p.data = p.data + 0.1
+
+
+def other_masks(module: nn.Sequential) -> None:
+    kept = torch.arange(10) < 5
+    module[1] = MaskedReLU(kept, ~kept)
+
+
+@pytest.mark.parametrize("change", [prune_later, prune_relus_later, move_away, other_data, other_masks])
+def test_changes_after_tracing_are_followed(change) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 3))
+    found, x = Traced(module, (6,)), torch.rand(5, 6)
+    change(module)
+    with torch.no_grad():
+        for p in module.parameters():
+            p *= 1.1
+    assert relu_stability_loss(found, x, 0.1).item() == relu_stability_loss(module, x, 0.1).item()
+    torch.testing.assert_close(found.network.forward(x[:, None])[:, 0], module(x))
+
+
+def test_loaded_masks_are_followed() -> None:
+    kept = torch.arange(10) % 2 == 0
+    first, second = (
+        nn.Sequential(nn.Linear(6, 10), MaskedReLU(mask, ~mask), nn.Linear(10, 3)) for mask in (kept, ~kept)
+    )
+    found, x = Traced(first, (6,)), torch.rand(5, 6)
+    first.load_state_dict(second.state_dict())
+    torch.testing.assert_close(found.network.forward(x[:, None])[:, 0], second(x))
 
 
 def test_modes_of_layers_are_left_alone() -> None:
