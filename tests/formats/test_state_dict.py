@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,15 @@ def test_state_dict(module: nn.Module, folder: Path) -> None:
     with torch.no_grad():
         assert_close(outputs(folder / "net.onnx", x.numpy()), module(x).numpy())
     assert (done.input_shape, done.output_shape) == ((1, 8, 8), (3,))
+
+
+def test_an_architecture_that_imports_its_neighbours(folder: Path) -> None:
+    Path("sub").mkdir()
+    Path("sub/neighbour_of_net.py").write_text(PLAIN)
+    source = "from dataclasses import dataclass\nfrom neighbour_of_net import build as b\n"
+    Path("sub/net.py").write_text(source + "\n@dataclass\nclass C:\n    n: int = 1\n\ndef build():\n    return b()\n")
+    convert("net.pth", "net.onnx", architecture="sub/net.py:build", input_shape=(1, 8, 8))
+    sys.modules.pop("neighbour_of_net")
 
 
 def test_where_frameworks_put_it(module: nn.Module, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,14 @@ def _module(architecture: str) -> Any:
     if spec is None or spec.loader is None:
         raise InputError(f"--architecture {architecture}: {file} is not a Python file")
     loaded = importlib.util.module_from_spec(spec)
+    folder = str(Path(file).resolve().parent)
+    sys.path.insert(0, folder)  # as `python FILE.py` would: the file may import its neighbours
+    sys.modules[spec.name] = loaded  # dataclasses look themselves up there
     try:
         spec.loader.exec_module(loaded)
         return getattr(loaded, name)()
     except Exception as error:  # noqa: BLE001 - the user's own code
         raise InputError(f"--architecture {architecture}: {type(error).__name__}: {error}") from None
+    finally:
+        sys.path.remove(folder)
+        del sys.modules[spec.name]
