@@ -145,7 +145,7 @@ def split_boxes(question: Question) -> None:
         region=question.case.region,
         try_points=question.try_points,
         stop=question.clock.over,
-        progress=lambda done, left, bound: question.report("boxes", f"{done} boxes, {left} open, bound {bound:.4g}"),
+        progress=_progress(question, "boxes"),
     )
     question.nodes += outcome.nodes
     question.reason = outcome.reason
@@ -166,12 +166,23 @@ def split_phases(question: Question) -> None:
         [int(c) for c in question.open()],
         try_points=question.try_points,
         stop=question.clock.over,
-        progress=lambda done, left, bound: question.report("branch", f"{done} nodes, {left} open, bound {bound:.4g}"),
+        progress=_progress(question, "branch"),
     )
     question.nodes += outcome.nodes
     question.reason = outcome.reason
     for condition, value in outcome.lower.items():
         question.learn(np.array([condition]), np.array([value]))
+
+
+def _progress(question: Question, what: str) -> Callable[[int, int, float], None]:
+    """Keeps what a search has proven so far, which an interrupt would lose, and reports it."""
+    conditions = question.open()
+
+    def progress(done: int, left: int, bound: float) -> None:
+        question.learn(conditions, np.full(len(conditions), min(bound, 0.0)))  # closed nodes lie above zero
+        question.report(what, f"{done} {'boxes' if what == 'boxes' else 'nodes'}, {left} open, bound {bound:.4g}")
+
+    return progress
 
 
 def tighten_by_lp(question: Question) -> None:
@@ -180,6 +191,8 @@ def tighten_by_lp(question: Question) -> None:
     from mipverify.solvers import certified_program
 
     assert question.bounds is not None
+    if not question.bounds.finite()[0]:
+        return
     clock = question.clock
     end = clock.elapsed() + clock.left() / 3
     known = question.bounds.known()
@@ -202,6 +215,9 @@ def solve_milp(question: Question) -> None:
     from mipverify.solvers.trust import what_emptiness_shows, what_follows
 
     assert question.bounds is not None
+    if not question.bounds.finite()[0]:
+        question.reason = "the values overflow"
+        return
     solver = get_solver(question.solver if by_milp(question) else "highs")
     encoding = encode(question.margins, question.bounds)
     question.binaries = encoding.binaries

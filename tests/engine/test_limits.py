@@ -1,0 +1,139 @@
+"""Time, memory, interrupts and failures: a question that was not finished is never answered."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from mipverify.engine import stages, verify
+from mipverify.engine.stages import Stage
+from mipverify.engine.verify import run_cascade
+from tests.soundness.nets import dense, lowest_sampled, question, random_layers
+
+ROW = [1.0, -1.0, 0.0]
+# Wide boxes of a deep network without training: nothing decides this in seconds.
+LAYERS = random_layers(np.random.default_rng(0), (30, *[64] * 6, 3))
+HARD = dense(LAYERS)
+LOW = lowest_sampled(HARD, np.zeros(30), np.ones(30), ROW)
+QUESTION = question(np.zeros(30), np.ones(30), [[(ROW, LOW - 0.7)], [(ROW, LOW - 0.5)]])
+
+
+@pytest.mark.parametrize("solver", ["auto", "bab", "highs", "cbc"])
+def test_the_timeout_is_kept_and_the_bound_reached_is_told(solver: str) -> None:
+    begin = time.perf_counter()
+    verdict = verify(HARD, QUESTION, timeout=1.0, solver=solver)
+    assert time.perf_counter() - begin < 3.0
+    assert (verdict.verdict, verdict.reason) == ("unknown", "time")
+    assert verdict.margin_lower_bound is not None
+    assert verdict.margin_lower_bound <= 0.5
+
+
+def test_no_time_is_no_answer() -> None:
+    verdict = verify(HARD, QUESTION, timeout=0.0)
+    assert (verdict.verdict, verdict.reason, verdict.margin_lower_bound) == ("unknown", "time", None)
+
+
+def test_memory_that_runs_out_ends_in_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hungry(asked: object) -> None:
+        np.ones(1 << 28)
+
+    monkeypatch.setattr(run_cascade, "__defaults__", ((Stage("hungry", hungry),),))
+    verdict = verify(HARD, QUESTION, timeout=5.0, memory=1 << 26)
+    assert (verdict.verdict, verdict.reason) == ("unknown", "out of memory")
+    np.ones(1 << 20)  # the cap is gone
+
+
+@pytest.mark.parametrize("position", [0, 2, 4])
+def test_a_stage_that_raises_is_a_failure_and_no_verdict(position: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(asked: object) -> None:
+        raise ZeroDivisionError("a fault")
+
+    cascade = (*stages.CASCADE[:position], Stage("broken", broken))
+    monkeypatch.setattr(run_cascade, "__defaults__", (cascade,))
+    with pytest.raises(ZeroDivisionError):
+        verify(HARD, QUESTION, timeout=5.0)
+
+
+def test_no_stage_at_all_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_cascade, "__defaults__", ((),))
+    verdict = verify(HARD, QUESTION, timeout=5.0)
+    assert (verdict.verdict, verdict.margin_lower_bound) == ("unknown", None)
+
+
+def interrupted_in(stage: str, network: object, specification: object, after: int = 8) -> tuple[object, list[float]]:
+    """The verdict when Ctrl-C comes in the progress of a search, and the bounds that it had reported."""
+    told: list[float] = []
+
+    def progress(where: str, text: str) -> None:
+        if where == stage and "bound " in text:
+            told.append(float(text.split("bound ")[1]))
+            if len(told) == after:
+                raise KeyboardInterrupt
+
+    return verify(network, specification, timeout=20.0, progress=progress), told  # type: ignore[arg-type]
+
+
+def test_an_interrupt_keeps_the_bound_that_splitting_phases_reached() -> None:
+    verdict, told = interrupted_in("branch", HARD, QUESTION)
+    assert (verdict.verdict, verdict.reason) == ("unknown", "interrupted")  # type: ignore[attr-defined]
+    assert len(told) == 8
+    reached = verdict.margin_lower_bound  # type: ignore[attr-defined]
+    assert reached >= told[-1] - 1e-3 * abs(told[-1])
+    assert reached <= 0.5
+
+
+def test_an_interrupt_keeps_the_bound_that_splitting_boxes_reached() -> None:
+    layers = random_layers(np.random.default_rng(3), (6, 40, 40, 3))
+    network, low, high = dense(layers), np.zeros(6), np.full(6, 4.0)
+    least = lowest_sampled(network, low, high, ROW)
+    verdict, told = interrupted_in("boxes", network, question(low, high, [[(ROW, least - 0.02)]]), after=5)
+    assert (verdict.verdict, verdict.reason) == ("unknown", "interrupted")  # type: ignore[attr-defined]
+    reached = verdict.margin_lower_bound  # type: ignore[attr-defined]
+    assert told[-1] - 1e-3 * abs(told[-1]) <= reached <= 0.02
+
+
+def save(path: Path) -> None:
+    """The hard network as an ONNX file."""
+    nodes, stored, value = [], [], "x"
+    for k, (weight, bias) in enumerate(LAYERS):
+        stored += [numpy_helper.from_array(weight, f"w{k}"), numpy_helper.from_array(bias, f"b{k}")]
+        nodes.append(helper.make_node("Gemm", [value, f"w{k}", f"b{k}"], [f"y{k}"], transB=1))
+        value = f"y{k}"
+        if k < len(LAYERS) - 1:
+            nodes.append(helper.make_node("Relu", [value], [f"r{k}"]))
+            value = f"r{k}"
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, s]) for n, s in (("x", 30), (value, 3))]
+    graph = helper.make_graph(nodes, "hard", ends[:1], ends[1:], stored)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+
+
+def test_ctrl_c_at_the_command_line_is_an_answer(tmp_path: Path) -> None:
+    save(tmp_path / "hard.onnx")
+    lines = [f"(declare-const X_{i} Real)" for i in range(30)] + [f"(declare-const Y_{i} Real)" for i in range(3)]
+    lines += [f"(assert (>= X_{i} 0))\n(assert (<= X_{i} 1))" for i in range(30)]
+    least = lowest_sampled(HARD, np.zeros(30), np.ones(30), [1.0, 0.0, 0.0])
+    lines.append(f"(assert (<= Y_0 {least - 0.5:.6f}))")
+    (tmp_path / "p.vnnlib").write_text("\n".join(lines))
+    command = [sys.executable, "-c", "import sys; from mipverify.cli.main import main; sys.exit(main())"]
+    command += ["verify", str(tmp_path / "hard.onnx"), str(tmp_path / "p.vnnlib"), "--json", "--timeout", "60"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    time.sleep(4.0)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+    assert process.returncode == 3, err
+    answer = json.loads(out)
+    assert (answer["verdict"], answer["reason"]) == ("unknown", "interrupted")
+    assert answer["margin_lower_bound"] is None or answer["margin_lower_bound"] <= 0.5
+    assert "Traceback" not in err
