@@ -155,6 +155,8 @@ def _output(verdict: Verdict, question: Question) -> str:
     output = verdict.witness.output.reshape(-1)
     if question.specification.kind == "robustness":
         label = question.about["label"]
+        if len(output) == 1:  # the file ends in an ArgMax
+            return f"class {int(output[0])} instead of {label}"
         scores = output.copy()
         scores[label] = float("-inf")  # a tie violates: the other class is the one to name
         other = int(scores.argmax())

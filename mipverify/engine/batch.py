@@ -111,7 +111,7 @@ def _verify_some(
 ) -> Iterator[SampleResult]:
     begin = time.perf_counter()
     count = len(images)
-    outputs = replay.run(images.astype(np.float32))
+    outputs = _scores(replay.run(images.astype(np.float32)), network.output_size)
     others = outputs.astype(np.float64).copy()
     others[np.arange(count), labels] = -np.inf
     right = outputs[np.arange(count), labels] > others.max(axis=1)
@@ -243,14 +243,19 @@ def _attack(batch: _Batch, replay: Replay, minimizers: np.ndarray) -> dict[int, 
             if sample in found:
                 continue
             point = np.clip(point, batch.low32[sample], batch.high32[sample])
-            output = replay.run(point[None])[0]
+            output = _scores(replay.run(point[None]), batch.network.output_size)[0]
             label = batch.labels[sample]
-            if np.delete(output, label).max() >= output[label]:
+            if np.isfinite(output).all() and np.delete(output, label).max() >= output[label]:
                 found[sample] = (point, _with_label_last(output, label))
         return len(found) == len(batch.labels)
 
     descend(batch.network, starts, batch.low32[owners], batch.high32[owners], rows, Attack(steps=20), accept)
     return found
+
+
+def _scores(outputs: np.ndarray, classes: int) -> np.ndarray:
+    """Outputs (N, k) of the original file; where it ends in an ArgMax and gives a class, 1 for that and 0 for others."""
+    return outputs if outputs.shape[1] == classes else np.eye(classes)[outputs[:, 0].astype(int)]
 
 
 def _with_label_last(output: np.ndarray, label: int) -> np.ndarray:
@@ -279,6 +284,7 @@ def _alone(
     specification = robustness(image, open_.label, eps, num_classes=network.output_size)
     verdict = verify(network, specification, timeout=timeout, solver=solver, seed=seed)
     witness = verdict.witness
+    scores = None if witness is None else _scores(witness.output[None], network.output_size)[0]
     return SampleResult(
         open_.index,
         open_.label,
@@ -288,7 +294,7 @@ def _alone(
         open_.seconds + verdict.seconds,
         verdict.margin_lower_bound,
         adversarial=None if witness is None else witness.input,
-        adversarial_label=None if witness is None else int(_with_label_last(witness.output, open_.label).argmax()),
+        adversarial_label=None if scores is None else int(_with_label_last(scores, open_.label).argmax()),
         unstable=tuple(verdict.statistics["unstable_relus"]),
         nodes=int(verdict.statistics["nodes"]),
         reason=verdict.reason,

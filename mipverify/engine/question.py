@@ -91,5 +91,8 @@ class Question:
         """Whether the original file's output meets a condition, exactly."""
         if len(output) == self.network.output_size:
             return condition.satisfied(point, output)
-        # The file ends in an ArgMax and gives a class: it answers conditions in which that class reaches another.
-        return bool(output[0] == np.round(output[0]) and condition.output_rows[0, int(output[0])] < 0)
+        # The file ends in an ArgMax and gives a class, which no other output exceeds: that answers conditions in which
+        # this class reaches others, and nothing that is strict, for it may be a tie.
+        if output[0] != np.round(output[0]) or condition.strict.any():
+            return False
+        return bool((condition.output_rows[:, int(output[0])] < 0).all())
