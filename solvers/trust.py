@@ -13,6 +13,11 @@ from mipverify.formulation.milp import Milp
 MARGIN = 1e-6  # what a claimed bound is lowered by, relative to the size of the objective: far above tolerances
 
 
+# Solvers drop smaller coefficients without a word (HiGHS's small_matrix_value), and add up rows in float64 against
+# absolute tolerances of 1e-9: of terms as large as the other, nothing is left of these.
+SMALLEST, LARGEST = 1e-9, 1e9
+
+
 @dataclass(frozen=True)
 class Claim:
     """lower: what may be taken as a lower bound of the minimum, -inf if nothing.
@@ -25,6 +30,18 @@ class Claim:
     reason: str = ""
 
 
+def out_of_range(milp: Milp) -> str:
+    """Why no solver's word on this program is worth anything: numbers beyond its tolerances; "" where there are none."""
+    size = np.maximum(np.abs(milp.lower), np.abs(milp.upper))
+    size = np.where(np.isfinite(size), size, 0.0)
+    entries, reach = np.abs(milp.matrix.data), size[milp.matrix.indices]
+    if ((entries > 0) & (entries < SMALLEST) & (entries * reach > SMALLEST)).any():
+        return f"the program has coefficients below {SMALLEST:g} that matter: solvers drop them"
+    if (abs(milp.matrix) @ size).max(initial=0.0) > LARGEST:
+        return f"the program adds up numbers above {LARGEST:g}: beyond the tolerances of solvers"
+    return ""
+
+
 def what_emptiness_shows(capped: Milp, solution: Solution, cap: float, control: Solution) -> Claim:
     """What may be used of a claim that no point has an objective of at most `cap`, with `cap` far above tolerances.
 
@@ -35,6 +52,9 @@ def what_emptiness_shows(capped: Milp, solution: Solution, cap: float, control: 
         return Claim(float("-inf"), reason="the solver did not find the program infeasible")
     if control.termination is Termination.INFEASIBLE:
         return Claim(float("-inf"), reason="the solver calls a program infeasible that has a known point")
+    beyond = out_of_range(capped)
+    if beyond:
+        return Claim(float("-inf"), reason=beyond)
     allowance = MARGIN * (1 + abs(cap) + float(np.abs(capped.objective).max(initial=0.0)))
     return Claim(cap - allowance, trusted=f"{solution.solver} infeasibility")
 
@@ -56,6 +76,9 @@ def what_follows(milp: Milp, solution: Solution, known_points: tuple[np.ndarray,
         return Claim(float("-inf"), reason=f"the solver calls a program {claimed} that has an optimum")
     if solution.dual_status is not DualStatus.BOUND or not np.isfinite(solution.dual_bound):
         return Claim(float("-inf"), reason="the solver gave no dual bound")
+    beyond = out_of_range(milp)
+    if beyond:
+        return Claim(float("-inf"), reason=beyond)
     allowance = MARGIN * (1 + abs(solution.dual_bound) + float(np.abs(milp.objective).max(initial=0.0)))
     points = [*known_points]
     if solution.primal_status is PrimalStatus.FEASIBLE and solution.primal is not None:
