@@ -31,7 +31,7 @@ class Claim:
 
 
 def out_of_range(milp: Milp) -> str:
-    """Why no solver's word on this program is worth anything: numbers beyond its tolerances; "" where there are none."""
+    """Why no solver is to be believed about this program, "" if there is no reason: numbers beyond its tolerances."""
     size = np.maximum(np.abs(milp.lower), np.abs(milp.upper))
     size = np.where(np.isfinite(size), size, 0.0)
     entries, reach = np.abs(milp.matrix.data), size[milp.matrix.indices]

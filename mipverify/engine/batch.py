@@ -254,7 +254,7 @@ def _attack(batch: _Batch, replay: Replay, minimizers: np.ndarray) -> dict[int, 
 
 
 def _scores(outputs: np.ndarray, classes: int) -> np.ndarray:
-    """Outputs (N, k) of the original file; where it ends in an ArgMax and gives a class, 1 for that and 0 for others."""
+    """Outputs (N, k) of the original file; where it ends in an ArgMax and gives a class, 1 for that, else 0."""
     return outputs if outputs.shape[1] == classes else np.eye(classes)[outputs[:, 0].astype(int)]
 
 
