@@ -77,7 +77,8 @@ def test_positions_and_given_indices_do_not_mix(network: Network, data: tuple[np
     images, labels = data
     order = np.random.default_rng(1).permutation(100)[:70]  # more than one batch
     plain = {r.index: r for r in verify_batch(network, images, labels, "0.1", only_cheap=True)}
-    mixed = {r.index: r for r in verify_batch(network, images[order], labels[order], "0.1", indices=order, only_cheap=True)}  # fmt: skip
+    some = verify_batch(network, images[order], labels[order], "0.1", indices=order, only_cheap=True)
+    mixed = {r.index: r for r in some}
     assert sorted(mixed) == sorted(order)
     for index, result in mixed.items():
         assert (result.verdict, result.label) == (plain[index].verdict, plain[index].label)
@@ -107,7 +108,7 @@ def test_samples_left_open_are_asked_about_as_they_are(
 def test_a_stop_ends_the_batch_with_what_it_has(network: Network, data: tuple[np.ndarray, np.ndarray]) -> None:
     seen: list[SampleResult] = []
     for result in verify_batch(network, *data, "0.1", stop=lambda: len(seen) >= 5, only_cheap=True):
-        seen.append(result)
+        seen = [*seen, result]
     assert len(seen) == 5
 
 
