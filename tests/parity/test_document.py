@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
-import mipverify.presolve
 import numpy as np
 import pytest
 
