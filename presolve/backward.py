@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 from array_api_compat import array_namespace
 from mipverify.presolve.bounds import Bounds
+from mipverify.presolve.cuts import LayerCuts, Met, meet, meeting_error
 from mipverify.presolve.interval import rounding_terms
 from mipverify.presolve.region import region_minimum
 from mipverify.presolve.relaxation import Relaxation, relax
@@ -105,13 +106,15 @@ class Rows:
 class InputRows:
     """Rows that reached the input: quantity >= coefficients . x + constant - error, with error zero if not asked for.
 
-    passed: the coefficients (R, *shape) with which each ReLU node was met, if they were to be kept.
+    passed: the coefficients (R, *shape) with which each ReLU node was met, if they were to be kept. met: the lines
+    chosen where cuts were dualized.
     """
 
     coefficients: Array
     constant: Array
     error: Array | float
     passed: dict[int, Array] = field(default_factory=dict)
+    met: dict[int, Met] = field(default_factory=dict)
 
 
 def pick(values: Array, samples: np.ndarray | None) -> Array:
@@ -146,6 +149,8 @@ def pass_back(
     *,
     slopes: Mapping[int, Array] | None = None,
     multipliers: Mapping[int, Array] | None = None,
+    cuts: Mapping[int, LayerCuts] | None = None,
+    cut_multipliers: Mapping[int, Array] | None = None,
     sound: bool = True,
     keep: bool = False,
 ) -> InputRows:
@@ -154,6 +159,7 @@ def pass_back(
     slopes: for some ReLU nodes the lower slopes to use instead, in [0, 1], (R, *shape) [Xu et al. 2021].
     multipliers: for some ReLU nodes signed split multipliers (R, *shape), subtracted from the coefficients of the
     pre-activation: nonnegative where it was split to be >= 0, nonpositive where <= 0 [Wang et al. 2021, theorem 3.1].
+    cuts, cut_multipliers: by ReLU node, rows that hold there and their multipliers (R, T), not negative (numpy only).
     sound: bound the rounding errors as well. keep: return the coefficients at ReLU nodes.
     """
     network, samples = relaxed.network, rows.samples
@@ -166,6 +172,7 @@ def pass_back(
     if sound:
         error = xp.abs(constant) * gamma(len(network.nodes) + 4, like) + pick(relaxed.underflow[max(pending)], samples)
     passed: dict[int, Array] = {}
+    met: dict[int, Met] = {}
     for index in range(max(pending), 0, -1):
         coefficients = pending.pop(index, None)
         if coefficients is None:
@@ -173,6 +180,26 @@ def pass_back(
         node = network.nodes[index]
         if isinstance(node, Relu):
             line = relaxed.lines[index]
+            if cuts is not None and cut_multipliers is not None and index in cuts and index in cut_multipliers:
+                layer, factors = cuts[index], cut_multipliers[index]
+                low, high = (_flat(pick(s[node.source], samples)) for s in (relaxed.bounds.lower, relaxed.bounds.upper))
+                own = _flat(pick(line.lower_slope, samples) if slopes is None else slopes[index])
+                met[index], gain = meet(layer, factors, _flat(coefficients), low, high, own)
+                constant = constant + gain
+                if keep:
+                    passed[index] = met[index].weight.reshape(coefficients.shape)
+                through = met[index].slope.reshape(coefficients.shape)
+                if sound:
+                    magnitude = pick(relaxed.magnitudes[index], samples)
+                    beneath = pick(relaxed.magnitudes[layer.source], samples)
+                    error = error + meeting_error(layer, factors, _flat(coefficients), met[index], magnitude, beneath)
+                _add(pending, layer.source, -(factors @ layer.matrix).reshape(-1, *network.nodes[layer.source].shape))
+                if multipliers is not None and index in multipliers:
+                    through = through - multipliers[index]
+                    if sound:
+                        error = error + gamma(8, like) * row_dot(xp.abs(multipliers[index]), magnitude)
+                _add(pending, node.source, through)
+                continue
             if keep:
                 passed[index] = coefficients
             positive = xp.clip(coefficients, min=0)
@@ -202,7 +229,7 @@ def pass_back(
             back = term.operator.adjoint(coefficients.reshape(coefficients.shape[0], *term.operator.out_shape))
             _add(pending, term.source, back.reshape(back.shape[0], *network.nodes[term.source].shape))
     reached = pending[0] if 0 in pending else xp.zeros((like.shape[0], *network.input_shape), dtype=like.dtype)
-    return InputRows(reached, constant, error, passed)
+    return InputRows(reached, constant, error, passed, met)
 
 
 def _add(pending: dict[int, Array], index: int, rows: Array) -> None:

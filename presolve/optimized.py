@@ -24,6 +24,7 @@ from mipverify.presolve.backward import (
 )
 from mipverify.presolve.bounds import Bounds
 from mipverify.presolve.crown import negated
+from mipverify.presolve.cuts import LayerCuts, respond
 from mipverify.presolve.layers import Known, row_chunks, tighten_by_layer
 
 from mipverify.network import Input, Network, Relu
@@ -38,6 +39,7 @@ class Search:
     iterations: int = 20
     slope_step: float = 0.25
     multiplier_step: float = 0.1
+    cut_step: float = 0.005
     decay: float = 0.95
     enough: float = 0.0
 
@@ -49,7 +51,8 @@ class Optimum:
     lower: sound lower bounds (R,) in float64. slopes, multipliers: by ReLU node, (R, *shape) float32, with which they
     hold. minimizer: the input (R, *input_shape) that minimizes the relaxed network, a good start for an attack.
     row: the rows as they reached the input, with their coefficients at each ReLU. preactivations: by ReLU node
-    (R, *shape), the values there; scores for branching use both.
+    (R, *shape), the values there; scores for branching use both. cut_multipliers: by ReLU node (R, cuts) float32.
+    values: what the relaxed network makes of the minimizer, by ReLU node (R, *shape).
     """
 
     lower: np.ndarray
@@ -58,6 +61,8 @@ class Optimum:
     minimizer: np.ndarray
     row: InputRows
     preactivations: dict[int, np.ndarray]
+    cut_multipliers: dict[int, np.ndarray]
+    values: dict[int, np.ndarray]
 
 
 def relaxed_values(
@@ -75,12 +80,33 @@ def relaxed_values(
             if index not in rows.passed:
                 values.append(np.maximum(x, 0))
                 continue
+            if index in rows.met:
+                y, _ = _respond(relaxed, index, rows, samples, x, slopes)
+                values.append(y.reshape(x.shape))
+                continue
             below = slopes[index] if index in slopes else pick(line.lower_slope, samples)
             above = pick(line.upper_slope, samples) * x + pick(line.upper_offset, samples)
             values.append(np.where(rows.passed[index] > 0, below * x, above))
         else:
             values.append(affine_value(node, values))
     return values
+
+
+def _respond(
+    relaxed: Relaxed,
+    node: int,
+    rows: InputRows,
+    samples: np.ndarray | None,
+    x: np.ndarray,
+    slopes: Mapping[int, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Post-activation and phase (R, units) at pre-activations x of a layer with cuts."""
+    source, count = relaxed.network.relu_source(node), len(x)
+    lower, upper = (pick(side[source], samples) for side in (relaxed.bounds.lower, relaxed.bounds.upper))
+    own = np.broadcast_to(slopes[node], x.shape).reshape(count, -1)
+    return respond(
+        rows.met[node], x.reshape(count, -1), lower.reshape(len(lower), -1), upper.reshape(len(upper), -1), own
+    )
 
 
 class _Adam:
@@ -113,13 +139,18 @@ def optimize_rows(
     slopes: Mapping[int, np.ndarray] | None = None,
     signs: Mapping[int, np.ndarray] | None = None,
     multipliers: Mapping[int, np.ndarray] | None = None,
+    cuts: Mapping[int, LayerCuts] | None = None,
+    cut_multipliers: Mapping[int, np.ndarray] | None = None,
     sketch: Relaxed | None = None,
     stop: Callable[[], bool] | None = None,
+    observe: Callable[[Mapping[int, np.ndarray], Mapping[int, np.ndarray]], None] | None = None,
 ) -> Optimum:
-    """Raise the lower bounds of rows by ascent on slopes and split multipliers.
+    """Raise the lower bounds of rows by ascent on slopes, split multipliers and cut multipliers.
 
     relaxed: in float64. sketch: the same in float32, made here if not given. slopes, multipliers: where to start.
     signs: by ReLU node (R, *shape), +1 where a unit was split to be >= 0, -1 where <= 0, 0 elsewhere.
+    cuts, cut_multipliers: rows that hold by ReLU node, and where to start with them, (R, cuts). observe: shown, at each
+    step, the values of all nodes (R, *shape) and the phases of layers with cuts (R, units) at the relaxation's minimum.
     """
     sketch = sketch or Relaxed(relaxed.bounds.astype(np.float32))
     thin = Rows(
@@ -142,14 +173,25 @@ def optimize_rows(
         node: np.array(multipliers[node]) if multipliers and node in multipliers else np.zeros(shapes[node], np.float32)
         for node in sign
     }
+    thin_cuts = {k: layer.dense(np.float32) for k, layer in (cuts or {}).items() if k in shapes}
+    weight = {
+        k: np.array(cut_multipliers[k])
+        if cut_multipliers and k in cut_multipliers
+        else np.zeros((count, len(layer)), np.float32)
+        for k, layer in thin_cuts.items()
+    }
     slope_ascent = _Adam(alpha, search.slope_step, lambda _, a: np.clip(a, 0, 1))
     beta_ascent = _Adam(beta, search.multiplier_step, lambda k, b: sign[k] * np.maximum(sign[k] * b, 0))
+    weight_ascent = _Adam(weight, search.cut_step, lambda _, w: np.maximum(w, 0))
+    best_weight = {k: v.copy() for k, v in weight.items()}
     best = np.full(count, -np.inf, np.float32)
     best_alpha = {k: v.copy() for k, v in alpha.items()}
     best_beta = {k: v.copy() for k, v in beta.items()}
     scale = 1.0
     for step in range(search.iterations + 1):
-        reached = pass_back(sketch, thin, slopes=alpha, multipliers=beta, sound=False, keep=True)
+        reached = pass_back(
+            sketch, thin, slopes=alpha, multipliers=beta, cuts=thin_cuts, cut_multipliers=weight, sound=False, keep=True
+        )
         value = minimum_over_box(sketch, reached, rows.samples, sound=False)
         better = np.flatnonzero(value > best)
         best[better] = value[better]
@@ -157,30 +199,59 @@ def optimize_rows(
             best_alpha[k][better] = alpha[k][better]
         for k in beta:
             best_beta[k][better] = beta[k][better]
+        for k in weight:
+            best_weight[k][better] = weight[k][better]
         if step == search.iterations or bool(np.all(best > search.enough)) or (stop is not None and stop()):
             break
         values = relaxed_values(sketch, reached, rows.samples, alpha)
         sources = {k: values[relaxed.network.relu_source(k)] for k in shapes}
         met = [k for k in alpha if k in reached.passed]
-        slope_ascent.ascend(
-            {k: np.where(free[k], np.maximum(reached.passed[k], 0) * sources[k], 0) for k in met}, scale
+        slope_ascent.ascend({k: np.where(free[k], _bend(reached, k) * sources[k], 0) for k in met}, scale)
+        answers = {
+            k: _respond(sketch, k, reached, rows.samples, sources[k], alpha) for k in thin_cuts if k in reached.met
+        }
+        if observe is not None:
+            observe(dict(enumerate(values)), {k: a for k, (_, a) in answers.items()})
+        weight_ascent.ascend(
+            {k: _excess(thin_cuts[k], y, a, values[thin_cuts[k].source]) for k, (y, a) in answers.items()}, scale
         )
         beta_ascent.ascend({k: np.abs(sign[k]) * -sources[k] for k in beta}, scale)
         scale *= search.decay
-    return evaluate_rows(relaxed, rows, best_alpha, best_beta)
+    return evaluate_rows(relaxed, rows, best_alpha, best_beta, cuts, best_weight)
+
+
+def _bend(rows: InputRows, node: int) -> np.ndarray:
+    """The derivative of a line's slope by the choice between 0 and 1 that it stands for, (R, *shape)."""
+    if node not in rows.met:
+        return np.maximum(rows.passed[node], 0)
+    met = rows.met[node]
+    return np.where(met.kink, met.right - met.left, 0).reshape(rows.passed[node].shape)
+
+
+def _excess(cuts: LayerCuts, y: np.ndarray, a: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """By how much points (R, ...) violate the cuts, (R, T)."""
+    return y[:, cuts.units] - z.reshape(len(y), -1) @ cuts.matrix.T - cuts.step * a[:, cuts.units] - cuts.limit
 
 
 def evaluate_rows(
-    relaxed: Relaxed, rows: Rows, slopes: dict[int, np.ndarray], multipliers: dict[int, np.ndarray]
+    relaxed: Relaxed,
+    rows: Rows,
+    slopes: dict[int, np.ndarray],
+    multipliers: dict[int, np.ndarray],
+    cuts: Mapping[int, LayerCuts] | None = None,
+    cut_multipliers: Mapping[int, np.ndarray] | None = None,
 ) -> Optimum:
     """The sound float64 bound of rows with given slopes and multipliers, and what the relaxed minimizer looks like."""
     wide = {k: v.astype(np.float64) for k, v in slopes.items()}
     factors = {k: v.astype(np.float64) for k, v in multipliers.items()}
-    reached = pass_back(relaxed, rows, slopes=wide, multipliers=factors, keep=True)
+    given = dict(cut_multipliers or {})
+    weights = {k: v.astype(np.float64) for k, v in given.items()}
+    reached = pass_back(relaxed, rows, slopes=wide, multipliers=factors, cuts=cuts, cut_multipliers=weights, keep=True)
     lower = minimum_over_box(relaxed, reached, rows.samples)
     values = relaxed_values(relaxed, reached, rows.samples, wide)
     sources = {k: values[relaxed.network.relu_source(k)] for k in reached.passed}
-    return Optimum(lower, slopes, multipliers, values[0], reached, sources)
+    own = {k: values[k] for k in reached.passed if k < len(values)}
+    return Optimum(lower, slopes, multipliers, values[0], reached, sources, given, own)
 
 
 def _unstable(relaxed: Relaxed, node: int) -> np.ndarray:

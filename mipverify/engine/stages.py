@@ -24,6 +24,7 @@ from mipverify.presolve import (
     unit_rows,
 )
 
+WITHOUT_CUTS = 1.0  # seconds of branching before cuts are looked for
 FEW_INPUTS = 12  # up to here halving the input box beats splitting ReLUs
 
 
@@ -154,24 +155,42 @@ def split_boxes(question: Question) -> None:
 
 
 def split_phases(question: Question) -> None:
-    """Branch and bound on ReLU phases."""
+    """Branch and bound on ReLU phases: a while without cuts, then condition by condition with those that matter."""
     from mipverify.solvers.branch_and_bound.phases import PhaseBounder
-    from mipverify.solvers.branch_and_bound.search import search_phases
+    from mipverify.solvers.branch_and_bound.root_cuts import root_cuts
+    from mipverify.solvers.branch_and_bound.search import Outcome, search_phases
+    from mipverify.solvers.branch_and_bound.splits import Node, root
 
     assert question.bounds is not None
+    bounds, clock, search = question.bounds, question.clock, Search(iterations=12, decay=0.9)
     rows = unit_rows(question.margins, question.margins.output, np.arange(len(question.lower)), None, question.box[0])
-    bounder = PhaseBounder(question.bounds, rows, Search(iterations=12, decay=0.9))
-    outcome = search_phases(
-        bounder,
-        [int(c) for c in question.open()],
-        try_points=question.try_points,
-        stop=question.clock.over,
-        progress=_progress(question, "branch"),
-    )
-    question.nodes += outcome.nodes
-    question.reason = outcome.reason
-    for condition, value in outcome.lower.items():
-        question.learn(np.array([condition]), np.array([value]))
+
+    def branch(bounder: PhaseBounder, roots: list[Node], seconds: float) -> None:
+        end = clock.elapsed() + seconds
+        outcome: Outcome = search_phases(
+            bounder,
+            roots,
+            try_points=question.try_points,
+            stop=lambda: clock.over() or clock.elapsed() > end,
+            progress=_progress(question, "branch"),
+        )
+        question.nodes += outcome.nodes
+        question.reason = outcome.reason
+        for condition, value in outcome.lower.items():
+            question.learn(np.array([condition]), np.array([value]))
+
+    branch(PhaseBounder(bounds, rows, search), [root(int(c)) for c in question.open()], WITHOUT_CUTS)
+    for condition in sorted(map(int, question.open()), key=lambda c: -question.lower[c]):
+        if question.decided() or clock.over():
+            return
+        question.report("cuts", f"condition {condition}, bound {question.lower[condition]:.4g}")
+        cuts = root_cuts(question.margins, bounds, condition, stop=clock.over)
+        question.learn(np.array([condition]), np.array([cuts.lower]))
+        if cuts.lower > 0 or question.try_points(cuts.minimizer[None]):
+            continue
+        factors = {node: values.astype(np.float32) for node, values in cuts.multipliers.items()}
+        start = Node(condition, (), cuts.lower, cuts.slopes, {}, factors)
+        branch(PhaseBounder(bounds, rows, search, cuts.layers), [start], clock.left())
 
 
 def _progress(question: Question, what: str) -> Callable[[int, int, float], None]:

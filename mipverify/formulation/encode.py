@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ReluColumns:
-    """Where one ReLU layer stands in the MILP: flat `units` (U,), columns of x, y and the binary, each (U,)."""
+    """The unstable units of one ReLU layer: flat `units` (U,), their columns of x, y and the binary, each (U,)."""
 
     units: np.ndarray
     before: np.ndarray
@@ -30,13 +30,15 @@ class Encoding:
     """A network's MILP and the way back from its columns.
 
     milp: objective zero. inputs: columns (n,) of the input. relus: by ReLU node. outputs: the network's output as
-    affine expressions, `outputs[0] @ v + outputs[1]`, (k, columns) sparse and (k,).
+    affine expressions, `outputs[0] @ v + outputs[1]`, (k, columns) sparse and (k,). entries: by input and ReLU node,
+    its value as `entries[node] @ v`, (size, columns) sparse.
     """
 
     milp: Milp
     inputs: np.ndarray
     relus: dict[int, ReluColumns]
     outputs: tuple[Any, np.ndarray]
+    entries: dict[int, Any]
 
     @property
     def binaries(self) -> int:
@@ -142,7 +144,7 @@ def encode(network: Network, bounds: Bounds, output: int | None = None) -> Encod
             inputs = builder.add_columns(low, high)
             expressions[index] = sp.eye_array(len(low), format="csr"), np.zeros(len(low))
         elif isinstance(node, Relu):
-            relus[index], expressions[index] = _relu(builder, before[node.source], low, high, bounds, node.source)
+            relus[index], expressions[index] = _relu(builder, before[node.source], high, bounds, node.source)
         else:
             expressions[index] = _affine(builder, node, expressions)
         if index in read:
@@ -150,7 +152,8 @@ def encode(network: Network, bounds: Bounds, output: int | None = None) -> Encod
         elif index in materialized:
             expressions[index] = _own_columns(builder, expressions[index], low, high)
     matrix, constant = expressions[output]
-    return Encoding(builder.milp(), inputs, relus, (builder.widen(matrix), constant))
+    entries = {node: builder.widen(expressions[node][0]) for node in (0, *relus) if node in expressions}
+    return Encoding(builder.milp(), inputs, relus, (builder.widen(matrix), constant), entries)
 
 
 def _cone(network: Network, output: int) -> set[int]:
@@ -198,7 +201,7 @@ def _own_columns(
 
 
 def _relu(
-    builder: _Builder, before: np.ndarray, low: np.ndarray, high: np.ndarray, bounds: Bounds, source: int
+    builder: _Builder, before: np.ndarray, high: np.ndarray, bounds: Bounds, source: int
 ) -> tuple[ReluColumns, tuple[Any, np.ndarray]]:
     l, u = bounds.lower[source].reshape(-1), bounds.upper[source].reshape(-1)  # noqa: E741 - as in the papers
     units = np.flatnonzero((l < 0) & (u > 0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from mipverify.presolve import Optimum, Relaxed
@@ -26,11 +26,10 @@ class FilteredBranching:
         """ReLU nodes in the order of the scores, and both scores (K, total units), 0 where a unit is not unstable."""
         gaps, intercepts, order = [], [], sorted(optimum.row.passed)
         for node in order:
-            c, x, line = optimum.row.passed[node], optimum.preactivations[node], relaxed.lines[node]
+            c, x, y = optimum.row.passed[node], optimum.preactivations[node], optimum.values[node]
             free = np.asarray(relaxed.bounds.unstable(node))
-            value = np.where(c > 0, optimum.slopes[node] * x, line.upper_slope * x + line.upper_offset)
-            gap = c * (np.maximum(x, 0) - value)
-            cost = np.maximum(-c, 0) * line.upper_offset
+            gap = c * (np.maximum(x, 0) - y)
+            cost = np.maximum(-c, 0) * relaxed.lines[node].upper_offset
             gaps.append(np.where(free, gap, 0).reshape(len(c), -1))
             intercepts.append(np.where(free, cost, 0).reshape(len(c), -1))
         if not order:  # the row reached the input without meeting a ReLU
@@ -86,4 +85,4 @@ class FilteredBranching:
 
 def child(node: Node, unit: tuple[int, int], sign: int) -> Node:
     """The node with one more unit fixed, carrying its parent's bound, slopes and multipliers."""
-    return Node(node.condition, (*node.splits, (*unit, sign)), node.lower, node.slopes, node.multipliers)
+    return replace(node, splits=(*node.splits, (*unit, sign)))

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from mipverify.presolve import Bounds, Optimum, Relaxed, Rows, Search, minimum_over_box, optimize_rows, pass_back
+from mipverify.presolve.cuts import LayerCuts
 from mipverify.solvers.branch_and_bound.splits import Node
 
 
 class PhaseBounder:
     """Bounds subproblems of one input box: rows of output conditions under fixed ReLU phases [Wang et al. 2021].
 
-    root: bounds of the box (batch 1). rows: one row a condition, without samples.
+    root: bounds of the box (batch 1). rows: one row a condition, without samples. cuts: rows that hold over the whole
+    box, by ReLU node; they are dualized in every subproblem.
     """
 
-    def __init__(self, root: Bounds, rows: Rows, search: Search):
+    def __init__(self, root: Bounds, rows: Rows, search: Search, cuts: Mapping[int, LayerCuts] | None = None):
         self.root, self.rows, self.search = root, rows, search
+        self.cuts = dict(cuts or {})
         self.relaxed = Relaxed(root)
         self.network = root.network
         self.shapes = {node: self.network.nodes[node].shape for node in self.network.relus}
@@ -66,6 +69,10 @@ class PhaseBounder:
             out[node] = np.stack([a.get(node, zero) for a in arrays]).reshape(len(arrays), *self.shapes[node])
         return out
 
+    def _cut_multipliers(self, nodes: Sequence[Node]) -> dict[int, np.ndarray]:
+        zero = {node: np.zeros(len(layer), np.float32) for node, layer in self.cuts.items()}
+        return {node: np.stack([n.cut_multipliers.get(node, zero[node]) for n in nodes]) for node in self.cuts}
+
     def solve(
         self, nodes: Sequence[Node], search: Search | None = None, stop: Callable[[], bool] | None = None
     ) -> tuple[list[Node], Optimum, Relaxed]:
@@ -81,6 +88,8 @@ class PhaseBounder:
             slopes=slopes or None,
             signs=self.signs(splits),
             multipliers=self._stack([node.multipliers for node in nodes]),
+            cuts=self.cuts,
+            cut_multipliers=self._cut_multipliers(nodes),
             stop=stop,
         )
         solved = []
@@ -92,6 +101,7 @@ class PhaseBounder:
                     max(node.lower, float(optimum.lower[k])),
                     {i: a[k].reshape(-1) for i, a in optimum.slopes.items()},
                     {i: a[k].reshape(-1) for i, a in optimum.multipliers.items()},
+                    {i: a[k] for i, a in optimum.cut_multipliers.items()},
                 )
             )
         return solved, optimum, relaxed
@@ -111,6 +121,8 @@ class PhaseBounder:
             thin,
             slopes=self._stack([node.slopes for node in nodes]),
             multipliers=self._stack([node.multipliers for node in nodes]),
+            cuts={node: layer.dense(np.float32) for node, layer in self.cuts.items()},
+            cut_multipliers=self._cut_multipliers(nodes),
             sound=False,
         )
         return minimum_over_box(relaxed, reached, None, sound=False)

@@ -32,7 +32,7 @@ class Outcome:
 
 def search_phases(
     bounder: PhaseBounder,
-    conditions: Sequence[int],
+    roots: Sequence[Node],
     *,
     brancher: FilteredBranching | None = None,
     try_points: Callable[[np.ndarray], object | None] = lambda points: None,
@@ -43,15 +43,16 @@ def search_phases(
 ) -> Outcome:
     """Prove that every condition's row is positive, or find a point where one is not.
 
+    roots: where to start, for each condition (`root`), or what an earlier search left open.
     try_points: shown the inputs (R, *input_shape) that minimize relaxed nodes; if it returns something, that ends it.
     solve_leaf: a sound lower bound of a node in which no unit is unstable, where the dual ascent alone did not finish.
     """
     brancher = brancher or FilteredBranching()
     store = NodeStore()
     counted = 0
-    closed_lower = {c: float("inf") for c in conditions}  # lowest bound among closed nodes, by condition
+    closed_lower = {node.condition: float("inf") for node in roots}  # lowest bound among closed nodes, by condition
     stuck: list[Node] = []
-    fresh = [Node(c, (), float("-inf"), {}, {}) for c in conditions]
+    fresh = list(roots)
     reason = ""
     while fresh or len(store):
         if stop():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,7 +14,8 @@ class Node:
     """One subproblem: condition `condition` under the phases in `splits`.
 
     splits: (ReLU node, flat unit, +1 active or -1 inactive), from the root down. lower: proven lower bound.
-    slopes, multipliers: by ReLU node, flat float32 arrays with which that bound holds: where its children start.
+    slopes, multipliers, cut_multipliers: by ReLU node, flat float32 arrays with which that bound holds: where its
+    children start.
     """
 
     condition: int
@@ -22,6 +23,12 @@ class Node:
     lower: float
     slopes: dict[int, np.ndarray]
     multipliers: dict[int, np.ndarray]
+    cut_multipliers: dict[int, np.ndarray] = field(default_factory=dict)
+
+
+def root(condition: int) -> Node:
+    """The whole problem of one condition."""
+    return Node(condition, (), float("-inf"), {}, {})
 
 
 class NodeStore:
@@ -50,4 +57,6 @@ class NodeStore:
         if not self._heap:
             return 0
         node = self._heap[0][2]
-        return sum(a.nbytes for a in (*node.slopes.values(), *node.multipliers.values()))
+        return sum(
+            a.nbytes for a in (*node.slopes.values(), *node.multipliers.values(), *node.cut_multipliers.values())
+        )
