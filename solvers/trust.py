@@ -35,7 +35,7 @@ def out_of_range(milp: Milp) -> str:
     size = np.maximum(np.abs(milp.lower), np.abs(milp.upper))
     size = np.where(np.isfinite(size), size, 0.0)
     entries, reach = np.abs(milp.matrix.data), size[milp.matrix.indices]
-    if ((entries > 0) & (entries < SMALLEST) & (entries * reach > SMALLEST)).any():
+    if ((entries > 0) & (entries < SMALLEST) & (entries * reach > 10 * SMALLEST)).any():
         return f"the program has coefficients below {SMALLEST:g} that matter: solvers drop them"
     if (abs(milp.matrix) @ size).max(initial=0.0) > LARGEST:
         return f"the program adds up numbers above {LARGEST:g}: beyond the tolerances of solvers"
