@@ -42,6 +42,11 @@ class LayerCuts:
     def __len__(self) -> int:
         return len(self.units)
 
+    def by_unit(self, values: np.ndarray, size: int) -> np.ndarray:
+        """Sums of values (R, T) over the cuts of each of `size` units: (R, size)."""
+        ones = np.ones(len(self), values.dtype)
+        return np.asarray((sp.csr_array((ones, (self.units, np.arange(len(self)))), (size, len(self))) @ values.T).T)
+
     def select(self, keep: np.ndarray) -> LayerCuts:
         """Some of the cuts, by index."""
         return replace(
@@ -141,11 +146,8 @@ def meet(
     convex envelope is the chord, or two lines that meet at x = 0; slopes in [0, 1] choose between these two. The
     constant is the least value over the four ends, so that any line is sound.
     """
-    size = coefficients.shape[1]
-    adds = np.zeros((len(cuts), size), coefficients.dtype)
-    adds[np.arange(len(cuts)), cuts.units] = 1
-    weight = coefficients + multipliers @ adds
-    phase = (multipliers * cuts.step) @ adds
+    weight = coefficients + cuts.by_unit(multipliers, coefficients.shape[1])
+    phase = cuts.by_unit(multipliers * cuts.step, coefficients.shape[1])
     free = np.broadcast_to((lower < 0) & (upper > 0), weight.shape)
     low, high = np.where(free, lower, -1.0).astype(weight.dtype), np.where(free, upper, 1.0).astype(weight.dtype)
     middle, end = np.minimum(0, -phase), weight * high - phase

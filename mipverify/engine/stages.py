@@ -146,7 +146,7 @@ def split_boxes(question: Question) -> None:
         region=question.case.region,
         try_points=question.try_points,
         stop=question.clock.over,
-        progress=_progress(question, "boxes"),
+        progress=_progress(question, "boxes", question.open()),
     )
     question.nodes += outcome.nodes
     question.reason = outcome.reason
@@ -172,7 +172,7 @@ def split_phases(question: Question) -> None:
             roots,
             try_points=question.try_points,
             stop=lambda: clock.over() or clock.elapsed() > end,
-            progress=_progress(question, "branch"),
+            progress=_progress(question, "branch", np.array(sorted({node.condition for node in roots}))),
         )
         question.nodes += outcome.nodes
         question.reason = outcome.reason
@@ -193,9 +193,8 @@ def split_phases(question: Question) -> None:
         branch(PhaseBounder(bounds, rows, search, cuts.layers), [start], clock.left())
 
 
-def _progress(question: Question, what: str) -> Callable[[int, int, float], None]:
-    """Keeps what a search has proven so far, which an interrupt would lose, and reports it."""
-    conditions = question.open()
+def _progress(question: Question, what: str, conditions: np.ndarray) -> Callable[[int, int, float], None]:
+    """Keeps what a search has proven of its conditions so far, which an interrupt would lose, and reports it."""
 
     def progress(done: int, left: int, bound: float) -> None:
         question.learn(conditions, np.full(len(conditions), min(bound, 0.0)))  # closed nodes lie above zero

@@ -38,7 +38,7 @@ def search_phases(
     try_points: Callable[[np.ndarray], object | None] = lambda points: None,
     solve_leaf: Callable[[Node], float] = lambda node: float("-inf"),
     stop: Callable[[], bool] = lambda: False,
-    batch: int = 48,
+    batch: int = 128,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Outcome:
     """Prove that every condition's row is positive, or find a point where one is not.
