@@ -13,6 +13,7 @@ from mipverify.solvers.branch_and_bound import search as search_module
 from mipverify.solvers.branch_and_bound.boxes import search_boxes
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.search import Outcome, search_phases
+from mipverify.solvers.branch_and_bound.splits import root
 
 from mipverify.formulation import condition_parts
 from mipverify.formulation.margin import margin_network
@@ -32,11 +33,12 @@ def after(polls: int) -> Stop:
 def by_phases(question: Question, rounds: int, try_points: TryPoints = lambda points: None) -> Outcome:
     case = question.specification().cases[0]
     network = margin_network(question.network(), case.conditions)
-    root = crown(network, case.box.lower[None], case.box.upper[None])
+    bounds = crown(network, case.box.lower[None], case.box.upper[None])
     rows = unit_rows(network, network.output, np.arange(len(case.conditions)), None, case.box.lower)
-    bounder = PhaseBounder(root, rows, Search(iterations=30))
+    bounder = PhaseBounder(bounds, rows, Search(iterations=30))
     # The bounder asks whether to stop after every step of its ascent.
-    return search_phases(bounder, list(range(len(case.conditions))), try_points=try_points, stop=after(30 * rounds))
+    roots = [root(c) for c in range(len(case.conditions))]
+    return search_phases(bounder, roots, try_points=try_points, stop=after(30 * rounds))
 
 
 def by_boxes(question: Question, rounds: int, try_points: TryPoints = lambda points: None) -> Outcome:

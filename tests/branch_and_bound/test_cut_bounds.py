@@ -1,0 +1,149 @@
+"""Cuts hold at every point of the box, and bounds made with them lie below what sampling finds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from mipverify.presolve import Search, crown, unit_rows
+from mipverify.presolve.cuts import LayerCuts, cuttable, meet, separate
+from mipverify.solvers.branch_and_bound.phases import PhaseBounder
+from mipverify.solvers.branch_and_bound.root_cuts import root_cuts
+from mipverify.solvers.branch_and_bound.splits import Node
+
+from mipverify.network import Network
+from tests.branch_and_bound.test_node_bounds import lowest_inside, unstable_units
+from tests.presolve import nets
+from tests.soundness.nets import lowest_sampled
+
+NETWORKS = {
+    "dense": lambda rng: nets.dense(rng, (5, 12, 10, 2)),
+    "skips": lambda rng: nets.dense(rng, (5, 8, 8, 8, 2), skip=True),
+    "convolutional": lambda rng: nets.convolutional(rng, 5),
+}
+
+
+def made(kind: str, rng: np.random.Generator, radius: float = 0.5) -> tuple[Network, np.ndarray, np.ndarray]:
+    network = NETWORKS[kind](rng)
+    center = rng.normal(size=network.input_shape)
+    return network, center - radius, center + radius
+
+
+def random_cuts(network: Network, lower: np.ndarray, upper: np.ndarray, rng: np.random.Generator) -> dict:
+    """Cuts that arbitrary points of the relaxation violate: several a layer."""
+    bounds, layers = crown(network, lower[None], upper[None]), {}
+    for node, source in cuttable(network).items():
+        found: LayerCuts | None = None
+        for _ in range(4):
+            below, above = (side[source].reshape(-1) for side in (bounds.lower, bounds.upper))
+            x_above = bounds.upper[network.relu_source(node)].reshape(-1)
+            share = rng.random(len(x_above))
+            z = below + rng.random(len(below)) * (above - below)
+            cuts = separate(bounds, node, z, share * np.maximum(x_above, 0), np.clip(share, 0, 1))
+            found = cuts if found is None else found.join(cuts)
+        if found is not None and len(found):
+            layers[node] = found
+    return layers
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_no_point_of_the_box_violates_a_cut(kind: str) -> None:
+    rng = np.random.default_rng(41)
+    seen, tight = 0, []
+    for _ in range(6):
+        network, lower, upper = made(kind, rng)
+        points = nets.points(rng, lower[None], upper[None], 400)[:, 0]
+        values = network.values(points)
+        for node, cuts in random_cuts(network, lower, upper, rng).items():
+            x = values[network.relu_source(node)].reshape(len(points), -1)[:, cuts.units]
+            z = values[cuts.source].reshape(len(points), -1)
+            for phase in (x > 0, x >= 0):
+                excess = np.maximum(x, 0) - (cuts.matrix @ z.T).T - cuts.step * phase - cuts.limit
+                assert excess.max() <= 1e-12
+            tight.append(excess.max())
+            seen += len(cuts)
+    assert seen > 20
+    assert max(tight) > -0.3, "cuts that are far from every point would show no fault"
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_bounds_with_cuts_lie_below_what_sampling_finds(kind: str) -> None:
+    rng = np.random.default_rng(42)
+    gained = []
+    for _ in range(3):
+        network, lower, upper = made(kind, rng, 0.8)
+        bounds = crown(network, lower[None], upper[None])
+        row = np.eye(network.output_size)[1]
+        low = lowest_sampled(network, lower.reshape(-1), upper.reshape(-1), row)
+        cuts = root_cuts(network, bounds, 1)
+        assert cuts.lower <= low + 1e-9 * (1 + abs(low))
+        assert (cuts.minimizer >= lower.reshape(-1)).all()
+        assert (cuts.minimizer <= upper.reshape(-1)).all()
+        gained.append(sum(map(len, cuts.layers.values())))
+    assert max(gained) > 0
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_nodes_with_cuts_of_any_multipliers_lie_below_what_attacks_inside_find(kind: str) -> None:
+    rng = np.random.default_rng(43)
+    for _ in range(4):
+        network, lower, upper = made(kind, rng)
+        bounds = crown(network, lower[None], upper[None])
+        rows = unit_rows(network, network.output, np.arange(network.output_size), None, lower)
+        layers = random_cuts(network, lower, upper, rng)
+        bounder = PhaseBounder(bounds, rows, Search(iterations=15), layers)
+        units = unstable_units(bounds)
+        starts = rng.uniform(lower, upper, size=(6, *lower.shape))
+        values, nodes = network.values(starts), []
+        for k in range(len(starts)):
+            count = len(units) if k % 2 else int(rng.integers(0, 7))
+            chosen = [units[i] for i in rng.permutation(len(units))[:count]]
+            splits = tuple(
+                (r, u, 1 if values[network.relu_source(r)][k].reshape(-1)[u] >= 0 else -1) for r, u in chosen
+            )
+            factors = {
+                r: (rng.exponential(size=len(c)) * 10.0 ** rng.uniform(-3, 0.5)).astype(np.float32)
+                for r, c in layers.items()
+            }
+            nodes.append(Node(0, splits, float("-inf"), {}, {}, factors))
+        for iterations in (0, 15):
+            solved, _, _ = bounder.solve(nodes, search=replace(bounder.search, iterations=iterations))
+            for k, node in enumerate(solved):
+                low = lowest_inside(network, lower, upper, node.splits, starts[k], 0, rng)
+                assert node.lower <= low + 1e-9 * (1 + abs(low))
+
+
+def test_the_lines_through_a_layer_lie_below_rows_and_cuts_together() -> None:
+    rng = np.random.default_rng(44)
+    gaps = []
+    for _ in range(200):
+        size, count, rows = 6, 9, 5
+        lower, upper = -rng.exponential(size=(1, size)), rng.exponential(size=(1, size))
+        lower[0, 0], upper[0, 1] = 0.125, -0.125  # an active and an inactive unit
+        upper[0, 0], lower[0, 1] = 2.0, -2.0
+        cuts = LayerCuts(
+            2, 0, rng.integers(0, size, count), sp.csr_array((count, 4)), rng.normal(size=count), rng.normal(size=count)
+        )
+        multipliers = rng.exponential(size=(rows, count)) * (rng.random((rows, count)) < 0.5)
+        coefficients, slopes = rng.normal(size=(rows, size)), rng.random((rows, size))
+        met, constant = meet(cuts, multipliers, coefficients, lower, upper, slopes)
+        # The least of coefficients @ y + multipliers @ (y - step a - limit) minus the lines, unit by unit, for both a.
+        total = np.zeros(rows)
+        for unit in range(size):
+            low, high = lower[0, unit], upper[0, unit]
+            x = np.concatenate([np.linspace(low, high, 41), [np.clip(0.0, low, high)]])
+            mine = multipliers * (cuts.units == unit)
+            least = np.full(rows, np.inf)
+            for phase in (0, 1):
+                some = x[x >= 0] if phase else x[x <= 0]
+                y = np.maximum(some, 0)
+                value = coefficients[:, [unit]] * y + mine.sum(axis=1, keepdims=True) * y
+                value = value - (mine @ cuts.step)[:, None] * phase - met.slope[:, [unit]] * some
+                least = np.minimum(least, value.min(axis=1, initial=np.inf))
+            total += least
+        total -= multipliers @ cuts.limit
+        assert (constant <= total + 1e-12).all()
+        gaps.extend(total - constant)
+    assert np.median(gaps) < 1e-9
