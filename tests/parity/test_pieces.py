@@ -42,4 +42,7 @@ def test_milp_agrees_where_bounds_do_not_decide(name: str, tmp_path: Path) -> No
     (tmp_path / "property.vnnlib").write_text(property_text(lower, upper, 0, 2, least - slack))
     for solver in ("highs", "bab"):
         question = mipverify.load_vnnlib(tmp_path / "property.vnnlib")
-        assert mipverify.verify(network, question, timeout=30, solver=solver).verdict == "holds"
+        verdict = mipverify.verify(network, question, timeout=30, solver=solver)
+        # So close to the truth a MILP solver may not be believed; then that is said, and nothing else claimed.
+        abstained = solver == "highs" and verdict.verdict == "unknown" and "tolerances" in verdict.reason
+        assert verdict.verdict == "holds" or abstained, verdict
