@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mipverify.errors import InputError, MipverifyError
 
 if TYPE_CHECKING:
+    from mipverify.engine.distortion import Distortion, minimum_distortion
     from mipverify.engine.verdict import Verdict
     from mipverify.engine.verify import verify
     from mipverify.network import Network, load
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccuracyResult",
+    "Distortion",
     "InputError",
     "MipverifyError",
     "Network",
@@ -28,6 +30,7 @@ __all__ = [
     "load",
     "load_dataset",
     "load_vnnlib",
+    "minimum_distortion",
     "robustness",
     "verify",
 ]
@@ -36,6 +39,8 @@ __all__ = [
 _HOMES = {
     "AccuracyResult": "mipverify.report.run",
     "adversarial_accuracy": "mipverify.report.run",
+    "Distortion": "mipverify.engine.distortion",
+    "minimum_distortion": "mipverify.engine.distortion",
     "Network": "mipverify.network",
     "Specification": "mipverify.specification",
     "Verdict": "mipverify.engine",

@@ -16,6 +16,7 @@ COMMANDS = {
     "inspect": "Show layers, ReLUs and unsupported operators.",
     "convert": "Write the weights of another tool as ONNX.",
     "report": "Adversarial accuracy of a whole test set.",
+    "distortion": "Distance to the closest adversarial input.",
     "train": "Train a network that is robust and verifies fast.",
     "prune": "Remove small weights and ReLUs that hardly ever switch.",
     "finetune": "Go on training an existing network.",
@@ -29,6 +30,7 @@ Examples:
   mipverify verify net.onnx --data mnist_test.npz --index 7 --eps 0.1
   mipverify inspect net.onnx
   mipverify report net.onnx --data mnist_test.npz --eps 0.1 --out run
+  mipverify distortion net.onnx --data mnist_test.npz --index 7 --norm l2
 
 \b
 Exit codes:

@@ -1,0 +1,170 @@
+"""The command `distortion`: the distance to the closest adversarial input, of one image or of many."""
+
+from __future__ import annotations
+
+import json as json_module
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mipverify import __version__
+from mipverify.cli import options as opt
+from mipverify.cli.console import green, say, stdout_for_results_only, table, yellow
+from mipverify.cli.counterexample import counterexample, write
+from mipverify.cli.exits import DONE, UNDECIDED
+from mipverify.errors import InputError
+
+if TYPE_CHECKING:
+    from mipverify.engine.distortion import Distortion
+    from mipverify.report.distances import Distances
+
+Gap = Annotated[float, typer.Option(metavar="G", help="Relative gap between the bounds at which to stop.")]
+Farthest = Annotated[float | None, typer.Option(metavar="D", help="Look no further than this distance.")]
+Margin = Annotated[str, typer.Option(metavar="M", help="By how much a wrong class must exceed the right one.")]
+Samples = Annotated[str | None, typer.Option(metavar="BEGIN:END", help="Many samples, END excluded; needs --out.")]
+Out = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Directory of a run over samples; the same command continues it.")
+]
+
+
+def distortion(
+    network: opt.Network,
+    data: opt.Data = None,
+    index: opt.Index = None,
+    norm: opt.Norm = "linf",
+    domain: opt.Domain = "0,1",
+    label: opt.Label = None,
+    targets: opt.Targets = None,
+    margin: Margin = "0",
+    gap: Gap = 1e-4,
+    max_distance: Farthest = None,
+    timeout: opt.Timeout = 300.0,
+    samples: Samples = None,
+    out: Out = None,
+    workers: opt.Workers = 1,
+    solver: opt.Solver = "auto",
+    seed: opt.Seed = 0,
+    witness: str | None = typer.Option(None, metavar="FILE", help="Write the closest input here, in VNN-COMP's form."),
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> int:
+    """Find how far the closest input is that the network gets wrong, with proven bounds from both sides.
+
+    \b
+    Examples:
+      mipverify distortion net.onnx --data mnist_test.npz --index 8
+      mipverify distortion net.onnx --data mnist_test.npz --index 8 --norm l2 --targets 3,5 --gap 1e-3
+      mipverify distortion net.onnx --data mnist_test.npz --samples 0:50 --norm l1 --out distances
+
+    A tie counts as wrong. Ends with 0 if the bounds met (or nothing within --max-distance is wrong), 3 if not in time.
+    """
+    if data is None:
+        raise InputError("distortion needs --data FILE")
+    if (index is None) == (samples is None):
+        raise InputError("distortion needs --index I, or --samples BEGIN:END with --out DIR")
+    if (samples is None) != (out is None):
+        raise InputError("--samples needs --out DIR, and the other way round")
+    opt.check_limits(timeout, workers)
+    opt.check_solver(solver)
+    opt.check_output("--witness", witness)
+    asked: dict[str, Any] = {
+        "norm": norm,
+        "targets": opt.parse_targets(targets),
+        "domain": opt.parse_domain(domain),
+        "margin": margin,
+        "gap": gap,
+        "max_distance": max_distance,
+        "timeout": timeout,
+        "solver": solver,
+        "seed": seed,
+    }
+    if samples is not None:
+        assert out is not None
+        if label is not None or witness is not None:
+            raise InputError("--label and --witness are for one image, not for --samples")
+        return _many(network, data, samples, out, asked, workers=workers, json=json, quiet=quiet)
+    assert index is not None
+    with stdout_for_results_only() if json else nullcontext():
+        from mipverify.cli.progress import Progress
+        from mipverify.engine.distortion import minimum_distortion
+        from mipverify.network import load
+        from mipverify.specification import load_dataset
+
+        loaded = load(network)
+        dataset = load_dataset(data).fit_to(loaded.input_shape)
+        image = dataset.image(index)
+        right = dataset.label(index) if label is None else label
+        with Progress(hidden=quiet) as progress:
+            found = minimum_distortion(loaded, image, right, progress=progress, **asked)
+    if witness is not None and found.witness is not None:
+        write(witness, counterexample(found.witness))
+    if json:
+        about = {"path": data, "sha256": dataset.sha256, "index": index, "label": right}
+        kept = {key: value for key, value in asked.items() if key not in ("timeout", "solver", "seed")}
+        record = {
+            **found.to_json(),
+            "network": {"path": loaded.path, "sha256": loaded.sha256},
+            "property": {**about, **kept},
+            "version": __version__,
+        }
+        say(json_module.dumps(record, allow_nan=False))
+    elif quiet:
+        say("none" if found.upper is None else f"{found.upper:.9g}")
+    else:
+        say(describe(found, right, verbose=verbose))
+    return UNDECIDED if found.status == "bounded" else DONE
+
+
+def describe(found: Distortion, label: int, *, verbose: bool) -> str:
+    """The answer for people."""
+    color = yellow if found.status == "bounded" else green
+    lines = [f"{color(found.status)}  ({found.norm}, {found.seconds:.2f} s)"]
+    upper = "no limit found" if found.upper is None else f"{found.upper:.9g}"
+    if found.status == "none":
+        lines.append(f"  nothing within {found.lower:.9g} is classified otherwise")
+    else:
+        lines.append(f"  distance  {found.lower:.9g} to {upper}")
+    if found.status == "bounded":
+        lines.append(f"  reason    {found.reason}")
+    if found.witness is not None:
+        scores = found.witness.output.reshape(-1)
+        other = max((k for k in range(len(scores)) if k != label), key=lambda k: float(scores[k]))
+        lines.append(f"  output    class {other} ({scores[other]:.6g}) instead of {label} ({scores[label]:.6g})")
+    if found.trusted:
+        lines.append(f"  trusts    {', '.join(found.trusted)}")
+    if verbose:
+        rows = [(key, str(value)) for key, value in found.statistics.items()]
+        lines += ["", table(("statistic", "value"), rows, left=2)]
+    return "\n".join(lines)
+
+
+def _many(
+    network: str, data: str, samples: str, out: str, asked: dict[str, Any], *, workers: int, json: bool, quiet: bool
+) -> int:
+    from mipverify.report.distances import run_distances
+
+    with stdout_for_results_only() if json else nullcontext():
+        from mipverify.cli.progress import Progress
+
+        with Progress(hidden=quiet) as progress:
+            found = run_distances(network, data, samples, out=out, asked=asked, workers=workers, progress=progress)
+    if json:
+        say(json_module.dumps(found.summary, allow_nan=False))
+    elif not quiet:
+        say(describe_many(found))
+    return DONE
+
+
+def describe_many(found: Distances) -> str:
+    """A run for people."""
+    summary = found.summary
+    rows = [(status, f"{summary[status]:,}") for status in ("optimal", "bounded", "none")]
+    lines = [table(("status", "samples"), rows), ""]
+    if summary["distance"]["median"] is not None:
+        of = summary["distance"]
+        lines.append(f"distance  median {of['median']:.6g}, smallest {of['smallest']:.6g}, largest {of['largest']:.6g}")
+    lines.append(f"time      median {summary['median_seconds']:.2f} s a sample")
+    lines.append(f"table     {found.csv}")
+    return "\n".join(lines)
