@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mipverify
-from mipverify.engine.distortion import minimum_distortion
+from mipverify import minimum_distortion
 from tests.formats.sources import outputs
 from tests.parity.pieces import PIECES, SIZE, build
 
