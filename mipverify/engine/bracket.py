@@ -8,9 +8,10 @@ import numpy as np
 
 from mipverify.attack.closest import closest_in, piece_around
 from mipverify.attack.gradient import values_and_gradient
+from mipverify.attack.pgd import Attack
 from mipverify.engine.budget import Clock
 from mipverify.engine.question import Question
-from mipverify.engine.stages import CASCADE, LONG_ATTACK, Stage
+from mipverify.engine.stages import CASCADE, Stage, attack
 from mipverify.engine.verdict import Witness
 from mipverify.engine.verify import run_cascade
 from mipverify.formulation import margin_network
@@ -21,9 +22,10 @@ from mipverify.specification import Case, Condition
 from mipverify.specification.perturbation import Perturbation
 
 FAST = tuple(stage for stage in CASCADE if stage.name in ("interval", "crown", "optimized crown"))
-ATTACK = (LONG_ATTACK,)
+ATTACK = (Stage("attack", attack(Attack(restarts=4, steps=40))),)
 PROBES = 6  # bisections with fast bounds
-PIECES = 60  # linear pieces looked at while a witness is sharpened
+PIECES = 40  # linear pieces looked at while a witness is sharpened
+SHARPENING = 0.1  # share of the time left that one witness may take
 
 
 class Bracket:
@@ -83,8 +85,8 @@ class Bracket:
             if self.witness is not None or self.clock.over():
                 break
             self.ask(radius, ATTACK, self.clock.left())
-        self._descend()
         self._probe()
+        self._descend()
         share = 0.7
         while not (self.closed or self.empty or self.clock.over()):
             aim = self.cap if self.witness is None else self.upper * (1 - 0.9 * self.gap)
@@ -219,9 +221,8 @@ class Bracket:
         slack = 1e-6 * (1 + float(np.abs(self.network.forward(point.reshape(shape))).max()))
         flipped: frozenset[tuple[int, int]] = frozenset()
         best, tried, waiting = np.inf, {flipped}, [flipped]
-        looked = 0
-        while waiting and looked < PIECES and not self.clock.over():
-            looked += 1
+        end = self.clock.elapsed() + SHARPENING * self.clock.left()
+        while waiting and len(tried) < PIECES and self.clock.elapsed() < end:
             flipped = waiting.pop(0)
             piece = piece_around(margins, point, condition, units, flipped)
             found = closest_in(piece, self.perturbation, slack)
