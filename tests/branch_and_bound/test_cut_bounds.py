@@ -72,7 +72,7 @@ def test_no_point_of_the_box_violates_a_cut(kind: str) -> None:
 def test_bounds_with_cuts_lie_below_what_sampling_finds(kind: str) -> None:
     rng = np.random.default_rng(42)
     gained = []
-    for _ in range(3):
+    for _ in range(2):
         network, lower, upper = made(kind, rng, 0.8)
         bounds = crown(network, lower[None], upper[None])
         row = np.eye(network.output_size)[1]
@@ -88,7 +88,7 @@ def test_bounds_with_cuts_lie_below_what_sampling_finds(kind: str) -> None:
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_nodes_with_cuts_of_any_multipliers_lie_below_what_attacks_inside_find(kind: str) -> None:
     rng = np.random.default_rng(43)
-    for _ in range(4):
+    for _ in range(3):
         network, lower, upper = made(kind, rng)
         bounds = crown(network, lower[None], upper[None])
         rows = unit_rows(network, network.output, np.arange(network.output_size), None, lower)

@@ -96,7 +96,7 @@ def check(question: Question, outcome: Outcome) -> None:
 def test_a_search_alone_agrees_with_exact_enumeration(search: Callable[[Question, int], Outcome]) -> None:
     rng = np.random.default_rng(17)
     closed = holding = 0
-    for _ in range(24):
+    for _ in range(16):
         question = random_question(rng)
         outcome = search(question, 15)
         check(question, outcome)
@@ -109,7 +109,7 @@ def test_a_search_alone_agrees_with_exact_enumeration(search: Callable[[Question
 def test_questions_whose_answer_hangs_on_one_corner(search: Callable[[Question, int], Outcome]) -> None:
     rng = np.random.default_rng(16)
     closed = 0
-    for k in range(30):
+    for k in range(20):
         question = random_question(rng)
         question.conditions = [[question.conditions[0][0]]]
         ((row, offset),) = question.conditions[0]
@@ -121,7 +121,7 @@ def test_questions_whose_answer_hangs_on_one_corner(search: Callable[[Question, 
         outcome = search(question, 25)
         check(question, outcome)
         closed += outcome.closed
-    assert closed >= 11
+    assert closed >= 7
 
 
 @pytest.mark.parametrize("search", SEARCHES)
@@ -163,7 +163,7 @@ def test_an_accepted_point_ends_the_search(search: Callable[[Question, int, TryP
 def test_a_pinned_coordinate_and_a_point_are_boxes_too(search: Callable[[Question, int], Outcome]) -> None:
     rng = np.random.default_rng(20)
     closed = holding = 0
-    for k in range(24):
+    for k in range(16):
         question = random_question(rng)
         (x0, x1), (y0, y1) = question.box
         question.box = [(x0, x0), (y0, y1)] if k % 3 == 0 else [(x0, x1), (y1, y1)] if k % 3 == 1 else [(x1, x1)] * 2
