@@ -81,21 +81,38 @@ def cuttable(network: Network) -> dict[int, int]:
     return found
 
 
-def separate(bounds: Bounds, node: int, z: np.ndarray, y: np.ndarray, a: np.ndarray, least: float = 1e-6) -> LayerCuts:
-    """The most violated cut of every unstable unit of a layer at a point: z of its source, y and a of its units.
+@dataclass(frozen=True, eq=False)
+class Separator:
+    """The unstable `units` (U,) of the ReLU layer `node`, x = weights @ z + bias, and the box that z lies in."""
 
-    bounds: batch 1. z: (size of source,), y and a: (size of node,). Right sides are rounded up by more than computing a
-    row can lose.
+    node: int
+    source: int
+    units: np.ndarray
+    weights: Any
+    bias: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+
+    @classmethod
+    def of(cls, bounds: Bounds, node: int) -> Separator:
+        """The layer within bounds of batch 1; one of `cuttable`."""
+        network = bounds.network
+        affine = network.nodes[network.relu_source(node)]
+        assert isinstance(affine, Affine)
+        term, size = affine.terms[0], int(np.prod(affine.shape))
+        units = np.flatnonzero(np.asarray(bounds.unstable(node)).reshape(-1))
+        bias = np.zeros(size) if affine.bias is None else np.broadcast_to(affine.bias, affine.shape).reshape(-1)
+        rows = term.operator.rows(units, np.zeros(0)).reshape(len(units), -1)
+        lower, upper = (side[term.source].reshape(-1).astype(np.float64) for side in (bounds.lower, bounds.upper))
+        return cls(node, term.source, units, sp.csr_array(rows), np.asarray(bias, np.float64)[units], lower, upper)
+
+
+def separate(layer: Separator, z: np.ndarray, y: np.ndarray, a: np.ndarray, least: float = 1e-6) -> LayerCuts:
+    """The most violated cut of every unit of a layer at a point: z (size of source,), y and a (size of node,).
+
+    Right sides are rounded up by more than computing a row can lose.
     """
-    network = bounds.network
-    affine = network.nodes[network.relu_source(node)]
-    assert isinstance(affine, Affine)
-    term, size = affine.terms[0], int(np.prod(affine.shape))
-    units = np.flatnonzero(np.asarray(bounds.unstable(node)).reshape(-1))
-    bias = np.zeros(size) if affine.bias is None else np.broadcast_to(affine.bias, affine.shape).reshape(-1)
-    bias = np.asarray(bias, np.float64)[units]
-    lower, upper = (side[term.source].reshape(-1).astype(np.float64) for side in (bounds.lower, bounds.upper))
-    weights = sp.csr_array(term.operator.to_sparse())[units]
+    units, weights, bias, lower, upper = layer.units, layer.weights, layer.bias, layer.lower, layer.upper
     count = len(units)
     row, column, w = np.repeat(np.arange(count), np.diff(weights.indptr)), weights.indices, weights.data
     low, high = w * np.where(w > 0, lower[column], upper[column]), w * np.where(w > 0, upper[column], lower[column])
@@ -110,7 +127,7 @@ def separate(bounds: Bounds, node: int, z: np.ndarray, y: np.ndarray, a: np.ndar
     slack = scale * (np.bincount(row, minlength=count) + 8) * ROUNDOFF
     matrix = sp.csr_array((np.where(inside, w, 0.0), column, weights.indptr), shape=weights.shape)[cut]
     matrix.eliminate_zeros()
-    return LayerCuts(node, term.source, units[cut], matrix, step[cut], (slack - below)[cut])
+    return LayerCuts(layer.node, layer.source, units[cut], matrix, step[cut], (slack - below)[cut])
 
 
 @dataclass(frozen=True, eq=False)

@@ -58,7 +58,7 @@ class Bracket:
     @property
     def closed(self) -> bool:
         """Whether the bounds have met."""
-        return self.upper - self.lower <= self.gap * self.upper
+        return self.witness is not None and self.upper - self.lower <= self.gap * self.upper
 
     @property
     def empty(self) -> bool:

@@ -24,6 +24,8 @@ from mipverify.presolve import (
     unit_rows,
 )
 
+FEW_BINARIES = 100  # up to here a MILP solver gets a share of the time
+BEFORE_MILP = 0.4  # share of the time left that branch and bound takes from it
 WITHOUT_CUTS = 1.0  # seconds of branching before cuts are looked for
 FEW_INPUTS = 12  # up to here halving the input box beats splitting ReLUs
 
@@ -41,6 +43,11 @@ def few_inputs(question: Question) -> bool:
     """Whether the box has so few free coordinates that halving it is the better way."""
     lower, upper = question.box
     return int(np.count_nonzero(upper > lower)) <= FEW_INPUTS
+
+
+def small(question: Question) -> bool:
+    """Whether so few ReLUs are unstable that a MILP solver may finish."""
+    return question.bounds is not None and int(question.bounds.unstable_counts().sum()) <= FEW_BINARIES
 
 
 def by_milp(question: Question) -> bool:
@@ -179,9 +186,12 @@ def split_phases(question: Question) -> None:
         for condition, value in outcome.lower.items():
             question.learn(np.array([condition]), np.array([value]))
 
+    # A MILP solver finishes small programs that a tree of bounds only creeps up to.
+    rest = clock.left() * (BEFORE_MILP if small(question) and question.solver == "auto" else 1.0)
+    finish = clock.elapsed() + rest
     branch(PhaseBounder(bounds, rows, search), [root(int(c)) for c in question.open()], WITHOUT_CUTS)
     for condition in sorted(map(int, question.open()), key=lambda c: -question.lower[c]):
-        if question.decided() or clock.over():
+        if question.decided() or clock.elapsed() > finish:
             return
         question.report("cuts", f"condition {condition}, bound {question.lower[condition]:.4g}")
         cuts = root_cuts(question.margins, bounds, condition, stop=clock.over)
@@ -190,7 +200,7 @@ def split_phases(question: Question) -> None:
             continue
         factors = {node: values.astype(np.float32) for node, values in cuts.multipliers.items()}
         start = Node(condition, (), cuts.lower, cuts.slopes, {}, factors)
-        branch(PhaseBounder(bounds, rows, search, cuts.layers), [start], clock.left())
+        branch(PhaseBounder(bounds, rows, search, cuts.layers), [start], finish - clock.elapsed())
 
 
 def _progress(question: Question, what: str, conditions: np.ndarray) -> Callable[[int, int, float], None]:
@@ -280,6 +290,6 @@ CASCADE: tuple[Stage, ...] = (
     Stage("tightening", tighten_units(Search(iterations=20)), when=lambda q: not few_inputs(q) or by_milp(q)),
     LONG_ATTACK,
     Stage("branch and bound", split_phases, when=lambda q: not by_milp(q)),
-    Stage("lp tightening", tighten_by_lp, when=by_milp),
-    Stage("milp", solve_milp, when=lambda q: q.solver != "bab"),
+    Stage("lp tightening", tighten_by_lp, when=lambda q: by_milp(q) or (q.solver == "auto" and small(q))),
+    Stage("milp", solve_milp, when=lambda q: by_milp(q) or (q.solver == "auto" and small(q))),
 )

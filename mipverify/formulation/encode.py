@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from mipverify.formulation.milp import Milp
 from mipverify.network import Affine, Input, Network, Relu, sources
+from mipverify.specification.regions import Region
 
 if TYPE_CHECKING:
     from mipverify.presolve import Bounds
@@ -143,6 +144,8 @@ def encode(network: Network, bounds: Bounds, output: int | None = None) -> Encod
         if isinstance(node, Input):
             inputs = builder.add_columns(low, high)
             expressions[index] = sp.eye_array(len(low), format="csr"), np.zeros(len(low))
+            if bounds.region is not None:
+                _cut_out(builder, inputs, bounds.region)
         elif isinstance(node, Relu):
             relus[index], expressions[index] = _relu(builder, before[node.source], high, bounds, node.source)
         else:
@@ -154,6 +157,24 @@ def encode(network: Network, bounds: Bounds, output: int | None = None) -> Encod
     matrix, constant = expressions[output]
     entries = {node: builder.widen(expressions[node][0]) for node in (0, *relus) if node in expressions}
     return Encoding(builder.milp(), inputs, relus, (builder.widen(matrix), constant), entries)
+
+
+def _cut_out(builder: _Builder, inputs: np.ndarray, region: Region) -> None:
+    """Rows for what cuts the input set out of its box. An l_2 ball is relaxed to the l_1 ball around it."""
+    matrix, offset = region.rows
+    if len(matrix):
+        builder.add_rows([], sp.csr_array(matrix), np.full(len(offset), -np.inf), offset)
+    if region.ball is None:
+        return
+    free = np.flatnonzero(region.ball.scale > 0)
+    scale, center = region.ball.scale[free], region.ball.center[free]
+    radius = float(region.ball.radius) * (np.sqrt(len(free)) if region.ball.norm == "l2" else 1.0) * (1 + 1e-12)
+    sizes = builder.add_columns(np.zeros(len(free)), np.full(len(free), radius))
+    infinite = np.full(len(free), np.inf)
+    builder.add_rows([(sizes, scale), (inputs[free], -1.0)], None, -center, infinite)
+    builder.add_rows([(sizes, scale), (inputs[free], 1.0)], None, center, infinite)
+    total = sp.csr_array((np.ones(len(free)), (np.zeros(len(free), int), sizes)), shape=(1, builder.columns))
+    builder.add_rows([], total, np.array([-np.inf]), np.array([radius]))
 
 
 def _cone(network: Network, output: int) -> set[int]:

@@ -70,6 +70,9 @@ class Network:
     notes: tuple[str, ...] = field(default=())  # e.g. that a trailing softmax was dropped
     order_only: bool = False  # the output equals the file's only up to the order of its entries (dropped softmax)
     module: Any = field(default=None, repr=False)  # the torch module it was imported from, if any
+    parameters: Any = field(
+        default=None, repr=False
+    )  # the ParameterMap that makes its input, if it is not the file's own
 
     def __post_init__(self) -> None:
         for index, node in enumerate(self.nodes):

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mipverify.network.graph import Network
+from mipverify.network.parameters import ParameterMap
 
 
 class Replay(Protocol):
@@ -90,12 +91,27 @@ class ModuleReplay:
 
 
 def replay_of(network: Network) -> Replay:
-    """The original of `network`: its file, else its torch module, else the network itself in float32."""
+    """The original of `network`: its file, else its torch module, else the network itself in float32.
+
+    A network over parameters is replayed on the inputs that they stand for.
+    """
+    if network.parameters is not None:
+        return _MappedReplay(network.parameters, replay_of(network.parameters.original))
     if network.path is not None:
         return OnnxRuntimeReplay(network.path)
     if network.module is not None:
         return ModuleReplay(network.module, network.input_shape)
     return _OwnReplay(network)
+
+
+class _MappedReplay:
+    """The original network at the float32 inputs that parameters stand for."""
+
+    def __init__(self, parameters: ParameterMap, original: Replay):
+        self._parameters, self._original = parameters, original
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        return self._original.run(self._parameters.inputs(x))
 
 
 class _OwnReplay:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.sparse as sp
 from mipverify.presolve import Bounds, Relaxed, Search, optimize_rows, unit_rows
-from mipverify.presolve.cuts import LayerCuts, cuttable, separate
+from mipverify.presolve.cuts import LayerCuts, Separator, cuttable, separate
 
 from mipverify.network import Network
 
@@ -57,8 +57,8 @@ def root_cuts(network: Network, bounds: Bounds, output: int, *, stop: Callable[[
     row = unit_rows(network, network.output, np.array([output]), None, bounds.lower[0])
     relaxed = Relaxed(bounds)
     sketch = Relaxed(bounds.astype(np.float32))
-    sources = {node: source for node, source in cuttable(network).items() if bounds.unstable(node).any()}
-    layers = {node: _none(network, node, source) for node, source in sources.items()}
+    separators = {node: Separator.of(bounds, node) for node in cuttable(network) if bounds.unstable(node).any()}
+    layers = {node: _none(layer) for node, layer in separators.items()}
     best, slopes, factors = None, None, None
     for _ in range(ROUNDS):
         average = _Average(SEARCH.iterations // 2)
@@ -82,17 +82,17 @@ def root_cuts(network: Network, bounds: Bounds, output: int, *, stop: Callable[[
         if lower > 0 or gained < WORTH * -lower or stop() or not average.phases:
             break
         slopes, factors = found.slopes, {}
-        for node, source in sources.items():
-            fresh = separate(bounds, node, average.values[source], average.values[node], average.phases[node])
+        for node, layer in separators.items():
+            fresh = separate(layer, average.values[layer.source], average.values[node], average.phases[node])
             layers[node] = layers[node].join(fresh)
             factors[node] = np.append(held[node], np.zeros(len(fresh)))[None].astype(np.float32)
     assert best is not None
     return replace(best, layers={k: layer for k, layer in best.layers.items() if len(layer)})
 
 
-def _none(network: Network, node: int, source: int) -> LayerCuts:
-    empty = sp.csr_array((0, int(np.prod(network.nodes[source].shape))))
-    return LayerCuts(node, source, np.zeros(0, int), empty, np.zeros(0), np.zeros(0))
+def _none(layer: Separator) -> LayerCuts:
+    empty = sp.csr_array((0, layer.weights.shape[1]))
+    return LayerCuts(layer.node, layer.source, np.zeros(0, int), empty, np.zeros(0), np.zeros(0))
 
 
 def _held(

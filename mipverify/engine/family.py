@@ -1,0 +1,155 @@
+"""Families of perturbed images: a kernel that blurs, brightness and contrast, a mixture of two images, and noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import ArrayLike
+
+from mipverify.engine.distortion import GAP, Distortion, closest_violation
+from mipverify.engine.verdict import Verdict, Witness
+from mipverify.engine.verify import verify
+from mipverify.errors import InputError
+from mipverify.network import Network
+from mipverify.network.parameters import ParameterMap, blur_columns
+from mipverify.specification import Case, Specification
+from mipverify.specification.perturbation import Perturbation
+from mipverify.specification.robustness import misclassified
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """All images x = clip(matrix @ p + offset) of parameters p, the unperturbed image being that of p = 0.
+
+    matrix: (n, k) sparse. offset: (n,). perturbation: how far p may go from 0, for every radius; at radius 1 it is the
+    whole family as it was asked for. clip: legal values of an input, or None.
+    """
+
+    matrix: Any
+    offset: np.ndarray
+    perturbation: Perturbation
+    clip: tuple[float, float] | None = (0.0, 1.0)
+
+    def image(self, parameters: ArrayLike) -> np.ndarray:
+        """The input (n,) that parameters (k,) stand for, in float64."""
+        x = self.matrix @ np.asarray(parameters, np.float64).reshape(-1) + self.offset
+        return np.asarray(x if self.clip is None else np.clip(x, *self.clip))
+
+    def with_noise(self, eps: float) -> Family:
+        """The family with every input changed by at most `eps` besides: an l_inf ball around each of its images."""
+        if not eps > 0:
+            raise InputError(f"noise must be positive, not {eps:g}")
+        n, own = self.matrix.shape[0], self.perturbation
+        matrix = sp.csr_array(sp.hstack([self.matrix, sp.eye_array(n)]))
+        rows = None if own.matrix is None else np.hstack([own.matrix, np.zeros((len(own.matrix), n))])
+        free = (None,) * n
+        joined = replace(
+            own,
+            center=np.concatenate([own.center, np.zeros(n)]),
+            scale=np.concatenate([own.scale, np.full(n, float(eps))]),
+            lower=own.lower + free,
+            upper=own.upper + free,
+            matrix=rows,
+        )
+        return replace(self, matrix=matrix, perturbation=joined, clip=self.clip or (-np.inf, np.inf))
+
+    def verify(
+        self,
+        network: Network,
+        label: int,
+        *,
+        radius: object = 1,
+        targets: Iterable[int] | None = None,
+        **limits: Any,
+    ) -> Verdict:
+        """Whether an image of the family is classified otherwise; limits as in `mipverify.verify`.
+
+        The witness holds the image; `statistics["parameters"]` tells what makes it.
+        """
+        mapped = self._over(network)
+        box, region = self.perturbation.within(radius)
+        conditions = misclassified(label, network.output_size, mapped.input_size, targets=targets)
+        verdict = verify(mapped, Specification((Case(box, conditions, region),), "robustness"), **limits)
+        if verdict.witness is None:
+            return verdict
+        witness, parameters = self._image_of(mapped, verdict.witness)
+        return replace(verdict, witness=witness, statistics={**verdict.statistics, "parameters": parameters})
+
+    def minimum_distortion(
+        self,
+        network: Network,
+        label: int,
+        *,
+        targets: Iterable[int] | None = None,
+        gap: float = GAP,
+        timeout: float = 300.0,
+        max_distance: float | None = 1.0,
+        solver: str = "auto",
+        seed: int = 0,
+        progress: Callable[[str, str], None] | None = None,
+    ) -> Distortion:
+        """The smallest share of the family that holds an image which is classified otherwise; 1 is the whole family."""
+        mapped = self._over(network)
+        found = closest_violation(
+            mapped,
+            self.perturbation,
+            label,
+            targets=targets,
+            gap=gap,
+            timeout=timeout,
+            max_distance=max_distance,
+            solver=solver,
+            seed=seed,
+            progress=progress,
+        )
+        if found.witness is None:
+            return found
+        witness, parameters = self._image_of(mapped, found.witness)
+        return replace(found, witness=witness, statistics={**found.statistics, "parameters": parameters})
+
+    def _over(self, network: Network) -> Network:
+        return ParameterMap(network, self.matrix, self.offset, self.clip).network()
+
+    @staticmethod
+    def _image_of(mapped: Network, witness: Witness) -> tuple[Witness, list[float]]:
+        image = mapped.parameters.inputs(witness.input[None])[0]
+        return Witness(image, witness.output), [float(v) for v in witness.input]
+
+
+def blur(image: ArrayLike, size: int = 5, *, clip: tuple[float, float] | None = None) -> Family:
+    """All images that a kernel of size x size makes of an image (..., height, width), as in MIPVerify.jl.
+
+    The kernel's entries are not negative and sum to one; outside of the image there is 0. Parameters are the entries
+    but the middle one, which is what is left to one.
+    """
+    array = np.asarray(image, np.float64)
+    columns = blur_columns(array, size)
+    middle = size * size // 2
+    others = np.delete(columns, middle, axis=1)
+    flat = array.reshape(-1)
+    count = size * size - 1
+    own = Perturbation.around(np.zeros(count), domain=(0, 1), constraints=[(np.ones(count), 1)])
+    return Family(sp.csr_array(others - flat[:, None]), flat, own, clip)
+
+
+def brightness_and_contrast(
+    image: ArrayLike, brightness: float = 0.2, contrast: float = 0.2, *, clip: tuple[float, float] | None = (0.0, 1.0)
+) -> Family:
+    """All images clip((1 + c) x + b) with |b| <= brightness and |c| <= contrast; either may be 0."""
+    flat = np.asarray(image, np.float64).reshape(-1)
+    scale = np.array([brightness, contrast], np.float64)
+    own = Perturbation.around(np.zeros(2), scale=scale, domain=None)
+    return Family(sp.csr_array(np.column_stack([np.ones_like(flat), flat])), flat, own, clip)
+
+
+def mixture(image: ArrayLike, other: ArrayLike) -> Family:
+    """All images (1 - t) image + t other with 0 <= t <= 1."""
+    first, second = (np.asarray(v, np.float64).reshape(-1) for v in (image, other))
+    if first.shape != second.shape:
+        raise InputError(f"the images to mix have {first.size} and {second.size} values")
+    own = Perturbation.around(np.zeros(1), domain=(0, 1))
+    return Family(sp.csr_array((second - first)[:, None]), first, own, None)

@@ -1,0 +1,91 @@
+"""Networks over parameters: inputs that are an affine image of a few numbers, possibly clipped."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from mipverify.errors import InputError
+from mipverify.network.graph import Affine, Input, Network, Node, Relu, Term
+from mipverify.network.operators import Identity, Scale, Sparse
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterMap:
+    """x = clip(matrix @ p + offset, *clip): the inputs (n,) of the network `original` that parameters p (k,) stand for.
+
+    matrix: sparse (n, k). offset: (n,). clip: smallest and largest value, or None. The input that a float32 p stands
+    for is the nearest float32 of that x.
+    """
+
+    original: Network
+    matrix: Any
+    offset: np.ndarray
+    clip: tuple[float, float] | None = None
+
+    def inputs(self, p: np.ndarray) -> np.ndarray:
+        """The float32 inputs (N, n) of parameters (N, k)."""
+        x = (self.matrix @ np.asarray(p, np.float64).T).T + self.offset
+        return np.asarray(x if self.clip is None else np.clip(x, *self.clip)).astype(np.float32)
+
+    def network(self) -> Network:
+        """The original network as a function of the parameters; clipping takes two ReLUs an input."""
+        original = self.original
+        size, count = self.matrix.shape
+        if size != original.input_size or self.offset.shape != (size,):
+            raise InputError(f"the parameters give {size} inputs, the network has {original.input_size}")
+        operator = Sparse(sp.csr_array(self.matrix), (count,), (size,))
+        nodes: list[Node] = [Input((count,))]
+        if self.clip is None:
+            nodes.append(Affine(original.input_shape, (Term(0, operator),), self.offset.reshape(original.input_shape)))
+        else:
+            low, high = self.clip  # clip(x) = low + relu(x - low) - relu(x - high)
+            nodes += [
+                Affine((size,), (Term(0, operator),), self.offset - low),
+                Affine((size,), (Term(0, operator),), self.offset - high),
+                Relu((size,), 1),
+                Relu((size,), 2),
+                Affine(
+                    original.input_shape,
+                    (Term(3, Identity((size,))), Term(4, Scale(np.array(-1.0), (size,)))),
+                    np.full(original.input_shape, low),
+                ),
+            ]
+        shift = len(nodes) - 1
+        for node in original.nodes[1:]:
+            if isinstance(node, Relu):
+                nodes.append(Relu(node.shape, node.source + shift))
+            elif isinstance(node, Affine):
+                terms = tuple(Term(term.source + shift, term.operator) for term in node.terms)
+                nodes.append(Affine(node.shape, terms, node.bias))
+        return Network(
+            tuple(nodes),
+            original.output + shift,
+            path=original.path,
+            sha256=original.sha256,
+            input_name="parameters",
+            notes=original.notes,
+            order_only=original.order_only,
+            parameters=self,
+        )
+
+
+def blur_columns(image: np.ndarray, size: int) -> np.ndarray:
+    """The images (pixels, size * size) that single taps of a kernel make of an image (..., height, width).
+
+    Tap (i, j) reads the pixel i - size // 2 rows and j - size // 2 columns away; outside of the image there is 0.
+    """
+    if size % 2 == 0 or size < 1:
+        raise InputError(f"a blur kernel needs an odd size, not {size}")
+    if image.ndim < 2:
+        raise InputError(f"blurring needs an image of at least two axes, not shape {image.shape}")
+    height, width = image.shape[-2:]
+    planes = image.reshape(-1, height, width)
+    reach = size // 2
+    padded = np.pad(planes, ((0, 0), (reach, reach), (reach, reach)))
+    columns = [padded[:, i : i + height, j : j + width].reshape(-1) for i in range(size) for j in range(size)]
+    return np.stack(columns, axis=1).reshape(math.prod(image.shape), size * size)
