@@ -16,6 +16,7 @@ from mipverify.presolve.fast_lin import fast_lin
 from mipverify.presolve.interval import interval
 from mipverify.presolve.layers import row_chunks, tighten_by_layer
 from mipverify.presolve.optimized import Optimum, Search, optimize_rows, optimized_crown
+from mipverify.presolve.reduce import reduce
 
 __all__ = [
     "Bounds",
@@ -33,6 +34,7 @@ __all__ = [
     "optimize_rows",
     "optimized_crown",
     "pass_back",
+    "reduce",
     "row_chunks",
     "row_minimum",
     "tighten_by_layer",

@@ -225,6 +225,8 @@ def pass_back(
             size = magnitude.reshape(magnitude.shape[0], -1).shape[1]
             terms = max(rounding_terms(node), size) + network.use_counts[index] + len(network.nodes) + 4
             error = error + gamma(terms, like) * row_dot(xp.abs(coefficients), magnitude)
+            if node.uncertainty is not None:
+                error = error + row_dot(xp.abs(coefficients), parameter_like(node.uncertainty, like)[None])
         for term in node.terms:
             back = term.operator.adjoint(coefficients.reshape(coefficients.shape[0], *term.operator.out_shape))
             _add(pending, term.source, back.reshape(back.shape[0], *network.nodes[term.source].shape))

@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 from mipverify.presolve.rounding import gamma, row_dot
 
-from mipverify.network import Affine, Input, Network, Relu
+from mipverify.network import Affine, Network
 
 if TYPE_CHECKING:
     from mipverify.presolve.bounds import Bounds
@@ -70,20 +70,18 @@ class LayerCuts:
 
 
 def cuttable(network: Network) -> dict[int, int]:
-    """ReLU nodes whose pre-activation is one operator of the input or of another ReLU layer, and that node."""
+    """ReLU nodes whose pre-activation is one operator of another node, and that node."""
     found = {}
     for node in network.relus:
         affine = network.nodes[network.relu_source(node)]
         if isinstance(affine, Affine) and len(affine.terms) == 1:
-            source = affine.terms[0].source
-            if isinstance(network.nodes[source], Input | Relu):
-                found[node] = source
+            found[node] = affine.terms[0].source
     return found
 
 
 @dataclass(frozen=True, eq=False)
 class Separator:
-    """The unstable `units` (U,) of the ReLU layer `node`, x = weights @ z + bias, and the box that z lies in."""
+    """The unstable `units` (U,) of the ReLU layer `node`, x = weights @ z + bias up to doubt, and the box of z."""
 
     node: int
     source: int
@@ -92,6 +90,7 @@ class Separator:
     bias: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
+    doubt: np.ndarray
 
     @classmethod
     def of(cls, bounds: Bounds, node: int) -> Separator:
@@ -104,7 +103,9 @@ class Separator:
         bias = np.zeros(size) if affine.bias is None else np.broadcast_to(affine.bias, affine.shape).reshape(-1)
         rows = term.operator.rows(units, np.zeros(0)).reshape(len(units), -1)
         lower, upper = (side[term.source].reshape(-1).astype(np.float64) for side in (bounds.lower, bounds.upper))
-        return cls(node, term.source, units, sp.csr_array(rows), np.asarray(bias, np.float64)[units], lower, upper)
+        doubt = np.zeros(size) if affine.uncertainty is None else np.asarray(affine.uncertainty).reshape(-1)
+        own = np.asarray(bias, np.float64)[units]
+        return cls(node, term.source, units, sp.csr_array(rows), own, lower, upper, doubt[units])
 
 
 def separate(layer: Separator, z: np.ndarray, y: np.ndarray, a: np.ndarray, least: float = 1e-6) -> LayerCuts:
@@ -124,7 +125,7 @@ def separate(layer: Separator, z: np.ndarray, y: np.ndarray, a: np.ndarray, leas
     cut = np.flatnonzero(violation > least * scale)
     below = np.bincount(row[inside], low[inside], count)
     step = bias + below + np.bincount(row[~inside], high[~inside], count)
-    slack = scale * (np.bincount(row, minlength=count) + 8) * ROUNDOFF
+    slack = scale * (np.bincount(row, minlength=count) + 8) * ROUNDOFF + layer.doubt
     matrix = sp.csr_array((np.where(inside, w, 0.0), column, weights.indptr), shape=weights.shape)[cut]
     matrix.eliminate_zeros()
     return LayerCuts(layer.node, layer.source, units[cut], matrix, step[cut], (slack - below)[cut])

@@ -11,7 +11,7 @@ from mipverify.presolve.layers import Known, row_chunks, tighten_by_layer
 from mipverify.presolve.patches import convolution, parallel_patches
 from mipverify.presolve.rounding import SLACK, floor, gamma, row_dot
 
-from mipverify.network import Input, Network, Relu
+from mipverify.network import Affine, Input, Network, Relu
 from mipverify.network.operators import Array, parameter_like
 
 
@@ -80,6 +80,8 @@ def both_sides(relaxed: Relaxed, rows: Rows) -> tuple[Array, Array]:
                 through[term.source] = through[term.source] + back if term.source in through else back
         # Twice: at a ReLU the offsets are summed once with signs and once without.
         error = error + 2 * gamma(terms, like) * row_dot(absolute, magnitude)
+        if isinstance(node, Affine) and node.uncertainty is not None:
+            error = error + 2 * row_dot(absolute, parameter_like(node.uncertainty, like)[None])
         for source, back in through.items():
             pending[source] = pending[source] + back if source in pending else back
     a = pending[0] if 0 in pending else xp.zeros((like.shape[0], *network.input_shape), dtype=like.dtype)

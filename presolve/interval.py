@@ -46,7 +46,7 @@ def interval(
 def affine_interval(node: Affine, lows: list[Array], highs: list[Array]) -> tuple[Array, Array]:
     """Interval of one affine node from those of earlier nodes, rounding errors included."""
     xp = array_namespace(lows[0])
-    if len(node.terms) == 1 and node.bias is None:
+    if len(node.terms) == 1 and node.bias is None and node.uncertainty is None:
         operator = node.terms[0].operator
         if operator.terms == 1 and not operator.parameters():  # data movement only: exact
             return affine_value(node, lows), affine_value(node, highs)
@@ -65,6 +65,8 @@ def affine_interval(node: Affine, lows: list[Array], highs: list[Array]) -> tupl
         radius = radius + part.reshape(spread.shape[0], *node.shape)
     if node.bias is not None:
         radius = radius + error * xp.abs(parameter_like(node.bias, like))[None]
+    if node.uncertainty is not None:
+        radius = radius + parameter_like(node.uncertainty, like)[None]
     radius = radius * (1 + 2 * error) + 4 * gamma(1, like) * xp.abs(center) + floor(like)
     return center - radius, center + radius
 

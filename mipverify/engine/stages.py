@@ -21,6 +21,7 @@ from mipverify.presolve import (
     optimize_rows,
     optimized_crown,
     pass_back,
+    reduce,
     unit_rows,
 )
 
@@ -169,8 +170,9 @@ def split_phases(question: Question) -> None:
     from mipverify.solvers.branch_and_bound.splits import Node, root
 
     assert question.bounds is not None
-    bounds, clock, search = question.bounds, question.clock, Search(iterations=12, decay=0.9)
-    rows = unit_rows(question.margins, question.margins.output, np.arange(len(question.lower)), None, question.box[0])
+    bounds, clock, search = reduce(question.bounds), question.clock, Search(iterations=12, decay=0.9)
+    network = bounds.network
+    rows = unit_rows(network, network.output, np.arange(len(question.lower)), None, question.box[0])
 
     def branch(bounder: PhaseBounder, roots: list[Node], seconds: float) -> None:
         end = clock.elapsed() + seconds
@@ -194,7 +196,7 @@ def split_phases(question: Question) -> None:
         if question.decided() or clock.elapsed() > finish:
             return
         question.report("cuts", f"condition {condition}, bound {question.lower[condition]:.4g}")
-        cuts = root_cuts(question.margins, bounds, condition, stop=clock.over)
+        cuts = root_cuts(network, bounds, condition, stop=clock.over)
         question.learn(np.array([condition]), np.array([cuts.lower]))
         if cuts.lower > 0 or question.try_points(cuts.minimizer[None]):
             continue

@@ -187,6 +187,8 @@ def _cone(network: Network, output: int) -> set[int]:
 
 
 def _affine(builder: _Builder, node: Affine, expressions: dict[int, tuple[Any, np.ndarray]]) -> tuple[Any, np.ndarray]:
+    if node.uncertainty is not None:
+        raise ValueError("a reduced network is for bounds only: a program would need columns for what it leaves open")
     size = int(np.prod(node.shape))
     matrix = sp.csr_array((size, builder.columns))
     constant = np.zeros(size)

@@ -35,11 +35,15 @@ class Term:
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """Sum of `terms` plus `bias` (an array of `shape`, or None)."""
+    """Sum of `terms` plus `bias` (an array of `shape`, or None).
+
+    uncertainty: what the node stands for may differ from that by this much, entry by entry; None for nothing.
+    """
 
     shape: tuple[int, ...]
     terms: tuple[Term, ...]
     bias: Array | None = None
+    uncertainty: Array | None = None
 
 
 @dataclass(frozen=True)
