@@ -76,7 +76,7 @@ class _Exact(Relaxed):
     """A network whose unstable ReLUs end the way back: what they are met with is kept, and goes no further."""
 
     @property
-    def lines(self) -> dict[int, Relaxation]:  # type: ignore[override]
+    def lines(self) -> dict[int, Relaxation]:
         found = {}
         for node in self.network.relus:
             source = self.network.relu_source(node)

@@ -41,9 +41,13 @@ class Stage:
 
 
 def few_inputs(question: Question) -> bool:
-    """Whether the box has so few free coordinates that halving it is the better way."""
+    """Whether the box has so few free coordinates that halving it is the better way.
+
+    Halved boxes creep up to a curved ball: where few ReLUs are unstable, their phases are the better way then.
+    """
     lower, upper = question.box
-    return int(np.count_nonzero(upper > lower)) <= FEW_INPUTS
+    few = int(np.count_nonzero(upper > lower)) <= FEW_INPUTS
+    return few and not (question.case.region is not None and small(question))
 
 
 def small(question: Question) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from mipverify.presolve import Search, crown, unit_rows
-from mipverify.presolve.cuts import LayerCuts, cuttable, meet, separate
+from mipverify.presolve.cuts import LayerCuts, Separator, cuttable, meet, separate
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.root_cuts import root_cuts
 from mipverify.solvers.branch_and_bound.splits import Node
@@ -41,7 +41,7 @@ def random_cuts(network: Network, lower: np.ndarray, upper: np.ndarray, rng: np.
             x_above = bounds.upper[network.relu_source(node)].reshape(-1)
             share = rng.random(len(x_above))
             z = below + rng.random(len(below)) * (above - below)
-            cuts = separate(bounds, node, z, share * np.maximum(x_above, 0), np.clip(share, 0, 1))
+            cuts = separate(Separator.of(bounds, node), z, share * np.maximum(x_above, 0), np.clip(share, 0, 1))
             found = cuts if found is None else found.join(cuts)
         if found is not None and len(found):
             layers[node] = found

@@ -1,0 +1,104 @@
+"""Every command that README, docs and help show is one that the command line understands; README's do what they say."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+
+from mipverify.cli.main import COMMANDS, _application, main
+from tests.cli.files import vnnlib
+from tests.formats.sources import dense_arrays, save_mat
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+IN_BLOCK = re.compile(r"^(?: {4,}|)(mipverify [a-z][^\n]*)$", re.MULTILINE)
+IN_TEXT = re.compile(r"`(mipverify [a-z][^`\n]*)`")
+
+
+def commands(text: str) -> Iterator[str]:
+    """Shell commands of a text, in blocks or between backquotes; lines that end in a backslash are joined."""
+    joined = re.sub(r"\\\n\s*", "", text)
+    for found in (*IN_BLOCK.findall(joined), *IN_TEXT.findall(text)):
+        command = found.split("  #")[0].strip()
+        if not re.search(r"…|\[|COMMAND|--install", command) and len(command.split()) > 2:  # patterns, not commands
+            yield command
+
+
+def shown() -> list[tuple[str, str]]:
+    """(where, command) of all texts that users read."""
+    application = typer.main.get_command(_application(typer))
+    texts = {name: (ROOT / name).read_text() for name in DOCUMENTS}
+    texts["mipverify --help"] = application.help or ""
+    for name, command in application.commands.items():  # type: ignore[attr-defined]
+        texts[f"mipverify {name} --help"] = command.help or ""
+    return [(where, command) for where, text in texts.items() for command in dict.fromkeys(commands(text))]
+
+
+def test_every_command_is_shown_somewhere_and_in_the_readme() -> None:
+    everywhere = shown()
+    assert {command.split()[1] for _, command in everywhere} == set(COMMANDS)
+    readme = {command.split()[1] for where, command in everywhere if where == "README.md"}
+    assert readme >= {"verify", "inspect", "report", "distortion", "train", "convert"}
+
+
+@pytest.mark.parametrize(("where", "command"), shown())
+def test_command_is_understood(where: str, command: str) -> None:
+    application = typer.main.get_command(_application(typer))
+    name, *arguments = shlex.split(command)[1:]
+    known = application.commands  # type: ignore[attr-defined]
+    assert name in known, where
+    known[name].make_context(name, arguments)  # raises for an option or a value that it does not know
+
+
+def readme(pattern: str) -> list[str]:
+    return [command for command in commands((ROOT / "README.md").read_text()) if re.search(pattern, command)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that README speaks of."""
+    place = tmp_path_factory.mktemp("readme")
+    zoo = files("mipverify.models.zoo")
+    shutil.copy(str(zoo / "mnist_small_linf0.1.onnx"), place / "net.onnx")
+    for name in ("mnist_test.npz", "mnist_train.npz"):
+        shutil.copy(str(zoo / "mnist_100.npz"), place / name)
+    (place / "property.vnnlib").write_text(vnnlib(784, 10, "0", "0.01", "(>= Y_0 100)"))
+    save_mat(place / "weights.mat", dense_arrays(np.random.default_rng(0), [784, 20, 10], ["fc1", "logits"]))
+    return place
+
+
+@pytest.mark.parametrize("command", readme("^mipverify (verify|inspect|report|distortion|train|convert) "))
+def test_readme_command_works(
+    command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    name, *arguments = shlex.split(command)[1:]
+    if name == "train":
+        pytest.importorskip("torch")
+        arguments += ["--epochs", "1", "--images", "64", "--threads", "1"]
+    elif name == "report":
+        arguments += ["--samples", "0:10", "--workers", "0"]
+    elif name == "distortion":
+        arguments += ["--timeout", "2"]
+    code = main([name, *arguments])
+    shown = capfd.readouterr()
+    assert code in ((0, 3) if name == "distortion" else (0,)), shown
+    assert shown.out
+
+
+def test_readme_calls_work(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(folder)
+    text = (ROOT / "README.md").read_text()
+    block = re.search(r"^    import mipverify\n(?:(?:    .*)?\n)+", text, re.MULTILINE)
+    assert block is not None
+    exec(re.sub(r"^    ", "", block[0], flags=re.MULTILINE), {})  # noqa: S102
+    first, second = capsys.readouterr().out.splitlines()
+    assert (first.split()[0], second) == ("holds", "holds")
