@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mipverify.attack.pgd import Attack, pgd
+from mipverify.engine.programs import by_milp, solve_milp
 from mipverify.engine.question import Question
 from mipverify.formulation import condition_parts
 from mipverify.presolve import (
@@ -53,11 +54,6 @@ def few_inputs(question: Question) -> bool:
 def small(question: Question) -> bool:
     """Whether so few ReLUs are unstable that a MILP solver may finish."""
     return question.bounds is not None and int(question.bounds.unstable_counts().sum()) <= FEW_BINARIES
-
-
-def by_milp(question: Question) -> bool:
-    """Whether the user asked for a MILP solver by name."""
-    return question.solver not in ("auto", "bab")
 
 
 def evaluate(question: Question) -> None:
@@ -239,48 +235,6 @@ def tighten_by_lp(question: Question) -> None:
         region=question.case.region,
     )
     optimize_conditions(Search(iterations=30))(question)
-
-
-def solve_milp(question: Question) -> None:
-    """The exact minimum of each open margin by a MILP solver; its incumbents are tried as counterexamples."""
-    from mipverify.formulation import encode
-    from mipverify.formulation.scaling import blurred, equilibrated
-    from mipverify.solvers import get_solver
-    from mipverify.solvers.interface import Limits, Termination
-    from mipverify.solvers.trust import Claim, what_emptiness_shows, what_follows
-
-    assert question.bounds is not None
-    if not question.bounds.finite()[0]:
-        question.reason = "the values overflow"
-        return
-    solver = get_solver(question.solver if by_milp(question) else "highs")
-    encoding = encode(question.margins, question.bounds)
-    question.binaries = encoding.binaries
-    for condition in sorted(question.open(), key=lambda c: question.lower[c]):
-        cap = 1e-3 * max(1.0, abs(float(question.lower[condition])))
-        milp, factors = equilibrated(encoding.minimize_below(int(condition), cap))
-        # A bound above zero is all that is asked for, and an incumbent below it ends the search as well.
-        limits = Limits(question.clock.left(), objective_cutoff=1e-4, objective_target=-1e-6)
-        solution = solver.solve(milp, limits=limits, stop=question.clock.over)
-        question.nodes += solution.nodes
-        if solution.primal is not None and question.try_points((factors * solution.primal)[encoding.inputs][None]):
-            return
-        claim = what_follows(milp, solution)
-        if solution.termination is Termination.INFEASIBLE:
-            known = float(question.margins.forward(sum(question.box) / 2).reshape(-1)[condition])
-            asked, _ = equilibrated(encoding.minimize_below(int(condition), known + 1e-3 * (1 + abs(known))))
-            control = solver.solve(asked, limits=Limits(min(2.0, question.clock.left()), objective_target=np.inf))
-            claim = what_emptiness_shows(milp, solution, cap, control)
-        if blurred(milp):
-            claim = Claim(float("-inf"), reason="values cancel beyond the tolerances of solvers")
-        question.learn(np.array([condition]), np.array([claim.lower]))
-        if claim.trusted and claim.lower > 0:
-            question.trusted.append(claim.trusted)
-        elif not claim.lower > 0:
-            question.reason = claim.reason or f"{solution.solver}: {solution.termination.value}"
-        if question.clock.over():
-            question.reason = "time"
-            return
 
 
 LONG_ATTACK = Stage("long attack", attack(Attack(restarts=16, steps=60)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from mipverify.formulation.ball import BallColumns
 from mipverify.formulation.milp import Milp
 from mipverify.network import Affine, Input, Network, Relu, sources
 from mipverify.specification.regions import Region
@@ -32,7 +33,7 @@ class Encoding:
 
     milp: objective zero. inputs: columns (n,) of the input. relus: by ReLU node. outputs: the network's output as
     affine expressions, `outputs[0] @ v + outputs[1]`, (k, columns) sparse and (k,). entries: by input and ReLU node,
-    its value as `entries[node] @ v`, (size, columns) sparse.
+    its value as `entries[node] @ v`, (size, columns) sparse. ball: an l_2 ball, of which the rows are tangents only.
     """
 
     milp: Milp
@@ -40,6 +41,7 @@ class Encoding:
     relus: dict[int, ReluColumns]
     outputs: tuple[Any, np.ndarray]
     entries: dict[int, Any]
+    ball: BallColumns | None = None
 
     @property
     def binaries(self) -> int:
@@ -50,6 +52,21 @@ class Encoding:
         """The MILP whose optimal value is the smallest value of one output."""
         row = self.outputs[0][[output]].toarray().reshape(-1)
         return self.milp.with_objective(row, float(self.outputs[1][output]))
+
+    def with_tangents(self, point: np.ndarray) -> Encoding | None:
+        """The MILP with tangents of its l_2 ball that cut off a point (columns,); None if nothing cuts it off."""
+        tangents = None if self.ball is None else self.ball.tangents_outside(point)
+        if tangents is None:
+            return None
+        rows, limit = tangents
+        rows = sp.csr_array((rows.data, rows.indices, rows.indptr), shape=(rows.shape[0], self.milp.columns))
+        milp = replace(
+            self.milp,
+            matrix=sp.csr_array(sp.vstack([self.milp.matrix, rows], format="csr")),
+            row_lower=np.concatenate([self.milp.row_lower, limit]),
+            row_upper=np.concatenate([self.milp.row_upper, np.full(len(limit), np.inf)]),
+        )
+        return replace(self, milp=milp)
 
     def minimize_below(self, output: int, cap: float) -> Milp:
         """The same, over the points where the output is at most `cap`: empty where the minimum is above it.
@@ -136,7 +153,7 @@ def encode(network: Network, bounds: Bounds, output: int | None = None) -> Encod
         for term in node.terms
         if isinstance(network.nodes[term.source], Affine)
     }
-    inputs = np.zeros(0, int)
+    inputs, ball = np.zeros(0, int), None
     for index, node in enumerate(network.nodes):
         if index not in needed:
             continue
@@ -145,7 +162,7 @@ def encode(network: Network, bounds: Bounds, output: int | None = None) -> Encod
             inputs = builder.add_columns(low, high)
             expressions[index] = sp.eye_array(len(low), format="csr"), np.zeros(len(low))
             if bounds.region is not None:
-                _cut_out(builder, inputs, bounds.region)
+                ball = _cut_out(builder, inputs, bounds.region, low, high)
         elif isinstance(node, Relu):
             relus[index], expressions[index] = _relu(builder, before[node.source], high, bounds, node.source)
         else:
@@ -156,25 +173,38 @@ def encode(network: Network, bounds: Bounds, output: int | None = None) -> Encod
             expressions[index] = _own_columns(builder, expressions[index], low, high)
     matrix, constant = expressions[output]
     entries = {node: builder.widen(expressions[node][0]) for node in (0, *relus) if node in expressions}
-    return Encoding(builder.milp(), inputs, relus, (builder.widen(matrix), constant), entries)
+    return Encoding(builder.milp(), inputs, relus, (builder.widen(matrix), constant), entries, ball)
 
 
-def _cut_out(builder: _Builder, inputs: np.ndarray, region: Region) -> None:
-    """Rows for what cuts the input set out of its box. An l_2 ball is relaxed to the l_1 ball around it."""
+def _cut_out(
+    builder: _Builder, inputs: np.ndarray, region: Region, low: np.ndarray, high: np.ndarray
+) -> BallColumns | None:
+    """Rows for what cuts the input set out of its box; an l_2 ball, whose first tangents they are, is returned."""
     matrix, offset = region.rows
     if len(matrix):
         builder.add_rows([], sp.csr_array(matrix), np.full(len(offset), -np.inf), offset)
     if region.ball is None:
-        return
+        return None
+    if region.ball.norm == "l2":
+        ball = BallColumns.of(region.ball, inputs, builder.columns, low, high)
+        shares = builder.add_columns(np.zeros(len(ball.shares)), np.ones(len(ball.shares)))
+        builder.add_rows([], _sum_of(shares, builder.columns), np.array([-np.inf]), np.array([1.0]))
+        rows, limit = ball.start()
+        builder.add_rows([], rows, limit, np.full(len(limit), np.inf))
+        return ball
     free = np.flatnonzero(region.ball.scale > 0)
     scale, center = region.ball.scale[free], region.ball.center[free]
-    radius = float(region.ball.radius) * (np.sqrt(len(free)) if region.ball.norm == "l2" else 1.0) * (1 + 1e-12)
+    radius = float(region.ball.radius) * (1 + 1e-12)
     sizes = builder.add_columns(np.zeros(len(free)), np.full(len(free), radius))
     infinite = np.full(len(free), np.inf)
     builder.add_rows([(sizes, scale), (inputs[free], -1.0)], None, -center, infinite)
     builder.add_rows([(sizes, scale), (inputs[free], 1.0)], None, center, infinite)
-    total = sp.csr_array((np.ones(len(free)), (np.zeros(len(free), int), sizes)), shape=(1, builder.columns))
-    builder.add_rows([], total, np.array([-np.inf]), np.array([radius]))
+    builder.add_rows([], _sum_of(sizes, builder.columns), np.array([-np.inf]), np.array([radius]))
+    return None
+
+
+def _sum_of(columns: np.ndarray, count: int) -> Any:
+    return sp.csr_array((np.ones(len(columns)), (np.zeros(len(columns), int), columns)), shape=(1, count))
 
 
 def _cone(network: Network, output: int) -> set[int]:

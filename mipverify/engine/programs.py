@@ -1,0 +1,78 @@
+"""The last stage: a mixed-integer program for each open condition, with tangents of a curved ball as they are needed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mipverify.engine.question import Question
+from mipverify.formulation import Encoding, encode
+from mipverify.formulation.scaling import blurred, equilibrated
+from mipverify.solvers import get_solver
+from mipverify.solvers.interface import Limits, Solver, Termination
+from mipverify.solvers.trust import Claim, what_emptiness_shows, what_follows
+
+CONTROL_SECONDS = 2.0  # for the question whether a solver finds a point that is known
+
+
+def by_milp(question: Question) -> bool:
+    """Whether the user asked for a MILP solver by name."""
+    return question.solver not in ("auto", "bab")
+
+
+def solve_milp(question: Question) -> None:
+    """The exact minimum of each open margin by a MILP solver; its incumbents are tried as counterexamples."""
+    assert question.bounds is not None
+    if not question.bounds.finite()[0]:
+        question.reason = "the values overflow"
+        return
+    solver = get_solver(question.solver if by_milp(question) else "highs")
+    encoding = encode(question.margins, question.bounds)
+    question.binaries = encoding.binaries
+    for condition in sorted(question.open(), key=lambda c: question.lower[c]):
+        encoding = _decide(question, solver, encoding, int(condition))
+        if question.witness is not None:
+            return
+        if question.clock.over():
+            question.reason = "time"
+            return
+
+
+def _decide(question: Question, solver: Solver, encoding: Encoding, condition: int) -> Encoding:
+    """One condition; returns the encoding with the tangents that it took, which hold for the others as well."""
+    cap = 1e-3 * max(1.0, abs(float(question.lower[condition])))
+    while True:
+        milp, factors = equilibrated(encoding.minimize_below(condition, cap))
+        # A bound above zero is all that is asked for, and an incumbent below it ends the search as well.
+        limits = Limits(question.clock.left(), objective_cutoff=1e-4, objective_target=-1e-6)
+        solution = solver.solve(milp, limits=limits, stop=question.clock.over)
+        question.nodes += solution.nodes
+        point = None if solution.primal is None else factors * solution.primal
+        if point is not None and question.try_points(point[encoding.inputs][None]):
+            return encoding
+        claim = what_follows(milp, solution)
+        if solution.termination is Termination.INFEASIBLE:
+            known = float(question.margins.forward(_known_point(question)).reshape(-1)[condition])
+            asked, _ = equilibrated(encoding.minimize_below(condition, known + 1e-3 * (1 + abs(known))))
+            seconds = min(CONTROL_SECONDS, question.clock.left())
+            control = solver.solve(asked, limits=Limits(seconds, objective_target=np.inf))
+            claim = what_emptiness_shows(milp, solution, cap, control)
+        if blurred(milp):
+            claim = Claim(float("-inf"), reason="values cancel beyond the tolerances of solvers")
+        question.learn(np.array([condition]), np.array([claim.lower]))
+        if claim.lower > 0:
+            if claim.trusted:
+                question.trusted.append(claim.trusted)
+            return encoding
+        question.reason = claim.reason or f"{solution.solver}: {solution.termination.value}"
+        closer = None if point is None else encoding.with_tangents(point)
+        if closer is None or question.clock.over():
+            return encoding
+        encoding = closer
+
+
+def _known_point(question: Question) -> np.ndarray:
+    """A point of the input set (1, *input_shape): a ball's center, else the middle of the box."""
+    region = question.case.region
+    if region is not None and region.ball is not None:
+        return region.ball.center.reshape(question.box[0].shape)
+    return np.asarray(sum(question.box) / 2)
