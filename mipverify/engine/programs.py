@@ -1,4 +1,4 @@
-"""The last stage: a mixed-integer program for each open condition, with tangents of a curved ball as they are needed."""
+"""The last stage: a mixed-integer program for each open condition, with tangents of a ball as they are needed."""
 
 from __future__ import annotations
 
