@@ -9,6 +9,7 @@ from mipverify.errors import InputError, MipverifyError
 
 if TYPE_CHECKING:
     from mipverify.engine.distortion import Distortion, minimum_distortion
+    from mipverify.engine.family import Family, blur, brightness_and_contrast, mixture
     from mipverify.engine.verdict import Verdict
     from mipverify.engine.verify import verify
     from mipverify.network import Network, load
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AccuracyResult",
     "Distortion",
+    "Family",
     "InputError",
     "MipverifyError",
     "Network",
@@ -27,10 +29,13 @@ __all__ = [
     "Verdict",
     "__version__",
     "adversarial_accuracy",
+    "blur",
+    "brightness_and_contrast",
     "load",
     "load_dataset",
     "load_vnnlib",
     "minimum_distortion",
+    "mixture",
     "robustness",
     "verify",
 ]
@@ -41,6 +46,10 @@ _HOMES = {
     "adversarial_accuracy": "mipverify.report.run",
     "Distortion": "mipverify.engine.distortion",
     "minimum_distortion": "mipverify.engine.distortion",
+    "Family": "mipverify.engine.family",
+    "blur": "mipverify.engine.family",
+    "brightness_and_contrast": "mipverify.engine.family",
+    "mixture": "mipverify.engine.family",
     "Network": "mipverify.network",
     "Specification": "mipverify.specification",
     "Verdict": "mipverify.engine",

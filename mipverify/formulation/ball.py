@@ -1,7 +1,7 @@
 """An l_2 ball for linear solvers: a share of the radius for each coordinate, bounded from below by tangents.
 
-With w = (x - center) / (scale radius), the ball is sum w^2 <= 1. Each coordinate gets a column t >= w^2, the t sum to at
-most 1, and t >= 2 d w - d^2 for any d [Vielma et al., Extended formulations in mixed integer conic quadratic
+With w = (x - center) / (scale radius), the ball is sum w^2 <= 1. Each coordinate gets a column t >= w^2, the t add up
+to at most 1, and t >= 2 d w - d^2 for any d [Vielma et al., Extended formulations in mixed integer conic quadratic
 programming, 2017]. Tangents of one coordinate combine with those of all others, so that few rounds of them are enough.
 """
 
