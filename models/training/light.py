@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import torch
+from mipverify.models.training.quick import strided_convolution
 from mipverify.presolve import Bounds
 from torch import Tensor
 
 from mipverify.network import Affine, Input, Network, Relu
+from mipverify.network.convolution import Conv
 from mipverify.network.graph import affine_value
+from mipverify.network.operators import Operator, parameter_like
 
 
 def light_interval(network: Network, lower: Tensor, upper: Tensor) -> Bounds:
@@ -33,12 +36,30 @@ def light_interval(network: Network, lower: Tensor, upper: Tensor) -> Bounds:
 def _affine(node: Affine, lows: list[Tensor], highs: list[Tensor]) -> tuple[Tensor, Tensor]:
     if all(term.operator.terms == 1 and not term.operator.parameters() for term in node.terms) and node.bias is None:
         return affine_value(node, lows), affine_value(node, highs)  # data movement and sums
-    sources = {term.source for term in node.terms}
-    centers = [0.5 * (lows[i] + highs[i]) if i in sources else lows[i] for i in range(len(lows))]
-    center = affine_value(node, centers)
-    radius = torch.zeros(())
+    center, radius = torch.zeros(()), torch.zeros(())
     for term in node.terms:
-        spread = 0.5 * (highs[term.source] - lows[term.source])
-        part = term.operator.apply_abs(spread.reshape(spread.shape[0], *term.operator.in_shape))
-        radius = part.reshape(center.shape) if radius.ndim == 0 else radius + part.reshape(center.shape)
+        low, high = lows[term.source], highs[term.source]
+        for_center, for_radius = _both(term.operator, 0.5 * (low + high), 0.5 * (high - low))
+        shape = (len(low), *node.shape)
+        center, radius = center + for_center.reshape(shape), radius + for_radius.reshape(shape)
+    if node.bias is not None:
+        center = center + parameter_like(node.bias, center)
     return center - radius, center + radius
+
+
+def _both(operator: Operator, center: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """W center and |W| radius."""
+    center, radius = (side.reshape(len(side), *operator.in_shape) for side in (center, radius))
+    weight = operator.weight if isinstance(operator, Conv) else None
+    if not isinstance(operator, Conv) or not isinstance(weight, Tensor) or not _quick(operator):
+        return operator.apply(center), operator.apply_abs(radius)
+    stride, padding = operator.strides[0], operator.pads[0]
+    sides = ((center, weight), (radius, weight.abs()))
+    first, second = (strided_convolution(x[:, 0], w, None, stride, padding) for x, w in sides)
+    return first, second
+
+
+def _quick(conv: Conv) -> bool:
+    square = all(len(set(pair)) == 1 for pair in (conv.strides, conv.pads, conv.weight.shape[2:]))
+    plain = conv.groups == 1 and set(conv.dilations) == {1} and conv.weight.device.type == "cpu"
+    return square and plain and conv.strides[0] > 1

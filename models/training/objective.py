@@ -8,11 +8,11 @@ from mipverify.models.adversarial import pgd_attack
 from mipverify.models.certified import Certificate, margins_from
 from mipverify.models.differentiable import Method, TrainingBounds, input_box, training_bounds
 from mipverify.models.sparsity import weight_sparsity
-from mipverify.models.stability import stability_terms
+from mipverify.models.stability import ROWS, stability_terms
 from mipverify.models.traced import Traced, apply_pruning
 from mipverify.models.training.light import light_interval
 from mipverify.models.training.options import TrainingOptions
-from mipverify.models.training.quick import attack_twin
+from mipverify.models.training.quick import attack_twin, quick_twin
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -44,18 +44,18 @@ class Objective:
         self.module = module
         self.options = options
         self._traced = Traced(module, input_shape)
-        self._twin = attack_twin(module)
+        self._twin, self._quick = attack_twin(module), quick_twin(module)
 
     def __call__(self, x: Tensor, y: Tensor, progress: float, sums: Sums) -> Tensor:
         """Loss of a batch x (B, *input_shape), y (B,); `progress` (0 to 1) is how much of the training is over."""
         options = self.options
-        apply_pruning(self.module)  # the attack's first layer is called without the hook that does it
+        apply_pruning(self.module)  # the twins' layers are called without the hook that does it
         eps = options.eps * radius_share(options.ramp, progress)
         attacked = x
         if options.attack_steps and eps:
             step = options.attack_step * eps
             attacked = pgd_attack(self._twin, x, y, eps, steps=options.attack_steps, step_size=step)
-        logits = self.module(attacked)
+        logits = self._quick(attacked)
         loss = functional.cross_entropy(logits, y)
         count = len(x)
         sums.count += count
@@ -85,7 +85,7 @@ class Objective:
         network = self._traced.network
         if self.options.stability_bounds == "interval":
             return TrainingBounds(light_interval(network, lower, upper), {})
-        return training_bounds(network, lower, upper, cast(Method, self.options.stability_bounds))
+        return training_bounds(network, lower, upper, cast(Method, self.options.stability_bounds), rows=ROWS)
 
 
 def radius_share(ramp: tuple[float, float], progress: float) -> float:
