@@ -26,25 +26,39 @@ class Family:
     """All images x = clip(matrix @ p + offset) of parameters p, the unperturbed image being that of p = 0.
 
     matrix: (n, k) sparse. offset: (n,). perturbation: how far p may go from 0, for every radius; at radius 1 it is the
-    whole family as it was asked for. clip: legal values of an input, or None.
+    whole family as it was asked for. clip: legal values of an input, or None. noise: (n, k) sparse, or None; with it,
+    x = clip(clip(matrix @ p + offset) + noise @ p).
     """
 
     matrix: Any
     offset: np.ndarray
     perturbation: Perturbation
     clip: tuple[float, float] | None = (0.0, 1.0)
+    noise: Any = None
 
     def image(self, parameters: ArrayLike) -> np.ndarray:
         """The input (n,) that parameters (k,) stand for, in float64."""
-        x = self.matrix @ np.asarray(parameters, np.float64).reshape(-1) + self.offset
+        p = np.asarray(parameters, np.float64).reshape(-1)
+        if p.shape != (self.matrix.shape[1],):
+            raise InputError(f"the family has {self.matrix.shape[1]} parameters, not {p.size}")
+        x = self._clipped(self.matrix @ p + self.offset)
+        return x if self.noise is None else self._clipped(x + self.noise @ p)
+
+    def _clipped(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(x if self.clip is None else np.clip(x, *self.clip))
 
     def with_noise(self, eps: float) -> Family:
-        """The family with every input changed by at most `eps` besides: an l_inf ball around each of its images."""
-        if not eps > 0:
+        """The family with every input changed by at most `eps` besides: an l_inf ball around each of its images.
+
+        The sum is clipped again where the family clips at all. The n parameters of the noise follow the family's own.
+        """
+        if not 0 < eps < np.inf:
             raise InputError(f"noise must be positive, not {eps:g}")
+        if self.noise is not None:
+            raise InputError("the family has noise already")
         n, own = self.matrix.shape[0], self.perturbation
-        matrix = sp.csr_array(sp.hstack([self.matrix, sp.eye_array(n)]))
+        matrix = sp.csr_array(sp.hstack([self.matrix, sp.csr_array((n, n))]))
+        noise = sp.csr_array(sp.hstack([sp.csr_array(self.matrix.shape), sp.eye_array(n)]))
         rows = None if own.matrix is None else np.hstack([own.matrix, np.zeros((len(own.matrix), n))])
         free = (None,) * n
         joined = replace(
@@ -55,7 +69,7 @@ class Family:
             upper=own.upper + free,
             matrix=rows,
         )
-        return replace(self, matrix=matrix, perturbation=joined, clip=self.clip or (-np.inf, np.inf))
+        return replace(self, matrix=matrix, perturbation=joined, noise=noise)
 
     def verify(
         self,
@@ -112,7 +126,7 @@ class Family:
         return replace(found, witness=witness, statistics={**found.statistics, "parameters": parameters})
 
     def _over(self, network: Network) -> Network:
-        return ParameterMap(network, self.matrix, self.offset, self.clip).network()
+        return ParameterMap(network, self.matrix, self.offset, self.clip, self.noise).network()
 
     @staticmethod
     def _image_of(mapped: Network, witness: Witness) -> tuple[Witness, list[float]]:
@@ -124,14 +138,20 @@ def blur(image: ArrayLike, size: int = 5, *, clip: tuple[float, float] | None = 
     """All images that a kernel of size x size makes of an image (..., height, width), as in MIPVerify.jl.
 
     The kernel's entries are not negative and sum to one; outside of the image there is 0. Parameters are the entries
-    but the middle one, which is what is left to one.
+    but the middle one, which is what is left to one (of a 1 x 1 kernel, one number without effect). Blurred images have
+    no values that the image and 0 do not enclose, so that clipping is of use with noise only.
+
+    Raises:
+        InputError: an even or too small size, an image without rows and columns, a pixel outside of `clip`.
     """
     array = np.asarray(image, np.float64)
     columns = blur_columns(array, size)
-    middle = size * size // 2
-    others = np.delete(columns, middle, axis=1)
-    flat = array.reshape(-1)
-    count = size * size - 1
+    flat = _pixels(array, clip)
+    others = np.delete(columns, size * size // 2, axis=1)
+    if size == 1:
+        still = Perturbation.around(np.zeros(1), scale=np.zeros(1), domain=None)
+        return Family(sp.csr_array(np.zeros_like(flat)[:, None]), flat, still, clip)
+    count = others.shape[1]
     own = Perturbation.around(np.zeros(count), domain=(0, 1), constraints=[(np.ones(count), 1)])
     return Family(sp.csr_array(others - flat[:, None]), flat, own, clip)
 
@@ -139,17 +159,39 @@ def blur(image: ArrayLike, size: int = 5, *, clip: tuple[float, float] | None = 
 def brightness_and_contrast(
     image: ArrayLike, brightness: float = 0.2, contrast: float = 0.2, *, clip: tuple[float, float] | None = (0.0, 1.0)
 ) -> Family:
-    """All images clip((1 + c) x + b) with |b| <= brightness and |c| <= contrast; either may be 0."""
-    flat = np.asarray(image, np.float64).reshape(-1)
+    """All images clip((1 + c) x + b) with |b| <= brightness and |c| <= contrast; either may be 0.
+
+    Raises:
+        InputError: a negative or infinite range, a pixel outside of `clip`.
+    """
+    for name, value in (("brightness", brightness), ("contrast", contrast)):
+        if not 0 <= value < np.inf:
+            raise InputError(f"{name} must be a finite number that is not negative: {value:g}")
+    flat = _pixels(np.asarray(image, np.float64), clip)
     scale = np.array([brightness, contrast], np.float64)
     own = Perturbation.around(np.zeros(2), scale=scale, domain=None)
     return Family(sp.csr_array(np.column_stack([np.ones_like(flat), flat])), flat, own, clip)
 
 
-def mixture(image: ArrayLike, other: ArrayLike) -> Family:
-    """All images (1 - t) image + t other with 0 <= t <= 1."""
-    first, second = (np.asarray(v, np.float64).reshape(-1) for v in (image, other))
+def mixture(image: ArrayLike, other: ArrayLike, *, clip: tuple[float, float] | None = None) -> Family:
+    """All images (1 - t) image + t other with 0 <= t <= 1.
+
+    Raises:
+        InputError: images of different sizes, a pixel outside of `clip`.
+    """
+    first, second = (_pixels(np.asarray(v, np.float64), clip) for v in (image, other))
     if first.shape != second.shape:
         raise InputError(f"the images to mix have {first.size} and {second.size} values")
     own = Perturbation.around(np.zeros(1), domain=(0, 1))
-    return Family(sp.csr_array((second - first)[:, None]), first, own, None)
+    return Family(sp.csr_array((second - first)[:, None]), first, own, clip)
+
+
+def _pixels(image: np.ndarray, clip: tuple[float, float] | None) -> np.ndarray:
+    """The values (n,) of an image, which must be finite and legal."""
+    flat = image.reshape(-1)
+    low, high = (-np.inf, np.inf) if clip is None else clip
+    if not low < high:
+        raise InputError(f"clip: {low:g} does not lie below {high:g}")
+    for i in np.flatnonzero(~np.isfinite(flat) | (flat < low) | (flat > high)).tolist():
+        raise InputError(f"image pixel {i} is {flat[i]}, outside of [{low:g}, {high:g}]")
+    return flat

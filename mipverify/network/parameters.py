@@ -16,21 +16,29 @@ from mipverify.network.operators import Identity, Scale, Sparse
 
 @dataclass(frozen=True, eq=False)
 class ParameterMap:
-    """x = clip(matrix @ p + offset, *clip): the inputs (n,) of the network `original` that parameters p (k,) stand for.
+    """x = clip(matrix @ p + offset): the inputs (n,) of the network `original` that parameters p (k,) stand for.
 
-    matrix: sparse (n, k). offset: (n,). clip: smallest and largest value, or None. The input that a float32 p stands
-    for is the nearest float32 of that x.
+    matrix: sparse (n, k). offset: (n,). clip: smallest and largest value, or None. noise: sparse (n, k), or None; with
+    it, x = clip(clip(matrix @ p + offset) + noise @ p). The input that a float32 p stands for is the nearest float32 of
+    that x.
     """
 
     original: Network
     matrix: Any
     offset: np.ndarray
     clip: tuple[float, float] | None = None
+    noise: Any = None
 
     def inputs(self, p: np.ndarray) -> np.ndarray:
         """The float32 inputs (N, n) of parameters (N, k)."""
-        x = (self.matrix @ np.asarray(p, np.float64).T).T + self.offset
-        return np.asarray(x if self.clip is None else np.clip(x, *self.clip)).astype(np.float32)
+        p = np.asarray(p, np.float64)
+        x = self._clipped((self.matrix @ p.T).T + self.offset)
+        if self.noise is not None:
+            x = self._clipped(x + (self.noise @ p.T).T)
+        return x.astype(np.float32)
+
+    def _clipped(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(x if self.clip is None else np.clip(x, *self.clip))
 
     def network(self) -> Network:
         """The original network as a function of the parameters; clipping takes two ReLUs an input."""
@@ -38,23 +46,16 @@ class ParameterMap:
         size, count = self.matrix.shape
         if size != original.input_size or self.offset.shape != (size,):
             raise InputError(f"the parameters give {size} inputs, the network has {original.input_size}")
-        operator = Sparse(sp.csr_array(self.matrix), (count,), (size,))
         nodes: list[Node] = [Input((count,))]
-        if self.clip is None:
-            nodes.append(Affine(original.input_shape, (Term(0, operator),), self.offset.reshape(original.input_shape)))
-        else:
-            low, high = self.clip  # clip(x) = low + relu(x - low) - relu(x - high)
-            nodes += [
-                Affine((size,), (Term(0, operator),), self.offset - low),
-                Affine((size,), (Term(0, operator),), self.offset - high),
-                Relu((size,), 1),
-                Relu((size,), 2),
-                Affine(
-                    original.input_shape,
-                    (Term(3, Identity((size,))), Term(4, Scale(np.array(-1.0), (size,)))),
-                    np.full(original.input_shape, low),
-                ),
-            ]
+        terms: tuple[Term, ...] = (Term(0, self._operator(self.matrix)),)
+        offset = np.asarray(self.offset, np.float64)
+        if self.noise is not None:
+            if self.clip is not None:
+                terms, offset = self._clip(nodes, terms, offset)
+            terms = (*terms, Term(0, self._operator(self.noise)))
+        if self.clip is not None:
+            terms, offset = self._clip(nodes, terms, offset)
+        nodes.append(Affine(original.input_shape, terms, offset.reshape(original.input_shape)))
         shift = len(nodes) - 1
         for node in original.nodes[1:]:
             if isinstance(node, Relu):
@@ -72,6 +73,23 @@ class ParameterMap:
             order_only=original.order_only,
             parameters=self,
         )
+
+    def _operator(self, matrix: Any) -> Sparse:
+        size, count = matrix.shape
+        return Sparse(sp.csr_array(matrix), (count,), (size,))
+
+    def _clip(self, nodes: list[Node], terms: tuple[Term, ...], offset: np.ndarray) -> tuple[tuple[Term, ...], Any]:
+        """Append the ReLUs that clip a sum of terms: clip(x) = low + relu(x - low) - relu(x - high)."""
+        assert self.clip is not None
+        (low, high), shape, first = self.clip, offset.shape, len(nodes)
+        nodes += [
+            Affine(shape, terms, offset - low),
+            Affine(shape, terms, offset - high),
+            Relu(shape, first),
+            Relu(shape, first + 1),
+        ]
+        clipped = (Term(first + 2, Identity(shape)), Term(first + 3, Scale(np.array(-1.0), shape)))
+        return clipped, np.full(shape, float(low))
 
 
 def blur_columns(image: np.ndarray, size: int) -> np.ndarray:
