@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mipverify.engine.family import Family, blur, brightness_and_contrast, mixture
     from mipverify.engine.verdict import Verdict
     from mipverify.engine.verify import verify
+    from mipverify.engine.worst import WorstMargin, worst_margin
     from mipverify.network import Network, load
     from mipverify.report.run import AccuracyResult, adversarial_accuracy
     from mipverify.specification import Specification, load_dataset, load_vnnlib, robustness
@@ -27,6 +28,7 @@ __all__ = [
     "Network",
     "Specification",
     "Verdict",
+    "WorstMargin",
     "__version__",
     "adversarial_accuracy",
     "blur",
@@ -38,6 +40,7 @@ __all__ = [
     "mixture",
     "robustness",
     "verify",
+    "worst_margin",
 ]
 
 # Resolved on first use: `mipverify --version` and `import mipverify` must not pay for numpy and onnx.
@@ -58,6 +61,8 @@ _HOMES = {
     "load_vnnlib": "mipverify.specification",
     "robustness": "mipverify.specification",
     "verify": "mipverify.engine",
+    "WorstMargin": "mipverify.engine.worst",
+    "worst_margin": "mipverify.engine.worst",
 }
 
 

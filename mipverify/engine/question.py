@@ -13,6 +13,7 @@ from mipverify.formulation.margin import margin_network
 from mipverify.network import Network
 from mipverify.network.replay import Replay
 from mipverify.presolve import Bounds
+from mipverify.presolve.layers import Known
 from mipverify.specification import Case, Condition
 
 
@@ -22,7 +23,7 @@ class Question:
 
     margins: the network whose outputs (k,) are the conditions' margins. lower: proven lower bounds (k,).
     bounds: of every node of `margins` over the box, batch 1, once a stage has made them.
-    hints: inputs (H, n) that bounds suggest as starting points of attacks.
+    hints: inputs (H, n) that bounds suggest as starting points of attacks. known: bounds of hidden units proven before.
     """
 
     network: Network
@@ -34,6 +35,7 @@ class Question:
     report: Callable[[str, str], None] = lambda stage, text: None
     witness: Witness | None = None
     bounds: Bounds | None = None
+    known: Known | None = None
     trusted: list[str] = field(default_factory=list)
     nodes: int = 0
     binaries: int = 0

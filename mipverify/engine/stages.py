@@ -73,7 +73,7 @@ def interval_bounds(question: Question) -> None:
 
 def crown_bounds(question: Question) -> None:
     """CROWN for the unstable units and the open conditions."""
-    question.bounds = crown(question.margins, *question.box, region=question.case.region)
+    question.bounds = crown(question.margins, *question.box, question.known, question.case.region)
     bound_conditions(question)
 
 
