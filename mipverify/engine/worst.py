@@ -118,7 +118,7 @@ def worst_margin(
 
 
 class _Search:
-    """Questions whether a margin of at most some level exists: a proof raises `lower` to it, a witness lowers `upper`."""
+    """Questions whether some margin is at most a level: a proof raises `lower` to it, a witness lowers `upper`."""
 
     def __init__(
         self,
