@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 from array_api_compat import array_namespace
 from mipverify.presolve.bounds import Bounds
-from mipverify.presolve.cuts import LayerCuts, Met, meet, meeting_error
+from mipverify.presolve.cuts import Cuts, Met, meet, meeting_error
 from mipverify.presolve.interval import rounding_terms
 from mipverify.presolve.region import region_minimum
 from mipverify.presolve.relaxation import Relaxation, relax
@@ -149,7 +149,7 @@ def pass_back(
     *,
     slopes: Mapping[int, Array] | None = None,
     multipliers: Mapping[int, Array] | None = None,
-    cuts: Mapping[int, LayerCuts] | None = None,
+    cuts: Mapping[int, Cuts] | None = None,
     cut_multipliers: Mapping[int, Array] | None = None,
     sound: bool = True,
     keep: bool = False,
@@ -193,7 +193,7 @@ def pass_back(
                     magnitude = pick(relaxed.magnitudes[index], samples)
                     beneath = pick(relaxed.magnitudes[layer.source], samples)
                     error = error + meeting_error(layer, factors, _flat(coefficients), met[index], magnitude, beneath)
-                _add(pending, layer.source, -(factors @ layer.matrix).reshape(-1, *network.nodes[layer.source].shape))
+                _add(pending, layer.source, -layer.over_source(factors).reshape(-1, *network.nodes[layer.source].shape))
                 if multipliers is not None and index in multipliers:
                     through = through - multipliers[index]
                     if sound:

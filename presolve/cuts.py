@@ -11,18 +11,11 @@ Dualized with multipliers gamma >= 0 they enter a pass back as in GCP-CROWN [Zha
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
 from mipverify.presolve.rounding import gamma, row_dot
-
-from mipverify.network import Affine, Network
-
-if TYPE_CHECKING:
-    from mipverify.presolve.bounds import Bounds
-
-ROUNDOFF = 1e-15  # several units in the last place
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,67 +61,104 @@ class LayerCuts:
         matrix = self.matrix.toarray() if hasattr(self.matrix, "toarray") else self.matrix
         return replace(self, matrix=matrix.astype(dtype), step=self.step.astype(dtype), limit=self.limit.astype(dtype))
 
+    def of_units(self, values: np.ndarray) -> np.ndarray:
+        """Values (R, size of node) at the unit of each cut: (R, T)."""
+        return values[:, self.units]
 
-def cuttable(network: Network) -> dict[int, int]:
-    """ReLU nodes whose pre-activation is one operator of another node, and that node."""
-    found = {}
-    for node in network.relus:
-        affine = network.nodes[network.relu_source(node)]
-        if isinstance(affine, Affine) and len(affine.terms) == 1:
-            found[node] = affine.terms[0].source
-    return found
+    def over_source(self, multipliers: np.ndarray) -> np.ndarray:
+        """Multipliers (R, T) times the matrix: (R, size of source)."""
+        return np.asarray(multipliers @ self.matrix)
+
+    def at(self, z: np.ndarray, *, magnitude: bool = False) -> np.ndarray:
+        """The matrix, or its absolute values, times points z (R, size of source): (R, T)."""
+        return np.asarray(((abs(self.matrix) if magnitude else self.matrix) @ z.T).T)
+
+    def limits(self, multipliers: np.ndarray) -> np.ndarray:
+        """Multipliers (R, T) times the limits: (R,)."""
+        return np.asarray(multipliers @ self.limit)
 
 
 @dataclass(frozen=True, eq=False)
-class Separator:
-    """The unstable `units` (U,) of the ReLU layer `node`, x = weights @ z + bias up to doubt, and the box of z."""
+class OwnCuts:
+    """Cuts as `LayerCuts`, but each row of a batch has T of its own: far fewer products than with those of all.
+
+    units, step, limit: (R, T). matrix: dense (R, T, size of source).
+    """
 
     node: int
     source: int
     units: np.ndarray
-    weights: Any
-    bias: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
-    doubt: np.ndarray
+    matrix: np.ndarray
+    step: np.ndarray
+    limit: np.ndarray
 
-    @classmethod
-    def of(cls, bounds: Bounds, node: int) -> Separator:
-        """The layer within bounds of batch 1; one of `cuttable`."""
-        network = bounds.network
-        affine = network.nodes[network.relu_source(node)]
-        assert isinstance(affine, Affine)
-        term, size = affine.terms[0], int(np.prod(affine.shape))
-        units = np.flatnonzero(np.asarray(bounds.unstable(node)).reshape(-1))
-        bias = np.zeros(size) if affine.bias is None else np.broadcast_to(affine.bias, affine.shape).reshape(-1)
-        rows = term.operator.rows(units, np.zeros(0)).reshape(len(units), -1)
-        lower, upper = (side[term.source].reshape(-1).astype(np.float64) for side in (bounds.lower, bounds.upper))
-        doubt = np.zeros(size) if affine.uncertainty is None else np.asarray(affine.uncertainty).reshape(-1)
-        own = np.asarray(bias, np.float64)[units]
-        return cls(node, term.source, units, sp.csr_array(rows), own, lower, upper, doubt[units])
+    def __len__(self) -> int:
+        return int(self.units.shape[1])
+
+    def by_unit(self, values: np.ndarray, size: int) -> np.ndarray:
+        """Sums of values (R, T) over the cuts of each of `size` units: (R, size)."""
+        count = len(self.units)
+        place = np.arange(count)[:, None] * size + self.units
+        return (
+            np.bincount(place.reshape(-1), values.reshape(-1), count * size).reshape(count, size).astype(values.dtype)
+        )
+
+    def dense(self, dtype: Any) -> OwnCuts:
+        """The same in another precision."""
+        return replace(
+            self, matrix=self.matrix.astype(dtype), step=self.step.astype(dtype), limit=self.limit.astype(dtype)
+        )
+
+    def of_units(self, values: np.ndarray) -> np.ndarray:
+        """Values (R, size of node), or (1, size of node), at the unit of each cut: (R, T)."""
+        return np.take_along_axis(np.broadcast_to(values, (len(self.units), values.shape[1])), self.units, axis=1)
+
+    def over_source(self, multipliers: np.ndarray) -> np.ndarray:
+        """Multipliers (R, T) times the matrices: (R, size of source)."""
+        return np.asarray(np.matmul(multipliers[:, None, :], self.matrix)[:, 0])
+
+    def at(self, z: np.ndarray, *, magnitude: bool = False) -> np.ndarray:
+        """The matrices, or their absolute values, times points z (R, size of source) or (1, size): (R, T)."""
+        return np.asarray(np.matmul(np.abs(self.matrix) if magnitude else self.matrix, z[:, :, None])[..., 0])
+
+    def limits(self, multipliers: np.ndarray) -> np.ndarray:
+        """Multipliers (R, T) times the limits: (R,)."""
+        return np.asarray((multipliers * self.limit).sum(axis=1))
+
+    def held(self, multipliers: np.ndarray, count: int) -> tuple[OwnCuts, np.ndarray]:
+        """The `count` cuts of each row with the largest multipliers (R, T), and these."""
+        if count >= len(self):
+            return self, multipliers
+        keep = np.argpartition(-multipliers, count - 1, axis=1)[:, :count]
+        return self._take(keep), np.take_along_axis(multipliers, keep, axis=1)
+
+    def _take(self, keep: np.ndarray) -> OwnCuts:
+        units, step, limit = (np.take_along_axis(v, keep, axis=1) for v in (self.units, self.step, self.limit))
+        matrix = np.take_along_axis(self.matrix, keep[..., None], axis=1)
+        return replace(self, units=units, matrix=matrix, step=step, limit=limit)
+
+    def rows(self, keep: np.ndarray) -> OwnCuts:
+        """The cuts of some rows, by index."""
+        return replace(
+            self, units=self.units[keep], matrix=self.matrix[keep], step=self.step[keep], limit=self.limit[keep]
+        )
+
+    def join(self, other: OwnCuts) -> OwnCuts:
+        """The cuts of both, row by row."""
+        pairs = ((self.units, other.units), (self.matrix, other.matrix), (self.step, other.step))
+        units, matrix, step = (np.concatenate(pair, axis=1) for pair in pairs)
+        limit = np.concatenate([self.limit, other.limit], axis=1)
+        return replace(self, units=units, matrix=matrix, step=step, limit=limit)
+
+    def of_row(self, row: int, keep: np.ndarray) -> LayerCuts:
+        """Some cuts of one row, by index."""
+        matrix = sp.csr_array(self.matrix[row][keep])
+        return LayerCuts(
+            self.node, self.source, self.units[row][keep], matrix, self.step[row][keep], self.limit[row][keep]
+        )
 
 
-def separate(layer: Separator, z: np.ndarray, y: np.ndarray, a: np.ndarray, least: float = 1e-6) -> LayerCuts:
-    """The most violated cut of every unit of a layer at a point: z (size of source,), y and a (size of node,).
-
-    Right sides are rounded up by more than computing a row can lose.
-    """
-    units, weights, bias, lower, upper = layer.units, layer.weights, layer.bias, layer.lower, layer.upper
-    count = len(units)
-    row, column, w = np.repeat(np.arange(count), np.diff(weights.indptr)), weights.indices, weights.data
-    low, high = w * np.where(w > 0, lower[column], upper[column]), w * np.where(w > 0, upper[column], lower[column])
-    y, a = y[units], a[units]
-    inner, outer = w * z[column] - low * (1 - a[row]), high * a[row]
-    inside = inner < outer
-    violation = y - np.bincount(row, np.where(inside, inner, outer), count) - bias * a
-    scale = 1 + np.bincount(row, np.maximum(np.abs(low), np.abs(high)), count) + np.abs(bias)
-    cut = np.flatnonzero(violation > least * scale)
-    below = np.bincount(row[inside], low[inside], count)
-    step = bias + below + np.bincount(row[~inside], high[~inside], count)
-    slack = scale * (np.bincount(row, minlength=count) + 8) * ROUNDOFF + layer.doubt
-    matrix = sp.csr_array((np.where(inside, w, 0.0), column, weights.indptr), shape=weights.shape)[cut]
-    matrix.eliminate_zeros()
-    return LayerCuts(layer.node, layer.source, units[cut], matrix, step[cut], (slack - below)[cut])
+Cuts: TypeAlias = LayerCuts | OwnCuts
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +180,7 @@ class Met:
 
 
 def meet(
-    cuts: LayerCuts,
+    cuts: Cuts,
     multipliers: np.ndarray,
     coefficients: np.ndarray,
     lower: np.ndarray,
@@ -177,11 +207,11 @@ def meet(
     active = np.broadcast_to(lower >= 0, weight.shape)
     slope = np.where(free, slope, np.where(active, weight, 0))
     offset = np.where(free, offset, np.where(active, -phase, 0))
-    return Met(weight, phase, slope, kink, left, right, free), offset.sum(axis=1) - multipliers @ cuts.limit
+    return Met(weight, phase, slope, kink, left, right, free), offset.sum(axis=1) - cuts.limits(multipliers)
 
 
 def meeting_error(
-    cuts: LayerCuts,
+    cuts: Cuts,
     multipliers: np.ndarray,
     coefficients: np.ndarray,
     met: Met,
@@ -189,9 +219,8 @@ def meeting_error(
     source_magnitude: np.ndarray,
 ) -> np.ndarray:
     """A bound (R,) of the rounding errors of `meet` and of passing the cuts on to their source."""
-    matrix = np.abs(cuts.matrix) if isinstance(cuts.matrix, np.ndarray) else abs(cuts.matrix)
     flat, below = magnitude.reshape(len(magnitude), -1), source_magnitude.reshape(len(source_magnitude), -1)
-    size = np.abs(cuts.step) + np.abs(cuts.limit) + flat[:, cuts.units] + (matrix @ below.T).T
+    size = np.abs(cuts.step) + np.abs(cuts.limit) + cuts.of_units(flat) + cuts.at(below, magnitude=True)
     terms = 4 * flat.shape[1] + 4 * len(cuts) + 40
     total = row_dot(np.abs(coefficients) + np.abs(met.weight) + np.abs(met.slope), magnitude)
     return gamma(terms, coefficients) * (total + row_dot(multipliers, size) + np.abs(met.phase).sum(axis=1))

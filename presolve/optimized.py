@@ -24,7 +24,7 @@ from mipverify.presolve.backward import (
 )
 from mipverify.presolve.bounds import Bounds
 from mipverify.presolve.crown import negated
-from mipverify.presolve.cuts import LayerCuts, respond
+from mipverify.presolve.cuts import Cuts, respond
 from mipverify.presolve.layers import Known, row_chunks, tighten_by_layer
 
 from mipverify.network import Input, Network, Relu
@@ -139,7 +139,7 @@ def optimize_rows(
     slopes: Mapping[int, np.ndarray] | None = None,
     signs: Mapping[int, np.ndarray] | None = None,
     multipliers: Mapping[int, np.ndarray] | None = None,
-    cuts: Mapping[int, LayerCuts] | None = None,
+    cuts: Mapping[int, Cuts] | None = None,
     cut_multipliers: Mapping[int, np.ndarray] | None = None,
     sketch: Relaxed | None = None,
     stop: Callable[[], bool] | None = None,
@@ -228,9 +228,9 @@ def _bend(rows: InputRows, node: int) -> np.ndarray:
     return np.where(met.kink, met.right - met.left, 0).reshape(rows.passed[node].shape)
 
 
-def _excess(cuts: LayerCuts, y: np.ndarray, a: np.ndarray, z: np.ndarray) -> np.ndarray:
+def _excess(cuts: Cuts, y: np.ndarray, a: np.ndarray, z: np.ndarray) -> np.ndarray:
     """By how much points (R, ...) violate the cuts, (R, T)."""
-    return y[:, cuts.units] - z.reshape(len(y), -1) @ cuts.matrix.T - cuts.step * a[:, cuts.units] - cuts.limit
+    return cuts.of_units(y) - cuts.at(z.reshape(len(y), -1)) - cuts.step * cuts.of_units(a) - cuts.limit
 
 
 def evaluate_rows(
@@ -238,7 +238,7 @@ def evaluate_rows(
     rows: Rows,
     slopes: dict[int, np.ndarray],
     multipliers: dict[int, np.ndarray],
-    cuts: Mapping[int, LayerCuts] | None = None,
+    cuts: Mapping[int, Cuts] | None = None,
     cut_multipliers: Mapping[int, np.ndarray] | None = None,
 ) -> Optimum:
     """The sound float64 bound of rows with given slopes and multipliers, and what the relaxed minimizer looks like."""

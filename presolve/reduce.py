@@ -53,8 +53,26 @@ class _Growing:
         return len(self.nodes) - 1
 
 
-def reduce(bounds: Bounds) -> Bounds:
-    """Bounds (batch 1) of the reduced network over the same box: same input, same output, unstable ReLUs only."""
+@dataclass(frozen=True, eq=False)
+class Reduced:
+    """Bounds of the reduced network. layers: (its pre-activation, original pre-activation, units) of each layer."""
+
+    bounds: Bounds
+    layers: tuple[tuple[int, int, np.ndarray], ...]
+
+    def known(self, tight: Bounds, original: Bounds) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """What bounds of the reduced network mean for the original one: its bounds, tightened where these are."""
+        found = {}
+        for reduced, source, units in self.layers:
+            low, high = original.lower[source].copy(), original.upper[source].copy()
+            low.reshape(-1)[units] = np.maximum(low.reshape(-1)[units], tight.lower[reduced].reshape(-1))
+            high.reshape(-1)[units] = np.minimum(high.reshape(-1)[units], tight.upper[reduced].reshape(-1))
+            found[source] = (low, high)
+        return found
+
+
+def reduce(bounds: Bounds) -> Reduced:
+    """The reduced network over the same box (batch 1): same input, same output, unstable ReLUs only."""
     network, relaxed = bounds.network, _Exact(bounds)
     growing = _Growing(network.input_size, [Input(network.input_shape)])
     known = {}
@@ -69,7 +87,8 @@ def reduce(bounds: Bounds) -> Bounds:
         growing.blocks.append((len(growing.nodes) - 1, node, units))
     output = growing.affine(_rows(relaxed, growing, network.output, np.arange(network.output_size)))
     small = Network(tuple(growing.nodes), output, input_name=network.input_name)
-    return interval(small, bounds.lower[0], bounds.upper[0], known, bounds.region)
+    layers = tuple((small.relu_source(node), network.relu_source(relu), units) for node, relu, units in growing.blocks)
+    return Reduced(interval(small, bounds.lower[0], bounds.upper[0], known, bounds.region), layers)
 
 
 class _Exact(Relaxed):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 
 from mipverify.attack.closest import closest_in, piece_around
 from mipverify.attack.gradient import values_and_gradient
+from mipverify.attack.nearby import kicked
 from mipverify.attack.pgd import Attack
 from mipverify.engine.budget import Clock
 from mipverify.engine.question import Question
@@ -18,14 +20,24 @@ from mipverify.formulation import margin_network
 from mipverify.network import Network
 from mipverify.network.replay import replay_of
 from mipverify.presolve import crown
+from mipverify.presolve.layers import Known
 from mipverify.specification import Case, Condition
 from mipverify.specification.perturbation import Perturbation
 
 FAST = tuple(stage for stage in CASCADE if stage.name in ("interval", "crown", "optimized crown"))
+PROOF = tuple(stage for stage in CASCADE if stage.name not in ("attack", "long attack"))
 ATTACK = (Stage("attack", attack(Attack(restarts=4, steps=40))),)
 PROBES = 6  # bisections with fast bounds
 PIECES = 40  # linear pieces looked at while a witness is sharpened
 SHARPENING = 0.1  # share of the time left that one witness may take
+KICKS = 64  # walks from a witness in one round
+ROUNDS = 12  # at most, and as long as one of the last IDLE ones came closer
+IDLE = 2
+ENDS = 5  # pieces solved after a round, of the walks that ended lowest
+INSIDE = 0.999  # of the best distance, for the ball in which the walks look
+SEARCHING = 0.25  # share of the time left that walks may take
+SLACK = 1e-6  # below zero, at which a margin is aimed: relative to the network's scores
+SHARE = 0.8  # of the time left, for one proof
 
 
 class Bracket:
@@ -54,6 +66,9 @@ class Bracket:
         self.questions = self.nodes = self.binaries = 0
         self.unstable: list[int] = []
         self.reason = ""
+        self.proven = np.zeros(len(self.conditions))  # the radius within which each condition is excluded
+        self.known: tuple[float, Known] | None = None  # bounds that hold up to a radius
+        self.pieces: set[bytes] = set()  # that walks ended in, and that were solved
 
     @property
     def closed(self) -> bool:
@@ -87,41 +102,53 @@ class Bracket:
             self.ask(radius, ATTACK, self.clock.left())
         self._probe()
         self._descend()
-        share = 0.7
         while not (self.closed or self.empty or self.clock.over()):
             aim = self.cap if self.witness is None else self.upper * (1 - 0.9 * self.gap)
+            stages = CASCADE if self.witness is None else PROOF
             before = self.lower, self.upper
-            self.ask(max(aim, self.lower), CASCADE, share * self.clock.left())
+            self.ask(max(aim, self.lower), stages, SHARE * self.clock.left())
             if (self.lower, self.upper) == before:
                 # Too hard so close to the witness: a smaller radius may still be proven.
-                self.ask(0.5 * self.lower + 0.5 * min(self.upper, self.cap), CASCADE, 0.5 * self.clock.left())
+                self.ask(0.5 * self.lower + 0.5 * min(self.upper, self.cap), PROOF, 0.5 * self.clock.left())
                 if (self.lower, self.upper) == before:
                     return
+            elif self.upper < before[1]:
+                self._descend()
 
     def ask(self, radius: float, stages: Sequence[Stage], seconds: float) -> None:
         """Whether a violation lies within a radius; takes over what is found."""
         radius = min(radius, self.cap)
+        open_ = np.flatnonzero(self.proven < radius)
+        if not len(open_):
+            return
         box, region = self.perturbation.within(radius)
         clock = Clock(seconds, stages=self.clock.stages)
-        case = Case(box, self.conditions, region)
+        case = Case(box, tuple(self.conditions[c] for c in open_), region)
         self.report("radius", f"{self.lower:.6g} <= distance <= {self.upper:.6g}; asking about {radius:.6g}")
         question = Question(self.network, case, self.replay, clock, self.rng, self.solver, self.report)
         if self.witness is not None:
             question.hints = self.witness.input[None].astype(np.float64)
+        if self.known is not None and self.known[0] >= radius:
+            question.known = self.known[1]
         run_cascade(question, stages)
         self.questions += 1
         self.nodes += question.nodes
         self.binaries = max(self.binaries, question.binaries)
         if question.bounds is not None:
             self.unstable = [int(v) for v in question.bounds.unstable_counts()[0][: len(self.network.relus)]]
+            own = {k: v for k, v in question.bounds.known().items() if k < len(self.network.nodes)}
+            if self.known is None or radius <= self.known[0]:
+                self.known = radius, own
+        excluded = open_[question.lower > 0]
+        if len(excluded):
+            self.proven[excluded] = radius
+            self.lower = float(self.proven.min())
+            self.trusted += question.trusted
         if question.witness is not None:
             self._take(question.witness)
-            if stages is CASCADE:
+            if stages is not ATTACK:
                 self._sharpen()
-        elif not len(question.open()):
-            self.lower = max(self.lower, radius)
-            self.trusted += question.trusted
-        else:
+        elif len(question.open()):
             self.reason = question.reason
 
     def _violated_at_center(self) -> bool:
@@ -159,18 +186,51 @@ class Bracket:
         return max(best, 1e-9 * self.cap)
 
     def _descend(self) -> None:
-        """Lower the upper bound by bisection with attacks only, then in its linear piece."""
-        if self.witness is None:
+        """Lower the upper bound by walks around the witness, each ended by the closest point of its linear piece."""
+        if self.witness is None or self.upper == 0:
             return
-        low = self.lower
-        for _ in range(PROBES):
-            if self.clock.over() or self.closed:
+        with self.clock.stage("attack"):
+            self._sharpen()
+            idle, end = 0, self.clock.elapsed() + SEARCHING * self.clock.left()
+            for _ in range(ROUNDS):
+                if self.closed or self.clock.elapsed() > end or idle == IDLE:
+                    return
+                before = self.upper
+                self._kick(end)
+                if self.upper < before:
+                    self._sharpen()
+                idle = idle + 1 if self.upper > before * (1 - 0.1 * self.gap) else 0
+
+    def _kick(self, end: float) -> None:
+        """One round of walks: half of them toward the witness's own condition, the others toward all that are open."""
+        assert self.witness is not None
+        radius = INSIDE * self.upper
+        box, region = self.perturbation.within(radius)
+        case = Case(box, self.conditions, region)
+        low, high = box.float32_lower, box.float32_upper
+        project = None if region is None else lambda points: region.nearest(points, low, high)
+        margins, open_ = self.margins, np.flatnonzero(self.proven < radius)
+        own = self._condition(self.witness.input)
+        conditions = np.append(np.full(KICKS // 2, own), np.resize(open_, KICKS // 2)).astype(int)
+        stop = lambda: self.clock.elapsed() > end  # noqa: E731
+        start = case.nearest_float32(self.witness.input[None])[0]
+        points, values = kicked(margins, start, low, high, conditions, self.rng, project, stop)
+        units = self._units(radius)
+        solved = 0
+        for walk in np.argsort(values):
+            point = points[walk].astype(np.float64)
+            place = margins.values(point.reshape(1, *margins.input_shape))
+            signs = [place[source].reshape(-1)[chosen] > 0 for source, chosen in units.items()]
+            key = np.packbits(np.concatenate([*signs, np.arange(len(self.conditions)) == conditions[walk]])).tobytes()
+            if key in self.pieces:
+                continue
+            self.pieces.add(key)
+            found = closest_in(piece_around(margins, point, int(conditions[walk]), units), self.perturbation, SLACK)
+            if found is not None and self.perturbation.distance(found[0]) < self.upper:
+                self._try(found[0])
+            solved += 1
+            if solved == ENDS or stop():
                 return
-            middle = 0.5 * low + 0.5 * self.upper
-            self.ask(middle, ATTACK, self.clock.left())
-            if self.upper > middle:
-                low = middle
-        self._sharpen()
 
     def _probe(self) -> None:
         """Raise the lower bound by bisection with fast bounds only."""
@@ -208,17 +268,11 @@ class Bracket:
         """Walk from the witness through neighboring linear pieces, each solved exactly, while they come closer."""
         if self.witness is None or self.upper == 0:
             return
-        margins, point = margin_network(self.network, self.conditions), self.witness.input
-        box, region = self.perturbation.within(self.perturbation.distance(point))
+        margins, point = self.margins, self.witness.input.astype(np.float64)
+        units = self._units(self.perturbation.distance(point))
+        condition = self._condition(point)
         shape = (1, *margins.input_shape)
-        bounds = crown(margins, box.lower.reshape(shape), box.upper.reshape(shape), region=region)
-        units = {
-            margins.relu_source(node): np.flatnonzero(bounds.unstable(node)[0].reshape(-1)) for node in margins.relus
-        }
-        point = point.astype(np.float64)
-        values = margins.forward(point.reshape(shape)).reshape(-1)
-        condition = int(np.argmin(values))
-        slack = 1e-6 * (1 + float(np.abs(self.network.forward(point.reshape(shape))).max()))
+        slack = SLACK * (1 + float(np.abs(self.network.forward(point.reshape(shape))).max()))
         flipped: frozenset[tuple[int, int]] = frozenset()
         best, tried, waiting = np.inf, {flipped}, [flipped]
         end = self.clock.elapsed() + SHARPENING * self.clock.left()
@@ -245,3 +299,22 @@ class Bracket:
                 if other not in tried:
                     tried.add(other)
                     waiting.append(other)
+
+    @cached_property
+    def margins(self) -> Network:
+        """The network whose outputs are the margins of all conditions."""
+        return margin_network(self.network, self.conditions)
+
+    def _condition(self, point: np.ndarray) -> int:
+        """The condition that is nearest to being met at a point (n,)."""
+        shape = (1, *self.margins.input_shape)
+        return int(np.argmin(self.margins.forward(point.astype(np.float64).reshape(shape)).reshape(-1)))
+
+    def _units(self, radius: float) -> dict[int, np.ndarray]:
+        """By pre-activation node, the units whose sign may change within a radius."""
+        box, region = self.perturbation.within(radius)
+        shape = (1, *self.margins.input_shape)
+        known = self.known[1] if self.known is not None and self.known[0] >= radius else None
+        bounds = crown(self.margins, box.lower.reshape(shape), box.upper.reshape(shape), known, region)
+        sources = [self.margins.relu_source(node) for node in self.margins.relus]
+        return {source: np.flatnonzero(bounds.unstable(source)[0].reshape(-1)) for source in sources}

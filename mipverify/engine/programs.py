@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mipverify.engine.policy import by_milp
 from mipverify.engine.question import Question
 from mipverify.formulation import Encoding, encode
 from mipverify.formulation.scaling import blurred, equilibrated
@@ -12,11 +13,6 @@ from mipverify.solvers.interface import Limits, Solver, Termination
 from mipverify.solvers.trust import Claim, what_emptiness_shows, what_follows
 
 CONTROL_SECONDS = 2.0  # for the question whether a solver finds a point that is known
-
-
-def by_milp(question: Question) -> bool:
-    """Whether the user asked for a MILP solver by name."""
-    return question.solver not in ("auto", "bab")
 
 
 def solve_milp(question: Question) -> None:

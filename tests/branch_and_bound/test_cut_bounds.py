@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from mipverify.presolve import Search, crown, unit_rows
-from mipverify.presolve.cuts import LayerCuts, Separator, cuttable, meet, separate
+from mipverify.presolve.cuts import LayerCuts, meet
+from mipverify.presolve.separation import Separator, cuttable, separate
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.root_cuts import root_cuts
 from mipverify.solvers.branch_and_bound.splits import Node
@@ -77,7 +78,7 @@ def test_bounds_with_cuts_lie_below_what_sampling_finds(kind: str) -> None:
         bounds = crown(network, lower[None], upper[None])
         row = np.eye(network.output_size)[1]
         low = lowest_sampled(network, lower.reshape(-1), upper.reshape(-1), row)
-        cuts = root_cuts(network, bounds, 1)
+        (cuts,) = root_cuts(network, bounds, np.array([1]))
         assert cuts.lower <= low + 1e-9 * (1 + abs(low))
         assert (cuts.minimizer >= lower.reshape(-1)).all()
         assert (cuts.minimizer <= upper.reshape(-1)).all()

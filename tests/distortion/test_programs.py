@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mipverify.engine.bounding import crown_bounds
 from mipverify.engine.budget import Clock
 from mipverify.engine.programs import solve_milp
 from mipverify.engine.question import Question
-from mipverify.engine.stages import crown_bounds
 from mipverify.formulation.ball import BallColumns
 from mipverify.network import Network
 from mipverify.network.replay import replay_of

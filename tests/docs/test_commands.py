@@ -28,7 +28,9 @@ def commands(text: str) -> Iterator[str]:
     joined = re.sub(r"\\\n\s*", "", text)
     for found in (*IN_BLOCK.findall(joined), *IN_TEXT.findall(text)):
         command = found.split("  #")[0].strip()
-        if not re.search(r"…|\[|COMMAND|--install|--help", command) and len(command.split()) > 2:  # patterns, not commands
+        if (
+            not re.search(r"…|\[|COMMAND|--install|--help", command) and len(command.split()) > 2
+        ):  # patterns, not commands
             yield command
 
 

@@ -17,7 +17,7 @@ def test_the_reduced_network_is_the_network_on_its_box(kind, seed: int) -> None:
     network = kind(rng)
     lower, upper = (side[:1] for side in boxes(rng, network))
     bounds = crown(network, lower, upper)
-    small = reduce(bounds)
+    small = reduce(bounds).bounds
     assert sum(np.prod(small.network.nodes[n].shape) for n in small.network.relus) == bounds.unstable_counts().sum()
     x = lower + rng.random((200, *network.input_shape)) * (upper - lower)
     given, wanted = small.network.forward(x).reshape(200, -1), network.forward(x).reshape(200, -1)
@@ -39,7 +39,7 @@ def test_uncertainty_counts() -> None:
     rng = np.random.default_rng(1)
     network = dense(rng)
     lower, upper = (side[:1] for side in boxes(rng, network))
-    small = reduce(crown(network, lower, upper))
+    small = reduce(crown(network, lower, upper)).bounds
     row = unit_rows(small.network, small.network.output, np.array([0]), None, small.lower[0])
     before = optimize_rows(Relaxed(small), row, Search(iterations=0)).lower[0]
     for node in small.network.nodes:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from mipverify.solvers.interface import Limits
 
+from mipverify.engine.bounding import crown_bounds, interval_bounds
 from mipverify.engine.budget import Clock
 from mipverify.engine.programs import solve_milp
 from mipverify.engine.question import Question as Asked
-from mipverify.engine.stages import crown_bounds, interval_bounds
 from mipverify.formulation.scaling import equilibrated
 from mipverify.network.replay import replay_of
 from tests.solvers.programs import random_relu_program

@@ -1,0 +1,125 @@
+"""Stages that bound: each tightens what is known of hidden units or of the open conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from mipverify.engine.question import Question
+from mipverify.presolve import (
+    Relaxed,
+    Rows,
+    Search,
+    crown,
+    interval,
+    minimizer,
+    minimum_over_box,
+    optimize_rows,
+    optimized_crown,
+    pass_back,
+    reduce,
+    unit_rows,
+)
+
+CUTTING = 0.3  # share of the time left that cuts for hidden units may take
+
+
+def interval_bounds(question: Question) -> None:
+    """Interval arithmetic."""
+    question.bounds = interval(question.margins, *question.box, region=question.case.region)
+    lower = question.bounds.lower[question.margins.output].reshape(-1)
+    question.learn(np.arange(len(lower)), np.where(question.bounds.finite()[0], lower, -np.inf))
+
+
+def crown_bounds(question: Question) -> None:
+    """CROWN for the unstable units and the open conditions."""
+    question.bounds = crown(question.margins, *question.box, question.known, question.case.region)
+    bound_conditions(question)
+
+
+def bound_conditions(question: Question) -> None:
+    """One CROWN row for each open condition; its minimizer becomes a hint for the attack."""
+    assert question.bounds is not None
+    open_ = question.open()
+    relaxed, rows = Relaxed(question.bounds), open_rows(question)
+    reached = pass_back(relaxed, rows)
+    question.learn(open_, minimum_over_box(relaxed, reached, None))
+    question.hints = minimizer(relaxed, reached.coefficients, None).reshape(len(open_), -1)
+
+
+def open_rows(question: Question) -> Rows:
+    """The rows of the open conditions."""
+    return unit_rows(question.margins, question.margins.output, question.open(), None, question.box[0])
+
+
+def optimize_conditions(search: Search) -> Callable[[Question], None]:
+    """Slopes optimized for each open condition by itself."""
+
+    def run(question: Question) -> None:
+        assert question.bounds is not None
+        open_ = question.open()
+        optimum = optimize_rows(Relaxed(question.bounds), open_rows(question), search, stop=question.clock.over)
+        question.learn(open_, optimum.lower)
+        question.hints = optimum.minimizer.reshape(len(open_), -1)
+        question.try_points(question.hints)
+
+    return run
+
+
+def tighten_units(search: Search) -> Callable[[Question], None]:
+    """Slopes optimized for each unstable unit by itself, then for the open conditions."""
+
+    def run(question: Question) -> None:
+        assert question.bounds is not None
+        known = question.bounds.known()
+        question.bounds = optimized_crown(
+            question.margins, *question.box, known, search, question.clock.over, question.case.region
+        )
+        optimize_conditions(Search(iterations=30))(question)
+
+    return run
+
+
+def tighten_by_lp(question: Question) -> None:
+    """Linear programs for the unstable units, in at most a third of the time: a MILP lives on its big-M bounds."""
+    from mipverify.presolve.linear import lp_tighten
+    from mipverify.solvers import certified_program
+
+    assert question.bounds is not None
+    if not question.bounds.finite()[0]:
+        return
+    clock = question.clock
+    end = clock.elapsed() + clock.left() / 3
+    known = question.bounds.known()
+    question.bounds = lp_tighten(
+        question.margins,
+        *question.box,
+        certified_program,
+        known,
+        stop=lambda: clock.elapsed() > end,
+        region=question.case.region,
+    )
+    optimize_conditions(Search(iterations=30))(question)
+
+
+def tighten_by_cuts(question: Question) -> None:
+    """Cuts of the ideal formulation for every unstable unit, on the reduced network; then the open conditions."""
+    from mipverify.presolve.cutting import cut_tighten
+
+    assert question.bounds is not None
+    clock = question.clock
+    end = clock.elapsed() + CUTTING * clock.left()
+    reduced = reduce(question.bounds)
+    small = reduced.bounds
+    tight = cut_tighten(
+        small.network,
+        small.lower[0],
+        small.upper[0],
+        small.known(),
+        stop=lambda: clock.elapsed() > end,
+        region=small.region,
+    )
+    known = {**question.bounds.known(), **reduced.known(tight, question.bounds)}
+    question.bounds = interval(question.margins, *question.box, known, question.case.region)
+    optimize_conditions(Search(iterations=30))(question)

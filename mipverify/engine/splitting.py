@@ -1,0 +1,101 @@
+"""Stages that split: branch and bound on the input box, or on the phases of unstable ReLUs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mipverify.engine.policy import small
+from mipverify.engine.question import Question
+from mipverify.formulation import condition_parts
+from mipverify.presolve import Bounds, Search, reduce, unit_rows
+
+if TYPE_CHECKING:
+    from mipverify.solvers.branch_and_bound.root_cuts import RootCuts
+
+BEFORE_MILP = 0.4  # share of the time left that branch and bound takes where a MILP solver may finish
+WITHOUT_CUTS = 1.0  # seconds of branching before cuts are looked for
+
+
+def split_boxes(question: Question) -> None:
+    """Branch and bound on the input box."""
+    from mipverify.solvers.branch_and_bound.boxes import search_boxes
+
+    lower, upper = (side.reshape(-1) for side in question.box)
+    parts = condition_parts(question.network, question.case.conditions)
+    outcome = search_boxes(
+        question.margins,
+        lower,
+        upper,
+        list(question.open()),
+        parts=[parts[c] for c in question.open()],
+        region=question.case.region,
+        try_points=question.try_points,
+        stop=question.clock.over,
+        progress=_progress(question, "boxes", question.open()),
+    )
+    question.nodes += outcome.nodes
+    question.reason = outcome.reason
+    for condition, value in outcome.lower.items():
+        question.learn(np.array([condition]), np.array([value]))
+
+
+def split_phases(question: Question) -> None:
+    """Branch and bound on ReLU phases, without cuts."""
+    assert question.bounds is not None
+    bounds = reduce(question.bounds).bounds
+    _branch(question, bounds, {int(c): None for c in question.open()}, question.clock.elapsed() + WITHOUT_CUTS)
+
+
+def split_phases_with_cuts(question: Question) -> None:
+    """Branch and bound on ReLU phases, condition by condition with the cuts that matter to it, the easiest first."""
+    from mipverify.solvers.branch_and_bound.root_cuts import root_cuts
+
+    assert question.bounds is not None
+    clock, bounds, open_ = question.clock, reduce(question.bounds).bounds, question.open()
+    # A MILP solver finishes small programs that a tree of bounds only creeps up to.
+    share = BEFORE_MILP if small(question) and question.solver == "auto" else 1.0
+    finish = clock.elapsed() + clock.left() * share
+    question.report("cuts", f"{len(open_)} open, bound {question.lower.min():.4g}")
+    found = root_cuts(bounds.network, bounds, open_, stop=clock.over)
+    question.learn(open_, np.array([cuts.lower for cuts in found]))
+    question.try_points(np.stack([cuts.minimizer for cuts in found]))
+    for condition, cuts in sorted(zip(open_, found, strict=True), key=lambda pair: -pair[1].lower):
+        if question.decided() or clock.elapsed() > finish:
+            return
+        if not cuts.lower > 0:
+            _branch(question, bounds, {int(condition): cuts}, finish)
+
+
+def _branch(question: Question, bounds: Bounds, starts: Mapping[int, RootCuts | None], end: float) -> None:
+    """One search, over the conditions of `starts` and with the cuts there, until the clock shows `end`."""
+    from mipverify.solvers.branch_and_bound.phases import PhaseBounder
+    from mipverify.solvers.branch_and_bound.search import search_phases
+    from mipverify.solvers.branch_and_bound.splits import root
+
+    network = bounds.network
+    rows = unit_rows(network, network.output, np.arange(len(question.lower)), None, question.box[0])
+    layers = {node: layer for cuts in starts.values() if cuts is not None for node, layer in cuts.layers.items()}
+    outcome = search_phases(
+        PhaseBounder(bounds, rows, Search(iterations=12, decay=0.9), layers),
+        [root(condition) if cuts is None else cuts.start(condition) for condition, cuts in starts.items()],
+        try_points=question.try_points,
+        stop=lambda: question.clock.over() or question.clock.elapsed() > end,
+        progress=_progress(question, "branch", np.array(list(starts))),
+    )
+    question.nodes += outcome.nodes
+    question.reason = outcome.reason
+    for condition, value in outcome.lower.items():
+        question.learn(np.array([condition]), np.array([value]))
+
+
+def _progress(question: Question, what: str, conditions: np.ndarray) -> Callable[[int, int, float], None]:
+    """Keeps what a search has proven of its conditions so far, which an interrupt would lose, and reports it."""
+
+    def progress(done: int, left: int, bound: float) -> None:
+        question.learn(conditions, np.full(len(conditions), min(bound, 0.0)))  # closed nodes lie above zero
+        question.report(what, f"{done} {'boxes' if what == 'boxes' else 'nodes'}, {left} open, bound {bound:.4g}")
+
+    return progress
