@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mipverify.attack.radius import RadiusProgram
 from mipverify.network import Affine, Network, Relu
 from mipverify.specification.perturbation import Perturbation
 
 ROUNDS = 30
-NEWTON_STEPS = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,10 +86,13 @@ def _linear(
     return np.asarray(reached, np.float64), constant
 
 
-def closest_in(piece: Piece, perturbation: Perturbation, slack: float) -> tuple[np.ndarray, np.ndarray] | None:
-    """The closest input (n,) of a piece whose margin is at most -slack, and the rows (A,) that hold it back; or None.
+def closest_in(
+    piece: Piece, perturbation: Perturbation, slack: float, limit: float = np.inf
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The closest input (n,) of a piece whose margin is at most -slack, and the rows (A,) that hold it back.
 
-    Rows enter the problem as they turn out to be violated: few of them matter.
+    None where there is none, or none up to a distance `limit`. Rows enter the problem as they turn out to be violated:
+    few of them matter.
     """
     center, scale = perturbation.center, perturbation.scale
     matrix = piece.matrix * scale
@@ -101,18 +104,23 @@ def closest_in(piece: Piece, perturbation: Perturbation, slack: float) -> tuple[
     with np.errstate(divide="ignore", invalid="ignore"):
         low, high = ((side - center) / scale for side in perturbation.limits)
     low, high = np.where(scale > 0, low, 0.0), np.where(scale > 0, high, 0.0)
-    solve = {"linf": _least_radius, "l1": _least_sum, "l2": _least_square}[perturbation.norm]
-    used, step = np.arange(len(piece.units), len(matrix)), None  # the margin, and the constraints
+    program: RadiusProgram | _Program = (
+        RadiusProgram(low, high) if perturbation.norm == "linf" else _Program(perturbation.norm, low, high)
+    )
+    used = np.zeros(len(matrix), bool)
+    more = np.arange(len(piece.units), len(matrix))  # the margin, and the constraints
     for _ in range(ROUNDS):
-        step = solve(matrix[used], value[used], low, high, step)
+        used[more] = True
+        program.add(matrix[more], value[more])
+        step = program.solve(limit)
         if step is None:
             return None
         rows = matrix @ step + value
-        missing = np.setdiff1d(np.flatnonzero(rows < -1e-9), used)
+        missing = np.flatnonzero((rows < -1e-9) & ~used)
         if not len(missing):
             tight = np.flatnonzero(rows < 1e-8)
             return center + scale * step, tight[tight < len(piece.units)]
-        used = np.concatenate([used, missing[np.argsort(rows[missing])[:50]]])
+        more = missing[np.argsort(rows[missing])[:50]]
     return None
 
 
@@ -126,39 +134,28 @@ def _with_constraints(
     return np.concatenate([matrix, -perturbation.matrix * perturbation.scale]), np.concatenate([value, room])
 
 
-def _least_radius(
-    matrix: np.ndarray, value: np.ndarray, low: np.ndarray, high: np.ndarray, start: np.ndarray | None
-) -> np.ndarray | None:
-    """The step w from low to high with matrix @ w + value >= 0 and least l_inf norm; None if there is none.
+class _Program:
+    """The step in another norm, solved anew when rows are added; as `RadiusProgram`."""
 
-    Newton's method on the radius: how far the rows must be relaxed is convex in it, and the multipliers of the box tell
-    the slope. A box is kinder to the simplex method than a column for the radius.
-    start: the answer with fewer rows, whose radius was no larger.
-    """
-    from scipy.optimize import linprog
+    def __init__(self, norm: str, low: np.ndarray, high: np.ndarray):
+        self.norm, self.low, self.high = norm, low, high
+        self.matrix, self.value = np.zeros((0, len(low))), np.zeros(0)
 
-    cost = np.append(np.zeros(len(low)), 1.0)
-    left = -np.column_stack([matrix, np.ones(len(matrix))])
-    radius = 0.0 if start is None else float(np.abs(start).max())
-    for _ in range(NEWTON_STEPS):
-        bottom, top = np.maximum(low, -radius), np.minimum(high, radius)
-        limits = np.column_stack([np.append(bottom, -1.0), np.append(top, np.inf)])
-        solved = linprog(cost, A_ub=left, b_ub=value, bounds=limits, method="highs")
-        if solved.status != 0:
+    def add(self, matrix: np.ndarray, value: np.ndarray) -> None:
+        self.matrix, self.value = np.concatenate([self.matrix, matrix]), np.concatenate([self.value, value])
+
+    def solve(self, limit: float) -> np.ndarray | None:
+        least = _least_sum if self.norm == "l1" else _least_square
+        step = least(self.matrix, self.value, self.low, self.high)
+        if step is None:
             return None
-        if solved.fun <= 1e-10:
-            return np.asarray(solved.x[:-1])
-        rate = solved.upper.marginals[:-1][high > radius].sum() - solved.lower.marginals[:-1][low < -radius].sum()
-        if rate >= -1e-12:
-            return None
-        radius -= (solved.fun * (1 + 1e-9) + 1e-12) / rate
-    return None
+        far = np.abs(step).sum() if self.norm == "l1" else np.linalg.norm(step)
+        return step if far <= limit else None
 
 
-def _least_sum(
-    matrix: np.ndarray, value: np.ndarray, low: np.ndarray, high: np.ndarray, start: np.ndarray | None
-) -> np.ndarray | None:
-    """The same in the l_1 norm: a linear program in the steps up and down."""
+def _least_sum(matrix: np.ndarray, value: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray | None:
+    """The step w from low to high with matrix @ w + value >= 0 and least l_1 norm: a linear program in the steps up and
+    down; None if there is none."""
     from scipy.optimize import linprog
 
     limits = np.column_stack([np.zeros(2 * len(low)), np.concatenate([high, -low])])
@@ -168,9 +165,7 @@ def _least_sum(
     return np.asarray(solved.x[: len(low)] - solved.x[len(low) :]) if solved.status == 0 else None
 
 
-def _least_square(
-    matrix: np.ndarray, value: np.ndarray, low: np.ndarray, high: np.ndarray, start: np.ndarray | None
-) -> np.ndarray | None:
+def _least_square(matrix: np.ndarray, value: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray | None:
     """The same in the l_2 norm, as the least-distance problem of Lawson and Hanson [Solving Least Squares Problems,
     1974, chapter 23], to which limits are added as they turn out to matter."""
     from scipy.optimize import nnls

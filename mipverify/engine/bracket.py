@@ -31,9 +31,10 @@ PROBES = 6  # bisections with fast bounds
 PIECES = 40  # linear pieces looked at while a witness is sharpened
 SHARPENING = 0.1  # share of the time left that one witness may take
 KICKS = 64  # walks from a witness in one round
-ROUNDS = 12  # at most, and as long as one of the last IDLE ones came closer
+ROUNDS = 16  # at most, and as long as one of the last IDLE ones came closer
 IDLE = 2
 ENDS = 5  # pieces solved after a round, of the walks that ended lowest
+FIRST_STEP = 0.05  # by which a round of walks tries to come closer
 INSIDE = 0.999  # of the best distance, for the ball in which the walks look
 SEARCHING = 0.25  # share of the time left that walks may take
 SLACK = 1e-6  # below zero, at which a margin is aimed: relative to the network's scores
@@ -190,21 +191,25 @@ class Bracket:
         if self.witness is None or self.upper == 0:
             return
         with self.clock.stage("attack"):
-            self._sharpen()
-            idle, end = 0, self.clock.elapsed() + SEARCHING * self.clock.left()
+            idle, end, step = 0, self.clock.elapsed() + SEARCHING * self.clock.left(), FIRST_STEP
             for _ in range(ROUNDS):
                 if self.closed or self.clock.elapsed() > end or idle == IDLE:
                     return
-                before = self.upper
-                self._kick(end)
+                before, inside = self.upper, min(INSIDE, 1 - step)
+                self._kick(end, inside)
+                if inside < INSIDE:  # still far: larger steps are cheaper than exact ones
+                    step = step if self.upper < before else step / 4
+                    if 1 - step >= INSIDE:
+                        self._sharpen()
+                    continue
                 if self.upper < before:
                     self._sharpen()
                 idle = idle + 1 if self.upper > before * (1 - 0.1 * self.gap) else 0
 
-    def _kick(self, end: float) -> None:
+    def _kick(self, end: float, inside: float) -> None:
         """One round of walks: half of them toward the witness's own condition, the others toward all that are open."""
         assert self.witness is not None
-        radius = INSIDE * self.upper
+        radius = inside * self.upper
         box, region = self.perturbation.within(radius)
         case = Case(box, self.conditions, region)
         low, high = box.float32_lower, box.float32_upper
@@ -215,6 +220,10 @@ class Bracket:
         stop = lambda: self.clock.elapsed() > end  # noqa: E731
         start = case.nearest_float32(self.witness.input[None])[0]
         points, values = kicked(margins, start, low, high, conditions, self.rng, project, stop)
+        hits = np.argsort(values)[:ENDS]
+        met = [self._try(points[walk]) for walk in hits[values[hits] <= 0]]
+        if inside < INSIDE and any(met):
+            return
         units = self._units(radius)
         solved = 0
         for walk in np.argsort(values):
@@ -225,8 +234,9 @@ class Bracket:
             if key in self.pieces:
                 continue
             self.pieces.add(key)
-            found = closest_in(piece_around(margins, point, int(conditions[walk]), units), self.perturbation, SLACK)
-            if found is not None and self.perturbation.distance(found[0]) < self.upper:
+            piece = piece_around(margins, point, int(conditions[walk]), units)
+            found = closest_in(piece, self.perturbation, SLACK, self.upper)
+            if found is not None:
                 self._try(found[0])
             solved += 1
             if solved == ENDS or stop():
@@ -255,11 +265,9 @@ class Bracket:
 
     def _try(self, point: np.ndarray) -> bool:
         """Replay a point; whether it violates."""
-        box, region = self.perturbation.within(self.cap)
-        case = Case(box, self.conditions, region)
-        x = case.nearest_float32(point[None])[0]
+        x = self._whole.nearest_float32(point[None])[0]
         output = self.replay.run(x[None])[0]
-        if not case.violated_by(x, output):
+        if not self._whole.violated_by(x, output):
             return False
         self._take(Witness(x, output))
         return True
@@ -279,7 +287,7 @@ class Bracket:
         while waiting and len(tried) < PIECES and self.clock.elapsed() < end:
             flipped = waiting.pop(0)
             piece = piece_around(margins, point, condition, units, flipped)
-            found = closest_in(piece, self.perturbation, slack)
+            found = closest_in(piece, self.perturbation, slack, min(best, self.upper * (1 + 1e-3)))
             if found is None:
                 continue
             nearest, tight = found
@@ -304,6 +312,11 @@ class Bracket:
     def margins(self) -> Network:
         """The network whose outputs are the margins of all conditions."""
         return margin_network(self.network, self.conditions)
+
+    @cached_property
+    def _whole(self) -> Case:
+        box, region = self.perturbation.within(self.cap)
+        return Case(box, self.conditions, region)
 
     def _condition(self, point: np.ndarray) -> int:
         """The condition that is nearest to being met at a point (n,)."""

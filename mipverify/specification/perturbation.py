@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +15,8 @@ from mipverify.errors import InputError
 from mipverify.specification.exact import exact_number
 from mipverify.specification.regions import NORMS, Ball, Region, distance, linear_rows
 from mipverify.specification.sets import Box
+
+_Kind: TypeAlias = tuple[Fraction, Fraction, Fraction | None, Fraction | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,17 +77,27 @@ class Perturbation:
         return len(self.center)
 
     @cached_property
-    def _exact(self) -> tuple[list[Fraction], list[Fraction]]:
-        return [Fraction(v) for v in self.center.tolist()], [Fraction(v) for v in self.scale.tolist()]
+    def _kinds(self) -> tuple[list[_Kind], NDArray[np.intp]]:
+        """Center, scale and limits of the coordinates that differ in any of them, and which of these each one (n,) is.
+
+        Images repeat few values: exact arithmetic is done once for each.
+        """
+        kinds: dict[_Kind, int] = {}
+        exact = lru_cache(maxsize=None)(Fraction)
+        given = zip(self.center.tolist(), self.scale.tolist(), self.lower, self.upper, strict=True)
+        where = [kinds.setdefault((exact(c), exact(s), low, high), len(kinds)) for c, s, low, high in given]
+        return list(kinds), np.array(where, np.intp)
 
     def within(self, radius: object) -> tuple[Box, Region | None]:
         """The inputs that a radius allows, as a box and what is cut out of it."""
         exact = exact_number(radius, "eps")
         if exact < 0:
             raise InputError(f"eps must not be negative: {radius}")
-        lower = [_inner(c - exact * s, low, max) for c, s, low in zip(*self._exact, self.lower, strict=True)]
-        upper = [_inner(c + exact * s, high, min) for c, s, high in zip(*self._exact, self.upper, strict=True)]
-        box = Box.from_exact(lower, upper)
+        kinds, where = self._kinds
+        lower = [_inner(c - exact * s, low, max) for c, s, low, _ in kinds]
+        upper = [_inner(c + exact * s, high, min) for c, s, _, high in kinds]
+        few = Box.from_exact(lower, upper, name="the input value number {}".format)
+        box = Box(few.lower[where], few.upper[where], few.float32_lower[where], few.float32_upper[where])
         ball = None if self.norm == "linf" else Ball(self.norm, self.center, exact, self.scale)
         if ball is None and self.matrix is None:
             return box, None
