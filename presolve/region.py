@@ -12,7 +12,6 @@ from mipverify.presolve.rounding import SLACK, floor, gamma
 
 from mipverify.specification.regions import Ball, Region
 
-BISECTIONS = 40
 LEVEL_STEPS = 6
 SWEEPS = 3  # over the multipliers of linear inequalities
 
@@ -115,18 +114,23 @@ def _multipliers(
 
 
 def _multiplier(a: np.ndarray, row: np.ndarray, offset: float, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """The multiplier (R,) of one row that raises the bound most: its derivative row . x - offset falls through 0."""
+    """The multiplier (R,) of one row that raises the bound most: its derivative row . x - offset falls through 0.
 
-    def slope(mu: np.ndarray) -> np.ndarray:
-        return np.where(a + mu[:, None] * row > 0, lower, upper) @ row - offset
-
-    used = row != 0
-    low = np.zeros(len(a))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        high = 2 * np.abs(a[:, used] / row[used]).max(axis=1, initial=0.0) + 1e-12
-    needed = slope(low) > 0
-    for _ in range(BISECTIONS):
-        middle = 0.5 * (low + high)
-        rising = slope(middle) > 0
-        low, high = np.where(rising, middle, low), np.where(rising, high, middle)
-    return np.where(needed, high, 0.0)
+    The minimizer's coordinates switch sides one by one, each at its own multiplier, and lower the derivative by what
+    their switch changes in row . x.
+    """
+    used = np.flatnonzero(row)
+    if not len(used):
+        return np.zeros(len(a))
+    own, slopes = row[used], a[:, used]
+    low, high = (np.broadcast_to(side[:, used], slopes.shape) for side in (lower, upper))
+    with np.errstate(over="ignore"):
+        switch = -slopes / own
+    ahead = switch > 0
+    derivative = (np.where(np.where(switch == 0, own, slopes) > 0, low, high) * own).sum(axis=1) - offset
+    drop = np.where(ahead, np.abs(own) * (high - low), 0.0)
+    order = np.argsort(np.where(ahead, switch, np.inf), axis=1)
+    left = derivative[:, None] - np.cumsum(np.take_along_axis(drop, order, axis=1), axis=1)
+    crossing = np.where((left <= 0).any(axis=1), (left <= 0).argmax(axis=1), np.maximum(ahead.sum(axis=1) - 1, 0))
+    found = np.take_along_axis(switch, order, axis=1)[np.arange(len(a)), crossing]
+    return np.where((derivative > 0) & (found > 0) & np.isfinite(found), found, 0.0)
