@@ -109,8 +109,17 @@ def _class_order(folder: Path) -> tuple[int, int, str]:
     return (0, int(name), name) if name.isascii() and name.isdecimal() else (1, 0, name)
 
 
-def augment(pixels: Tensor, *, shift: int, flip: bool) -> Tensor:
-    """Randomly shifted (by up to `shift` pixels, zeros move in) and mirrored images (B, C, H, W)."""
+def augment(pixels: Tensor, *, shift: int, flip: bool, warp: float = 0.0) -> Tensor:
+    """Randomly shifted (by up to `shift` pixels, zeros move in), mirrored and warped images (B, C, H, W).
+
+    warp: a random matrix whose entries differ from those of the identity by up to so much turns, shears and scales
+    each image about its centre, with bilinear interpolation; 0.1 is 6 degrees, or a tenth.
+    """
+    if warp:
+        change = (2 * torch.rand(len(pixels), 2, 2) - 1) * warp
+        maps = torch.cat([torch.eye(2) + change, torch.zeros(len(pixels), 2, 1)], dim=2)
+        grid = torch.nn.functional.affine_grid(maps, list(pixels.shape), align_corners=False)
+        pixels = torch.nn.functional.grid_sample(pixels, grid, align_corners=False).clamp(0, 1)
     if flip:
         mirrored = torch.rand(len(pixels)) < 0.5
         pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)

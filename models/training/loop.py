@@ -131,10 +131,11 @@ class _Run:
         begin = self._restore(resume)
         module = self.trained.module
         module.train()
-        objective = Objective(module, self.trained.input_shape, self.options)
         for epoch in range(begin, self.options.epochs):
             started = time.perf_counter()
             torch.manual_seed(_seed_of(self.options.seed, epoch))
+            # Traced anew, as after a resume: gradients of views are added up in the order in which tracing made them.
+            objective = Objective(module, self.trained.input_shape, self.options)
             sums = self._epoch(objective, epoch, started)
             module.eval()
             metrics = sums.means() | quick_metrics(self.trained, self.test.first(WATCHED), self.options.eps)
@@ -162,8 +163,8 @@ class _Run:
             for group in self.optimizer.param_groups:
                 group["lr"] = options.learning_rate * learning_rate_share(progress)
             x = self.data.pixels[batch]
-            if options.shift or options.flip:
-                x = augment(x, shift=options.shift, flip=options.flip)
+            if options.shift or options.flip or options.warp:
+                x = augment(x, shift=options.shift, flip=options.flip, warp=options.warp)
             loss = objective(x, self.data.labels[batch], progress, sums)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()

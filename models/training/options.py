@@ -31,16 +31,17 @@ class TrainingOptions:
     stability_bounds  bounds of the hidden units: `interval`, `improved_interval` or `crown`
     bounded_share     share of each batch for which bounds are computed: they cost as much as two steps of the attack
     shift, flip       augmentation: random shifts by up to so many pixels, random mirror images
+    warp              augmentation: random affine maps whose matrix is so close to the identity
     """
 
     preset: str = "mnist-stable"
     architecture: str = "rs_cnn"
     eps: float = 0.1
-    epochs: int = 12
+    epochs: int = 9
     batch_size: int = 128
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     radius_factor: float = 1.0
-    ramp: tuple[float, float] = (0.0, 0.5)
+    ramp: tuple[float, float] = (0.0, 0.3)
     attack_steps: int = 3
     attack_step: float = 0.5
     certified: float = 0.0
@@ -52,6 +53,7 @@ class TrainingOptions:
     weight_decay: float = 0.0
     shift: int = 0
     flip: bool = False
+    warp: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -65,6 +67,7 @@ class TrainingOptions:
             _check("--" + name.replace("_", "-"), getattr(self, name), 0.0, math.inf)
         _check("--certified", self.certified, 0.0, 1.0)
         _check("--bounded-share", self.bounded_share, 0.0, 1.0, open_low=True)
+        _check("warp", self.warp, 0.0, 0.5)
         _one_of("certified_bounds", self.certified_bounds, ("interval", "crown"))
         _one_of("--bounds", self.stability_bounds, ("interval", "improved_interval", "crown"))
         begin, end = self.ramp
@@ -96,13 +99,23 @@ _MNIST: dict[str, dict[str, Any]] = {
     "sparse": {"sparsity": 2e-5},
     "stable": {"sparsity": 2e-5, "stability": 1e-3, "bounded_share": 0.5},
     "certified": {
-        "certified": 0.2,
-        "attack_steps": 1,
-        "attack_step": 1.25,
-        "stability": 2e-5,
-        "radius_factor": 1.05,
-        "epochs": 25,
-        "ramp": (0.02, 0.6),
+        "certified": 0.02,
+        "attack_steps": 2,
+        "attack_step": 0.75,
+        "stability": 5e-5,
+        "bounded_share": 0.5,
+        "epochs": 18,
+        "ramp": (0.0, 0.2),
+        "warp": 0.1,
+    },
+    "interval": {
+        "certified": 0.8,
+        "attack_steps": 0,
+        "stability": 1e-5,
+        "learning_rate": 2e-3,
+        "radius_factor": 1.1,
+        "epochs": 22,
+        "ramp": (0.02, 0.5),
     },
 }
 _CIFAR: dict[str, Any] = {"eps": 2 / 255, "epochs": 40, "shift": 4, "flip": True}

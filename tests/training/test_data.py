@@ -82,3 +82,13 @@ def test_augmentation_moves_pixels_only() -> None:
     found = torch.stack([(moved == window).flatten(1).all(1) for window in windows])
     assert found.any(0).all()
     assert found.any(1).sum() > 15
+
+
+def test_warps_keep_the_image_about_in_place() -> None:
+    torch.manual_seed(0)
+    rows = torch.linspace(0, 1, 28).reshape(1, 1, 28, 1).expand(16, 1, 28, 28)
+    warped = augment(rows, shift=0, flip=False, warp=0.1)
+    inner = slice(8, 20)
+    difference = (warped - rows)[:, :, inner, inner].abs()
+    assert 0.005 < difference.max() < 0.1  # at 6 pixels from the centre: at most 6 * (0.1 + 0.1) pixels
+    assert 0 <= warped.min() <= warped.max() <= 1
