@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mipverify.engine.leaves import leaf_solver
 from mipverify.engine.policy import small
 from mipverify.engine.question import Question
 from mipverify.formulation import condition_parts
-from mipverify.presolve import Bounds, Search, reduce, unit_rows
+from mipverify.presolve import Search, reduce, unit_rows
+from mipverify.presolve.reduce import Reduced
 
 if TYPE_CHECKING:
     from mipverify.solvers.branch_and_bound.root_cuts import RootCuts
@@ -45,8 +47,8 @@ def split_boxes(question: Question) -> None:
 def split_phases(question: Question) -> None:
     """Branch and bound on ReLU phases, without cuts."""
     assert question.bounds is not None
-    bounds = reduce(question.bounds).bounds
-    _branch(question, bounds, {int(c): None for c in question.open()}, question.clock.elapsed() + WITHOUT_CUTS)
+    reduced = reduce(question.bounds)
+    _branch(question, reduced, {int(c): None for c in question.open()}, question.clock.elapsed() + WITHOUT_CUTS)
 
 
 def split_phases_with_cuts(question: Question) -> None:
@@ -54,34 +56,35 @@ def split_phases_with_cuts(question: Question) -> None:
     from mipverify.solvers.branch_and_bound.root_cuts import root_cuts
 
     assert question.bounds is not None
-    clock, bounds, open_ = question.clock, reduce(question.bounds).bounds, question.open()
+    clock, reduced, open_ = question.clock, reduce(question.bounds), question.open()
     # A MILP solver finishes small programs that a tree of bounds only creeps up to.
     share = BEFORE_MILP if small(question) and question.solver == "auto" else 1.0
     finish = clock.elapsed() + clock.left() * share
     question.report("cuts", f"{len(open_)} open, bound {question.lower.min():.4g}")
-    found = root_cuts(bounds.network, bounds, open_, stop=clock.over)
+    found = root_cuts(reduced.bounds.network, reduced.bounds, open_, stop=clock.over)
     question.learn(open_, np.array([cuts.lower for cuts in found]))
     question.try_points(np.stack([cuts.minimizer for cuts in found]))
     for condition, cuts in sorted(zip(open_, found, strict=True), key=lambda pair: -pair[1].lower):
         if question.decided() or clock.elapsed() > finish:
             return
         if not cuts.lower > 0:
-            _branch(question, bounds, {int(condition): cuts}, finish)
+            _branch(question, reduced, {int(condition): cuts}, finish)
 
 
-def _branch(question: Question, bounds: Bounds, starts: Mapping[int, RootCuts | None], end: float) -> None:
+def _branch(question: Question, reduced: Reduced, starts: Mapping[int, RootCuts | None], end: float) -> None:
     """One search, over the conditions of `starts` and with the cuts there, until the clock shows `end`."""
     from mipverify.solvers.branch_and_bound.phases import PhaseBounder
     from mipverify.solvers.branch_and_bound.search import search_phases
     from mipverify.solvers.branch_and_bound.splits import root
 
-    network = bounds.network
+    bounds, network = reduced.bounds, reduced.bounds.network
     rows = unit_rows(network, network.output, np.arange(len(question.lower)), None, question.box[0])
     layers = {node: layer for cuts in starts.values() if cuts is not None for node, layer in cuts.layers.items()}
     outcome = search_phases(
         PhaseBounder(bounds, rows, Search(iterations=12, decay=0.9), layers),
         [root(condition) if cuts is None else cuts.start(condition) for condition, cuts in starts.items()],
         try_points=question.try_points,
+        solve_leaf=leaf_solver(question, reduced),
         stop=lambda: question.clock.over() or question.clock.elapsed() > end,
         progress=_progress(question, "branch", np.array(list(starts))),
     )
