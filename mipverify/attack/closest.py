@@ -12,6 +12,7 @@ from mipverify.network import Affine, Network, Relu
 from mipverify.specification.perturbation import Perturbation
 
 ROUNDS = 30
+FLOAT32 = 2e-7  # relative, more than what rounding a coordinate changes
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +132,8 @@ def _with_constraints(
     if perturbation.matrix is None or perturbation.offset is None:
         return matrix, value
     room = perturbation.offset - perturbation.matrix @ perturbation.center
+    # Rounded to float32, a point at a limit would be beyond it.
+    room = room - FLOAT32 * (np.abs(perturbation.matrix) @ (np.abs(perturbation.center) + perturbation.scale))
     return np.concatenate([matrix, -perturbation.matrix * perturbation.scale]), np.concatenate([value, room])
 
 
