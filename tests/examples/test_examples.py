@@ -1,0 +1,30 @@
+"""The examples of distances and input sets run, agree with brute force, and print what they promise."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+CASES = [
+    (["blur.py"], r"holds\nsmallest margin proven: 0\.\d+"),
+    (["blur.py", "--index", "7"], r"digit 7 "),
+    (["brightness_and_contrast.py", "--gap", "0.05", "--grid", "11"], r"optimal, share 0\.\d+ to 0\.\d+"),
+    (["tabular.py"], r"optimal: l1 distance 0\.\d+ to 0\.\d+\napproved with: (income|debt|savings)"),
+    (["tabular.py", "--norm", "l2"], r"optimal: l2 distance 0\.\d+ to 0\.\d+"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "says"), CASES)
+def test_example(arguments: list[str], says: str) -> None:
+    command = [sys.executable, str(EXAMPLES / arguments[0]), *arguments[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(says, done.stdout), done.stdout
+    assert "brute force agrees" in done.stdout
+    fixed = re.search(r"approved with:(.*)", done.stdout)
+    assert fixed is None or not re.search("years|age", fixed[1])
