@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -38,7 +38,18 @@ FIRST_STEP = 0.05  # by which a round of walks tries to come closer
 INSIDE = 0.999  # of the best distance, for the ball in which the walks look
 SEARCHING = 0.25  # share of the time left that walks may take
 SLACK = 1e-6  # below zero, at which a margin is aimed: relative to the network's scores
+WATCHING = 0.15  # share of the time spent on points that proofs come across
 SHARE = 0.8  # of the time left, for one proof
+
+
+class _Watched(Question):
+    """A question whose tried points are shown to `near` where none of them violates."""
+
+    near: Callable[[Question, np.ndarray], Witness | None] | None = None
+
+    def try_points(self, points: np.ndarray) -> Witness | None:
+        found = super().try_points(points)
+        return found if found is not None or self.near is None else self.near(self, points)
 
 
 class Bracket:
@@ -72,6 +83,8 @@ class Bracket:
         self.proven = np.zeros(len(self.conditions))  # the radius within which each condition is excluded
         self.known: tuple[float, Known] | None = None  # bounds that hold up to a radius
         self.pieces: set[bytes] = set()  # that walks ended in, and that were solved
+        self.watching = 0.0  # seconds
+        self._units_of = lru_cache(maxsize=2)(self._units)
 
     @property
     def closed(self) -> bool:
@@ -128,7 +141,9 @@ class Bracket:
         clock = Clock(seconds, stages=self.clock.stages)
         case = Case(box, tuple(self.conditions[c] for c in open_), region)
         self.report("radius", f"{self.lower:.6g} <= distance <= {self.upper:.6g}; asking about {radius:.6g}")
-        question = Question(self.network, case, self.replay, clock, self.rng, self.solver, self.report)
+        question = _Watched(self.network, case, self.replay, clock, self.rng, self.solver, self.report)
+        if self.witness is not None and stages is PROOF:
+            question.near = self._near_miss
         if self.witness is not None:
             question.hints = self.witness.input[None].astype(np.float64)
         if self.known is not None and self.known[0] >= radius:
@@ -229,20 +244,40 @@ class Bracket:
         units = self._units(radius)
         solved = 0
         for walk in np.argsort(values):
-            point = points[walk].astype(np.float64)
-            place = margins.values(point.reshape(1, *margins.input_shape))
-            signs = [place[source].reshape(-1)[chosen] > 0 for source, chosen in units.items()]
-            key = np.packbits(np.concatenate([*signs, np.arange(len(self.conditions)) == conditions[walk]])).tobytes()
-            if key in self.pieces:
-                continue
-            self.pieces.add(key)
-            piece = piece_around(margins, point, int(conditions[walk]), units)
-            found = closest_in(piece, self.perturbation, SLACK, self.upper)
-            if found is not None:
-                self._try(found[0])
-            solved += 1
+            solved += self._end(points[walk].astype(np.float64), int(conditions[walk]), units)
             if solved == ENDS or stop():
                 return
+
+    def _end(self, point: np.ndarray, condition: int, units: dict[int, np.ndarray]) -> bool:
+        """Try the closest point of the piece around a point; whether it is a piece that was not looked at before."""
+        place = self.margins.values(point.reshape(1, *self.margins.input_shape))
+        signs = [place[source].reshape(-1)[chosen] > 0 for source, chosen in units.items()]
+        key = np.packbits(np.concatenate([*signs, np.arange(len(self.conditions)) == condition])).tobytes()
+        if key in self.pieces:
+            return False
+        self.pieces.add(key)
+        found = closest_in(piece_around(self.margins, point, condition, units), self.perturbation, SLACK, self.upper)
+        if found is not None:
+            self._try(found[0])
+        return True
+
+    def _near_miss(self, question: Question, points: np.ndarray) -> Witness | None:
+        """Minimizers of relaxed nodes lie in pieces that are hard to exclude: one of them may hold a closer point."""
+        begin = self.clock.elapsed()
+        if self.watching > WATCHING * begin:
+            return None
+        flat = points.reshape(len(points), -1)
+        open_ = np.flatnonzero(self.proven < self.upper)
+        margins = self.margins.forward(flat.reshape(-1, *self.margins.input_shape)).reshape(len(flat), -1)[:, open_]
+        best, condition = np.unravel_index(int(margins.argmin()), margins.shape)
+        before = self.upper
+        units = self._units_of(self.upper)
+        self._end(flat[best].astype(np.float64), int(open_[condition]), units)
+        self.watching += self.clock.elapsed() - begin
+        if self.upper == before or self.witness is None or not question.case.contains(self.witness.input):
+            return None
+        question.witness = self.witness
+        return self.witness
 
     def _probe(self) -> None:
         """Raise the lower bound by bisection with fast bounds only."""
