@@ -37,13 +37,13 @@ class TrainingOptions:
     preset: str = "mnist-stable"
     architecture: str = "rs_cnn"
     eps: float = 0.1
-    epochs: int = 9
+    epochs: int = 6
     batch_size: int = 128
     learning_rate: float = 3e-3
     radius_factor: float = 1.0
-    ramp: tuple[float, float] = (0.0, 0.3)
-    attack_steps: int = 3
-    attack_step: float = 0.5
+    ramp: tuple[float, float] = (0.0, 0.05)
+    attack_steps: int = 2
+    attack_step: float = 0.75
     certified: float = 0.0
     certified_bounds: str = "interval"
     stability: float = 0.0
@@ -96,12 +96,10 @@ def options_from(record: dict[str, Any]) -> TrainingOptions:
 
 _MNIST: dict[str, dict[str, Any]] = {
     "adversarial": {},
-    "sparse": {"sparsity": 2e-5},
-    "stable": {"sparsity": 2e-5, "stability": 1e-3, "bounded_share": 0.5},
+    "sparse": {"sparsity": 5e-6},
+    "stable": {"sparsity": 5e-6, "stability": 1e-3, "bounded_share": 0.25, "learning_rate": 2e-3},
     "certified": {
         "certified": 0.02,
-        "attack_steps": 2,
-        "attack_step": 0.75,
         "stability": 5e-5,
         "bounded_share": 0.5,
         "epochs": 18,
