@@ -30,10 +30,10 @@ ATTACK = (Stage("attack", attack(Attack(restarts=4, steps=40))),)
 PROBES = 6  # bisections with fast bounds
 PIECES = 40  # linear pieces looked at while a witness is sharpened
 SHARPENING = 0.1  # share of the time left that one witness may take
-KICKS = 64  # walks from a witness in one round
+KICKS = 40  # walks from a witness in one round
 ROUNDS = 16  # at most, and as long as one of the last IDLE ones came closer
-IDLE = 3
-ENDS = 8  # pieces solved after a round, of the walks that ended lowest
+IDLE = 2
+ENDS = 6  # pieces solved after a round, of the walks that ended lowest
 FIRST_STEP = 0.05  # by which a round of walks tries to come closer
 INSIDE = 0.999  # of the best distance, for the ball in which the walks look
 SEARCHING = 0.25  # share of the time left that walks may take
