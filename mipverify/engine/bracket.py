@@ -84,7 +84,7 @@ class Bracket:
         self.proven = np.zeros(len(self.conditions))  # the radius within which each condition is excluded
         self.known: tuple[float, Known] | None = None  # bounds that hold up to a radius
         self.pieces: set[bytes] = set()  # that walks ended in, and that were solved
-        self.watching = 0.0  # seconds
+        self.watching = 0.0  # seconds of the question under way
         self._units_of = lru_cache(maxsize=2)(self._units)
 
     @property
@@ -144,7 +144,7 @@ class Bracket:
         self.report("radius", f"{self.lower:.6g} <= distance <= {self.upper:.6g}; asking about {radius:.6g}")
         question = _Watched(self.network, case, self.replay, clock, self.rng, self.solver, self.report)
         if self.witness is not None and stages is PROOF:
-            question.near = self._near_miss
+            question.near, self.watching = self._near_miss, 0.0
         if self.witness is not None:
             question.hints = self.witness.input[None].astype(np.float64)
         if self.known is not None and self.known[0] >= radius:
@@ -265,7 +265,7 @@ class Bracket:
     def _near_miss(self, question: Question, points: np.ndarray) -> Witness | None:
         """Minimizers of relaxed nodes lie in pieces that are hard to exclude: one of them may hold a closer point."""
         begin = self.clock.elapsed()
-        if self.watching > WATCHING * begin:
+        if self.watching > WATCHING * question.clock.elapsed():
             return None
         flat = points.reshape(len(points), -1)
         open_ = np.flatnonzero(self.proven < self.upper)
