@@ -147,8 +147,6 @@ class Bracket:
             question.near, self.watching = self._near_miss, 0.0
         if self.witness is not None:
             question.hints = self.witness.input[None].astype(np.float64)
-        if self.known is not None and self.known[0] >= radius:
-            question.known = self.known[1]
         run_cascade(question, stages)
         self.questions += 1
         self.nodes += question.nodes
