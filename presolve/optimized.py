@@ -34,12 +34,16 @@ from mipverify.specification.regions import Region
 
 @dataclass(frozen=True)
 class Search:
-    """How long and how boldly to search. `enough`: a row whose bound exceeds it needs no more iterations."""
+    """How long and how boldly to search. `enough`: a row whose bound exceeds it needs no more iterations.
+
+    Steps of split and cut multipliers are relative to the mean size of a row's coefficients at their layer, so that
+    rows and layers of any scale are treated alike.
+    """
 
     iterations: int = 20
     slope_step: float = 0.25
-    multiplier_step: float = 0.1
-    cut_step: float = 0.005
+    multiplier_step: float = 8.0
+    cut_step: float = 0.03
     decay: float = 0.95
     enough: float = 0.0
 
@@ -110,25 +114,31 @@ def _respond(
 
 
 class _Adam:
-    """Ascent by Adam on a dictionary of arrays, each projected after its step."""
+    """Ascent by Adam on a dictionary of arrays, each projected after its step; few steps, so its memory is short."""
+
+    MEAN, SQUARE = 0.8, 0.9
 
     def __init__(self, arrays: dict[int, np.ndarray], step: float, project: Callable[[int, np.ndarray], np.ndarray]):
         self.arrays, self.step, self.project, self.time = arrays, step, project, 0
         self.mean = {k: np.zeros_like(v) for k, v in arrays.items()}
         self.square = {k: np.zeros_like(v) for k, v in arrays.items()}
 
-    def ascend(self, gradients: dict[int, np.ndarray], scale: float) -> None:
+    def ascend(
+        self, gradients: dict[int, np.ndarray], scale: float, units: Mapping[int, np.ndarray] | None = None
+    ) -> None:
+        """One step along gradients (R, ...), its length decayed by `scale` and measured in `units` (R,) of each row."""
         self.time += 1
-        one = 1 - 0.9**self.time
-        two = 1 - 0.999**self.time
+        one, two = 1 - self.MEAN**self.time, 1 - self.SQUARE**self.time
         for key, gradient in gradients.items():
             mean, square = self.mean[key], self.square[key]
-            mean *= 0.9
-            mean += 0.1 * gradient
-            square *= 0.999
-            square += 0.001 * gradient * gradient
-            direction = mean / (np.sqrt(square / two) + 1e-8)
-            self.arrays[key] = self.project(key, self.arrays[key] + (scale * self.step / one) * direction)
+            mean *= self.MEAN
+            mean += (1 - self.MEAN) * gradient
+            square *= self.SQUARE
+            square += (1 - self.SQUARE) * gradient * gradient
+            length: float | np.ndarray = scale * self.step / one
+            if units is not None:
+                length = (length * units[key]).reshape(-1, *[1] * (gradient.ndim - 1)).astype(gradient.dtype)
+            self.arrays[key] = self.project(key, self.arrays[key] + length * (mean / (np.sqrt(square / two) + 1e-8)))
 
 
 def optimize_rows(
@@ -188,6 +198,7 @@ def optimize_rows(
     best_alpha = {k: v.copy() for k, v in alpha.items()}
     best_beta = {k: v.copy() for k, v in beta.items()}
     scale = 1.0
+    units: dict[int, np.ndarray] = {}  # mean size of each row's coefficients, by ReLU node
     for step in range(search.iterations + 1):
         reached = pass_back(
             sketch, thin, slopes=alpha, multipliers=beta, cuts=thin_cuts, cut_multipliers=weight, sound=False, keep=True
@@ -212,10 +223,11 @@ def optimize_rows(
         }
         if observe is not None:
             observe(dict(enumerate(values)), {k: a for k, (_, a) in answers.items()})
+        units = units or {k: np.abs(c).reshape(count, -1).mean(axis=1) for k, c in reached.passed.items()}
         weight_ascent.ascend(
-            {k: _excess(thin_cuts[k], y, a, values[thin_cuts[k].source]) for k, (y, a) in answers.items()}, scale
+            {k: _excess(thin_cuts[k], y, a, values[thin_cuts[k].source]) for k, (y, a) in answers.items()}, scale, units
         )
-        beta_ascent.ascend({k: np.abs(sign[k]) * -sources[k] for k in beta}, scale)
+        beta_ascent.ascend({k: np.abs(sign[k]) * -sources[k] for k in beta if k in units}, scale, units)
         scale *= search.decay
     return evaluate_rows(relaxed, rows, best_alpha, best_beta, cuts, best_weight)
 

@@ -11,7 +11,7 @@ from mipverify.engine.leaves import leaf_solver
 from mipverify.engine.policy import small
 from mipverify.engine.question import Question
 from mipverify.formulation import condition_parts
-from mipverify.presolve import Search, reduce, unit_rows
+from mipverify.presolve import reduce, unit_rows
 from mipverify.presolve.reduce import Reduced
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _branch(question: Question, reduced: Reduced, starts: Mapping[int, RootCuts 
     rows = unit_rows(network, network.output, np.arange(len(question.lower)), None, question.box[0])
     layers = {node: layer for cuts in starts.values() if cuts is not None for node, layer in cuts.layers.items()}
     outcome = search_phases(
-        PhaseBounder(bounds, rows, Search(iterations=12, decay=0.9), layers),
+        PhaseBounder(bounds, rows, cuts=layers),
         [root(condition) if cuts is None else cuts.start(condition) for condition, cuts in starts.items()],
         try_points=question.try_points,
         solve_leaf=leaf_solver(question, reduced),

@@ -9,16 +9,28 @@ from mipverify.presolve import Bounds, Optimum, Relaxed, Rows, Search, minimum_o
 from mipverify.presolve.cuts import LayerCuts
 from mipverify.solvers.branch_and_bound.splits import Node
 
+QUICK = Search(iterations=12, slope_step=0.1, decay=0.94)
+PATIENT = Search(iterations=60, slope_step=0.1, decay=0.98)
+STALLED = 0.02  # of the distance to zero: a split that gains less was not understood by a quick ascent
+
 
 class PhaseBounder:
     """Bounds subproblems of one input box: rows of output conditions under fixed ReLU phases [Wang et al. 2021].
 
     root: bounds of the box (batch 1). rows: one row a condition, without samples. cuts: rows that hold over the whole
-    box, by ReLU node; they are dualized in every subproblem.
+    box, by ReLU node; they are dualized in every subproblem. search: of every node; those that it hardly raises above
+    their parent get a patient one: without it, they are split again and again, and all below them stays as low.
     """
 
-    def __init__(self, root: Bounds, rows: Rows, search: Search, cuts: Mapping[int, LayerCuts] | None = None):
-        self.root, self.rows, self.search = root, rows, search
+    def __init__(
+        self,
+        root: Bounds,
+        rows: Rows,
+        search: Search = QUICK,
+        cuts: Mapping[int, LayerCuts] | None = None,
+        patient: Search | None = PATIENT,
+    ):
+        self.root, self.rows, self.search, self.patient = root, rows, search, patient
         self.cuts = dict(cuts or {})
         self.relaxed = Relaxed(root)
         self.network = root.network
@@ -73,10 +85,28 @@ class PhaseBounder:
         zero = {node: np.zeros(len(layer), np.float32) for node, layer in self.cuts.items()}
         return {node: np.stack([n.cut_multipliers.get(node, zero[node]) for n in nodes]) for node in self.cuts}
 
+    def raise_bounds(
+        self, nodes: Sequence[Node], stop: Callable[[], bool] | None = None
+    ) -> tuple[list[Node], np.ndarray]:
+        """Nodes with better bounds, and the inputs (K, *input_shape) that minimize their relaxations."""
+        solved, optimum, _ = self.solve(nodes, stop=stop)
+        points = optimum.minimizer
+        stalled = [
+            k
+            for k, (old, new) in enumerate(zip(nodes, solved, strict=True))
+            if not new.lower > 0 and new.lower - old.lower < STALLED * -old.lower < np.inf
+        ]
+        if stalled and self.patient is not None:
+            again, optimum, _ = self.solve([solved[k] for k in stalled], self.patient, stop)
+            for k, node in zip(stalled, again, strict=True):
+                solved[k] = node
+            points[stalled] = optimum.minimizer
+        return solved, points
+
     def solve(
         self, nodes: Sequence[Node], search: Search | None = None, stop: Callable[[], bool] | None = None
     ) -> tuple[list[Node], Optimum, Relaxed]:
-        """Nodes with better bounds, the optimum behind them (one row a node) and the relaxation they live in."""
+        """One ascent: nodes with better bounds, the optimum behind them (one row a node), and their relaxation."""
         splits = [node.splits for node in nodes]
         relaxed = Relaxed(self.bounds(splits), self.relaxed)
         rows = self.condition_rows(np.array([node.condition for node in nodes]))

@@ -60,7 +60,7 @@ def search_phases(
             break
         for begin in range(0, len(fresh), batch):
             part = fresh[begin : begin + batch]
-            solved, optimum, relaxed = bounder.solve(part, stop=stop)
+            solved, points = bounder.raise_bounds(part, stop)
             counted += len(part)
             open_ = [k for k, node in enumerate(solved) if not node.lower > 0]
             for k in set(range(len(solved))) - set(open_):
@@ -68,7 +68,7 @@ def search_phases(
                 closed_lower[condition] = min(closed_lower[condition], solved[k].lower)
             if not open_:
                 continue
-            found = try_points(optimum.minimizer[open_])
+            found = try_points(points[open_])
             if found is not None:
                 return Outcome(False, {}, counted, witness=found)
             for k in open_:
