@@ -14,6 +14,9 @@ import mipverify
 ZOO = Path(str(files("mipverify.models.zoo")))
 NETWORKS = sorted(ZOO.glob("*.onnx"))
 
+# Of the first hundred test images, by the report that its row in the zoo's README is from.
+ATTACKABLE = {"mnist_certified_linf0.1": [18, 33, 65], "mnist_stable_linf0.1": [8, 18, 62, 65, 92]}
+
 
 def radius(path: Path) -> str:
     """The radius that a network's name says it was trained for."""
@@ -43,3 +46,17 @@ def test_network(path: Path) -> None:
         data.image(clearest), data.label(clearest), radius(path), num_classes=network.output_size
     )
     assert mipverify.verify(network, property_, timeout=60).verdict == "holds"
+
+
+@pytest.mark.parametrize("name", ATTACKABLE)
+def test_verdicts_of_the_report(name: str) -> None:
+    path = ZOO / f"{name}.onnx"
+    network = mipverify.load(path)
+    data = mipverify.load_dataset(ZOO / "mnist_100.npz").fit_to(network.input_shape)
+    verdicts = {}
+    for index in (0, 1, 2, *ATTACKABLE[name]):
+        property_ = mipverify.robustness(
+            data.image(index), data.label(index), radius(path), num_classes=network.output_size
+        )
+        verdicts[index] = mipverify.verify(network, property_, timeout=60).verdict
+    assert verdicts == {0: "holds", 1: "holds", 2: "holds"} | dict.fromkeys(ATTACKABLE[name], "violated")
