@@ -27,7 +27,8 @@ Test = Annotated[str | None, typer.Option(metavar="FILE", help="Test images, lik
 Out = Annotated[str | None, typer.Option(metavar="DIR", help="Directory for the network and the record of its making.")]
 Eps = Annotated[float | None, typer.Option(metavar="E", help="Radius of the l_inf perturbations.")]
 Preset = Annotated[
-    str | None, typer.Option(metavar="NAME", help="mnist- or cifar10-adversarial, -sparse, -stable or -certified.")
+    str | None,
+    typer.Option(metavar="NAME", help="mnist- or cifar10-adversarial, -sparse, -stable, -certified or -interval."),
 ]
 Epochs = Annotated[int | None, typer.Option(metavar="N", help="Passes over the training images.")]
 BatchSize = Annotated[int | None, typer.Option(metavar="N", help="Images in one step.")]
