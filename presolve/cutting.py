@@ -192,6 +192,26 @@ def cut_tighten(
     return tighten_by_layer(network, lower, upper, bounder, known, region)
 
 
+def share_cut_off(bounds: Bounds, sample: int = 12) -> float:
+    """What share of the width of hidden bounds a few cuts take away, on average over some units (bounds of batch 1).
+
+    Looks at the first layer whose bounds can be cut, where it costs least; 0 if there is none. In dense networks it is
+    a fifth, and tightening all units pays manifold; in convolutional ones with few weights a unit, a hundredth.
+    """
+    network, cutting = bounds.network, Cutting(Search(iterations=20, enough=np.inf), rounds=2, most=16)
+    for node in network.preactivations:
+        separators = separators_below(bounds, node)
+        units = np.flatnonzero(np.asarray(bounds.unstable(node)).reshape(-1)) if separators else np.zeros(0, int)
+        if not len(units):
+            continue
+        units = units[np.linspace(0, len(units) - 1, min(sample, len(units))).astype(int)]
+        rows = _both(unit_rows(network, node, units, None, bounds.lower[0]))
+        found = raise_rows(Relaxed(bounds), rows, separators, cutting, lambda lower, gained: np.ones(len(lower), bool))
+        width = (bounds.upper[node] - bounds.lower[node]).reshape(-1)[units]
+        return float(np.mean(1 - np.minimum(-found[: len(units)] - found[len(units) :], width) / width))
+    return 0.0
+
+
 def _both(rows: Rows) -> Rows:
     """Rows, and after them the same with the other sign."""
     other = negated(rows)

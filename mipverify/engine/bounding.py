@@ -122,4 +122,5 @@ def tighten_by_cuts(question: Question) -> None:
     )
     known = {**question.bounds.known(), **reduced.known(tight, question.bounds)}
     question.bounds = interval(question.margins, *question.box, known, question.case.region)
+    question.hidden_cut = True
     optimize_conditions(Search(iterations=30))(question)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from mipverify.engine.question import Question
+from mipverify.presolve import reduce
 
 FEW_BINARIES = 100  # up to here a MILP solver gets a share of the time
 FEW_INPUTS = 12  # up to here halving the input box beats splitting ReLUs
+MUCH_CUT_OFF = 0.05  # share of widths from which cutting all hidden bounds pays before branching
 
 
 def by_milp(question: Question) -> bool:
@@ -28,3 +30,24 @@ def few_inputs(question: Question) -> bool:
 def small(question: Question) -> bool:
     """Whether so few ReLUs are unstable that a MILP solver may finish."""
     return question.bounds is not None and int(question.bounds.unstable_counts().sum()) <= FEW_BINARIES
+
+
+def hidden_cuts_pay(question: Question) -> bool:
+    """Whether cuts tighten hidden bounds so much that they come before branching; measured on a few units, once."""
+    from mipverify.presolve.cutting import share_cut_off
+
+    assert question.bounds is not None
+    if question.cut_gain is None:
+        question.cut_gain = share_cut_off(reduce(question.bounds).bounds)
+        question.report("policy", f"cuts take {question.cut_gain:.1%} off the width of hidden bounds")
+    return question.cut_gain >= MUCH_CUT_OFF
+
+
+def hidden_cuts_are_left(question: Question) -> bool:
+    """Whether hidden bounds could still be cut, as the last means."""
+    return not question.hidden_cut and (question.cut_gain or 0.0) > 0
+
+
+def hidden_cuts_came_late(question: Question) -> bool:
+    """Whether branching went before them."""
+    return question.hidden_cut and (question.cut_gain or 0.0) < MUCH_CUT_OFF

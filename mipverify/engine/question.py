@@ -23,6 +23,8 @@ class Question:
 
     margins: the network whose outputs (k,) are the conditions' margins. lower: proven lower bounds (k,).
     bounds: of every node of `margins` over the box, batch 1, once a stage has made them.
+    cut_gain: the share of the width of hidden bounds that cuts take away, once it was measured. hidden_cut: whether
+    they were cut.
     hints: inputs (H, n) that bounds suggest as starting points of attacks. known: bounds of hidden units proven before.
     """
 
@@ -37,6 +39,8 @@ class Question:
     bounds: Bounds | None = None
     known: Known | None = None
     trusted: list[str] = field(default_factory=list)
+    cut_gain: float | None = None
+    hidden_cut: bool = False
     nodes: int = 0
     binaries: int = 0
     reason: str = ""

@@ -16,7 +16,14 @@ from mipverify.engine.bounding import (
     tighten_by_lp,
     tighten_units,
 )
-from mipverify.engine.policy import by_milp, few_inputs, small
+from mipverify.engine.policy import (
+    by_milp,
+    few_inputs,
+    hidden_cuts_are_left,
+    hidden_cuts_came_late,
+    hidden_cuts_pay,
+    small,
+)
 from mipverify.engine.programs import solve_milp
 from mipverify.engine.question import Question
 from mipverify.engine.splitting import split_boxes, split_phases, split_phases_with_cuts
@@ -72,8 +79,10 @@ CASCADE: tuple[Stage, ...] = (
     Stage("tightening", tighten_units(Search(iterations=20)), when=lambda q: not few_inputs(q) or by_milp(q)),
     LONG_ATTACK,
     Stage("first branching", split_phases, when=lambda q: not by_milp(q)),
-    Stage("cut tightening", tighten_by_cuts, when=lambda q: not by_milp(q)),
+    Stage("cut tightening", tighten_by_cuts, when=lambda q: not by_milp(q) and hidden_cuts_pay(q)),
     Stage("branch and bound", split_phases_with_cuts, when=lambda q: not by_milp(q)),
+    Stage("late cut tightening", tighten_by_cuts, when=lambda q: not by_milp(q) and hidden_cuts_are_left(q)),
+    Stage("late branch and bound", split_phases_with_cuts, when=lambda q: not by_milp(q) and hidden_cuts_came_late(q)),
     Stage("lp tightening", tighten_by_lp, when=lambda q: by_milp(q) or (q.solver == "auto" and small(q))),
     Stage("milp", solve_milp, when=lambda q: by_milp(q) or (q.solver == "auto" and small(q))),
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from mipverify.presolve import Bounds, Optimum, Relaxed, Search, unit_rows
+from mipverify.presolve import Bounds, Optimum, Relaxed, unit_rows
 from mipverify.presolve.cuts import LayerCuts, OwnCuts
 from mipverify.presolve.cutting import Cutting, raise_rows, separators_below
 from mipverify.solvers.branch_and_bound.splits import Node
@@ -14,7 +14,9 @@ from mipverify.solvers.branch_and_bound.splits import Node
 from mipverify.network import Network
 
 WORTH = 0.02  # share of the distance to zero that a round must gain
-CUTTING = Cutting(Search(iterations=60, decay=0.98), rounds=10, most=256)
+ROUNDS = 10
+ENTRIES = 2**24  # of all cuts of all outputs
+MOST = 256  # cuts of an output and layer that a round adds
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +52,9 @@ def root_cuts(
         return (lower <= 0) & (gained >= WORTH * -lower)
 
     separators = separators_below(bounds, network.output)
-    raise_rows(Relaxed(bounds), rows, separators, CUTTING, worth, stop, take)
+    width = sum(layer.weights.shape[1] for layer in separators.values())
+    most = int(np.clip(ENTRIES // (2 * len(outputs) * max(1, width)), 16, MOST))
+    raise_rows(Relaxed(bounds), rows, separators, Cutting(rounds=ROUNDS, most=most), worth, stop, take)
     return [best[row] for row in range(len(outputs))]
 
 
