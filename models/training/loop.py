@@ -202,6 +202,8 @@ class _Run:
             self.optimizer.load_state_dict(content["optimizer"])
             self.history = content["history"]
             return int(content["epochs"])
+        except InputError:
+            raise
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(f"{file}: is not a checkpoint of this program ({error})") from None
 
