@@ -112,7 +112,7 @@ _MNIST: dict[str, dict[str, Any]] = {
         "stability": 1e-5,
         "learning_rate": 2e-3,
         "radius_factor": 1.1,
-        "epochs": 22,
+        "epochs": 12,
         "ramp": (0.02, 0.5),
     },
 }
