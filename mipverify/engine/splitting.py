@@ -45,11 +45,11 @@ def split_boxes(question: Question) -> None:
         question.learn(np.array([condition]), np.array([value]))
 
 
-def split_phases(question: Question) -> None:
-    """Branch and bound on ReLU phases, without cuts."""
+def split_phases(question: Question, seconds: float = WITHOUT_CUTS) -> None:
+    """Branch and bound on ReLU phases, all open conditions in one tree, without cuts."""
     assert question.bounds is not None
     reduced = reduce(question.bounds)
-    _branch(question, reduced, {int(c): None for c in question.open()}, question.clock.elapsed() + WITHOUT_CUTS)
+    _branch(question, reduced, {int(c): None for c in question.open()}, question.clock.elapsed() + seconds)
 
 
 def split_phases_with_cuts(question: Question) -> None:

@@ -29,12 +29,14 @@ def verify(
     workers: int | None = None,
     memory: int | None = None,
     progress: Callable[[str, str], None] | None = None,
+    stages: Sequence[Stage] = CASCADE,
 ) -> Verdict:
     """Prove that no input of the specification's set meets a violating condition, or find one that does.
 
     timeout: seconds for the whole question. solver: what finishes if bounds do not: auto, bab, highs, cbc or scip.
     memory: cap in bytes on the address space of this process; beyond it the verdict is unknown.
-    progress: called with a stage's name and a short text. Raises InputError where network and property do not fit.
+    progress: called with a stage's name and a short text. stages: what to run, for measurements.
+    Raises InputError where network and property do not fit.
     """
     if solver not in SOLVERS:
         raise InputError(f"solver {solver!r} is not one of {', '.join(SOLVERS)}")
@@ -50,7 +52,7 @@ def verify(
             for case in specification.cases:
                 question = Question(network, case, replay, clock, rng, solver, progress or (lambda stage, text: None))
                 questions.append(question)
-                run_cascade(question)
+                run_cascade(question, stages)
                 if question.witness is not None:
                     break
     except KeyboardInterrupt:

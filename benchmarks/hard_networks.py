@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""Hard questions, one process each, with the cascade whole or without one of its ingredients; writes a table.
+
+OMP_NUM_THREADS=1 benchmarks/hard_networks.py --instances vnncomp/instances.csv [--match oval21] [--cap 120]
+    [--robustness NET.onnx DATA EPS BEGIN:END] [--without cuts] [--out hard.csv]
+
+instances.csv has the columns of VNN-COMP (category, network, property, time limit), paths relative to it. --robustness
+asks about images BEGIN to END of a data set instead. Seconds are wall time of the whole process, with start-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+INGREDIENTS = ("slopes", "cuts", "hidden cuts", "branching", "programs")
+
+
+def stages_without(ingredient: str | None) -> list:
+    """The cascade, or what is left of it."""
+    from mipverify.engine.splitting import split_phases
+    from mipverify.engine.stages import CASCADE
+
+    dropped = {
+        None: (),
+        "slopes": ("optimized crown", "tightening"),
+        "cuts": ("cut tightening", "late cut tightening", "late branch and bound"),
+        "hidden cuts": ("cut tightening", "late cut tightening", "late branch and bound"),
+        "branching": ("input splitting", "first branching", "branch and bound", "late branch and bound"),
+        "programs": ("lp tightening", "milp"),
+    }[ingredient]
+    kept = [stage for stage in CASCADE if stage.name not in dropped]
+    if ingredient == "cuts":  # one search without cuts, for all of the time
+        endless = [
+            replace(s, run=lambda q: split_phases(q, q.clock.left())) for s in kept if s.name == "first branching"
+        ]
+        kept = [endless[0] if s.name == "first branching" else s for s in kept if s.name != "branch and bound"]
+    return kept
+
+
+def answer(question: dict) -> None:
+    """One question, in a process of its own: a line of JSON."""
+    import mipverify
+
+    network = mipverify.load(question["network"])
+    if "property" in question:
+        specification = mipverify.load_vnnlib(question["property"])
+    else:
+        data = mipverify.load_dataset(question["data"]).fit_to(network.input_shape)
+        image, label = data.image(question["index"]), data.label(question["index"])
+        specification = mipverify.robustness(image, label, question["eps"], num_classes=network.output_size)
+    stages = stages_without(question["without"])
+    verdict = mipverify.verify(network, specification, timeout=question["cap"], stages=stages)
+    nodes = verdict.statistics.get("nodes", 0)
+    print(json.dumps({"verdict": verdict.verdict, "stage": verdict.stage, "nodes": nodes}))
+
+
+def questions(args: argparse.Namespace) -> list[dict]:
+    """What to ask, in order."""
+    asked = []
+    if args.robustness:
+        network, data, eps, span = args.robustness
+        for index in range(*map(int, span.split(":"))):
+            asked.append(
+                {"name": f"{Path(network).stem} {index}", "network": network, "data": data, "index": index, "eps": eps}
+            )
+    elif args.instances:
+        root = args.instances.parent
+        for row in csv.reader(args.instances.open()):
+            if row[1].endswith(("onnx", "gz")) and (args.match is None or args.match in " ".join(row)):
+                name = f"{Path(row[1]).name.split('.onnx')[0]} {Path(row[2]).name.split('.vnnlib')[0]}"
+                asked.append({"name": name, "network": str(root / row[1]), "property": str(root / row[2])})
+    return asked[:: args.every]
+
+
+def main() -> None:
+    """Ask everything, print each answer and the medians."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--instances", type=Path)
+    parser.add_argument("--match")
+    parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--robustness", nargs=4, metavar=("NET", "DATA", "EPS", "BEGIN:END"))
+    parser.add_argument("--cap", type=float, default=120.0)
+    parser.add_argument("--without", choices=INGREDIENTS)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--answer", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.answer:
+        answer(json.loads(args.answer))
+        return
+    rows = []
+    for question in questions(args):
+        given = json.dumps({**question, "cap": args.cap, "without": args.without})
+        start = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, __file__, "--answer", given], capture_output=True, text=True, check=False
+        )
+        seconds = time.monotonic() - start
+        found = json.loads(done.stdout) if done.returncode == 0 else {"verdict": "failed", "stage": "", "nodes": 0}
+        rows.append([question["name"], found["verdict"], found["stage"], found["nodes"], round(seconds, 2)])
+        print(
+            f"{seconds:8.2f} s  {found['verdict']:9} {found['stage']:20} {found['nodes']:8}  {question['name']}",
+            flush=True,
+        )
+    decided = [row for row in rows if row[1] in ("holds", "violated")]
+    seconds = [row[4] for row in rows]
+    if rows:
+        middle, most = statistics.median(seconds), max(seconds)
+        print(f"{len(decided)} of {len(rows)} decided; median {middle:.2f} s, largest {most:.2f} s")
+    if args.out:
+        with args.out.open("w", newline="") as file:
+            csv.writer(file).writerows([["question", "verdict", "stage", "nodes", "seconds"], *rows])
+
+
+if __name__ == "__main__":
+    main()
