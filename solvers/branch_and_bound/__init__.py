@@ -1,1 +1,5 @@
-"""Branch and bound on ReLU phases."""
+"""Branch and bound on ReLU phases and on input boxes."""
+
+from mipverify.solvers.branch_and_bound.hidden import branch_tighten
+
+__all__ = ["branch_tighten"]

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
+import mipverify.solvers.branch_and_bound
 import numpy as np
 import pytest
 
