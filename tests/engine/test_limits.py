@@ -17,7 +17,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mipverify.engine import stages, verify
 from mipverify.engine.stages import Stage
-from mipverify.engine.verify import run_cascade
 from tests.soundness.nets import dense, lowest_sampled, question, random_layers
 
 ROW = [1.0, -1.0, 0.0]
@@ -43,30 +42,27 @@ def test_no_time_is_no_answer() -> None:
     assert (verdict.verdict, verdict.reason, verdict.margin_lower_bound) == ("unknown", "time", None)
 
 
-def test_memory_that_runs_out_ends_in_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_runs_out_ends_in_unknown() -> None:
     def hungry(asked: object) -> None:
         np.ones(1 << 28)
 
-    monkeypatch.setattr(run_cascade, "__defaults__", ((Stage("hungry", hungry),),))
-    verdict = verify(HARD, QUESTION, timeout=5.0, memory=1 << 26)
+    verdict = verify(HARD, QUESTION, timeout=5.0, memory=1 << 26, stages=(Stage("hungry", hungry),))
     assert (verdict.verdict, verdict.reason) == ("unknown", "out of memory")
     np.ones(1 << 20)  # the cap is gone
 
 
 @pytest.mark.parametrize("position", [0, 2, 4])
-def test_a_stage_that_raises_is_a_failure_and_no_verdict(position: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_that_raises_is_a_failure_and_no_verdict(position: int) -> None:
     def broken(asked: object) -> None:
         raise ZeroDivisionError("a fault")
 
     cascade = (*stages.CASCADE[:position], Stage("broken", broken))
-    monkeypatch.setattr(run_cascade, "__defaults__", (cascade,))
     with pytest.raises(ZeroDivisionError):
-        verify(HARD, QUESTION, timeout=5.0)
+        verify(HARD, QUESTION, timeout=5.0, stages=cascade)
 
 
-def test_no_stage_at_all_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_cascade, "__defaults__", ((),))
-    verdict = verify(HARD, QUESTION, timeout=5.0)
+def test_no_stage_at_all_proves_nothing() -> None:
+    verdict = verify(HARD, QUESTION, timeout=5.0, stages=())
     assert (verdict.verdict, verdict.margin_lower_bound) == ("unknown", None)
 
 
@@ -127,7 +123,12 @@ def test_ctrl_c_at_the_command_line_is_an_answer(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import sys; from mipverify.cli.main import main; sys.exit(main())"]
     command += ["verify", str(tmp_path / "hard.onnx"), str(tmp_path / "p.vnnlib"), "--json", "--timeout", "60"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs are started ignoring it
     )
     time.sleep(4.0)
     process.send_signal(signal.SIGINT)
