@@ -45,7 +45,8 @@ def main() -> int:
     if verdict.witness is not None:
         kernel = np.insert(verdict.statistics["parameters"], 4, 1 - np.sum(verdict.statistics["parameters"]))
         print(f"kernel that changes the class:\n{kernel.reshape(3, 3).round(4)}")
-        agrees = True
+        scores = replay.run(verdict.witness.input.reshape(1, -1))[0]
+        agrees = bool(np.delete(scores, label).max() >= scores[label])
     else:
         agrees = not wrong and verdict.margin_lower_bound is not None and margins.min() >= verdict.margin_lower_bound
     print("brute force agrees" if agrees else "brute force DISAGREES")

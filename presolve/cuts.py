@@ -40,12 +40,6 @@ class LayerCuts:
         ones = np.ones(len(self), values.dtype)
         return np.asarray((sp.csr_array((ones, (self.units, np.arange(len(self)))), (size, len(self))) @ values.T).T)
 
-    def select(self, keep: np.ndarray) -> LayerCuts:
-        """Some of the cuts, by index."""
-        return replace(
-            self, units=self.units[keep], matrix=self.matrix[keep], step=self.step[keep], limit=self.limit[keep]
-        )
-
     def join(self, other: LayerCuts) -> LayerCuts:
         """The cuts of both."""
         return replace(

@@ -1,15 +1,12 @@
-"""Where the ideal formulation of a ReLU is violated: the deepest cut of each unit at one point, or at many."""
+"""Where the ideal formulation of a ReLU is violated: for each of many points the deepest cuts of a layer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from mipverify.presolve.bounds import Bounds
-from mipverify.presolve.cuts import LayerCuts, OwnCuts
+from mipverify.presolve.cuts import OwnCuts
 
 from mipverify.network import Affine, Network
 
@@ -37,16 +34,11 @@ class Separator:
     before: int
     source: int
     units: np.ndarray
-    weights: Any
+    weights: np.ndarray
     bias: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
     doubt: np.ndarray
-
-    @cached_property
-    def dense(self) -> np.ndarray:
-        """The weights (U, size of source)."""
-        return np.asarray(self.weights.toarray())
 
     @classmethod
     def of(cls, bounds: Bounds, node: int) -> Separator:
@@ -62,31 +54,16 @@ class Separator:
         doubt = np.zeros(size) if affine.uncertainty is None else np.asarray(affine.uncertainty).reshape(-1)
         own = np.asarray(bias, np.float64)[units]
         return cls(
-            node, network.relu_source(node), term.source, units, sp.csr_array(rows), own, lower, upper, doubt[units]
+            node,
+            network.relu_source(node),
+            term.source,
+            units,
+            np.asarray(rows, np.float64),
+            own,
+            lower,
+            upper,
+            doubt[units],
         )
-
-
-def separate(layer: Separator, z: np.ndarray, y: np.ndarray, a: np.ndarray, least: float = 1e-6) -> LayerCuts:
-    """The most violated cut of every unit of a layer at a point: z (size of source,), y and a (size of node,).
-
-    Right sides are rounded up by more than computing a row can lose.
-    """
-    units, weights, bias, lower, upper = layer.units, layer.weights, layer.bias, layer.lower, layer.upper
-    count = len(units)
-    row, column, w = np.repeat(np.arange(count), np.diff(weights.indptr)), weights.indices, weights.data
-    low, high = w * np.where(w > 0, lower[column], upper[column]), w * np.where(w > 0, upper[column], lower[column])
-    y, a = y[units], a[units]
-    inner, outer = w * z[column] - low * (1 - a[row]), high * a[row]
-    inside = inner < outer
-    violation = y - np.bincount(row, np.where(inside, inner, outer), count) - bias * a
-    scale = 1 + np.bincount(row, np.maximum(np.abs(low), np.abs(high)), count) + np.abs(bias)
-    cut = np.flatnonzero(violation > least * scale)
-    below = np.bincount(row[inside], low[inside], count)
-    step = bias + below + np.bincount(row[~inside], high[~inside], count)
-    slack = scale * (np.bincount(row, minlength=count) + 8) * ROUNDOFF + layer.doubt
-    matrix = sp.csr_array((np.where(inside, w, 0.0), column, weights.indptr), shape=weights.shape)[cut]
-    matrix.eliminate_zeros()
-    return LayerCuts(layer.node, layer.source, units[cut], matrix, step[cut], (slack - below)[cut])
 
 
 def separate_rows(
@@ -102,7 +79,7 @@ def separate_rows(
     promise = np.maximum(-weight[:, units], 0) * np.maximum(y - np.maximum(x, 0), 0)[:, units]
     count = min(most, len(units))
     chosen = np.argpartition(-promise, count - 1, axis=1)[:, :count]
-    w = layer.dense[chosen]
+    w = layer.weights[chosen]
     down, up = (np.broadcast_to(side, w.shape) for side in (layer.lower, layer.upper))
     low, high = w * np.where(w > 0, down, up), w * np.where(w > 0, up, down)
     phase = np.take_along_axis(a, units[chosen], axis=1)[..., None]

@@ -18,7 +18,6 @@ from mipverify.presolve import (
     optimize_rows,
     optimized_crown,
     pass_back,
-    reduce,
     unit_rows,
 )
 
@@ -110,7 +109,7 @@ def tighten_by_cuts(question: Question) -> None:
     assert question.bounds is not None
     clock = question.clock
     end = clock.elapsed() + CUTTING * clock.left()
-    reduced = reduce(question.bounds)
+    reduced = question.reduced
     small = reduced.bounds
     tight = cut_tighten(
         small.network,

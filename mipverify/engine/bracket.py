@@ -233,7 +233,10 @@ class Bracket:
         margins, open_ = self.margins, np.flatnonzero(self.proven < radius)
         own = self._condition(self.witness.input)
         conditions = np.append(np.full(KICKS // 2, own), np.resize(open_, KICKS // 2)).astype(int)
-        stop = lambda: self.clock.elapsed() > end  # noqa: E731
+
+        def stop() -> bool:
+            return self.clock.elapsed() > end
+
         start = case.nearest_float32(self.witness.input[None])[0]
         points, values = kicked(margins, start, low, high, conditions, self.rng, project, stop)
         hits = np.argsort(values)[:ENDS]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from mipverify.engine.question import Question
-from mipverify.presolve import reduce
 
 FEW_BINARIES = 100  # up to here a MILP solver gets a share of the time
 FEW_INPUTS = 12  # up to here halving the input box beats splitting ReLUs
@@ -36,9 +35,8 @@ def hidden_cuts_pay(question: Question) -> bool:
     """Whether cuts tighten hidden bounds so much that they come before branching; measured on a few units, once."""
     from mipverify.presolve.cutting import share_cut_off
 
-    assert question.bounds is not None
     if question.cut_gain is None:
-        question.cut_gain = share_cut_off(reduce(question.bounds).bounds)
+        question.cut_gain = share_cut_off(question.reduced.bounds)
         question.report("policy", f"cuts take {question.cut_gain:.1%} off the width of hidden bounds")
     return question.cut_gain >= MUCH_CUT_OFF
 

@@ -12,8 +12,9 @@ from mipverify.engine.verdict import Witness
 from mipverify.formulation.margin import margin_network
 from mipverify.network import Network
 from mipverify.network.replay import Replay
-from mipverify.presolve import Bounds
+from mipverify.presolve import Bounds, reduce
 from mipverify.presolve.layers import Known
+from mipverify.presolve.reduce import Reduced
 from mipverify.specification import Case, Condition
 
 
@@ -47,6 +48,7 @@ class Question:
     stage: str = "none"
 
     def __post_init__(self) -> None:
+        self._reduced: tuple[Bounds, Reduced] | None = None
         self.margins = margin_network(self.network, self.case.conditions)
         self.lower = np.full(len(self.case.conditions), -np.inf)
         self.hints = np.zeros((0, self.network.input_size))
@@ -55,6 +57,14 @@ class Question:
         # Where no float32 lies between two bounds, the nearest one stands for them and may lie outside: cover it too.
         lower, upper = np.minimum(box.lower, box.float32_lower), np.maximum(box.upper, box.float32_upper)
         self.box = (lower.reshape(shape), upper.reshape(shape))
+
+    @property
+    def reduced(self) -> Reduced:
+        """The margin network reduced to what is unstable within `bounds`, made once for them."""
+        assert self.bounds is not None
+        if self._reduced is None or self._reduced[0] is not self.bounds:
+            self._reduced = self.bounds, reduce(self.bounds)
+        return self._reduced[1]
 
     def open(self) -> np.ndarray:
         """Indices of the conditions that no bound excludes yet."""

@@ -11,7 +11,7 @@ from mipverify.engine.leaves import leaf_solver
 from mipverify.engine.policy import hidden_cuts_are_left, small
 from mipverify.engine.question import Question
 from mipverify.formulation import condition_parts
-from mipverify.presolve import reduce, unit_rows
+from mipverify.presolve import unit_rows
 from mipverify.presolve.reduce import Reduced
 
 if TYPE_CHECKING:
@@ -47,17 +47,14 @@ def split_boxes(question: Question) -> None:
 
 def split_phases(question: Question, seconds: float = WITHOUT_CUTS) -> None:
     """Branch and bound on ReLU phases, all open conditions in one tree, without cuts."""
-    assert question.bounds is not None
-    reduced = reduce(question.bounds)
-    _branch(question, reduced, {int(c): None for c in question.open()}, question.clock.elapsed() + seconds)
+    _branch(question, question.reduced, {int(c): None for c in question.open()}, question.clock.elapsed() + seconds)
 
 
 def split_phases_with_cuts(question: Question) -> None:
     """Branch and bound on ReLU phases, condition by condition with the cuts that matter to it, the easiest first."""
     from mipverify.solvers.branch_and_bound.root_cuts import root_cuts
 
-    assert question.bounds is not None
-    clock, reduced, open_ = question.clock, reduce(question.bounds), question.open()
+    clock, reduced, open_ = question.clock, question.reduced, question.open()
     # A MILP solver finishes small programs that a tree of bounds only creeps up to.
     share = BEFORE_MILP if small(question) and question.solver == "auto" else 1.0
     if hidden_cuts_are_left(question):

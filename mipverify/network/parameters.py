@@ -79,16 +79,22 @@ class ParameterMap:
         return Sparse(sp.csr_array(matrix), (count,), (size,))
 
     def _clip(self, nodes: list[Node], terms: tuple[Term, ...], offset: np.ndarray) -> tuple[tuple[Term, ...], Any]:
-        """Append the ReLUs that clip a sum of terms: clip(x) = low + relu(x - low) - relu(x - high)."""
+        """Append the ReLUs that clip a sum of terms: clip(x) = low + relu(x - low) - relu(x - high).
+
+        Limits and offset are biases of nodes of their own: their difference would be rounded, and what is proven of it
+        would not be quite of this map.
+        """
         assert self.clip is not None
         (low, high), shape, first = self.clip, offset.shape, len(nodes)
+        whole = (Term(first, Identity(shape)),)
         nodes += [
-            Affine(shape, terms, offset - low),
-            Affine(shape, terms, offset - high),
-            Relu(shape, first),
+            Affine(shape, terms, offset),
+            Affine(shape, whole, np.full(shape, -float(low))),
+            Affine(shape, whole, np.full(shape, -float(high))),
             Relu(shape, first + 1),
+            Relu(shape, first + 2),
         ]
-        clipped = (Term(first + 2, Identity(shape)), Term(first + 3, Scale(np.array(-1.0), shape)))
+        clipped = (Term(first + 3, Identity(shape)), Term(first + 4, Scale(np.array(-1.0), shape)))
         return clipped, np.full(shape, float(low))
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 from mipverify.presolve import Search, crown, unit_rows
 from mipverify.presolve.cuts import LayerCuts, meet
-from mipverify.presolve.separation import Separator, cuttable, separate
+from mipverify.presolve.separation import Separator, cuttable, separate_rows
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.root_cuts import root_cuts
 from mipverify.solvers.branch_and_bound.splits import Node
@@ -36,16 +37,17 @@ def random_cuts(network: Network, lower: np.ndarray, upper: np.ndarray, rng: np.
     """Cuts that arbitrary points of the relaxation violate: several a layer."""
     bounds, layers = crown(network, lower[None], upper[None]), {}
     for node, source in cuttable(network).items():
-        found: LayerCuts | None = None
-        for _ in range(4):
-            below, above = (side[source].reshape(-1) for side in (bounds.lower, bounds.upper))
-            x_above = bounds.upper[network.relu_source(node)].reshape(-1)
-            share = rng.random(len(x_above))
-            z = below + rng.random(len(below)) * (above - below)
-            cuts = separate(Separator.of(bounds, node), z, share * np.maximum(x_above, 0), np.clip(share, 0, 1))
-            found = cuts if found is None else found.join(cuts)
-        if found is not None and len(found):
-            layers[node] = found
+        if not bounds.unstable(node).any():
+            continue
+        below, above = (side[source].reshape(-1) for side in (bounds.lower, bounds.upper))
+        x_above = bounds.upper[network.relu_source(node)].reshape(-1)
+        share = rng.random((4, len(x_above)))
+        z = below + rng.random((4, len(below))) * (above - below)
+        y = share * np.maximum(x_above, 0)
+        layer = Separator.of(bounds, node)
+        own = separate_rows(layer, z, np.zeros_like(y), y, share, -np.ones_like(y), len(layer.units))
+        every = np.arange(len(own))
+        layers[node] = reduce(LayerCuts.join, (own.of_row(row, every) for row in range(4)))
     return layers
 
 
