@@ -36,15 +36,14 @@ class FilteredBranching:
             return order, np.zeros((len(optimum.lower), 0)), np.zeros((len(optimum.lower), 0))
         return order, np.concatenate(gaps, axis=1), np.concatenate(intercepts, axis=1)
 
-    def choose(
+    def split(
         self, bounder: PhaseBounder, nodes: Sequence[Node], optimum: Optimum, relaxed: Relaxed
-    ) -> list[tuple[int, int] | None]:
-        """(ReLU node, flat unit) to split for each node; None where no unit is unstable any more."""
+    ) -> list[tuple[Node, Node] | None]:
+        """The two children of each node; None where no unit is unstable any more."""
         order, gap, intercept = self.candidates(relaxed, optimum)
-        sizes = [int(np.prod(bounder.shapes[node])) for node in order]
-        starts = np.concatenate([[0], np.cumsum(sizes)])
-        picks: list[list[tuple[int, int]]] = []
-        children: list[Node] = []
+        starts = np.concatenate([[0], np.cumsum([int(np.prod(bounder.shapes[node])) for node in order])])
+        lines = {node: _lines(optimum, relaxed, node) for node in order}
+        pairs: list[list[tuple[Node, Node]]] = []
         for k, node in enumerate(nodes):
             wanted = [
                 *np.argsort(-gap[k])[: self.by_gap][np.sort(-gap[k])[: self.by_gap] < 0],
@@ -52,25 +51,26 @@ class FilteredBranching:
             ]
             if not wanted:  # no score left: any unit that is still unstable, if there is one
                 wanted = [w for w in [self._any_unstable(relaxed, order, starts, k)] if w is not None]
-            units = []
+            own = []
             for flat in dict.fromkeys(int(w) for w in wanted):
                 position = int(np.searchsorted(starts, flat, side="right") - 1)
-                units.append((order[position], flat - int(starts[position])))
-            picks.append(units)
-            if len(units) > 1:
-                children.extend(child(node, unit, sign) for unit in units for sign in (1, -1))
+                relu, unit = order[position], flat - int(starts[position])
+                weight, slope = (float(array[k, unit]) for array in lines[relu])
+                own.append((child(node, (relu, unit), 1, weight, slope), child(node, (relu, unit), -1, weight, slope)))
+            pairs.append(own)
+        children = [node for own in pairs if len(own) > 1 for pair in own for node in pair]
         estimates = bounder.estimate(children) if children else np.zeros(0)
-        chosen: list[tuple[int, int] | None] = []
+        chosen: list[tuple[Node, Node] | None] = []
         used = 0
-        for node, units in zip(nodes, picks, strict=True):
-            if len(units) <= 1:
-                chosen.append(units[0] if units else None)
+        for node, own in zip(nodes, pairs, strict=True):
+            if len(own) <= 1:
+                chosen.append(own[0] if own else None)
                 continue
-            pairs = estimates[used : used + 2 * len(units)].reshape(-1, 2)
-            pairs = np.minimum(pairs, 1e-3)  # beyond closed is no better
-            used += 2 * len(units)
-            gain = np.maximum(pairs - node.lower, 1e-6)
-            chosen.append(units[int(np.argmax(gain[:, 0] * gain[:, 1]))])
+            bounds = estimates[used : used + 2 * len(own)].reshape(-1, 2)
+            bounds = np.minimum(bounds, 1e-3)  # beyond closed is no better
+            used += 2 * len(own)
+            gain = np.maximum(bounds - node.lower, 1e-6)
+            chosen.append(own[int(np.argmax(gain[:, 0] * gain[:, 1]))])
         return chosen
 
     @staticmethod
@@ -83,6 +83,24 @@ class FilteredBranching:
         return None
 
 
-def child(node: Node, unit: tuple[int, int], sign: int) -> Node:
-    """The node with one more unit fixed, carrying its parent's bound, slopes and multipliers."""
-    return replace(node, splits=(*node.splits, (*unit, sign)))
+def child(node: Node, unit: tuple[int, int], sign: int, weight: float, slope: float) -> Node:
+    """The node with one more unit fixed, carrying its parent's bound, slopes and multipliers.
+
+    weight: the coefficient with which the parent's row meets the unit. slope: that of the line it goes on with. The
+    split's multiplier starts where the child keeps this line if it can, so that its bound starts no lower.
+    """
+    relu, index = unit
+    multiplier = max(weight - slope, 0.0) if sign > 0 else min(-slope, 0.0)
+    array = node.multipliers[relu].copy() if relu in node.multipliers else np.zeros(node.slopes[relu].shape, np.float32)
+    array[index] = multiplier
+    return replace(node, splits=(*node.splits, (*unit, sign)), multipliers={**node.multipliers, relu: array})
+
+
+def _lines(optimum: Optimum, relaxed: Relaxed, node: int) -> tuple[np.ndarray, np.ndarray]:
+    """The coefficients (K, units) with which rows meet a ReLU node, and the slopes of the lines they go on with."""
+    weight = optimum.row.passed[node]
+    count = len(weight)
+    if node in optimum.row.met:
+        return weight.reshape(count, -1), optimum.row.met[node].slope
+    line = np.where(weight > 0, optimum.slopes[node], relaxed.lines[node].upper_slope)
+    return weight.reshape(count, -1), (weight * line).reshape(count, -1)

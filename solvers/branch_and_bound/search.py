@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from mipverify.presolve import Search
-from mipverify.solvers.branch_and_bound.branching import FilteredBranching, child
+from mipverify.solvers.branch_and_bound.branching import FilteredBranching
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.splits import Node, NodeStore
 
@@ -82,15 +82,15 @@ def search_phases(
         parents = store.pop(max(1, batch // 2))
         # The optimum of the parents once more, without iterations: scores need it, and keeping it would cost memory.
         _, optimum, relaxed = bounder.solve(parents, search=_LOOK, stop=stop)
-        for node, unit in zip(parents, brancher.choose(bounder, parents, optimum, relaxed), strict=True):
-            if unit is None:
+        for node, children in zip(parents, brancher.split(bounder, parents, optimum, relaxed), strict=True):
+            if children is None:
                 leaf = solve_leaf(node)
                 if leaf > 0:
                     closed_lower[node.condition] = min(closed_lower[node.condition], leaf)
                 else:
                     stuck.append(node)
                 continue
-            fresh.extend((child(node, unit, 1), child(node, unit, -1)))
+            fresh.extend(children)
         if stuck:
             reason = "a leaf could not be decided"
             break

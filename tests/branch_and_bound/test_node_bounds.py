@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from mipverify.presolve import Bounds, Search, crown, optimized_crown, unit_rows
@@ -150,7 +152,7 @@ def test_children_are_bounded_with_the_lines_of_their_own_phase() -> None:
     bounder = bounder_of(network, np.array([-1.0]), np.array([1.0]), iterations=30)
     for slope in (0.0, 1.0):
         parent = Node(0, (), -1.0, {2: np.full(1, slope, np.float32)}, {})
-        ((active, inactive), _, _) = bounder.solve([child(parent, (2, 0), 1), child(parent, (2, 0), -1)])
+        ((active, inactive), _, _) = bounder.solve([child(parent, (2, 0), sign, 1.0, slope) for sign in (1, -1)])
         assert -0.05 <= active.lower <= 0
         assert -0.05 <= inactive.lower <= 0
 
@@ -161,10 +163,22 @@ def test_a_child_is_never_bounded_below_its_parent() -> None:
     center = rng.normal(size=6)
     bounder = bounder_of(network, center - 0.7, center + 0.7)
     ((root,), optimum, relaxed) = bounder.solve([Node(0, (), float("-inf"), {}, {})])
-    (unit,) = FilteredBranching().choose(bounder, [root], optimum, relaxed)
-    assert unit is not None
-    solved, _, _ = bounder.solve([child(root, unit, 1), child(root, unit, -1)])
+    (children,) = FilteredBranching().split(bounder, [root], optimum, relaxed)
+    assert children is not None
+    solved, _, _ = bounder.solve(children)
     assert min(node.lower for node in solved) >= root.lower
+
+
+@pytest.mark.parametrize("weight", [2.0, -2.0])
+def test_a_child_starts_with_the_multiplier_that_keeps_its_parents_bound(weight: float) -> None:
+    # The row is weight * relu(x) over x in [-1, 2], met with the line of slope weight / 2 (lower) or weight * 2 / 3.
+    slope = weight * (0.5 if weight > 0 else 2 / 3)
+    network = dense([([[1.0]], [0.0]), ([[weight]], [0.0])])
+    bounder = bounder_of(network, np.array([-1.0]), np.array([2.0]), iterations=0)
+    ((parent,), optimum, relaxed) = bounder.solve([Node(0, (), -np.inf, {2: np.full(1, 0.5, np.float32)}, {})])
+    for sign in (1, -1):
+        ((own,), _, _) = bounder.solve([replace(child(parent, (2, 0), sign, weight, slope), lower=-np.inf)])
+        assert own.lower >= parent.lower - 1e-6
 
 
 def test_where_all_phases_are_fixed_there_is_nothing_to_split() -> None:
@@ -173,5 +187,5 @@ def test_where_all_phases_are_fixed_there_is_nothing_to_split() -> None:
     bounder = PhaseBounder(root, unit_rows(network, 3, np.arange(1), None, np.zeros(1)), Search())
     leaf = Node(0, ((2, 0, 1), (2, 1, -1)), float("-inf"), {}, {})
     solved, optimum, relaxed = bounder.solve([leaf])
-    assert FilteredBranching().choose(bounder, solved, optimum, relaxed) == [None]
+    assert FilteredBranching().split(bounder, solved, optimum, relaxed) == [None]
     assert solved[0].lower <= -0.5
