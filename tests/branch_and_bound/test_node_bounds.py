@@ -175,7 +175,7 @@ def test_a_child_starts_with_the_multiplier_that_keeps_its_parents_bound(weight:
     slope = weight * (0.5 if weight > 0 else 2 / 3)
     network = dense([([[1.0]], [0.0]), ([[weight]], [0.0])])
     bounder = bounder_of(network, np.array([-1.0]), np.array([2.0]), iterations=0)
-    ((parent,), optimum, relaxed) = bounder.solve([Node(0, (), -np.inf, {2: np.full(1, 0.5, np.float32)}, {})])
+    ((parent,), _, _) = bounder.solve([Node(0, (), -np.inf, {2: np.full(1, 0.5, np.float32)}, {})])
     for sign in (1, -1):
         ((own,), _, _) = bounder.solve([replace(child(parent, (2, 0), sign, weight, slope), lower=-np.inf)])
         assert own.lower >= parent.lower - 1e-6
