@@ -18,6 +18,7 @@ from mipverify.presolve.optimized import Optimum, Search, optimize_rows, subset
 from mipverify.presolve.separation import Separator, cuttable, separate_rows
 
 from mipverify.network import Network
+from mipverify.parallel import ALONE, Hands
 from mipverify.specification.regions import Region
 
 ENTRIES = 2**23  # of all cuts of the rows that are worked on together
@@ -159,37 +160,52 @@ def cut_tighten(
     cutting: Cutting | None = None,
     stop: Callable[[], bool] = lambda: False,
     region: Region | None = None,
+    hands: Hands = ALONE,
 ) -> Bounds:
     """Bounds by optimized CROWN with cuts for every unstable unit and side, of one box (1, *input_shape).
 
     Same shape of answer as `optimized_crown`; works best on a reduced network. Once `stop` returns true, units keep the
-    bounds they have.
+    bounds they have. hands: who works on the units of a layer.
     """
     cutting = cutting or Cutting()
     cutting = replace(cutting, search=replace(cutting.search, enough=np.inf))
 
     def bounder(relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        source, separators = relaxed.bounds, separators_below(relaxed.bounds, node)
-        lows, highs = (side[node].reshape(-1)[units].copy() for side in (source.lower, source.upper))
-        size = max(1, _chunk(separators, cutting.most) // 2)
-        for begin in range(0, len(units), size):
-            part = slice(begin, begin + size)
-            if stop():
-                break
-            count = len(units[part])
-            rows = unit_rows(network, node, units[part], None, source.lower[0])
-
-            def worth(found: np.ndarray, gained: np.ndarray, count: int = count) -> np.ndarray:
-                width = -found[:count] - found[count:]
-                unstable = (found[:count] < 0) & (found[count:] < 0)
-                return np.tile(unstable, 2) & (gained > WORTH * np.tile(width, 2))
-
-            found = raise_rows(relaxed, _both(rows), separators, cutting, worth, stop)
-            lows[part] = np.maximum(lows[part], found[:count])
-            highs[part] = np.minimum(highs[part], -found[count:])
+        lows, highs = (side[node].reshape(-1)[units].copy() for side in (relaxed.bounds.lower, relaxed.bounds.upper))
+        parts = [slice(k, None, hands.count) for k in range(hands.count)]
+        work = relaxed.bounds, node, cutting
+        for part, found in zip(parts, hands.map(_cut_units, work, [units[p] for p in parts], stop), strict=True):
+            if found is not None:
+                lows[part], highs[part] = found
         return lows, highs
 
     return tighten_by_layer(network, lower, upper, bounder, known, region)
+
+
+def _cut_units(
+    work: tuple[Bounds, int, Cutting], units: np.ndarray, stop: Callable[[], bool]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds (U,), (U,) of some units of a node, from bounds of the nodes below."""
+    bounds, node, cutting = work
+    relaxed, separators = Relaxed(bounds), separators_below(bounds, node)
+    lows, highs = (side[node].reshape(-1)[units].copy() for side in (bounds.lower, bounds.upper))
+    size = max(1, _chunk(separators, cutting.most) // 2)
+    for begin in range(0, len(units), size):
+        part = slice(begin, begin + size)
+        if stop():
+            break
+        count = len(units[part])
+        rows = unit_rows(bounds.network, node, units[part], None, bounds.lower[0])
+
+        def worth(found: np.ndarray, gained: np.ndarray, count: int = count) -> np.ndarray:
+            width = -found[:count] - found[count:]
+            unstable = (found[:count] < 0) & (found[count:] < 0)
+            return np.tile(unstable, 2) & (gained > WORTH * np.tile(width, 2))
+
+        found = raise_rows(relaxed, _both(rows), separators, cutting, worth, stop)
+        lows[part] = np.maximum(lows[part], found[:count])
+        highs[part] = np.minimum(highs[part], -found[count:])
+    return lows, highs
 
 
 def share_cut_off(bounds: Bounds, sample: int = 12) -> float:

@@ -15,6 +15,7 @@ from mipverify.cli.counterexample import counterexample, result_word, write
 from mipverify.cli.exits import OF_VERDICT
 from mipverify.cli.question import Question, QuestionOptions
 from mipverify.errors import InputError
+from mipverify.parallel.process import cores
 
 if TYPE_CHECKING:
     from mipverify.engine import Verdict
@@ -34,7 +35,9 @@ def verify(
     label: opt.Label = None,
     targets: opt.Targets = None,
     timeout: opt.Timeout = 300.0,
-    workers: opt.Workers = 1,
+    workers: int | None = typer.Option(
+        None, metavar="N", help="Processes that share the work of a hard question, by default one for each core."
+    ),
     solver: opt.Solver = "auto",
     seed: opt.Seed = 0,
     memory: opt.Memory = None,
@@ -61,6 +64,7 @@ def verify(
     if not asked.stated():
         raise InputError("what is to be verified? Give a PROPERTY file, or --data FILE --index I --eps E")
     asked.check()
+    workers = cores() if workers is None else workers
     opt.check_limits(timeout, workers)
     cap = opt.parse_memory(memory)
     opt.check_output("--witness", witness)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from mipverify.cluster.executor import ClusterError, Ended, Event, Found, Lost, Task
 from mipverify.cluster.job import Job, Verifier, peak_memory
-from mipverify.cluster.local import ONE_THREAD
 from mipverify.errors import InputError
+from mipverify.parallel.process import ONE_THREAD
 
 if TYPE_CHECKING:
     from mipverify.engine.sample import SampleResult

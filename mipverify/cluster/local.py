@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -14,11 +11,7 @@ from multiprocessing.connection import Connection, wait
 from mipverify.cluster.executor import ClusterError, Ended, Event, Found, Lost, Task
 from mipverify.cluster.job import Job
 from mipverify.errors import InputError
-
-# Read by numerical libraries when they are loaded, so that they must stand in the environment before.
-ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
-)
+from mipverify.parallel.process import start
 
 # Workers that die before they are ready are started again this often.
 STARTS = 3
@@ -33,12 +26,7 @@ class _Worker:
 
 
 class LocalExecutor:
-    """Worker processes, each with its own copy of network and data.
-
-    They are started as `python -m mipverify.cluster.worker`, not forked and not spawned by `multiprocessing`: threads
-    of this process do not matter, and a script that uses the library needs no `if __name__ == "__main__"`. A worker
-    ends when this process does, `kill -9` included.
-    """
+    """Worker processes, each with its own copy of network and data; they end when this one does, `kill -9` included."""
 
     exact_blame = True
 
@@ -126,16 +114,7 @@ class LocalExecutor:
 
 
 def _start() -> _Worker:
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mipverify.cluster.worker", str(theirs.fileno()), str(os.getpid())],
-            pass_fds=[theirs.fileno()],
-            env=os.environ | ONE_THREAD | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-            stdin=subprocess.DEVNULL,
-            stdout=2,  # nothing but results of the command may reach stdout
-        )
-    return _Worker(process, Connection(ours.detach()))
+    return _Worker(*start("mipverify.cluster.worker"))
 
 
 def _manner_of_death(status: int) -> str:

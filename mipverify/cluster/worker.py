@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import queue
-import signal
 import sys
 import threading
 from multiprocessing.connection import Connection
@@ -12,13 +11,12 @@ from multiprocessing.connection import Connection
 from mipverify.cluster.executor import Ended, Found, Lost, Task
 from mipverify.cluster.job import Job, Verifier, peak_memory
 from mipverify.errors import InputError
+from mipverify.parallel.process import connect
 
 
-def main(descriptor: int, parent: int) -> None:
+def main(arguments: list[str]) -> None:
     """Receive a job and then tasks until the other side is gone; answer with results, one by one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    _die_with(parent)
-    connection = Connection(descriptor)
+    connection = connect(arguments)
     job = connection.recv()
     assert isinstance(job, Job)
     tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
@@ -54,16 +52,5 @@ def _listen(connection: Connection, tasks: queue.SimpleQueue[Task]) -> None:
         os._exit(0)  # nobody would receive what the main thread is working on
 
 
-def _die_with(parent: int) -> None:
-    """On Linux, have the kernel end this process with its parent, even while native code holds the interpreter."""
-    if sys.platform == "linux":
-        import ctypes
-
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(0)
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(sys.argv)

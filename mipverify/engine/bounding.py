@@ -118,6 +118,7 @@ def tighten_by_cuts(question: Question) -> None:
         small.known(),
         stop=lambda: clock.elapsed() > end,
         region=small.region,
+        hands=question.hands,
     )
     known = {**question.bounds.known(), **reduced.known(tight, question.bounds)}
     question.bounds = interval(question.margins, *question.box, known, question.case.region)

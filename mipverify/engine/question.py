@@ -12,6 +12,7 @@ from mipverify.engine.verdict import Witness
 from mipverify.formulation.margin import margin_network
 from mipverify.network import Network
 from mipverify.network.replay import Replay
+from mipverify.parallel import ALONE, Hands
 from mipverify.presolve import Bounds, reduce
 from mipverify.presolve.layers import Known
 from mipverify.presolve.reduce import Reduced
@@ -27,6 +28,7 @@ class Question:
     cut_gain: the share of the width of hidden bounds that cuts take away, once it was measured. hidden_cut: whether
     they were cut.
     hints: inputs (H, n) that bounds suggest as starting points of attacks. known: bounds of hidden units proven before.
+    hands: who works on stages that can be cut into parts.
     """
 
     network: Network
@@ -36,6 +38,7 @@ class Question:
     rng: np.random.Generator
     solver: str = "auto"
     report: Callable[[str, str], None] = lambda stage, text: None
+    hands: Hands = ALONE
     witness: Witness | None = None
     bounds: Bounds | None = None
     known: Known | None = None

@@ -86,6 +86,7 @@ def _branch(question: Question, reduced: Reduced, starts: Mapping[int, RootCuts 
         try_points=question.try_points,
         solve_leaf=leaf_solver(question, reduced),
         stop=lambda: question.clock.over() or question.clock.elapsed() > end,
+        hands=question.hands,
         progress=_progress(question, "branch", np.array(list(starts))),
     )
     question.nodes += outcome.nodes

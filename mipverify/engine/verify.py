@@ -14,6 +14,7 @@ from mipverify.engine.verdict import Verdict
 from mipverify.errors import InputError
 from mipverify.network import Network
 from mipverify.network.replay import replay_of
+from mipverify.parallel import Crew
 from mipverify.specification import Specification
 
 SOLVERS = ("auto", "bab", "highs", "cbc", "scip")
@@ -26,7 +27,7 @@ def verify(
     timeout: float = 300.0,
     solver: str = "auto",
     seed: int = 0,
-    workers: int | None = None,
+    workers: int = 1,
     memory: int | None = None,
     progress: Callable[[str, str], None] | None = None,
     stages: Sequence[Stage] = CASCADE,
@@ -34,6 +35,7 @@ def verify(
     """Prove that no input of the specification's set meets a violating condition, or find one that does.
 
     timeout: seconds for the whole question. solver: what finishes if bounds do not: auto, bab, highs, cbc or scip.
+    workers: processes that share the work of one question; the others start only once it has turned out to be hard.
     memory: cap in bytes on the address space of this process; beyond it the verdict is unknown.
     progress: called with a stage's name and a short text. stages: what to run, for measurements.
     Raises InputError where network and property do not fit.
@@ -48,9 +50,10 @@ def verify(
     questions: list[Question] = []
     reason = ""
     try:
-        with memory_cap(memory):
+        with memory_cap(memory), Crew(workers) as crew:
+            report = progress or (lambda stage, text: None)
             for case in specification.cases:
-                question = Question(network, case, replay, clock, rng, solver, progress or (lambda stage, text: None))
+                question = Question(network, case, replay, clock, rng, solver, report, crew)
                 questions.append(question)
                 run_cascade(question, stages)
                 if question.witness is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from mipverify.cluster import Job, Schedule, open_executor
 from mipverify.cluster.job import dataset_of
 from mipverify.engine.sample import VERDICTS, SampleResult
 from mipverify.errors import InputError
+from mipverify.parallel.process import cores
 from mipverify.report.configuration import RunConfiguration, canonical_eps, parse_samples
 from mipverify.report.hashes import hash_arrays, hash_network
 from mipverify.report.store import RunStore, StoreError
@@ -89,9 +89,7 @@ class Limits:
 
     def resolved_workers(self) -> int:
         """The number of workers, by default one for each core that this process may use."""
-        if self.workers is not None:
-            return self.workers
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return cores() if self.workers is None else self.workers
 
     def options(self) -> dict[str, Any]:
         """What the store notes about a session."""

@@ -11,6 +11,8 @@ from mipverify.solvers.branch_and_bound.branching import FilteredBranching
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.splits import Node, NodeStore
 
+from mipverify.parallel import ALONE, Hands
+
 MAX_OPEN_BYTES = 1 << 30  # of slopes and multipliers of open nodes
 _LOOK = Search(iterations=0)
 
@@ -30,6 +32,31 @@ class Outcome:
     open_nodes: list[Node] = field(default_factory=list)
 
 
+@dataclass(frozen=True, eq=False)
+class Expansion:
+    """What became of some nodes: their children (bounded), the inputs (K, *input_shape) that minimize these, and the
+    nodes in which no unit is unstable."""
+
+    children: list[Node]
+    points: np.ndarray | None
+    leaves: list[Node]
+
+
+def expand(
+    work: tuple[PhaseBounder, FilteredBranching], parents: Sequence[Node], stop: Callable[[], bool]
+) -> Expansion:
+    """Split nodes and bound their children."""
+    bounder, brancher = work
+    # The optimum of the parents once more, without iterations: scores need it, and keeping it would cost memory.
+    _, optimum, relaxed = bounder.solve(parents, search=_LOOK, stop=stop)
+    pairs = brancher.split(bounder, parents, optimum, relaxed)
+    leaves = [node for node, pair in zip(parents, pairs, strict=True) if pair is None]
+    children = [node for pair in pairs if pair is not None for node in pair]
+    if not children:
+        return Expansion([], None, leaves)
+    return Expansion(*bounder.raise_bounds(children, stop), leaves)
+
+
 def search_phases(
     bounder: PhaseBounder,
     roots: Sequence[Node],
@@ -39,6 +66,7 @@ def search_phases(
     solve_leaf: Callable[[Node], float] = lambda node: float("-inf"),
     stop: Callable[[], bool] = lambda: False,
     batch: int = 128,
+    hands: Hands = ALONE,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Outcome:
     """Prove that every condition's row is positive, or find a point where one is not.
@@ -46,59 +74,74 @@ def search_phases(
     roots: where to start, for each condition (`root`), or what an earlier search left open.
     try_points: shown the inputs (R, *input_shape) that minimize relaxed nodes; if it returns something, that ends it.
     solve_leaf: a sound lower bound of a node in which no unit is unstable, where the dual ascent alone did not finish.
+    batch: nodes that are bounded together; half as many are split. hands: who does that.
     """
-    brancher = brancher or FilteredBranching()
-    store = NodeStore()
-    counted = 0
-    closed_lower = {node.condition: float("inf") for node in roots}  # lowest bound among closed nodes, by condition
+    work = bounder, brancher or FilteredBranching()
+    tree = _Tree(roots)
     stuck: list[Node] = []
-    fresh = list(roots)
+    left: list[Node] = []  # taken out of the store, but not worked on
     reason = ""
-    while fresh or len(store):
+    for begin in range(0, len(roots), batch):
+        if stop():
+            reason = "time"
+            left.extend(roots[begin:])
+            break
+        found = tree.add(*bounder.raise_bounds(roots[begin : begin + batch], stop), try_points)
+        if found is not None:
+            return Outcome(False, {}, tree.counted, witness=found)
+    while len(tree.store) and not reason:
         if stop():
             reason = "time"
             break
-        for begin in range(0, len(fresh), batch):
-            part = fresh[begin : begin + batch]
-            solved, points = bounder.raise_bounds(part, stop)
-            counted += len(part)
-            open_ = [k for k, node in enumerate(solved) if not node.lower > 0]
-            for k in set(range(len(solved))) - set(open_):
-                condition = solved[k].condition
-                closed_lower[condition] = min(closed_lower[condition], solved[k].lower)
-            if not open_:
-                continue
-            found = try_points(points[open_])
-            if found is not None:
-                return Outcome(False, {}, counted, witness=found)
-            for k in open_:
-                store.push(solved[k])
-        fresh = []
-        if not len(store):
-            break
-        if len(store) * store.bytes_per_node() > MAX_OPEN_BYTES:
+        if len(tree.store) * tree.store.bytes_per_node() > MAX_OPEN_BYTES:
             reason = "memory"
             break
-        parents = store.pop(max(1, batch // 2))
-        # The optimum of the parents once more, without iterations: scores need it, and keeping it would cost memory.
-        _, optimum, relaxed = bounder.solve(parents, search=_LOOK, stop=stop)
-        for node, children in zip(parents, brancher.split(bounder, parents, optimum, relaxed), strict=True):
-            if children is None:
-                leaf = solve_leaf(node)
-                if leaf > 0:
-                    closed_lower[node.condition] = min(closed_lower[node.condition], leaf)
-                else:
-                    stuck.append(node)
+        parents = tree.store.pop(max(1, batch // 2))
+        parts = [part for k in range(hands.count) if (part := parents[k :: hands.count])]
+        for part, done in zip(parts, hands.map(expand, work, parts, stop), strict=True):
+            if done is None:
+                left.extend(part)
                 continue
-            fresh.extend(children)
+            for leaf in done.leaves:
+                value = solve_leaf(leaf)
+                if value > 0:
+                    tree.close(leaf.condition, value)
+                else:
+                    stuck.append(leaf)
+            found = None if done.points is None else tree.add(done.children, done.points, try_points)
+            if found is not None:
+                return Outcome(False, {}, tree.counted, witness=found)
         if stuck:
             reason = "a leaf could not be decided"
-            break
-        if progress is not None:
-            lowest = min(store.lowest(), min((n.lower for n in fresh), default=np.inf))
-            progress(counted, len(store) + len(fresh), lowest)
-    remaining = [*fresh, *stuck, *store.pop(len(store))]
-    lower = dict(closed_lower)
+        elif progress is not None and len(tree.store):
+            progress(tree.counted, len(tree.store), tree.store.lowest())
+    remaining = [*left, *stuck, *tree.store.pop(len(tree.store))]
+    lower = dict(tree.closed)
     for node in remaining:
         lower[node.condition] = min(lower[node.condition], node.lower)
-    return Outcome(not remaining, lower, counted, reason=reason, open_nodes=remaining)
+    return Outcome(not remaining, lower, tree.counted, reason=reason, open_nodes=remaining)
+
+
+class _Tree:
+    """The open nodes, the lowest bound among the closed ones by condition, and how many were bounded."""
+
+    def __init__(self, roots: Sequence[Node]) -> None:
+        self.store = NodeStore()
+        self.closed = {node.condition: float("inf") for node in roots}
+        self.counted = 0
+
+    def close(self, condition: int, lower: float) -> None:
+        self.closed[condition] = min(self.closed[condition], lower)
+
+    def add(
+        self, nodes: Sequence[Node], points: np.ndarray, try_points: Callable[[np.ndarray], object | None]
+    ) -> object | None:
+        """Close or keep nodes that were bounded; what `try_points` made of the minimizers of those kept."""
+        self.counted += len(nodes)
+        open_ = [k for k, node in enumerate(nodes) if not node.lower > 0]
+        for node in nodes:
+            if node.lower > 0:
+                self.close(node.condition, node.lower)
+            else:
+                self.store.push(node)
+        return try_points(points[open_]) if open_ else None

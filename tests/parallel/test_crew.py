@@ -1,0 +1,110 @@
+"""A crew gives what one process alone gives, whatever befalls its members."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from mipverify.presolve import crown, reduce, unit_rows
+from mipverify.presolve.cutting import cut_tighten
+from mipverify.solvers.branch_and_bound.phases import PhaseBounder
+from mipverify.solvers.branch_and_bound.search import search_phases
+from mipverify.solvers.branch_and_bound.splits import root
+
+from mipverify.parallel import ALONE, Crew
+from tests.parallel import work
+from tests.presolve import nets
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.fixture
+def crew() -> Iterator[Crew]:
+    with Crew(3) as crew:
+        crew.map(work.scaled, [1], [1], never)
+        wait_for(lambda: crew.count == 3)
+        yield crew
+
+
+def wait_for(met: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not met():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_results_come_in_order_and_with_the_context_of_each_call(crew: Crew) -> None:
+    for factor in (2, 3):
+        context = [factor]
+        for items in ([1, 2, 3], [5, 6, 7, 8, 9]):
+            assert crew.map(work.scaled, context, items, never) == [factor * item for item in items]
+
+
+def test_the_others_take_part(crew: Crew) -> None:
+    assert crew.map(work.where, os.getpid(), [0, 0, 0], never) == [False, True, True]
+
+
+@pytest.mark.parametrize("trouble", [work.dies_elsewhere, work.fails_elsewhere])
+def test_what_goes_wrong_elsewhere_is_done_here(crew: Crew, trouble: Callable[..., int]) -> None:
+    assert crew.map(trouble, os.getpid(), [1, 2, 3], never) == [1, 2, 3]
+    assert crew.map(work.scaled, [4], [1, 2, 3], never) == [4, 8, 12]
+
+
+def test_when_time_is_up_nobody_is_waited_for(crew: Crew) -> None:
+    begin = time.monotonic()
+    found = crew.map(work.slow_elsewhere, os.getpid(), [1, 2, 3], lambda: time.monotonic() > begin + 0.2)
+    assert time.monotonic() - begin < 5
+    assert found == [1, None, None]
+    assert crew.count == 1
+
+
+def test_an_answer_that_nobody_waited_for_is_not_taken_for_a_later_one(crew: Crew) -> None:
+    with pytest.raises(RuntimeError):
+        crew.map(work.fails_here, os.getpid(), [1, 2, 3], never)
+    assert crew.map(work.scaled, [5], [1, 2, 3], never) == [5, 10, 15]
+
+
+def test_members_end_with_their_crew() -> None:
+    with Crew(2) as crew:
+        crew.map(work.scaled, [1], [1], never)
+        (member,) = crew._members
+    assert member.process.poll() is not None
+
+
+class Budget:
+    """Stops a search after some nodes."""
+
+    def __init__(self, nodes: int):
+        self.left = nodes
+
+    def __call__(self, count: int, left: int, bound: float) -> None:
+        self.left = self.left if count < self.left else 0
+
+    def spent(self) -> bool:
+        return self.left == 0
+
+
+def test_searches_prove_the_same_with_more_hands(crew: Crew) -> None:
+    rng = np.random.default_rng(3)
+    network = nets.dense(rng, (4, 12, 12, 2))
+    center = rng.normal(size=4)
+    bounds = reduce(crown(network, center[None] - 0.5, center[None] + 0.5)).bounds
+    rows = unit_rows(bounds.network, bounds.network.output, np.arange(2), None, bounds.lower[0])
+    found = []
+    for hands in (ALONE, crew):
+        tight = cut_tighten(bounds.network, bounds.lower[0], bounds.upper[0], bounds.known(), hands=hands)
+        few = Budget(60)
+        outcome = search_phases(
+            PhaseBounder(bounds, rows), [root(0), root(1)], batch=8, hands=hands, stop=few.spent, progress=few
+        )
+        found.append((tight, outcome))
+    (alone, first), (together, second) = found
+    for one, two in zip(alone.lower + alone.upper, together.lower + together.upper, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-3)
+    assert first.closed == second.closed
+    assert first.lower == pytest.approx(second.lower, rel=0.05, abs=1e-3)
