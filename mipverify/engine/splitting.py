@@ -37,6 +37,7 @@ def split_boxes(question: Question) -> None:
         region=question.case.region,
         try_points=question.try_points,
         stop=question.clock.over,
+        hands=question.hands,
         progress=_progress(question, "boxes", question.open()),
     )
     question.nodes += outcome.nodes

@@ -12,8 +12,10 @@ from mipverify.solvers.branch_and_bound.conjunction import CLEARANCE, bound_cond
 from mipverify.solvers.branch_and_bound.search import Outcome
 
 from mipverify.network import Network
+from mipverify.parallel import ALONE, Hands
 from mipverify.specification.regions import Region
 
+LEAST_SHARE = 64  # boxes that are worth the way to another process
 MAX_KNOWN_BYTES = 1 << 29  # of inherited bounds; beyond it children start from interval arithmetic again
 
 
@@ -46,36 +48,45 @@ def search_boxes(
     try_points: Callable[[np.ndarray], object | None] = lambda points: None,
     stop: Callable[[], bool] = lambda: False,
     batch: int = 512,
+    hands: Hands = ALONE,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Outcome:
     """Prove that the outputs `conditions` of a margin network are positive on a box (n,), or find where one is not.
 
     parts: for each condition the (node, its units) whose maximum it is, by default the output itself.
+    hands: who bounds the boxes of a batch.
     """
     conditions = list(conditions)
     parts = [(network.output, [c]) for c in conditions] if parts is None else parts
     width = len(conditions)
     stack = [_Block(lower[None], upper[None], np.ones((1, width), bool), np.full((1, width), -np.inf), {})]
     proven = np.full(width, np.inf)
-    counted, reason = 0, "time"
-    while stack:
+    counted, reason = 0, ""
+    work = network, parts, region
+    while stack and not reason:
         if stop():
+            reason = "time"
             break
         block = _last(stack, batch)
-        stored = sum(b.bytes() for b in stack)
         counted += len(block.lower)
-        children, points, closed = _process(network, block, parts, region, keep=stored < MAX_KNOWN_BYTES)
-        proven = np.minimum(proven, closed)
-        if children is None:
-            continue
-        found = try_points(points)
-        if found is not None:
-            return Outcome(False, {}, counted, witness=found)
-        stack.append(children)
-        if (children.lower[: len(children.lower) // 2] == children.lower[len(children.lower) // 2 :]).all(axis=1).any():
-            reason = "a box of floating-point width could not be decided"
-            break
-        if progress is not None:
+        keep = sum(b.bytes() for b in stack) < MAX_KNOWN_BYTES
+        shares = min(hands.count, max(1, len(block.lower) // LEAST_SHARE))
+        blocks = [block.take(slice(k, None, shares)) for k in range(shares)]
+        for own, done in zip(blocks, hands.map(_process, work, [(b, keep) for b in blocks], stop), strict=True):
+            if done is None:
+                stack.append(own)
+                continue
+            children, points, closed = done
+            proven = np.minimum(proven, closed)
+            if children is None:
+                continue
+            found = try_points(points)
+            if found is not None:
+                return Outcome(False, {}, counted, witness=found)
+            stack.append(children)
+            if _some_cannot_be_halved(children):
+                reason = "a box of floating-point width could not be decided"
+        if progress is not None and stack:
             progress(counted, sum(len(b.lower) for b in stack), min(float(b.bound.min()) for b in stack))
     for block in stack:
         proven = np.minimum(proven, np.where(block.open, block.bound, np.inf).min(axis=0))
@@ -105,9 +116,12 @@ def _last(stack: list[_Block], size: int) -> _Block:
 
 
 def _process(
-    network: Network, block: _Block, parts: Sequence[tuple[int, list[int]]], region: Region | None, keep: bool
+    work: tuple[Network, Sequence[tuple[int, list[int]]], Region | None],
+    item: tuple[_Block, bool],
+    stop: Callable[[], bool],
 ) -> tuple[_Block | None, np.ndarray, np.ndarray]:
     """Bound the boxes of a block: the halves of those left open, points to try, and the bounds it closed with."""
+    (network, parts, region), (block, keep) = work, item
     shape = (len(block.lower), *network.input_shape)
     relaxed = Relaxed(crown(network, block.lower.reshape(shape), block.upper.reshape(shape), block.known, region))
     reached = reach(relaxed, block.lower, block.upper)
@@ -143,6 +157,11 @@ def _process(
         np.concatenate(points),
         closed,
     )
+
+
+def _some_cannot_be_halved(children: _Block) -> bool:
+    half = len(children.lower) // 2
+    return bool((children.lower[:half] == children.lower[half:]).all(axis=1).any())
 
 
 def _halves(block: _Block, weight: np.ndarray) -> _Block:
