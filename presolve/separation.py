@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from mipverify.presolve.bounds import Bounds
@@ -65,6 +66,42 @@ class Separator:
             doubt[units],
         )
 
+    @cached_property
+    def ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """Every product of a weight and its input at the end where it is least, and at the other (U, source)."""
+        up = self.weights > 0
+        return self.weights * np.where(up, self.lower, self.upper), self.weights * np.where(up, self.upper, self.lower)
+
+    @cached_property
+    def thin(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Weights and `ends` in float32, for searching."""
+        return self.weights.astype(np.float32), *(end.astype(np.float32) for end in self.ends)  # type: ignore[return-value]
+
+    @cached_property
+    def slack(self) -> np.ndarray:
+        """Above what rounding can lose in a cut of each unit (U,), and what the layer's own uncertainty adds."""
+        low, high = self.ends
+        scale = 1 + 2 * np.maximum(np.abs(low), np.abs(high)).sum(axis=1) + np.abs(self.bias)
+        return np.asarray(scale * (2 * low.shape[1] + 16) * ROUNDOFF + self.doubt)
+
+    @cached_property
+    def highest(self) -> np.ndarray:
+        """The bias and the greatest value of what is summed (U,)."""
+        return np.asarray(self.bias + self.ends[1].sum(axis=1))
+
+    def cuts(self, chosen: np.ndarray, inside: np.ndarray) -> OwnCuts:
+        """The cuts of unstable units by position (R, T), each for its set I of inputs (R, T, size of source)."""
+        low, high = (np.where(inside, end[chosen], 0.0).sum(axis=2) for end in self.ends)
+        limit = self.slack[chosen] - low
+        return OwnCuts(
+            self.node,
+            self.source,
+            self.units[chosen],
+            np.where(inside, self.weights[chosen], 0.0),
+            self.highest[chosen] - high + low,
+            limit,
+        )
+
 
 def separate_rows(
     layer: Separator, z: np.ndarray, x: np.ndarray, y: np.ndarray, a: np.ndarray, weight: np.ndarray, most: int
@@ -79,14 +116,6 @@ def separate_rows(
     promise = np.maximum(-weight[:, units], 0) * np.maximum(y - np.maximum(x, 0), 0)[:, units]
     count = min(most, len(units))
     chosen = np.argpartition(-promise, count - 1, axis=1)[:, :count]
-    w = layer.weights[chosen]
-    down, up = (np.broadcast_to(side, w.shape) for side in (layer.lower, layer.upper))
-    low, high = w * np.where(w > 0, down, up), w * np.where(w > 0, up, down)
-    phase = np.take_along_axis(a, units[chosen], axis=1)[..., None]
-    inside = w * z[:, None, :] - low * (1 - phase) < high * phase
-    bias = layer.bias[chosen]
-    below = np.where(inside, low, 0.0).sum(axis=2)
-    step = bias + below + np.where(inside, 0.0, high).sum(axis=2)
-    scale = 1 + np.maximum(np.abs(low), np.abs(high)).sum(axis=2) + np.abs(bias)
-    slack = scale * (w.shape[2] + 8) * ROUNDOFF + layer.doubt[chosen]
-    return OwnCuts(layer.node, layer.source, units[chosen], np.where(inside, w, 0.0), step, slack - below)
+    w, low, high = (thin[chosen] for thin in layer.thin)
+    phase = np.take_along_axis(a, units[chosen], axis=1)[..., None].astype(np.float32)
+    return layer.cuts(chosen, w * z[:, None, :].astype(np.float32) - low * (1 - phase) < high * phase)
