@@ -39,7 +39,6 @@ INSIDE = 0.999  # of the best distance, for the ball in which the walks look
 SEARCHING = 0.25  # share of the time left that walks may take
 SLACK = 1e-6  # below zero, at which a margin is aimed: relative to the network's scores
 WATCHING = 0.15  # share of the time spent on points that proofs come across
-PROGRAM_INPUTS = 100  # up to which a MILP solver gets a share of the time of a proof
 SHARE = 0.8  # of the time left, for one proof
 
 
@@ -70,8 +69,7 @@ class Bracket:
     ):
         self.network, self.perturbation, self.conditions = network, perturbation, tuple(conditions)
         self.cap, self.gap, self.clock = cap, gap, clock
-        # Of many inputs, branching, whose leaves are linear programs, ends sooner than a MILP solver.
-        self.solver = "bab" if solver == "auto" and network.input_size > PROGRAM_INPUTS else solver
+        self.solver = solver
         self.rng = np.random.default_rng(seed)
         self.replay = replay_of(network)
         self.report = progress or (lambda stage, text: None)

@@ -6,7 +6,7 @@ import numpy as np
 
 from mipverify.engine.question import Question
 
-FEW_BINARIES = 100  # up to here a MILP solver gets a share of the time
+FEW_BINARIES = 200  # up to here a MILP solver gets a share of the time
 FEW_INPUTS = 12  # up to here halving the input box beats splitting ReLUs
 MUCH_CUT_OFF = 0.05  # share of widths from which cutting all hidden bounds pays before branching
 
@@ -46,6 +46,11 @@ def hidden_cuts_are_left(question: Question) -> bool:
     return not question.hidden_cut and (question.cut_gain or 0.0) > 0
 
 
-def hidden_cuts_came_late(question: Question) -> bool:
-    """Whether branching went before them."""
-    return question.hidden_cut and (question.cut_gain or 0.0) < MUCH_CUT_OFF
+def milp_may_finish(question: Question) -> bool:
+    """Whether a MILP solver is worth a share of the time, without being asked for: few binaries, and not tried yet."""
+    return question.solver == "auto" and small(question) and not question.binaries
+
+
+def was_interrupted(question: Question) -> bool:
+    """Whether branching stopped before its time, for hidden cuts or for a MILP solver."""
+    return bool(question.binaries) or (question.hidden_cut and (question.cut_gain or 0.0) < MUCH_CUT_OFF)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from mipverify.engine.policy import by_milp
+from mipverify.engine.policy import by_milp, small
 from mipverify.engine.question import Question
 from mipverify.formulation import Encoding, encode
 from mipverify.formulation.scaling import blurred, equilibrated
@@ -12,6 +14,7 @@ from mipverify.solvers import get_solver
 from mipverify.solvers.interface import Limits, Solver, Termination
 from mipverify.solvers.trust import Claim, what_emptiness_shows, what_follows
 
+BESIDE_SEARCH = 0.5  # share of the time left, where branch and bound can go on after it
 CONTROL_SECONDS = 2.0  # for the question whether a solver finds a point that is known
 
 
@@ -22,34 +25,66 @@ def solve_milp(question: Question) -> None:
         question.reason = "the values overflow"
         return
     solver = get_solver(question.solver if by_milp(question) else "highs")
-    encoding = encode(question.margins, question.bounds)
-    question.binaries = encoding.binaries
-    for condition in sorted(question.open(), key=lambda c: question.lower[c]):
-        encoding = _decide(question, solver, encoding, int(condition))
+    clock = question.clock
+    end = clock.elapsed() + clock.left() * (1.0 if by_milp(question) else BESIDE_SEARCH)
+    for condition, encoding in _programs(question):
+        question.binaries = encoding.binaries
+        _decide(question, solver, encoding, condition, end)
         if question.witness is not None:
             return
-        if question.clock.over():
+        if clock.over():
             question.reason = "time"
+        if clock.elapsed() > end:
             return
 
 
-def _decide(question: Question, solver: Solver, encoding: Encoding, condition: int) -> Encoding:
-    """One condition; returns the encoding with the tangents that it took, which hold for the others as well."""
+def _programs(question: Question) -> Iterator[tuple[int, Encoding]]:
+    """The open conditions, each with its program.
+
+    Where few units are unstable, the network is reduced to them, with the cuts of the ideal formulation that hold up
+    each condition's bound: solvers find such cuts late or never. Multiplied out, large networks would be dense.
+    """
+    assert question.bounds is not None
+    open_ = question.open()
+    if not small(question):
+        encoding = encode(question.margins, question.bounds)
+        yield from ((int(c), encoding) for c in sorted(open_, key=lambda c: question.lower[c]))
+        return
+    from mipverify.solvers.branch_and_bound.root_cuts import root_cuts
+
+    bounds = question.reduced.bounds
+    encoding = encode(bounds.network, bounds)
+    found = root_cuts(bounds.network, bounds, open_, stop=question.clock.over)
+    question.learn(open_, np.array([cuts.lower for cuts in found]))
+    for condition, cuts in sorted(zip(open_, found, strict=True), key=lambda pair: pair[1].lower):
+        if not cuts.lower > 0:
+            yield int(condition), encoding.with_cuts(cuts.layers)
+
+
+def _decide(question: Question, solver: Solver, encoding: Encoding, condition: int, end: float) -> None:
+    """One condition, with tangents of a ball as its points ask for them."""
+
+    def left() -> float:
+        return max(0.0, end - question.clock.elapsed())
+
+    def over() -> bool:
+        return left() <= 0
+
     cap = 1e-3 * max(1.0, abs(float(question.lower[condition])))
     while True:
         milp, factors = equilibrated(encoding.minimize_below(condition, cap))
         # A bound above zero is all that is asked for, and an incumbent below it ends the search as well.
-        limits = Limits(question.clock.left(), objective_cutoff=1e-4, objective_target=-1e-6)
-        solution = solver.solve(milp, limits=limits, stop=question.clock.over)
+        limits = Limits(left(), objective_cutoff=1e-4, objective_target=-1e-6)
+        solution = solver.solve(milp, limits=limits, stop=over)
         question.nodes += solution.nodes
         point = None if solution.primal is None else factors * solution.primal
         if point is not None and question.try_points(point[encoding.inputs][None]):
-            return encoding
+            return
         claim = what_follows(milp, solution)
         if solution.termination is Termination.INFEASIBLE:
             known = float(question.margins.forward(_known_point(question)).reshape(-1)[condition])
             asked, _ = equilibrated(encoding.minimize_below(condition, known + 1e-3 * (1 + abs(known))))
-            seconds = min(CONTROL_SECONDS, question.clock.left())
+            seconds = min(CONTROL_SECONDS, left())
             control = solver.solve(asked, limits=Limits(seconds, objective_target=np.inf))
             claim = what_emptiness_shows(milp, solution, cap, control)
         if blurred(milp):
@@ -58,11 +93,11 @@ def _decide(question: Question, solver: Solver, encoding: Encoding, condition: i
         if claim.lower > 0:
             if claim.trusted:
                 question.trusted.append(claim.trusted)
-            return encoding
+            return
         question.reason = claim.reason or f"{solution.solver}: {solution.termination.value}"
         closer = None if point is None else encoding.with_tangents(point)
-        if closer is None or question.clock.over():
-            return encoding
+        if closer is None or over():
+            return
         encoding = closer
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mipverify.engine.leaves import leaf_solver
-from mipverify.engine.policy import hidden_cuts_are_left, small
+from mipverify.engine.policy import hidden_cuts_are_left, milp_may_finish
 from mipverify.engine.question import Question
 from mipverify.formulation import condition_parts
 from mipverify.presolve import unit_rows
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mipverify.solvers.branch_and_bound.root_cuts import RootCuts
 
 BEFORE_CUTS = 0.5  # share of the time left that branch and bound takes before hidden bounds are cut after all
-BEFORE_MILP = 0.4  # share of the time left that branch and bound takes where a MILP solver may finish
+BEFORE_MILP = 0.1  # share of the time left that branch and bound takes where a MILP solver may finish
 WITHOUT_CUTS = 1.0  # seconds of branching before cuts are looked for
 
 
@@ -57,8 +57,10 @@ def split_phases_with_cuts(question: Question) -> None:
 
     clock, reduced, open_ = question.clock, question.reduced, question.open()
     # A MILP solver finishes small programs that a tree of bounds only creeps up to.
-    share = BEFORE_MILP if small(question) and question.solver == "auto" else 1.0
-    if hidden_cuts_are_left(question):
+    share = 1.0
+    if milp_may_finish(question):
+        share = BEFORE_MILP
+    elif hidden_cuts_are_left(question):
         share = BEFORE_CUTS
     finish = clock.elapsed() + clock.left() * share
     question.report("cuts", f"{len(open_)} open, bound {question.lower.min():.4g}")

@@ -20,9 +20,10 @@ from mipverify.engine.policy import (
     by_milp,
     few_inputs,
     hidden_cuts_are_left,
-    hidden_cuts_came_late,
     hidden_cuts_pay,
+    milp_may_finish,
     small,
+    was_interrupted,
 )
 from mipverify.engine.programs import solve_milp
 from mipverify.engine.question import Question
@@ -81,8 +82,8 @@ CASCADE: tuple[Stage, ...] = (
     Stage("first branching", split_phases, when=lambda q: not by_milp(q)),
     Stage("cut tightening", tighten_by_cuts, when=lambda q: not by_milp(q) and hidden_cuts_pay(q)),
     Stage("branch and bound", split_phases_with_cuts, when=lambda q: not by_milp(q)),
+    Stage("lp tightening", tighten_by_lp, when=lambda q: by_milp(q) and not small(q)),
+    Stage("milp", solve_milp, when=lambda q: by_milp(q) or milp_may_finish(q)),
     Stage("late cut tightening", tighten_by_cuts, when=lambda q: not by_milp(q) and hidden_cuts_are_left(q)),
-    Stage("late branch and bound", split_phases_with_cuts, when=lambda q: not by_milp(q) and hidden_cuts_came_late(q)),
-    Stage("lp tightening", tighten_by_lp, when=lambda q: by_milp(q) or (q.solver == "auto" and small(q))),
-    Stage("milp", solve_milp, when=lambda q: by_milp(q) or (q.solver == "auto" and small(q))),
+    Stage("late branch and bound", split_phases_with_cuts, when=lambda q: not by_milp(q) and was_interrupted(q)),
 )

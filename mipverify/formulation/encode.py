@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from mipverify.specification.regions import Region
 
 if TYPE_CHECKING:
     from mipverify.presolve import Bounds
+    from mipverify.presolve.cuts import LayerCuts
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +34,9 @@ class Encoding:
     """A network's MILP and the way back from its columns.
 
     milp: objective zero. inputs: columns (n,) of the input. relus: by ReLU node. outputs: the network's output as
-    affine expressions, `outputs[0] @ v + outputs[1]`, (k, columns) sparse and (k,). entries: by input and ReLU node,
-    its value as `entries[node] @ v`, (size, columns) sparse. ball: an l_2 ball, of which the rows are tangents only.
+    affine expressions, `outputs[0] @ v + outputs[1]`, (k, columns) sparse and (k,). entries: by input, ReLU node and
+    node with columns of its own, its value as `entries[node] @ v`, (size, columns) sparse. ball: an l_2 ball, of which
+    the rows are tangents only.
     """
 
     milp: Milp
@@ -60,12 +63,19 @@ class Encoding:
             return None
         rows, limit = tangents
         rows = sp.csr_array((rows.data, rows.indices, rows.indptr), shape=(rows.shape[0], self.milp.columns))
-        milp = replace(
-            self.milp,
-            matrix=sp.csr_array(sp.vstack([self.milp.matrix, rows], format="csr")),
-            row_lower=np.concatenate([self.milp.row_lower, limit]),
-            row_upper=np.concatenate([self.milp.row_upper, np.full(len(limit), np.inf)]),
-        )
+        return replace(self, milp=self.milp.with_rows(rows, limit, np.full(len(limit), np.inf)))
+
+    def with_cuts(self, layers: Mapping[int, LayerCuts]) -> Encoding:
+        """The MILP with rows `y - matrix @ z - step * a <= limit` of unstable units, by ReLU node."""
+        milp, width = self.milp, self.milp.columns
+        for node, cuts in layers.items():
+            relu, count = self.relus[node], len(cuts)
+            place = np.searchsorted(relu.units, cuts.units)
+            index = np.tile(np.arange(count), 2)
+            columns = np.concatenate([relu.after[place], relu.binary[place]])
+            own = sp.csr_array((np.concatenate([np.ones(count), -cuts.step]), (index, columns)), shape=(count, width))
+            rows = own - sp.csr_array(cuts.matrix) @ self.entries[cuts.source]
+            milp = milp.with_rows(rows, np.full(count, -np.inf), cuts.limit)
         return replace(self, milp=milp)
 
     def minimize_below(self, output: int, cap: float) -> Milp:
@@ -74,13 +84,8 @@ class Encoding:
         The row lets solvers fix columns by propagation, which their own cutoffs do less of.
         """
         milp = self.minimize(output)
-        matrix = sp.csr_array(sp.vstack([milp.matrix, sp.csr_array(milp.objective[None])], format="csr"))
-        return replace(
-            milp,
-            matrix=matrix,
-            row_lower=np.append(milp.row_lower, -np.inf),
-            row_upper=np.append(milp.row_upper, cap - milp.offset),
-        )
+        row = sp.csr_array(milp.objective[None])
+        return milp.with_rows(row, np.array([-np.inf]), np.array([cap - milp.offset]))
 
 
 class _Builder:
@@ -172,7 +177,8 @@ def encode(network: Network, bounds: Bounds, output: int | None = None) -> Encod
         elif index in materialized:
             expressions[index] = _own_columns(builder, expressions[index], low, high)
     matrix, constant = expressions[output]
-    entries = {node: builder.widen(expressions[node][0]) for node in (0, *relus) if node in expressions}
+    plain = (0, *relus, *(node for node in materialized if node not in read))
+    entries = {node: builder.widen(expressions[node][0]) for node in plain if node in expressions}
     return Encoding(builder.milp(), inputs, relus, (builder.widen(matrix), constant), entries, ball)
 
 
@@ -217,8 +223,6 @@ def _cone(network: Network, output: int) -> set[int]:
 
 
 def _affine(builder: _Builder, node: Affine, expressions: dict[int, tuple[Any, np.ndarray]]) -> tuple[Any, np.ndarray]:
-    if node.uncertainty is not None:
-        raise ValueError("a reduced network is for bounds only: a program would need columns for what it leaves open")
     size = int(np.prod(node.shape))
     matrix = sp.csr_array((size, builder.columns))
     constant = np.zeros(size)
@@ -229,6 +233,12 @@ def _affine(builder: _Builder, node: Affine, expressions: dict[int, tuple[Any, n
         inner, shift = expressions[term.source]
         matrix = matrix + operator @ builder.widen(inner)
         constant = constant + operator @ shift
+    if node.uncertainty is not None:  # a reduced network: what multiplying out may have lost gets columns of its own
+        doubt = np.broadcast_to(np.asarray(node.uncertainty, np.float64), node.shape).reshape(-1)
+        columns = builder.add_columns(-doubt, doubt)
+        matrix = builder.widen(matrix) + sp.csr_array(
+            (np.ones(size), (np.arange(size), columns)), shape=(size, builder.columns)
+        )
     return sp.csr_array(matrix), constant
 
 

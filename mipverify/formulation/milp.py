@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +60,15 @@ class Milp:
     def with_objective(self, objective: np.ndarray, offset: float = 0.0) -> Milp:
         """The same feasible set under another objective."""
         return replace(self, objective=np.asarray(objective, np.float64), offset=float(offset))
+
+    def with_rows(self, matrix: Any, lower: np.ndarray, upper: np.ndarray) -> Milp:
+        """The same with more rows `lower <= matrix @ v <= upper`."""
+        return replace(
+            self,
+            matrix=sp.csr_array(sp.vstack([self.matrix, matrix], format="csr")),
+            row_lower=np.concatenate([self.row_lower, lower]),
+            row_upper=np.concatenate([self.row_upper, upper]),
+        )
 
     def relaxed(self) -> Milp:
         """The linear relaxation: integrality dropped."""
