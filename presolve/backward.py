@@ -94,12 +94,14 @@ class Rows:
     """Linear functionals of node values, one a row, each over one box of the batch.
 
     coefficients: for some nodes an array (R, *shape). samples: (R,) box of each row; None: row r has box r, or the
-    only one. constant: (R,), or None for zero.
+    only one. constant: (R,), or None for zero. doubt: by how much a quantity may lie below or above what the
+    coefficients and the constant make of it, (R,), or None for nothing.
     """
 
     coefficients: Mapping[int, Array]
     samples: np.ndarray | None = None
     constant: Array | None = None
+    doubt: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +142,10 @@ def unit_rows(network: Network, node: int, units: np.ndarray, samples: np.ndarra
     constant = None
     if current.bias is not None:
         constant = xp.reshape(parameter_like(current.bias, like), (-1,))[units]
-    return Rows(coefficients, samples, constant)
+    doubt = None
+    if current.uncertainty is not None:
+        doubt = xp.reshape(parameter_like(current.uncertainty, like), (-1,))[units]
+    return Rows(coefficients, samples, constant, doubt)
 
 
 def pass_back(
@@ -171,6 +176,7 @@ def pass_back(
     error = zero
     if sound:
         error = xp.abs(constant) * gamma(len(network.nodes) + 4, like) + pick(relaxed.underflow[max(pending)], samples)
+        error = error if rows.doubt is None else error + rows.doubt
     passed: dict[int, Array] = {}
     met: dict[int, Met] = {}
     for index in range(max(pending), 0, -1):

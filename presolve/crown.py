@@ -56,7 +56,7 @@ def _unit_bounds(relaxed: Relaxed, node: int, samples: np.ndarray, units: np.nda
 def negated(rows: Rows) -> Rows:
     """The rows of the negative quantities."""
     constant = None if rows.constant is None else -rows.constant
-    return Rows({index: -a for index, a in rows.coefficients.items()}, rows.samples, constant)
+    return Rows({index: -a for index, a in rows.coefficients.items()}, rows.samples, constant, rows.doubt)
 
 
 def condition_rows(

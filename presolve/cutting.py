@@ -231,7 +231,9 @@ def share_cut_off(bounds: Bounds, sample: int = 12) -> float:
 def _both(rows: Rows) -> Rows:
     """Rows, and after them the same with the other sign."""
     other = negated(rows)
+
+    def both(one: np.ndarray | None, two: np.ndarray | None) -> np.ndarray | None:
+        return None if one is None or two is None else np.concatenate([one, two])
+
     coefficients = {k: np.concatenate([v, other.coefficients[k]]) for k, v in rows.coefficients.items()}
-    if rows.constant is None or other.constant is None:
-        return Rows(coefficients)
-    return Rows(coefficients, None, np.concatenate([rows.constant, other.constant]))
+    return Rows(coefficients, None, both(rows.constant, other.constant), both(rows.doubt, other.doubt))

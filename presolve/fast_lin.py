@@ -53,6 +53,7 @@ def both_sides(relaxed: Relaxed, rows: Rows) -> tuple[Array, Array]:
     below = zero if rows.constant is None else rows.constant + zero
     spread, error = zero, xp.abs(below) * gamma(len(network.nodes) + 4, like)
     error = error + pick(relaxed.underflow[max(pending)], samples)
+    error = error if rows.doubt is None else error + rows.doubt
     for index in range(max(pending), 0, -1):
         if index not in pending:
             continue

@@ -332,4 +332,5 @@ def subset(rows: Rows, keep: np.ndarray) -> Rows:
         coefficients={i: a[keep] for i, a in rows.coefficients.items()},
         samples=None if rows.samples is None else rows.samples[keep],
         constant=None if rows.constant is None else rows.constant[keep],
+        doubt=None if rows.doubt is None else rows.doubt[keep],
     )

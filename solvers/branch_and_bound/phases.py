@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from mipverify.presolve import Bounds, Optimum, Relaxed, Rows, Search, minimum_over_box, optimize_rows, pass_back
 from mipverify.presolve.cuts import LayerCuts
+from mipverify.presolve.optimized import subset
 from mipverify.solvers.branch_and_bound.splits import Node
 
 QUICK = Search(iterations=12, slope_step=0.1, decay=0.94)
@@ -70,8 +71,7 @@ class PhaseBounder:
 
     def condition_rows(self, conditions: np.ndarray) -> Rows:
         """The rows of the given conditions (K,)."""
-        constant = None if self.rows.constant is None else self.rows.constant[conditions]
-        return Rows({i: a[conditions] for i, a in self.rows.coefficients.items()}, None, constant)
+        return subset(self.rows, conditions)
 
     def _stack(self, arrays: Sequence[dict[int, np.ndarray]]) -> dict[int, np.ndarray]:
         keys = set().union(*(a.keys() for a in arrays)) if arrays else set()

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from mipverify.presolve import Relaxed, Search, crown, optimize_rows, reduce, unit_rows
+from mipverify.presolve.backward import row_minimum
+from mipverify.presolve.crown import negated
+from mipverify.presolve.fast_lin import both_sides
+from mipverify.solvers.branch_and_bound.phases import PhaseBounder
+from mipverify.solvers.branch_and_bound.splits import root
 
-from mipverify.network import Affine
+from mipverify.network import Affine, Network
 from tests.presolve.nets import boxes, convolutional, dense
 
 
@@ -47,3 +54,23 @@ def test_uncertainty_counts() -> None:
             node.uncertainty[:] += 0.5
     after = optimize_rows(Relaxed(small), row, Search(iterations=0)).lower[0]
     assert after <= before - 0.5 or len(small.network.relus) == 0
+
+
+def test_bounds_of_a_doubtful_node_leave_its_own_doubt_open() -> None:
+    rng = np.random.default_rng(2)
+    small = reduce(crown(dense(rng, (4, 10, 3)), np.full((1, 4), -1.0), np.full((1, 4), 1.0))).bounds
+    *below, last = small.network.nodes
+    doubts, units = np.array([0.5, 0.25, 0.0]), np.arange(3)
+
+    def bound(doubt: np.ndarray) -> list[np.ndarray]:
+        network = Network((*below, replace(last, uncertainty=doubt)), len(below))
+        bounds = replace(small, network=network)
+        relaxed, rows = Relaxed(bounds), unit_rows(network, network.output, units, None, bounds.lower[0])
+        nodes, _, _ = PhaseBounder(bounds, rows).solve([root(int(k)) for k in units], Search(iterations=0))
+        low, high = both_sides(relaxed, rows)
+        again = both_sides(relaxed, negated(negated(rows)))[0]
+        return [row_minimum(relaxed, rows), -high, low, again, np.array([node.lower for node in nodes])]
+
+    for firm, open_ in zip(bound(np.zeros(3)), bound(doubts), strict=True):
+        assert (open_ <= firm - doubts).all()
+        np.testing.assert_allclose(open_, firm - doubts, atol=1e-6)
