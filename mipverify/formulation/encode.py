@@ -11,7 +11,8 @@ import scipy.sparse as sp
 
 from mipverify.formulation.ball import BallColumns
 from mipverify.formulation.milp import Milp
-from mipverify.network import Affine, Input, Network, Relu, sources
+from mipverify.network import Affine, Input, Network, Node, Relu, sources
+from mipverify.network.operators import Index
 from mipverify.specification.regions import Region
 
 if TYPE_CHECKING:
@@ -156,8 +157,9 @@ def encode(network: Network, bounds: Bounds, output: int | None = None) -> Encod
         for i, node in enumerate(network.nodes)
         if i in needed and isinstance(node, Affine)
         for term in node.terms
-        if isinstance(network.nodes[term.source], Affine)
+        if isinstance(network.nodes[term.source], Affine) and not _moves(network, network.nodes[term.source])
     }
+    moved = [i for i, node in enumerate(network.nodes) if i in needed and _moves(network, node)]
     inputs, ball = np.zeros(0, int), None
     for index, node in enumerate(network.nodes):
         if index not in needed:
@@ -177,7 +179,7 @@ def encode(network: Network, bounds: Bounds, output: int | None = None) -> Encod
         elif index in materialized:
             expressions[index] = _own_columns(builder, expressions[index], low, high)
     matrix, constant = expressions[output]
-    plain = (0, *relus, *(node for node in materialized if node not in read))
+    plain = (0, *relus, *moved, *(node for node in materialized if node not in read))
     entries = {node: builder.widen(expressions[node][0]) for node in plain if node in expressions}
     return Encoding(builder.milp(), inputs, relus, (builder.widen(matrix), constant), entries, ball)
 
@@ -211,6 +213,17 @@ def _cut_out(
 
 def _sum_of(columns: np.ndarray, count: int) -> Any:
     return sp.csr_array((np.ones(len(columns)), (np.zeros(len(columns), int), columns)), shape=(1, count))
+
+
+def _moves(network: Network, node: Node) -> bool:
+    """Whether a node only moves values of inputs and ReLUs about: there is nothing to be rounded."""
+    return (
+        isinstance(node, Affine)
+        and node.bias is None
+        and node.uncertainty is None
+        and all(isinstance(term.operator, Index) for term in node.terms)
+        and not any(isinstance(network.nodes[source], Affine) for source in sources(node))
+    )
 
 
 def _cone(network: Network, output: int) -> set[int]:

@@ -66,7 +66,7 @@ def test_no_stage_at_all_proves_nothing() -> None:
     assert (verdict.verdict, verdict.margin_lower_bound) == ("unknown", None)
 
 
-def interrupted_in(stage: str, network: object, specification: object, after: int = 8) -> tuple[object, list[float]]:
+def interrupted_in(stage: str, network: object, specification: object, after: int = 3) -> tuple[object, list[float]]:
     """The verdict when Ctrl-C comes in the progress of a search, and the bounds that it had reported."""
     told: list[float] = []
 
@@ -82,7 +82,7 @@ def interrupted_in(stage: str, network: object, specification: object, after: in
 def test_an_interrupt_keeps_the_bound_that_splitting_phases_reached() -> None:
     verdict, told = interrupted_in("branch", HARD, QUESTION)
     assert (verdict.verdict, verdict.reason) == ("unknown", "interrupted")  # type: ignore[attr-defined]
-    assert len(told) == 8
+    assert len(told) == 3
     reached = verdict.margin_lower_bound  # type: ignore[attr-defined]
     assert reached >= told[-1] - 1e-3 * abs(told[-1])
     assert reached <= 0.5
