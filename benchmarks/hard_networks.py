@@ -20,7 +20,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-INGREDIENTS = ("slopes", "cuts", "hidden cuts", "branching", "programs")
+INGREDIENTS = ("slopes", "cuts", "hidden cuts", "branching", "programs", "cores")
 
 
 def stages_without(ingredient: str | None) -> list:
@@ -35,6 +35,7 @@ def stages_without(ingredient: str | None) -> list:
         "hidden cuts": ("cut tightening", "late cut tightening", "late branch and bound"),
         "branching": ("input splitting", "first branching", "branch and bound", "late branch and bound"),
         "programs": ("lp tightening", "milp"),
+        "cores": (),  # one process instead of one for each core
     }[ingredient]
     kept = [stage for stage in CASCADE if stage.name not in dropped]
     if ingredient == "cuts":  # one search without cuts, for all of the time
@@ -48,6 +49,7 @@ def stages_without(ingredient: str | None) -> list:
 def answer(question: dict) -> None:
     """One question, in a process of its own: a line of JSON."""
     import mipverify
+    from mipverify.parallel.process import cores
 
     network = mipverify.load(question["network"])
     if "property" in question:
@@ -57,7 +59,8 @@ def answer(question: dict) -> None:
         image, label = data.image(question["index"]), data.label(question["index"])
         specification = mipverify.robustness(image, label, question["eps"], num_classes=network.output_size)
     stages = stages_without(question["without"])
-    verdict = mipverify.verify(network, specification, timeout=question["cap"], stages=stages)
+    workers = 1 if question["without"] == "cores" else cores()
+    verdict = mipverify.verify(network, specification, timeout=question["cap"], stages=stages, workers=workers)
     nodes = verdict.statistics.get("nodes", 0)
     print(json.dumps({"verdict": verdict.verdict, "stage": verdict.stage, "nodes": nodes}))
 

@@ -18,7 +18,9 @@ NETWORKS = sorted(ZOO.glob("*.onnx"))
 ATTACKABLE = {
     "mnist_certified_linf0.1": [18, 33, 65],
     "mnist_stable_linf0.1": [8, 18, 62, 65, 92],
-    "mnist_certified_linf0.3": [8, 33, 62, 65, 73, 95],
+    "mnist_certified_linf0.3": [8, 73, 78, 95],
+    "mnist_stable_linf0.2": [8, 18, 33, 62, 65],
+    "mnist_stable_linf0.3": [8, 18, 24, 33, 61],
 }
 
 
