@@ -7,6 +7,7 @@ import numpy as np
 from mipverify.engine.question import Question
 
 FEW_BINARIES = 200  # up to here a MILP solver gets a share of the time
+FEW_DENSE_BINARIES = 100  # the same where hidden bounds lose much by cuts: programs of dense layers take far longer
 FEW_INPUTS = 12  # up to here halving the input box beats splitting ReLUs
 MUCH_CUT_OFF = 0.05  # share of widths from which cutting all hidden bounds pays before branching
 
@@ -48,7 +49,11 @@ def hidden_cuts_are_left(question: Question) -> bool:
 
 def milp_may_finish(question: Question) -> bool:
     """Whether a MILP solver is worth a share of the time, without being asked for: few binaries, and not tried yet."""
-    return question.solver == "auto" and small(question) and not question.binaries
+    if question.solver != "auto" or question.binaries or not small(question):
+        return False
+    assert question.bounds is not None
+    dense = (question.cut_gain or 0.0) >= MUCH_CUT_OFF
+    return not dense or int(question.bounds.unstable_counts().sum()) <= FEW_DENSE_BINARIES
 
 
 def was_interrupted(question: Question) -> bool:
