@@ -49,7 +49,7 @@ def stages_without(ingredient: str | None) -> list:
 def answer(question: dict) -> None:
     """One question, in a process of its own: a line of JSON."""
     import mipverify
-    from mipverify.parallel.process import cores
+    from mipverify.parallel import cores
 
     network = mipverify.load(question["network"])
     if "property" in question:

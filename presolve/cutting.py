@@ -18,7 +18,7 @@ from mipverify.presolve.optimized import Optimum, Search, optimize_rows, subset
 from mipverify.presolve.separation import Separator, cuttable, separate_rows
 
 from mipverify.network import Network
-from mipverify.parallel import ALONE, Hands
+from mipverify.parallel import ALONE, Hands, dealt
 from mipverify.specification.regions import Region
 
 ENTRIES = 2**23  # of all cuts of the rows that are worked on together
@@ -172,7 +172,7 @@ def cut_tighten(
 
     def bounder(relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         lows, highs = (side[node].reshape(-1)[units].copy() for side in (relaxed.bounds.lower, relaxed.bounds.upper))
-        parts = [slice(k, None, hands.count) for k in range(hands.count)]
+        parts = dealt(np.arange(len(units)), hands)
         work = relaxed.bounds, node, cutting
         for part, found in zip(parts, hands.map(_cut_units, work, [units[p] for p in parts], stop), strict=True):
             if found is not None:

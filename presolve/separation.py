@@ -75,7 +75,8 @@ class Separator:
     @cached_property
     def thin(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Weights and `ends` in float32, for searching."""
-        return self.weights.astype(np.float32), *(end.astype(np.float32) for end in self.ends)  # type: ignore[return-value]
+        weights, low, high = (np.asarray(array, np.float32) for array in (self.weights, *self.ends))
+        return weights, low, high
 
     @cached_property
     def slack(self) -> np.ndarray:

@@ -15,7 +15,7 @@ from mipverify.cli.counterexample import counterexample, result_word, write
 from mipverify.cli.exits import OF_VERDICT
 from mipverify.cli.question import Question, QuestionOptions
 from mipverify.errors import InputError
-from mipverify.parallel.process import cores
+from mipverify.parallel import cores
 
 if TYPE_CHECKING:
     from mipverify.engine import Verdict

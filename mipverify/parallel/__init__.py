@@ -4,6 +4,6 @@ Rooms that could use more than one core take `Hands`; nothing in them changes wi
 """
 
 from mipverify.parallel.crew import Crew
-from mipverify.parallel.hands import ALONE, Hands
+from mipverify.parallel.hands import ALONE, Hands, cores, dealt
 
-__all__ = ["ALONE", "Crew", "Hands"]
+__all__ = ["ALONE", "Crew", "Hands", "cores", "dealt"]

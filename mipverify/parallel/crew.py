@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mipverify.parallel.hands import C, I, R, Work
-from mipverify.parallel.process import start
+from mipverify.parallel.hands import C, R, T, Work
+
+if TYPE_CHECKING:
+    import subprocess
+    from multiprocessing.connection import Connection
 
 POLL = 0.005  # seconds between looks at a member that is not done
 
@@ -19,6 +20,7 @@ class _Member:
     process: subprocess.Popen[bytes]
     connection: Connection
     ready: bool = False
+    busy: bool = False
     context: object = None  # the last one it was sent; a reference, so that no other object takes its place
 
 
@@ -37,30 +39,23 @@ class Crew:
         """How many items are worked on at once."""
         return 1 + len(self._ready())
 
-    def map(self, work: Work[C, I, R], context: C, items: Sequence[I], stop: Callable[[], bool]) -> list[R | None]:
+    def map(self, work: Work[C, T, R], context: C, items: Sequence[T], stop: Callable[[], bool]) -> list[R | None]:
         """As `Hands.map`: members get the items after the first, one each; what is left over is done here."""
-        while self._wanted:
-            self._wanted -= 1
-            self._members.append(_Member(*start("mipverify.parallel.member")))
-        sent = [
-            (place, member)
-            for place, member in zip(range(1, len(items)), self._ready(), strict=False)
-            if self._send(member, work, context, items[place])
-        ]
-        away = dict(sent)
+        self._start()
         results: list[R | None] = [None] * len(items)
         try:
+            free = zip(range(1, len(items)), self._ready(), strict=False)
+            away = {place: member for place, member in free if self._send(member, work, context, items[place])}
             for place, item in enumerate(items):
                 if place not in away:
                     results[place] = work(context, item, stop)
-            for place, member in sent:
+            for place, member in away.items():
                 answer = self._receive(member, stop)
                 if answer is not _STOPPED:
                     results[place] = answer if answer is not _LOST else work(context, items[place], stop)
-                del away[place]
         finally:
-            for member in away.values():  # an answer that nobody waited for must not be taken for a later one
-                self._dismiss(member)
+            for member in [m for m in self._members if m.busy]:
+                self._dismiss(member)  # an answer that nobody waited for must not be taken for a later one
         return results
 
     def close(self) -> None:
@@ -75,6 +70,13 @@ class Crew:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def _start(self) -> None:
+        from mipverify.parallel.process import start  # most questions need no other process
+
+        while self._wanted:
+            self._wanted -= 1
+            self._members.append(_Member(*start("mipverify.parallel.member")))
+
     def _ready(self) -> list[_Member]:
         for member in list(self._members):
             try:
@@ -85,7 +87,8 @@ class Crew:
                 self._dismiss(member)
         return [member for member in self._members if member.ready]
 
-    def _send(self, member: _Member, work: Work[C, I, R], context: C, item: I) -> bool:
+    def _send(self, member: _Member, work: Work[C, T, R], context: C, item: T) -> bool:
+        member.busy = True
         try:
             if member.context is not context:
                 member.connection.send(("context", context))
@@ -102,15 +105,14 @@ class Crew:
                 if stop():
                     self._dismiss(member)
                     return _STOPPED
-            done, answer = member.connection.recv()
+            answer = member.connection.recv()
         except (EOFError, OSError):
             self._dismiss(member)
             return _LOST
-        return answer if done else _LOST
+        member.busy = False
+        return answer
 
     def _dismiss(self, member: _Member) -> None:
-        if member not in self._members:
-            return
         self._members.remove(member)
         member.process.kill()
         member.process.wait()

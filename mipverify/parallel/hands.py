@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 C = TypeVar("C")
-I = TypeVar("I")  # noqa: E741 - an item
+T = TypeVar("T")
 R = TypeVar("R")
 
-Work = Callable[[C, I, Callable[[], bool]], R]
+Work = Callable[[C, T, Callable[[], bool]], R]
 
 
 class Hands(Protocol):
@@ -17,9 +18,9 @@ class Hands(Protocol):
 
     @property
     def count(self) -> int:
-        """How many items are worked on at once: cut the work into so many parts."""
+        """How many items are worked on at once, right now: others may join or leave at any time."""
 
-    def map(self, work: Work[C, I, R], context: C, items: Sequence[I], stop: Callable[[], bool]) -> list[R | None]:
+    def map(self, work: Work[C, T, R], context: C, items: Sequence[T], stop: Callable[[], bool]) -> list[R | None]:
         """The result for each item, in order; None where `stop` cut it short.
 
         work: a function of a module. context: what all items need; worth keeping the same object between calls.
@@ -29,8 +30,22 @@ class Hands(Protocol):
 class _Alone:
     count = 1
 
-    def map(self, work: Work[C, I, R], context: C, items: Sequence[I], stop: Callable[[], bool]) -> list[R | None]:
+    def map(self, work: Work[C, T, R], context: C, items: Sequence[T], stop: Callable[[], bool]) -> list[R | None]:
         return [work(context, item, stop) for item in items]
 
 
 ALONE: Hands = _Alone()
+
+
+def dealt(items: Any, hands: Hands, least: int = 1) -> list[Any]:
+    """All items (a sequence or an array), dealt out in as many parts as are worked on at once, none below `least`.
+
+    The only place that asks for the number, and it asks once: between two looks it may change, and items be lost.
+    """
+    count = min(hands.count, max(1, len(items) // least))
+    return [items[k::count] for k in range(count)]
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

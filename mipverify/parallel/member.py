@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
 from mipverify.parallel.process import connect
 
+# What work is made of: loaded before this process says that it is ready.
+NEEDED = ("mipverify.presolve.cutting", "mipverify.solvers.branch_and_bound")
+
 
 def main(arguments: list[str]) -> None:
     """Do what is sent until the other side is gone."""
     connection = connect(arguments)
-    # Everything that work needs is loaded before this process says that it is ready.
-    import mipverify.presolve.cutting
-    import mipverify.solvers.branch_and_bound  # noqa: F401
-
+    for module in NEEDED:
+        importlib.import_module(module)
     connection.send("ready")
     context: object = None
     while True:
@@ -24,11 +26,8 @@ def main(arguments: list[str]) -> None:
                 context = content
                 continue
             work, item = content
-            try:
-                answer = True, work(context, item, lambda: False)  # who stops the work ends this process
-            except Exception:  # noqa: BLE001 - the other side does it again, and sees the error where it can be told
-                answer = False, None
-            connection.send(answer)
+            # Who stops the work ends this process. An error ends it too: the other side does the work again.
+            connection.send(work(context, item, lambda: False))
         except (EOFError, OSError):
             os._exit(0)
 

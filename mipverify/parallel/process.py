@@ -15,11 +15,6 @@ ONE_THREAD = dict.fromkeys(
 )
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def start(module: str) -> tuple[subprocess.Popen[bytes], Connection]:
     """A process that runs `python -m MODULE SOCKET PARENT`, and our end of the connection.
 

@@ -16,7 +16,7 @@ from mipverify.cluster import Job, Schedule, open_executor
 from mipverify.cluster.job import dataset_of
 from mipverify.engine.sample import VERDICTS, SampleResult
 from mipverify.errors import InputError
-from mipverify.parallel.process import cores
+from mipverify.parallel import cores
 from mipverify.report.configuration import RunConfiguration, canonical_eps, parse_samples
 from mipverify.report.hashes import hash_arrays, hash_network
 from mipverify.report.store import RunStore, StoreError

@@ -12,7 +12,7 @@ from mipverify.solvers.branch_and_bound.conjunction import CLEARANCE, bound_cond
 from mipverify.solvers.branch_and_bound.search import Outcome
 
 from mipverify.network import Network
-from mipverify.parallel import ALONE, Hands
+from mipverify.parallel import ALONE, Hands, dealt
 from mipverify.specification.regions import Region
 
 LEAST_SHARE = 64  # boxes that are worth the way to another process
@@ -70,8 +70,7 @@ def search_boxes(
         block = _last(stack, batch)
         counted += len(block.lower)
         keep = sum(b.bytes() for b in stack) < MAX_KNOWN_BYTES
-        shares = min(hands.count, max(1, len(block.lower) // LEAST_SHARE))
-        blocks = [block.take(slice(k, None, shares)) for k in range(shares)]
+        blocks = [block.take(part) for part in dealt(np.arange(len(block.lower)), hands, LEAST_SHARE)]
         for own, done in zip(blocks, hands.map(_process, work, [(b, keep) for b in blocks], stop), strict=True):
             if done is None:
                 stack.append(own)

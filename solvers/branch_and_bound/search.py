@@ -11,7 +11,7 @@ from mipverify.solvers.branch_and_bound.branching import FilteredBranching
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.splits import Node, NodeStore
 
-from mipverify.parallel import ALONE, Hands
+from mipverify.parallel import ALONE, Hands, dealt
 
 MAX_OPEN_BYTES = 1 << 30  # of slopes and multipliers of open nodes
 _LOOK = Search(iterations=0)
@@ -97,7 +97,7 @@ def search_phases(
             reason = "memory"
             break
         parents = tree.store.pop(max(1, batch // 2))
-        parts = [part for k in range(hands.count) if (part := parents[k :: hands.count])]
+        parts = dealt(parents, hands)
         for part, done in zip(parts, hands.map(expand, work, parts, stop), strict=True):
             if done is None:
                 left.extend(part)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.search import search_phases
 from mipverify.solvers.branch_and_bound.splits import root
 
-from mipverify.parallel import ALONE, Crew
+from mipverify.parallel import ALONE, Crew, dealt
 from tests.parallel import work
 from tests.presolve import nets
 
@@ -67,6 +68,45 @@ def test_an_answer_that_nobody_waited_for_is_not_taken_for_a_later_one(crew: Cre
     with pytest.raises(RuntimeError):
         crew.map(work.fails_here, os.getpid(), [1, 2, 3], never)
     assert crew.map(work.scaled, [5], [1, 2, 3], never) == [5, 10, 15]
+
+
+class Flickering:
+    """Another number of hands at every look, as when members become ready or die."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    @property
+    def count(self) -> int:
+        self.looks += 1
+        return 1 + self.looks % 3
+
+    def map(self, work, context, items, stop):  # type: ignore[no-untyped-def]
+        return ALONE.map(work, context, items, stop)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 7, 64])
+def test_no_item_is_lost_while_hands_come_and_go(size: int) -> None:
+    hands = Flickering()
+    for _ in range(6):
+        assert sorted(item for part in dealt(list(range(size)), hands) for item in part) == list(range(size))
+
+
+def test_no_node_is_lost_while_hands_come_and_go() -> None:
+    rng = np.random.default_rng(8)
+    network = nets.dense(rng, (4, 12, 12, 1))
+    center = rng.normal(size=4)
+    lower, upper = center[None] - 0.5, center[None] + 0.5
+    bounds = reduce(crown(network, lower, upper)).bounds
+    rows = unit_rows(bounds.network, bounds.network.output, np.arange(1), None, bounds.lower[0])
+    least = float(network.forward(nets.points(rng, lower, upper, 20_000)[:, 0]).min())
+    rows = replace(rows, constant=rows.constant - (least + 0.01))  # some point is below zero
+    few = Budget(3000)
+    outcome = search_phases(
+        PhaseBounder(bounds, rows), [root(0)], batch=8, hands=Flickering(), stop=few.spent, progress=few
+    )
+    assert not outcome.closed
+    assert outcome.lower[0] <= 0
 
 
 def test_members_end_with_their_crew() -> None:
