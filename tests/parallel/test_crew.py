@@ -74,12 +74,11 @@ class Flickering:
     """Another number of hands at every look, as when members become ready or die."""
 
     def __init__(self) -> None:
-        self.looks = 0
+        self.rng = np.random.default_rng(0)
 
     @property
     def count(self) -> int:
-        self.looks += 1
-        return 1 + self.looks % 3
+        return int(self.rng.integers(1, 4))
 
     def map(self, work, context, items, stop):  # type: ignore[no-untyped-def]
         return ALONE.map(work, context, items, stop)
