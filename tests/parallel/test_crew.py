@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,23 +88,6 @@ def test_no_item_is_lost_while_hands_come_and_go(size: int) -> None:
     hands = Flickering()
     for _ in range(6):
         assert sorted(item for part in dealt(list(range(size)), hands) for item in part) == list(range(size))
-
-
-def test_no_node_is_lost_while_hands_come_and_go() -> None:
-    rng = np.random.default_rng(8)
-    network = nets.dense(rng, (4, 12, 12, 1))
-    center = rng.normal(size=4)
-    lower, upper = center[None] - 0.5, center[None] + 0.5
-    bounds = reduce(crown(network, lower, upper)).bounds
-    rows = unit_rows(bounds.network, bounds.network.output, np.arange(1), None, bounds.lower[0])
-    least = float(network.forward(nets.points(rng, lower, upper, 20_000)[:, 0]).min())
-    rows = replace(rows, constant=rows.constant - (least + 0.01))  # some point is below zero
-    few = Budget(3000)
-    outcome = search_phases(
-        PhaseBounder(bounds, rows), [root(0)], batch=8, hands=Flickering(), stop=few.spent, progress=few
-    )
-    assert not outcome.closed
-    assert outcome.lower[0] <= 0
 
 
 def test_members_end_with_their_crew() -> None:
