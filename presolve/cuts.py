@@ -11,6 +11,7 @@ Dualized with multipliers gamma >= 0 they enter a pass back as in GCP-CROWN [Zha
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -37,8 +38,17 @@ class LayerCuts:
 
     def by_unit(self, values: np.ndarray, size: int) -> np.ndarray:
         """Sums of values (R, T) over the cuts of each of `size` units: (R, size)."""
-        ones = np.ones(len(self), values.dtype)
-        return np.asarray((sp.csr_array((ones, (self.units, np.arange(len(self)))), (size, len(self))) @ values.T).T)
+        found = np.zeros((len(values), size), values.dtype)
+        present, sums = self._sums
+        found[:, present] = (sums @ values.T).T
+        return found
+
+    @cached_property
+    def _sums(self) -> tuple[np.ndarray, Any]:
+        """The units that have cuts, and the matrix that adds up values over them."""
+        present, place = np.unique(self.units, return_inverse=True)
+        ones = np.ones(len(self), np.float32)  # exact, and of no consequence for the precision of what they multiply
+        return present, sp.csr_array((ones, (place, np.arange(len(self)))), (len(present), len(self)))
 
     def join(self, other: LayerCuts) -> LayerCuts:
         """The cuts of both."""

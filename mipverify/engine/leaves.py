@@ -37,6 +37,12 @@ def leaf_solver(question: Question, reduced: Reduced) -> Callable[[Node], float]
 
     def solve(node: Node) -> float:
         lower, upper = list(original.lower), list(original.upper)
+        for before, (low, high) in node.bounds.items():
+            source, units = places[before]
+            own = np.asarray(lower[source]).copy(), np.asarray(upper[source]).copy()
+            own[0].reshape(-1)[units] = np.maximum(own[0].reshape(-1)[units], low)
+            own[1].reshape(-1)[units] = np.clip(high, ALMOST_INACTIVE, own[1].reshape(-1)[units])
+            lower[source], upper[source] = own
         for relu, unit, sign in node.splits:
             source, units = places[network.relu_source(relu)]
             side = lower if sign > 0 else upper

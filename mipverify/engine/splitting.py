@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 BEFORE_CUTS = 0.5  # share of the time left that branch and bound takes before hidden bounds are cut after all
 BEFORE_MILP = 0.1  # share of the time left that branch and bound takes where a MILP solver may finish
+CEILING = 1e-3  # share of the distance to zero that a search proves above it, where hidden bounds are clipped
 WITHOUT_CUTS = 1.0  # seconds of branching before cuts are looked for
 
 
@@ -83,8 +84,10 @@ def _branch(question: Question, reduced: Reduced, starts: Mapping[int, RootCuts 
     bounds, network = reduced.bounds, reduced.bounds.network
     rows = unit_rows(network, network.output, np.arange(len(question.lower)), None, question.box[0])
     layers = {node: layer for cuts in starts.values() if cuts is not None for node, layer in cuts.layers.items()}
+    worst = float(question.lower[list(starts)].min())
+    ceiling = -CEILING * worst if np.isfinite(worst) else None
     outcome = search_phases(
-        PhaseBounder(bounds, rows, cuts=layers),
+        PhaseBounder(bounds, rows, cuts=layers, ceiling=ceiling),
         [root(condition) if cuts is None else cuts.start(condition) for condition, cuts in starts.items()],
         try_points=question.try_points,
         solve_leaf=leaf_solver(question, reduced),

@@ -8,11 +8,15 @@ import numpy as np
 from mipverify.presolve import Bounds, Optimum, Relaxed, Rows, Search, minimum_over_box, optimize_rows, pass_back
 from mipverify.presolve.cuts import LayerCuts
 from mipverify.presolve.optimized import subset
+from mipverify.solvers.branch_and_bound.corners import Corners
 from mipverify.solvers.branch_and_bound.splits import Node
 
 QUICK = Search(iterations=12, slope_step=0.1, decay=0.94)
 PATIENT = Search(iterations=60, slope_step=0.1, decay=0.98)
+LOOK = Search(iterations=0)
 STALLED = 0.02  # of the distance to zero: a split that gains less was not understood by a quick ascent
+CLIPS = 4  # times that hidden bounds of a node are tightened in turn with its own
+WORTH = 0.05  # of the distance to zero that the last time must have gained
 
 
 class PhaseBounder:
@@ -21,6 +25,8 @@ class PhaseBounder:
     root: bounds of the box (batch 1). rows: one row a condition, without samples. cuts: rows that hold over the whole
     box, by ReLU node; they are dualized in every subproblem. search: of every node; those that it hardly raises above
     their parent get a patient one: without it, they are split again and again, and all below them stays as low.
+    ceiling: all that is asked for is where rows are above it, so that hidden bounds of open nodes are clipped to the
+    rest.
     """
 
     def __init__(
@@ -30,25 +36,28 @@ class PhaseBounder:
         search: Search = QUICK,
         cuts: Mapping[int, LayerCuts] | None = None,
         patient: Search | None = PATIENT,
+        ceiling: float | None = None,
     ):
         self.root, self.rows, self.search, self.patient = root, rows, search, patient
         self.cuts = dict(cuts or {})
         self.relaxed = Relaxed(root)
+        self.corners = None if ceiling is None else Corners(self.relaxed, ceiling)
         self.network = root.network
         self.shapes = {node: self.network.nodes[node].shape for node in self.network.relus}
 
-    def bounds(self, splits: Sequence[tuple[tuple[int, int, int], ...]], dtype: type = np.float64) -> Bounds:
-        """The root's bounds with the split units fixed to their phase, one batch entry for each set of splits."""
-        count = len(splits)
+    def bounds(self, nodes: Sequence[Node], dtype: type = np.float64) -> Bounds:
+        """The root's bounds, or a node's own, with the split units fixed to their phase; one batch entry a node."""
+        count = len(nodes)
         lower, upper = list(self.root.lower), list(self.root.upper)
-        touched = {self.network.nodes[node].source for fixed in splits for node, _, _ in fixed}  # type: ignore[union-attr]
-        for source in touched:
+        touched = {self.network.relu_source(relu) for node in nodes for relu, _, _ in node.splits}
+        for source in touched.union(*(node.bounds.keys() for node in nodes)):
             shape = lower[source].shape[1:]
-            lower[source] = np.repeat(lower[source].reshape(1, -1), count, axis=0)
-            upper[source] = np.repeat(upper[source].reshape(1, -1), count, axis=0)
-            for k, fixed in enumerate(splits):
-                for node, unit, sign in fixed:
-                    if self.network.nodes[node].source != source:  # type: ignore[union-attr]
+            low, high = lower[source].reshape(-1), upper[source].reshape(-1)
+            own = [node.bounds.get(source, (low, high)) for node in nodes]
+            lower[source], upper[source] = (np.stack([pair[side] for pair in own]) for side in (0, 1))
+            for k, node in enumerate(nodes):
+                for relu, unit, sign in node.splits:
+                    if self.network.relu_source(relu) != source:
                         continue
                     if sign > 0:
                         lower[source][k, unit] = max(lower[source][k, unit], 0.0)
@@ -91,16 +100,33 @@ class PhaseBounder:
         """Nodes with better bounds, and the inputs (K, *input_shape) that minimize their relaxations."""
         solved, optimum, _ = self.solve(nodes, stop=stop)
         points = optimum.minimizer
+
+        def again(some: Sequence[int], search: Search | None = None) -> None:
+            found, optimum, _ = self.solve([solved[k] for k in some], search, stop)
+            points[some] = optimum.minimizer
+            for k, node in zip(some, found, strict=True):
+                solved[k] = node
+
         stalled = [
             k
             for k, (old, new) in enumerate(zip(nodes, solved, strict=True))
             if not new.lower > 0 and new.lower - old.lower < STALLED * -old.lower < np.inf
         ]
         if stalled and self.patient is not None:
-            again, optimum, _ = self.solve([solved[k] for k in stalled], self.patient, stop)
-            for k, node in zip(stalled, again, strict=True):
-                solved[k] = node
-            points[stalled] = optimum.minimizer
+            again(stalled, self.patient)
+        open_ = [k for k, node in enumerate(solved) if not node.lower > 0]
+        for _ in range(CLIPS if self.corners is not None else 0):
+            if not open_ or (stop is not None and stop()):
+                break
+            assert self.corners is not None
+            before = {k: solved[k].lower for k in open_}
+            places, clipped = self.corners.clip(*self.solve([solved[k] for k in open_], LOOK))
+            for place, node in zip(places, clipped, strict=True):
+                solved[open_[place]] = node
+            open_ = [open_[place] for place in places if not solved[open_[place]].lower > 0]
+            if open_:
+                again(open_)
+            open_ = [k for k in open_ if before[k] + WORTH * -before[k] < solved[k].lower <= 0]
         return solved, points
 
     def solve(
@@ -108,7 +134,7 @@ class PhaseBounder:
     ) -> tuple[list[Node], Optimum, Relaxed]:
         """One ascent: nodes with better bounds, the optimum behind them (one row a node), and their relaxation."""
         splits = [node.splits for node in nodes]
-        relaxed = Relaxed(self.bounds(splits), self.relaxed)
+        relaxed = Relaxed(self.bounds(nodes), self.relaxed)
         rows = self.condition_rows(np.array([node.condition for node in nodes]))
         slopes = self._stack([node.slopes for node in nodes])
         optimum = optimize_rows(
@@ -124,22 +150,25 @@ class PhaseBounder:
         )
         solved = []
         for k, node in enumerate(nodes):
+            lower = float(optimum.lower[k])
+            if node.bounds and self.corners is not None:  # nothing is known of inputs at which the row is higher
+                lower = min(lower, self.corners.ceiling)
             solved.append(
                 Node(
                     node.condition,
                     node.splits,
-                    max(node.lower, float(optimum.lower[k])),
+                    max(node.lower, lower),
                     {i: a[k].reshape(-1) for i, a in optimum.slopes.items()},
                     {i: a[k].reshape(-1) for i, a in optimum.multipliers.items()},
                     {i: a[k] for i, a in optimum.cut_multipliers.items()},
+                    node.bounds,
                 )
             )
         return solved, optimum, relaxed
 
     def estimate(self, nodes: Sequence[Node]) -> np.ndarray:
         """Quick float32 bounds (K,) with the slopes and multipliers that the nodes carry: for choosing branches."""
-        splits = [node.splits for node in nodes]
-        relaxed = Relaxed(self.bounds(splits, np.float32))
+        relaxed = Relaxed(self.bounds(nodes, np.float32))
         rows = self.condition_rows(np.array([node.condition for node in nodes]))
         thin = Rows(
             {i: a.astype(np.float32) for i, a in rows.coefficients.items()},

@@ -6,15 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from mipverify.presolve import Search
 from mipverify.solvers.branch_and_bound.branching import FilteredBranching
-from mipverify.solvers.branch_and_bound.phases import PhaseBounder
+from mipverify.solvers.branch_and_bound.phases import LOOK, PhaseBounder
 from mipverify.solvers.branch_and_bound.splits import Node, NodeStore
 
 from mipverify.parallel import ALONE, Hands, dealt
 
 MAX_OPEN_BYTES = 1 << 30  # of slopes and multipliers of open nodes
-_LOOK = Search(iterations=0)
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def expand(
     """Split nodes and bound their children."""
     bounder, brancher = work
     # The optimum of the parents once more, without iterations: scores need it, and keeping it would cost memory.
-    _, optimum, relaxed = bounder.solve(parents, search=_LOOK, stop=stop)
+    _, optimum, relaxed = bounder.solve(parents, search=LOOK, stop=stop)
     pairs = brancher.split(bounder, parents, optimum, relaxed)
     leaves = [node for node, pair in zip(parents, pairs, strict=True) if pair is None]
     children = [node for pair in pairs if pair is not None for node in pair]

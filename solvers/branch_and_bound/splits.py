@@ -15,7 +15,8 @@ class Node:
 
     splits: (ReLU node, flat unit, +1 active or -1 inactive), from the root down. lower: proven lower bound.
     slopes, multipliers, cut_multipliers: by ReLU node, flat float32 arrays with which that bound holds: where its
-    children start.
+    children start. bounds: by pre-activation node, flat lower and upper bounds that hold wherever in this subproblem
+    the row is not above the search's ceiling; the root's where there are none.
     """
 
     condition: int
@@ -24,6 +25,13 @@ class Node:
     slopes: dict[int, np.ndarray]
     multipliers: dict[int, np.ndarray]
     cut_multipliers: dict[int, np.ndarray] = field(default_factory=dict)
+    bounds: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """Size of its arrays."""
+        arrays = (*self.slopes.values(), *self.multipliers.values(), *self.cut_multipliers.values())
+        return sum(a.nbytes for a in (*arrays, *(side for pair in self.bounds.values() for side in pair)))
 
 
 def root(condition: int) -> Node:
@@ -53,10 +61,5 @@ class NodeStore:
         return self._heap[0][0] if self._heap else float("inf")
 
     def bytes_per_node(self) -> int:
-        """Size of one node's slopes and multipliers."""
-        if not self._heap:
-            return 0
-        node = self._heap[0][2]
-        return sum(
-            a.nbytes for a in (*node.slopes.values(), *node.multipliers.values(), *node.cut_multipliers.values())
-        )
+        """Size of one node's arrays."""
+        return self._heap[0][2].bytes if self._heap else 0

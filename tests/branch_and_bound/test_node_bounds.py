@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from mipverify.presolve import Bounds, Search, crown, optimized_crown, unit_rows
+from mipverify.presolve.optimized import subset
 from mipverify.solvers.branch_and_bound.branching import FilteredBranching, child
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.splits import Node
@@ -119,6 +120,38 @@ def test_node_bounds_lie_below_what_attacks_inside_the_node_find(kind: str) -> N
             assert optimum.lower[k] <= node.lower <= low + 1e-9 * (1 + abs(low))
             gaps.append((low - node.lower) / (1 + abs(low)))
     assert min(gaps) < 0.3, "bounds far below everything would show no fault"
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_no_node_with_a_point_at_zero_is_closed_by_clipped_bounds(kind: str) -> None:
+    rng = np.random.default_rng(6)
+    clipped, gained = 0, []
+    for trial in range(5):
+        network = NETWORKS[kind](rng)
+        ((lower, upper),) = zip(*(side for side in nets.boxes(rng, network, 1, radius=0.5)), strict=True)
+        plain = bounder_of(network, lower, upper)
+        units = unstable_units(plain.root)
+        start = rng.uniform(lower, upper)
+        values, nodes, constants, conditions = network.values(start[None]), [], [], []
+        for k in range(8):
+            chosen = [units[i] for i in rng.permutation(len(units))[: int(rng.integers(0, 1 + len(units)))]]
+            signs = [1 if values[network.relu_source(r)][0].reshape(-1)[u] >= 0 else -1 for r, u in chosen]
+            splits = tuple((r, u, s) for (r, u), s in zip(chosen, signs, strict=True))
+            conditions.append(int(rng.integers(network.output_size)))
+            constants.append(-lowest_inside(network, lower, upper, splits, start, conditions[-1], rng))
+            nodes.append(Node(k, splits, float("-inf"), {}, {}))
+        # Rows whose least value in their node is zero, or below where the walk did not find it.
+        rows = subset(plain.rows, np.array(conditions))
+        rows = replace(rows, constant=(0.0 if rows.constant is None else rows.constant) + np.array(constants))
+        bounder = PhaseBounder(plain.root, rows, Search(iterations=12, decay=0.9), ceiling=10.0 ** -int(trial))
+        solved, _ = bounder.raise_bounds(nodes)
+        without, _ = PhaseBounder(plain.root, rows, Search(iterations=12, decay=0.9)).raise_bounds(nodes)
+        for node, same in zip(solved, without, strict=True):
+            assert node.lower <= 1e-9
+            clipped += bool(node.bounds)
+            gained.append(node.lower - same.lower)
+    assert clipped
+    assert max(gained) > 1e-6, "bounds that clipping does not raise would show no fault"
 
 
 @pytest.mark.parametrize("kind", ["dense", "deep", "conjunctions"])
