@@ -20,7 +20,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-INGREDIENTS = ("slopes", "cuts", "hidden cuts", "branching", "programs", "cores")
+INGREDIENTS = ("slopes", "cuts", "hidden cuts", "clipping", "branching", "programs", "cores")
 
 
 def stages_without(ingredient: str | None) -> list:
@@ -35,6 +35,7 @@ def stages_without(ingredient: str | None) -> list:
         "hidden cuts": ("cut tightening", "late cut tightening", "late branch and bound"),
         "branching": ("input splitting", "first branching", "branch and bound", "late branch and bound"),
         "programs": ("lp tightening", "milp"),
+        "clipping": (),  # see `answer`
         "cores": (),  # one process instead of one for each core
     }[ingredient]
     kept = [stage for stage in CASCADE if stage.name not in dropped]
@@ -49,7 +50,11 @@ def stages_without(ingredient: str | None) -> list:
 def answer(question: dict) -> None:
     """One question, in a process of its own: a line of JSON."""
     import mipverify
+    from mipverify.engine import splitting
     from mipverify.parallel import cores
+
+    if question["without"] == "clipping":
+        splitting.CEILING = None
 
     network = mipverify.load(question["network"])
     if "property" in question:

@@ -72,10 +72,10 @@ def clip(
 ) -> Bounds:
     """Bounds of what ReLUs read, for the inputs of each box (K) at which none of its planes is positive.
 
-    All have the same input box (batch 1): they differ in bounds of hidden units only. wanted: by ReLU node, a mask (K, size) of the units to work on; all
-    by default. slopes: by pre-activation, lower slopes of the lines that bound its units from below and from above.
-    An entry may end up with its lower bound above its upper one: there is no such input then. Layers are
-    worked on in order, so that later ones see the bounds of earlier ones.
+    All have the same input box (batch 1): they differ in bounds of hidden units only. wanted: by ReLU node, a mask
+    (K, size) of the units to work on; all by default. slopes: by pre-activation, lower slopes of the lines that bound
+    its units from below and from above. An entry may end up with its lower bound above its upper one: there is no such
+    input then. Layers are worked on in order, so that later ones see the bounds of earlier ones.
     """
     bounds, network = relaxed.bounds, relaxed.network
     corners = _Corners.of(relaxed, planes)
@@ -150,7 +150,7 @@ class _Corners:
         reach = reach / np.maximum(np.abs(reach).sum(axis=1, keepdims=True), tiny)
         count = max(relaxed.bounds.batch, int(planes.box.max(initial=0)) + 1)
         begin = np.searchsorted(planes.box, np.arange(count + 1))
-        middle = (a @ center + planes.constant) / extent
+        middle = np.clip((a @ center + planes.constant) / extent, -1e6, 1e6)  # beyond 1 the plane is on one side
         thin, reach, middle = (v.astype(np.float32) for v in (thin, reach, middle))
         return _Corners(planes, begin, center, radius, extent, size, middle, some, thin, reach)
 
@@ -172,11 +172,14 @@ class _Corners:
 
     def _multipliers(self, v: np.ndarray, own: slice) -> np.ndarray:
         """Good multipliers (U, planes) for rows (U, m), both in parts of their extents: ascent by Adam."""
-        thin, reach, middle = self.thin[own], self.reach[own].T, self.middle[own]
+        thin, reach = self.thin[own], np.ascontiguousarray(self.reach[own].T)
+        highest = self.middle[own] + reach.sum(axis=0)
         mu = np.zeros((len(v), len(thin)), np.float32)
         mean, square = np.zeros_like(mu), np.zeros_like(mu)
         for step in range(1, STEPS + 1):
-            gradient = middle - np.sign(v + mu @ thin) @ reach  # the planes at the minimizer
+            together = mu @ thin
+            together += v
+            gradient = highest - 2 * ((together > 0).astype(np.float32) @ reach)  # the planes at the minimizer
             mean = MEAN * mean + (1 - MEAN) * gradient
             square = SQUARE * square + (1 - SQUARE) * gradient * gradient
             length = STEP * DECAY ** (step - 1) / (1 - MEAN**step)

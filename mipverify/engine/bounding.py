@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from mipverify.engine.question import Question
 from mipverify.presolve import (
+    Bounds,
     Relaxed,
     Rows,
     Search,
@@ -21,7 +23,10 @@ from mipverify.presolve import (
     unit_rows,
 )
 
-CUTTING = 0.3  # share of the time left that cuts for hidden units may take
+CUTTING = 0.1  # share of the time left that cuts for hidden units may take
+BRANCHING = 0.6  # share that branching on them may take
+NODES = 24  # for a hidden unit, after which its sign is left open
+DOUBT = 0.25  # share of its width by which its sign may be in doubt for that
 
 
 def interval_bounds(question: Question) -> None:
@@ -106,21 +111,35 @@ def tighten_by_cuts(question: Question) -> None:
     """Cuts of the ideal formulation for every unstable unit, on the reduced network; then the open conditions."""
     from mipverify.presolve.cutting import cut_tighten
 
+    _tighten_reduced(question, CUTTING, lambda stop: partial(cut_tighten, stop=stop, hands=question.hands))
+    question.hidden_cut = True
+
+
+def tighten_by_branching(question: Question) -> None:
+    """A tree of a few nodes for the sign of every unstable unit in doubt; then the open conditions."""
+    from mipverify.solvers.branch_and_bound import branch_tighten
+
+    def method(stop: Callable[[], bool]) -> Callable[..., Bounds]:
+        return partial(branch_tighten, nodes=NODES, stop=stop, hands=question.hands, within=DOUBT)
+
+    _tighten_reduced(question, BRANCHING, method)
+    question.hidden_branched = True
+
+
+def _tighten_reduced(
+    question: Question, share: float, method: Callable[[Callable[[], bool]], Callable[..., Bounds]]
+) -> None:
+    """Tighten bounds of the reduced network in a share of the time left, and take over what they mean.
+
+    method: told when to stop, a function of network, box and known bounds.
+    """
     assert question.bounds is not None
     clock = question.clock
-    end = clock.elapsed() + CUTTING * clock.left()
+    end = clock.elapsed() + share * clock.left()
     reduced = question.reduced
     small = reduced.bounds
-    tight = cut_tighten(
-        small.network,
-        small.lower[0],
-        small.upper[0],
-        small.known(),
-        stop=lambda: clock.elapsed() > end,
-        region=small.region,
-        hands=question.hands,
-    )
+    tighten = method(lambda: clock.elapsed() > end)
+    tight = tighten(small.network, small.lower[0], small.upper[0], small.known(), region=small.region)
     known = {**question.bounds.known(), **reduced.known(tight, question.bounds)}
     question.bounds = interval(question.margins, *question.box, known, question.case.region)
-    question.hidden_cut = True
     optimize_conditions(Search(iterations=30))(question)

@@ -47,6 +47,14 @@ def hidden_cuts_are_left(question: Question) -> bool:
     return not question.hidden_cut and (question.cut_gain or 0.0) > 0
 
 
+def hidden_branching_pays(question: Question) -> bool:
+    """Whether branching on hidden units is worth a share of the time: in dense networks of several layers."""
+    if question.hidden_branched or (question.cut_gain or 0.0) < MUCH_CUT_OFF:
+        return False
+    assert question.bounds is not None
+    return int((question.bounds.unstable_counts() > 0).sum()) > 1
+
+
 def milp_may_finish(question: Question) -> bool:
     """Whether a MILP solver is worth a share of the time, without being asked for: few binaries, and not tried yet."""
     if question.solver != "auto" or question.binaries or not small(question):
@@ -57,5 +65,9 @@ def milp_may_finish(question: Question) -> bool:
 
 
 def was_interrupted(question: Question) -> bool:
-    """Whether branching stopped before its time, for hidden cuts or for a MILP solver."""
-    return bool(question.binaries) or (question.hidden_cut and (question.cut_gain or 0.0) < MUCH_CUT_OFF)
+    """Whether branching stopped before its time, for a MILP solver or to tighten hidden bounds."""
+    return (
+        bool(question.binaries)
+        or question.hidden_branched
+        or (question.hidden_cut and (question.cut_gain or 0.0) < MUCH_CUT_OFF)
+    )

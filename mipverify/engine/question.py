@@ -25,8 +25,8 @@ class Question:
 
     margins: the network whose outputs (k,) are the conditions' margins. lower: proven lower bounds (k,).
     bounds: of every node of `margins` over the box, batch 1, once a stage has made them.
-    cut_gain: the share of the width of hidden bounds that cuts take away, once it was measured. hidden_cut: whether
-    they were cut.
+    cut_gain: the share of the width of hidden bounds that cuts take away, once it was measured. hidden_cut,
+    hidden_branched: whether they were cut, and branched on.
     hints: inputs (H, n) that bounds suggest as starting points of attacks. known: bounds of hidden units proven before.
     hands: who works on stages that can be cut into parts.
     """
@@ -45,6 +45,7 @@ class Question:
     trusted: list[str] = field(default_factory=list)
     cut_gain: float | None = None
     hidden_cut: bool = False
+    hidden_branched: bool = False
     nodes: int = 0
     binaries: int = 0
     reason: str = ""

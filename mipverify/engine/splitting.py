@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mipverify.engine.leaves import leaf_solver
-from mipverify.engine.policy import hidden_cuts_are_left, milp_may_finish
+from mipverify.engine.policy import hidden_branching_pays, hidden_cuts_are_left, milp_may_finish
 from mipverify.engine.question import Question
 from mipverify.formulation import condition_parts
 from mipverify.presolve import unit_rows
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from mipverify.solvers.branch_and_bound.root_cuts import RootCuts
 
 BEFORE_CUTS = 0.5  # share of the time left that branch and bound takes before hidden bounds are cut after all
+BEFORE_HIDDEN = 0.05  # share of the time left that branch and bound takes before it turns to hidden units
 BEFORE_MILP = 0.1  # share of the time left that branch and bound takes where a MILP solver may finish
-CEILING = 1e-3  # share of the distance to zero that a search proves above it, where hidden bounds are clipped
+# Of the distance to zero: how far above it a search proves a margin. Above that, hidden bounds need not hold.
+CEILING: float | None = 1e-3
 WITHOUT_CUTS = 1.0  # seconds of branching before cuts are looked for
 
 
@@ -61,6 +63,8 @@ def split_phases_with_cuts(question: Question) -> None:
     share = 1.0
     if milp_may_finish(question):
         share = BEFORE_MILP
+    elif hidden_branching_pays(question):
+        share = BEFORE_HIDDEN
     elif hidden_cuts_are_left(question):
         share = BEFORE_CUTS
     finish = clock.elapsed() + clock.left() * share
@@ -85,7 +89,7 @@ def _branch(question: Question, reduced: Reduced, starts: Mapping[int, RootCuts 
     rows = unit_rows(network, network.output, np.arange(len(question.lower)), None, question.box[0])
     layers = {node: layer for cuts in starts.values() if cuts is not None for node, layer in cuts.layers.items()}
     worst = float(question.lower[list(starts)].min())
-    ceiling = -CEILING * worst if np.isfinite(worst) else None
+    ceiling = -CEILING * worst if CEILING is not None and np.isfinite(worst) else None
     outcome = search_phases(
         PhaseBounder(bounds, rows, cuts=layers, ceiling=ceiling),
         [root(condition) if cuts is None else cuts.start(condition) for condition, cuts in starts.items()],

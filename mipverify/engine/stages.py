@@ -12,6 +12,7 @@ from mipverify.engine.bounding import (
     crown_bounds,
     interval_bounds,
     optimize_conditions,
+    tighten_by_branching,
     tighten_by_cuts,
     tighten_by_lp,
     tighten_units,
@@ -19,6 +20,7 @@ from mipverify.engine.bounding import (
 from mipverify.engine.policy import (
     by_milp,
     few_inputs,
+    hidden_branching_pays,
     hidden_cuts_are_left,
     hidden_cuts_pay,
     milp_may_finish,
@@ -82,6 +84,7 @@ CASCADE: tuple[Stage, ...] = (
     Stage("first branching", split_phases, when=lambda q: not by_milp(q)),
     Stage("cut tightening", tighten_by_cuts, when=lambda q: not by_milp(q) and hidden_cuts_pay(q)),
     Stage("branch and bound", split_phases_with_cuts, when=lambda q: not by_milp(q)),
+    Stage("hidden branching", tighten_by_branching, when=lambda q: not by_milp(q) and hidden_branching_pays(q)),
     Stage("lp tightening", tighten_by_lp, when=lambda q: by_milp(q) and not small(q)),
     Stage("milp", solve_milp, when=lambda q: by_milp(q) or milp_may_finish(q)),
     Stage("late cut tightening", tighten_by_cuts, when=lambda q: not by_milp(q) and hidden_cuts_are_left(q)),

@@ -35,8 +35,9 @@ class Encoding:
     """A network's MILP and the way back from its columns.
 
     milp: objective zero. inputs: columns (n,) of the input. relus: by ReLU node. outputs: the network's output as
-    affine expressions, `outputs[0] @ v + outputs[1]`, (k, columns) sparse and (k,). entries: by input, ReLU node and
-    node with columns of its own, its value as `entries[node] @ v`, (size, columns) sparse. ball: an l_2 ball, of which
+    affine expressions, `outputs[0] @ v + outputs[1]`, (k, columns) sparse and (k,). entries: by input, ReLU node, node
+    with columns of its own and node that only moves such values, its value as `entries[node] @ v`, (size, columns)
+    sparse. ball: an l_2 ball, of which
     the rows are tangents only.
     """
 
@@ -152,14 +153,14 @@ def encode(network: Network, bounds: Bounds, output: int | None = None) -> Encod
     needed = _cone(network, output)
     read = {node.source for i, node in enumerate(network.nodes) if i in needed and isinstance(node, Relu)}
     # Weights are never multiplied with weights: a product would be rounded, and dense. Such nodes get columns.
+    moved = {i for i, node in enumerate(network.nodes) if i in needed and _moves(network, node)}
     materialized = {
         term.source
         for i, node in enumerate(network.nodes)
         if i in needed and isinstance(node, Affine)
         for term in node.terms
-        if isinstance(network.nodes[term.source], Affine) and not _moves(network, network.nodes[term.source])
+        if isinstance(network.nodes[term.source], Affine) and term.source not in moved
     }
-    moved = [i for i, node in enumerate(network.nodes) if i in needed and _moves(network, node)]
     inputs, ball = np.zeros(0, int), None
     for index, node in enumerate(network.nodes):
         if index not in needed:
@@ -179,7 +180,7 @@ def encode(network: Network, bounds: Bounds, output: int | None = None) -> Encod
         elif index in materialized:
             expressions[index] = _own_columns(builder, expressions[index], low, high)
     matrix, constant = expressions[output]
-    plain = (0, *relus, *moved, *(node for node in materialized if node not in read))
+    plain = (0, *relus, *sorted(moved), *(node for node in materialized if node not in read))
     entries = {node: builder.widen(expressions[node][0]) for node in plain if node in expressions}
     return Encoding(builder.milp(), inputs, relus, (builder.widen(matrix), constant), entries, ball)
 

@@ -7,6 +7,7 @@ import pytest
 from mipverify.presolve import crown, optimized_crown
 from mipverify.solvers.branch_and_bound.hidden import branch_tighten
 
+from mipverify.network import Network
 from tests.presolve import nets
 
 NETWORKS = {
@@ -40,6 +41,53 @@ def test_units_that_stay_unstable_take_both_signs(kind: str) -> None:
             before = (start.lower[node].reshape(-1) < 0) & (start.upper[node].reshape(-1) > 0)
             settled += int(before.sum() - unstable.sum())
     assert settled > 0
+
+
+@pytest.mark.parametrize("most", [2, 6, 12, 24])
+def test_trees_that_are_given_up_claim_no_more_than_they_have_shown(most: int) -> None:
+    rng = np.random.default_rng(90 + most)
+    gained, open_ = 0, 0
+    for _ in range(3):
+        network = nets.dense(rng, (30, 24, 24, 24, 2))  # in so many inputs, signs are not ruled out by sampling
+        center = rng.normal(size=network.input_shape)
+        lower, upper = (center - 0.15)[None], (center + 0.15)[None]
+        start = optimized_crown(network, lower, upper)
+        tight = branch_tighten(network, lower, upper, start.known(), nodes=most)
+        corners = rng.choice([-1.0, 1.0], size=(20_000, 30))
+        points = np.concatenate([center + 0.15 * corners, center + 0.15 * _towards_ends(network, center)])
+        values = network.values(points)
+        for node in network.preactivations:
+            seen = np.asarray(values[node]).reshape(len(points), -1)
+            slack = 1e-9 * (1 + np.abs(seen).max(axis=0))
+            assert (seen.min(axis=0) >= tight.lower[node][0] - slack).all()
+            assert (seen.max(axis=0) <= tight.upper[node][0] + slack).all()
+        gained += int(start.unstable_counts().sum() - tight.unstable_counts().sum())
+        open_ += int(tight.unstable_counts().sum())
+    assert gained
+    assert open_
+
+
+def _towards_ends(network: Network, center: np.ndarray) -> np.ndarray:
+    """Corners (C, n) at which linearizations of the hidden units at the center are greatest and least."""
+    steps = np.concatenate([np.zeros((1, len(center))), 1e-4 * np.eye(len(center))])
+    values = network.values(center + steps)
+    slopes = [np.sign(np.asarray(values[i])[1:] - np.asarray(values[i])[:1]).T for i in network.preactivations]
+    return np.concatenate([*slopes, *(-s for s in slopes)])
+
+
+def test_stopped_in_between_it_keeps_what_was_proven_by_then() -> None:
+    rng = np.random.default_rng(71)
+    network = nets.dense(rng, (8, 16, 16, 16, 2))
+    lower, upper = np.full((1, 8), -0.5), np.full((1, 8), 0.5)
+    start = optimized_crown(network, lower, upper)
+    values = network.values(nets.points(rng, lower, upper, 20_000)[:, 0])
+    for looks in (2, 5, 10, 20, 40):
+        left = iter(range(looks))
+        tight = branch_tighten(network, lower, upper, start.known(), stop=lambda left=left: next(left, None) is None)
+        for node in network.preactivations:
+            seen = np.asarray(values[node]).reshape(20_000, -1)
+            assert (seen.min(axis=0) >= tight.lower[node][0] - 1e-9).all()
+            assert (seen.max(axis=0) <= tight.upper[node][0] + 1e-9).all()
 
 
 def test_stopped_at_once_it_keeps_the_bounds_it_was_given() -> None:

@@ -16,6 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mipverify.engine import stages, verify
+from mipverify.engine.splitting import split_phases
 from mipverify.engine.stages import Stage
 from tests.soundness.nets import dense, lowest_sampled, question, random_layers
 
@@ -66,7 +67,9 @@ def test_no_stage_at_all_proves_nothing() -> None:
     assert (verdict.verdict, verdict.margin_lower_bound) == ("unknown", None)
 
 
-def interrupted_in(stage: str, network: object, specification: object, after: int = 3) -> tuple[object, list[float]]:
+def interrupted_in(
+    stage: str, network: object, specification: object, after: int, cascade: tuple[Stage, ...] = stages.CASCADE
+) -> tuple[object, list[float]]:
     """The verdict when Ctrl-C comes in the progress of a search, and the bounds that it had reported."""
     told: list[float] = []
 
@@ -76,13 +79,15 @@ def interrupted_in(stage: str, network: object, specification: object, after: in
             if len(told) == after:
                 raise KeyboardInterrupt
 
-    return verify(network, specification, timeout=20.0, progress=progress), told  # type: ignore[arg-type]
+    return verify(network, specification, timeout=60.0, progress=progress, stages=cascade), told  # type: ignore[arg-type]
 
 
 def test_an_interrupt_keeps_the_bound_that_splitting_phases_reached() -> None:
-    verdict, told = interrupted_in("branch", HARD, QUESTION)
+    bounds = [stage for stage in stages.CASCADE if "crown" in stage.name or stage.name == "interval"]
+    search = Stage("branch", lambda question: split_phases(question, 60.0))
+    verdict, told = interrupted_in("branch", HARD, QUESTION, 8, (*bounds, search))
     assert (verdict.verdict, verdict.reason) == ("unknown", "interrupted")  # type: ignore[attr-defined]
-    assert len(told) == 3
+    assert len(told) == 8
     reached = verdict.margin_lower_bound  # type: ignore[attr-defined]
     assert reached >= told[-1] - 1e-3 * abs(told[-1])
     assert reached <= 0.5
