@@ -149,8 +149,9 @@ def describe(verdict: Verdict, question: Question, *, verbose: bool) -> str:
     if verdict.trusted:
         lines.append(f"  trusts  {', '.join(verdict.trusted)}")
     if verbose and verdict.statistics:
-        rows = [(key, _short(value)) for key, value in _flat(verdict.statistics)]
-        lines += ["", table(("statistic", "value"), rows, left=2)]
+        rest = {key: value for key, value in verdict.statistics.items() if key not in ("steps", "seconds")}
+        lines += ["", table(("statistic", "value"), [(key, _short(value)) for key, value in _flat(rest)], left=2)]
+        lines += ["", _story(verdict.statistics.get("steps", []))]
     return "\n".join(lines)
 
 
@@ -167,6 +168,24 @@ def _output(verdict: Verdict, question: Question) -> str:
         return f"class {other} ({output[other]:.6g}) instead of {label} ({output[label]:.6g})"
     shown = ", ".join(f"{value:.6g}" for value in output[:8])
     return shown + (f", … ({len(output)} values)" if len(output) > 8 else "")
+
+
+def _story(steps: list[dict[str, Any]]) -> str:
+    """How the question was decided, stage by stage."""
+    rows = [
+        (
+            step["stage"],
+            f"{step['seconds']:.3f}",
+            str(step["open"]),
+            "" if step["bound"] is None else f"{step['bound']:.4g}",
+            "" if step["unstable"] is None else str(step["unstable"]),
+        )
+        for step in steps
+    ]
+    lines = table(("stage", "seconds", "open", "bound", "unstable"), rows).splitlines()
+    return "\n".join(
+        f"{line}  {why}".rstrip() for line, why in zip(lines, ["", *(s["why"] for s in steps)], strict=True)
+    )
 
 
 def _flat(statistics: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -119,6 +119,8 @@ def tighten_by_branching(question: Question) -> None:
     """A tree of a few nodes for the sign of every unstable unit in doubt; then the open conditions."""
     from mipverify.solvers.branch_and_bound import branch_tighten
 
+    question.note("dense layers build on each other")
+
     def method(stop: Callable[[], bool]) -> Callable[..., Bounds]:
         return partial(branch_tighten, nodes=NODES, stop=stop, hands=question.hands, within=DOUBT)
 

@@ -38,7 +38,7 @@ def hidden_cuts_pay(question: Question) -> bool:
 
     if question.cut_gain is None:
         question.cut_gain = share_cut_off(question.reduced.bounds)
-        question.report("policy", f"cuts take {question.cut_gain:.1%} off the width of hidden bounds")
+        question.note(f"cuts take {question.cut_gain:.1%} off the width of hidden bounds")
     return question.cut_gain >= MUCH_CUT_OFF
 
 

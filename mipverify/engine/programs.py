@@ -24,6 +24,7 @@ def solve_milp(question: Question) -> None:
     if not question.bounds.finite()[0]:
         question.reason = "the values overflow"
         return
+    question.note(f"{int(question.bounds.unstable_counts().sum())} unstable ReLUs")
     solver = get_solver(question.solver if by_milp(question) else "highs")
     clock = question.clock
     end = clock.elapsed() + clock.left() * (1.0 if by_milp(question) else BESIDE_SEARCH)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,23 @@ from mipverify.presolve.reduce import Reduced
 from mipverify.specification import Case, Condition
 
 
+@dataclass(frozen=True)
+class Step:
+    """What a stage came to: conditions still open, their lowest bound, unstable ReLUs (None before any bounds)."""
+
+    stage: str
+    seconds: float
+    open: int
+    bound: float
+    unstable: int | None
+    why: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """For `Verdict.statistics`."""
+        bound = self.bound if np.isfinite(self.bound) else None
+        return {**asdict(self), "seconds": round(self.seconds, 4), "bound": bound}
+
+
 @dataclass(eq=False)
 class Question:
     """Whether any condition of `case` is met inside its box. Stages read it and write what they find into it.
@@ -28,7 +46,8 @@ class Question:
     cut_gain: the share of the width of hidden bounds that cuts take away, once it was measured. hidden_cut,
     hidden_branched: whether they were cut, and branched on.
     hints: inputs (H, n) that bounds suggest as starting points of attacks. known: bounds of hidden units proven before.
-    hands: who works on stages that can be cut into parts.
+    hands: who works on stages that can be cut into parts. steps: what each stage came to. notes: why the next one is
+    run the way it is.
     """
 
     network: Network
@@ -50,6 +69,8 @@ class Question:
     binaries: int = 0
     reason: str = ""
     stage: str = "none"
+    notes: list[str] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._reduced: tuple[Bounds, Reduced] | None = None
@@ -81,6 +102,18 @@ class Question:
     def learn(self, conditions: np.ndarray, lower: np.ndarray) -> None:
         """Take over proven lower bounds of some conditions; NaN counts as nothing proven."""
         self.lower[conditions] = np.fmax(self.lower[conditions], lower)
+
+    def note(self, text: str) -> None:
+        """Say why something is done, for those who ask how the question was decided."""
+        self.notes.append(text)
+        self.report("policy", text)
+
+    def close_step(self, stage: str, seconds: float) -> None:
+        """Record what a stage came to."""
+        unstable = None if self.bounds is None else int(self.bounds.unstable_counts().sum())
+        bound = float(self.lower.min())
+        self.steps.append(Step(stage, seconds, len(self.open()), bound, unstable, "; ".join(self.notes)))
+        self.notes.clear()
 
     def try_points(self, points: np.ndarray) -> Witness | None:
         """Move points (R, ...) into the float32 box and replay them in the original file; the first that violates."""

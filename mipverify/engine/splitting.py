@@ -30,6 +30,7 @@ def split_boxes(question: Question) -> None:
     from mipverify.solvers.branch_and_bound.boxes import search_boxes
 
     lower, upper = (side.reshape(-1) for side in question.box)
+    question.note(f"{np.count_nonzero(upper > lower)} inputs are free")
     parts = condition_parts(question.network, question.case.conditions)
     outcome = search_boxes(
         question.margins,

@@ -17,6 +17,7 @@ from mipverify.network.replay import replay_of
 from mipverify.parallel import Crew
 from mipverify.specification import Specification
 
+MOST_STEPS = 100  # told of: a property of many cases has many
 SOLVERS = ("auto", "bab", "highs", "cbc", "scip")
 
 
@@ -76,8 +77,12 @@ def run_cascade(question: Question, stages: Sequence[Stage] = CASCADE) -> None:
         if stage.when(question):
             question.stage = stage.name
             question.report(stage.name, "")
-            with question.clock.stage(stage.name):
-                stage.run(question)
+            begin = question.clock.elapsed()
+            try:
+                with question.clock.stage(stage.name):
+                    stage.run(question)
+            finally:
+                question.close_step(stage.name, question.clock.elapsed() - begin)
 
 
 def _require_order_properties(network: Network, specification: Specification) -> None:
@@ -113,6 +118,7 @@ def _verdict(
         "binaries": max((q.binaries for q in questions), default=0),
         "nodes": sum(q.nodes for q in questions),
         "seconds": {name: round(seconds, 4) for name, seconds in clock.stages.items()},
+        "steps": [step.to_json() for q in questions for step in q.steps][-MOST_STEPS:],
     }
     return Verdict(
         word,

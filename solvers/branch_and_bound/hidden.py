@@ -45,8 +45,9 @@ def branch_tighten(
     Same shape of answer as `crown`. Unstable units are worked on until their sign is proven, which is all that a
     formulation needs to do without their binaries, or for that many nodes, or as long as it gets on; always on the side
     that is nearer to zero, or on the other one where sampled points rule that out. Units that take both signs at
-    sampled points are left as they are. Once `stop` returns true, the others are as well. within: the share of its width that a unit's sign may be in doubt by, to
-    be worked on. Those in least doubt come first; once none of some more is settled, the layer is left as it is.
+    sampled points are left as they are. Once `stop` returns true, the others are as well.
+    within: the share of its width that a unit's sign may be in doubt by, to be worked on. Those in least doubt come
+    first; once none of some more is settled, the layer is left as it is.
     """
     seen = network.values(_samples(lower[0], upper[0], region))
 

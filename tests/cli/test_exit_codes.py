@@ -113,6 +113,9 @@ def test_quiet_prints_the_verdict_alone(cli: Callable[..., Result], folder: Path
 def test_verbose_prints_statistics(cli: Callable[..., Result], folder: Path) -> None:
     out = cli("verify", folder / "net.onnx", folder / "holds.vnnlib", "--verbose").out
     assert "unstable_relus" in out
+    story = out[out.index("stage ") :].splitlines()
+    assert story[0].split() == ["stage", "seconds", "open", "bound", "unstable"]
+    assert story[-1].split()[-3] == "0", "nothing is open after the last stage"
 
 
 def test_help_and_version(cli: Callable[..., Result]) -> None:

@@ -38,6 +38,18 @@ def test_the_timeout_is_kept_and_the_bound_reached_is_told(solver: str) -> None:
     assert verdict.margin_lower_bound <= 0.5
 
 
+def test_steps_tell_what_each_stage_came_to() -> None:
+    steps = verify(HARD, QUESTION, timeout=3.0).statistics["steps"]
+    assert [step["stage"] for step in steps][:3] == ["evaluation", "interval", "crown"]
+    bounds = [step["bound"] for step in steps if step["bound"] is not None]
+    assert bounds == sorted(bounds)
+    assert all(step["open"] == 2 for step in steps)
+    assert [step["unstable"] for step in steps if step["unstable"] is not None] == sorted(
+        (step["unstable"] for step in steps if step["unstable"] is not None), reverse=True
+    )
+    assert any("hidden bounds" in step["why"] for step in steps)
+
+
 def test_no_time_is_no_answer() -> None:
     verdict = verify(HARD, QUESTION, timeout=0.0)
     assert (verdict.verdict, verdict.reason, verdict.margin_lower_bound) == ("unknown", "time", None)
