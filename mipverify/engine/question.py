@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from mipverify.presolve import Bounds, reduce
 from mipverify.presolve.layers import Known
 from mipverify.presolve.reduce import Reduced
 from mipverify.specification import Case, Condition
+
+if TYPE_CHECKING:
+    from mipverify.solvers.branch_and_bound.splits import Proof
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Question:
     hidden_branched: whether they were cut, and branched on.
     hints: inputs (H, n) that bounds suggest as starting points of attacks. known: bounds of hidden units proven before.
     hands: who works on stages that can be cut into parts. steps: what each stage came to. notes: why the next one is
-    run the way it is.
+    run the way it is. keep: closed nodes of searches on phases are kept in `proofs`, which may take much memory.
     """
 
     network: Network
@@ -69,6 +72,8 @@ class Question:
     binaries: int = 0
     reason: str = ""
     stage: str = "none"
+    keep: bool = False
+    proofs: list[Proof] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
 

@@ -84,26 +84,36 @@ def _branch(question: Question, reduced: Reduced, starts: Mapping[int, RootCuts 
     """One search, over the conditions of `starts` and with the cuts there, until the clock shows `end`."""
     from mipverify.solvers.branch_and_bound.phases import PhaseBounder
     from mipverify.solvers.branch_and_bound.search import search_phases
-    from mipverify.solvers.branch_and_bound.splits import root
+    from mipverify.solvers.branch_and_bound.splits import Proof, root
 
     bounds, network = reduced.bounds, reduced.bounds.network
     rows = unit_rows(network, network.output, np.arange(len(question.lower)), None, question.box[0])
     layers = {node: layer for cuts in starts.values() if cuts is not None for node, layer in cuts.layers.items()}
-    worst = float(question.lower[list(starts)].min())
-    ceiling = -CEILING * worst if CEILING is not None and np.isfinite(worst) else None
+    bounder = PhaseBounder(bounds, rows, cuts=layers, ceiling=_ceiling(question, list(starts)), keep=question.keep)
+    proof = Proof(bounder)
     outcome = search_phases(
-        PhaseBounder(bounds, rows, cuts=layers, ceiling=ceiling),
+        bounder,
         [root(condition) if cuts is None else cuts.start(condition) for condition, cuts in starts.items()],
         try_points=question.try_points,
         solve_leaf=leaf_solver(question, reduced),
         stop=lambda: question.clock.over() or question.clock.elapsed() > end,
         hands=question.hands,
         progress=_progress(question, "branch", np.array(list(starts))),
+        closed=proof.nodes.append if question.keep else None,
     )
+    if question.keep:
+        question.proofs.append(proof)
     question.nodes += outcome.nodes
     question.reason = outcome.reason
     for condition, value in outcome.lower.items():
         question.learn(np.array([condition]), np.array([value]))
+
+
+def _ceiling(question: Question, conditions: list[int]) -> float | None:
+    """How far above zero a search proves margins; None where nothing tells their scale."""
+    below = question.lower[conditions]
+    below = below[np.isfinite(below) & (below < 0)]
+    return None if CEILING is None or not len(below) else float(-CEILING * below.max())
 
 
 def _progress(question: Question, what: str, conditions: np.ndarray) -> Callable[[int, int, float], None]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from mipverify.solvers.branch_and_bound.splits import Proof
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +26,7 @@ class Verdict:
     stage: who decided. margin_lower_bound: proven lower bound of the smallest margin over the input set, or None.
     trusted: what the verdict takes on a solver's word; empty where every step is certified here.
     statistics: unstable ReLUs by layer, nodes, binaries, seconds by stage. reason: why it is unknown.
+    proofs: the closed nodes of each search on ReLU phases, if they were to be kept.
     """
 
     verdict: Literal["holds", "violated", "unknown"]
@@ -35,6 +39,7 @@ class Verdict:
     reason: str = ""
     network: dict[str, str | None] = field(default_factory=dict)
     property: dict[str, str | None] = field(default_factory=dict)
+    proofs: tuple[Proof, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The object that `mipverify verify --json` prints."""

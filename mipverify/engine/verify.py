@@ -32,6 +32,7 @@ def verify(
     memory: int | None = None,
     progress: Callable[[str, str], None] | None = None,
     stages: Sequence[Stage] = CASCADE,
+    keep_proofs: bool = False,
 ) -> Verdict:
     """Prove that no input of the specification's set meets a violating condition, or find one that does.
 
@@ -39,6 +40,7 @@ def verify(
     workers: processes that share the work of one question; the others start only once it has turned out to be hard.
     memory: cap in bytes on the address space of this process; beyond it the verdict is unknown.
     progress: called with a stage's name and a short text. stages: what to run, for measurements.
+    keep_proofs: `Verdict.proofs` holds the closed nodes of searches on ReLU phases, with what their bounds follow from.
     Raises InputError where network and property do not fit.
     """
     if solver not in SOLVERS:
@@ -54,7 +56,7 @@ def verify(
         with memory_cap(memory), Crew(workers) as crew:
             report = progress or (lambda stage, text: None)
             for case in specification.cases:
-                question = Question(network, case, replay, clock, rng, solver, report, crew)
+                question = Question(network, case, replay, clock, rng, solver, report, crew, keep=keep_proofs)
                 questions.append(question)
                 run_cascade(question, stages)
                 if question.witness is not None:
@@ -131,6 +133,7 @@ def _verdict(
         reason=reason if word == "unknown" else "",
         network={"path": network.path, "sha256": network.sha256},
         property={"path": specification.path, "sha256": specification.sha256},
+        proofs=tuple(proof for q in questions for proof in q.proofs),
     )
 
 

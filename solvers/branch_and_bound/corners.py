@@ -16,7 +16,7 @@ import numpy as np
 from mipverify.presolve import Bounds, Optimum, Relaxed, Rows, Search, optimize_rows, pass_back, unit_rows
 from mipverify.presolve.clipping import Planes, Slopes, clip
 from mipverify.presolve.crown import negated
-from mipverify.solvers.branch_and_bound.splits import Node
+from mipverify.solvers.branch_and_bound.splits import Clip, Node
 
 TRIED = 12  # units of the last layer
 SHRUNK = 0.02  # of their width: what makes the others worth it
@@ -25,10 +25,11 @@ MOST_SPLITS = 31  # of a node, the latest: planes that bounds are searched with
 
 
 class Corners:
-    """Clips the hidden bounds of nodes. root: bounds of the input box. ceiling: the level their rows have to exceed."""
+    """Clips the hidden bounds of nodes. root: bounds of the input box. ceiling: the level their rows have to exceed.
+    keep: nodes remember how their bounds came about."""
 
-    def __init__(self, root: Relaxed, ceiling: float):
-        self.root, self.ceiling, self.network = root, ceiling, root.network
+    def __init__(self, root: Relaxed, ceiling: float, keep: bool = False):
+        self.root, self.ceiling, self.keep, self.network = root, ceiling, keep, root.network
         self.sources = [self.network.relu_source(relu) for relu in self.network.relus]
 
     @cached_property
@@ -64,7 +65,11 @@ class Corners:
             own = {i: (_of_box(bounds.lower[i], k), _of_box(bounds.upper[i], k)) for i in self.sources}
             empty = any(bool((low > high).any()) for low, high in own.values())
             node = nodes[int(place)]
-            found.append(replace(node, bounds=own, lower=max(node.lower, self.ceiling) if empty else node.lower))
+            clips = node.clips
+            if self.keep:
+                clips = (*clips, Clip(node.splits, node.slopes, node.multipliers, node.cut_multipliers, own))
+            lower = max(node.lower, self.ceiling) if empty else node.lower
+            found.append(replace(node, bounds=own, lower=lower, clips=clips))
         return places, found
 
     def _shrunk(self, relaxed: Relaxed, planes: Planes, last: int, cost: np.ndarray) -> np.ndarray:

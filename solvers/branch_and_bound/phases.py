@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from mipverify.presolve import Bounds, Optimum, Relaxed, Rows, Search, minimum_over_box, optimize_rows, pass_back
@@ -26,7 +27,7 @@ class PhaseBounder:
     box, by ReLU node; they are dualized in every subproblem. search: of every node; those that it hardly raises above
     their parent get a patient one: without it, they are split again and again, and all below them stays as low.
     ceiling: all that is asked for is where rows are above it, so that hidden bounds of open nodes are clipped to the
-    rest.
+    rest. keep: nodes remember how that was done, which takes memory.
     """
 
     def __init__(
@@ -37,11 +38,12 @@ class PhaseBounder:
         cuts: Mapping[int, LayerCuts] | None = None,
         patient: Search | None = PATIENT,
         ceiling: float | None = None,
+        keep: bool = False,
     ):
         self.root, self.rows, self.search, self.patient = root, rows, search, patient
         self.cuts = dict(cuts or {})
         self.relaxed = Relaxed(root)
-        self.corners = None if ceiling is None else Corners(self.relaxed, ceiling)
+        self.corners = None if ceiling is None else Corners(self.relaxed, ceiling, keep)
         self.network = root.network
         self.shapes = {node: self.network.nodes[node].shape for node in self.network.relus}
 
@@ -154,14 +156,12 @@ class PhaseBounder:
             if node.bounds and self.corners is not None:  # nothing is known of inputs at which the row is higher
                 lower = min(lower, self.corners.ceiling)
             solved.append(
-                Node(
-                    node.condition,
-                    node.splits,
-                    max(node.lower, lower),
-                    {i: a[k].reshape(-1) for i, a in optimum.slopes.items()},
-                    {i: a[k].reshape(-1) for i, a in optimum.multipliers.items()},
-                    {i: a[k] for i, a in optimum.cut_multipliers.items()},
-                    node.bounds,
+                replace(
+                    node,
+                    lower=max(node.lower, lower),
+                    slopes={i: a[k].reshape(-1) for i, a in optimum.slopes.items()},
+                    multipliers={i: a[k].reshape(-1) for i, a in optimum.multipliers.items()},
+                    cut_multipliers={i: a[k] for i, a in optimum.cut_multipliers.items()},
                 )
             )
         return solved, optimum, relaxed

@@ -66,16 +66,18 @@ def search_phases(
     batch: int = 128,
     hands: Hands = ALONE,
     progress: Callable[[int, int, float], None] | None = None,
+    closed: Callable[[Node], None] | None = None,
 ) -> Outcome:
     """Prove that every condition's row is positive, or find a point where one is not.
 
     roots: where to start, for each condition (`root`), or what an earlier search left open.
     try_points: shown the inputs (R, *input_shape) that minimize relaxed nodes; if it returns something, that ends it.
     solve_leaf: a sound lower bound of a node in which no unit is unstable, where the dual ascent alone did not finish.
-    batch: nodes that are bounded together; half as many are split. hands: who does that.
+    batch: nodes that are bounded together; half as many are split. hands: who does that. closed: shown every node that
+    is closed, with the slopes and multipliers of its bound; a leaf that `solve_leaf` closed has a bound below zero.
     """
     work = bounder, brancher or FilteredBranching()
-    tree = _Tree(roots)
+    tree = _Tree(roots, closed)
     stuck: list[Node] = []
     left: list[Node] = []  # taken out of the store, but not worked on
     reason = ""
@@ -103,7 +105,7 @@ def search_phases(
             for leaf in done.leaves:
                 value = solve_leaf(leaf)
                 if value > 0:
-                    tree.close(leaf.condition, value)
+                    tree.close(leaf, value)
                 else:
                     stuck.append(leaf)
             found = None if done.points is None else tree.add(done.children, done.points, try_points)
@@ -123,13 +125,15 @@ def search_phases(
 class _Tree:
     """The open nodes, the lowest bound among the closed ones by condition, and how many were bounded."""
 
-    def __init__(self, roots: Sequence[Node]) -> None:
-        self.store = NodeStore()
+    def __init__(self, roots: Sequence[Node], shown: Callable[[Node], None] | None) -> None:
+        self.store, self.shown = NodeStore(), shown
         self.closed = {node.condition: float("inf") for node in roots}
         self.counted = 0
 
-    def close(self, condition: int, lower: float) -> None:
-        self.closed[condition] = min(self.closed[condition], lower)
+    def close(self, node: Node, lower: float) -> None:
+        self.closed[node.condition] = min(self.closed[node.condition], lower)
+        if self.shown is not None:
+            self.shown(node)
 
     def add(
         self, nodes: Sequence[Node], points: np.ndarray, try_points: Callable[[np.ndarray], object | None]
@@ -139,7 +143,7 @@ class _Tree:
         open_ = [k for k, node in enumerate(nodes) if not node.lower > 0]
         for node in nodes:
             if node.lower > 0:
-                self.close(node.condition, node.lower)
+                self.close(node, node.lower)
             else:
                 self.store.push(node)
         return try_points(points[open_]) if open_ else None

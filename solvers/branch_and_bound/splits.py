@@ -5,8 +5,26 @@ from __future__ import annotations
 import heapq
 import itertools
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from mipverify.solvers.branch_and_bound.phases import PhaseBounder
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """How a node came to hidden bounds of its own: the slopes and multipliers whose plane they were clipped with.
+
+    bounds: what they became, as in `Node`; they follow from the plane, the node's splits and the bounds before.
+    """
+
+    splits: tuple[tuple[int, int, int], ...]
+    slopes: dict[int, np.ndarray]
+    multipliers: dict[int, np.ndarray]
+    cut_multipliers: dict[int, np.ndarray]
+    bounds: dict[int, tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +34,8 @@ class Node:
     splits: (ReLU node, flat unit, +1 active or -1 inactive), from the root down. lower: proven lower bound.
     slopes, multipliers, cut_multipliers: by ReLU node, flat float32 arrays with which that bound holds: where its
     children start. bounds: by pre-activation node, flat lower and upper bounds that hold wherever in this subproblem
-    the row is not above the search's ceiling; the root's where there are none.
+    the row is not above the search's ceiling; the root's where there are none. clips: how these came about, if the
+    search keeps that.
     """
 
     condition: int
@@ -26,6 +45,7 @@ class Node:
     multipliers: dict[int, np.ndarray]
     cut_multipliers: dict[int, np.ndarray] = field(default_factory=dict)
     bounds: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    clips: tuple[Clip, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -37,6 +57,15 @@ class Node:
 def root(condition: int) -> Node:
     """The whole problem of one condition."""
     return Node(condition, (), float("-inf"), {}, {})
+
+
+@dataclass(frozen=True, eq=False)
+class Proof:
+    """The closed nodes of a search, for a checker of one's own. bounder: the network they are nodes of (reduced to its
+    unstable units), its bounds over the box, the rows, the cuts and the ceiling of their bounds."""
+
+    bounder: PhaseBounder
+    nodes: list[Node] = field(default_factory=list)
 
 
 class NodeStore:
