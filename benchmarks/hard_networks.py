@@ -20,7 +20,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-INGREDIENTS = ("slopes", "cuts", "hidden cuts", "clipping", "branching", "programs", "cores")
+INGREDIENTS = ("slopes", "cuts", "hidden cuts", "clipping", "hidden branching", "branching", "programs", "cores")
 
 
 def stages_without(ingredient: str | None) -> list:
@@ -36,6 +36,7 @@ def stages_without(ingredient: str | None) -> list:
         "branching": ("input splitting", "first branching", "branch and bound", "late branch and bound"),
         "programs": ("lp tightening", "milp"),
         "clipping": (),  # see `answer`
+        "hidden branching": ("hidden branching",),
         "cores": (),  # one process instead of one for each core
     }[ingredient]
     kept = [stage for stage in CASCADE if stage.name not in dropped]
@@ -55,6 +56,8 @@ def answer(question: dict) -> None:
 
     if question["without"] == "clipping":
         splitting.CEILING = None
+    if question["without"] == "hidden branching":
+        splitting.BEFORE_HIDDEN = 1.0
 
     network = mipverify.load(question["network"])
     if "property" in question:

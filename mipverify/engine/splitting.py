@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mipverify.solvers.branch_and_bound.root_cuts import RootCuts
 
 BEFORE_CUTS = 0.5  # share of the time left that branch and bound takes before hidden bounds are cut after all
-BEFORE_HIDDEN = 0.05  # share of the time left that branch and bound takes before it turns to hidden units
+BEFORE_HIDDEN = 0.1  # share of the time left that branch and bound takes before it turns to hidden units
 BEFORE_MILP = 0.1  # share of the time left that branch and bound takes where a MILP solver may finish
 # Of the distance to zero: how far above it a search proves a margin. Above that, hidden bounds need not hold.
 CEILING: float | None = 1e-3
