@@ -23,7 +23,7 @@ from mipverify.presolve import (
     unit_rows,
 )
 
-CUTTING = 0.15  # share of the time left that cuts for hidden units may take
+CUTTING = 0.2  # share of the time left that cuts for hidden units may take
 BRANCHING = 0.6  # share that branching on them may take
 NODES = 24  # for a hidden unit, after which its sign is left open
 DOUBT = 0.25  # share of its width by which its sign may be in doubt for that

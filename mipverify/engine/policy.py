@@ -8,6 +8,7 @@ from mipverify.engine.question import Question
 
 FEW_BINARIES = 200  # up to here a MILP solver gets a share of the time
 FEW_DENSE_BINARIES = 100  # the same where hidden bounds lose much by cuts: programs of dense layers take far longer
+FEW_TO_CLIP = 400  # up to here a search of a second has time for hidden bounds
 FEW_INPUTS = 12  # up to here halving the input box beats splitting ReLUs
 MUCH_CUT_OFF = 0.05  # share of widths from which cutting all hidden bounds pays before branching
 
@@ -30,6 +31,11 @@ def few_inputs(question: Question) -> bool:
 def small(question: Question) -> bool:
     """Whether so few ReLUs are unstable that a MILP solver may finish."""
     return question.bounds is not None and int(question.bounds.unstable_counts().sum()) <= FEW_BINARIES
+
+
+def clipping_is_cheap(question: Question) -> bool:
+    """Whether so few ReLUs are unstable that a short search may bound them anew in its nodes."""
+    return question.bounds is not None and int(question.bounds.unstable_counts().sum()) <= FEW_TO_CLIP
 
 
 def hidden_cuts_pay(question: Question) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mipverify.engine.leaves import leaf_solver
-from mipverify.engine.policy import hidden_branching_pays, hidden_cuts_are_left, milp_may_finish
+from mipverify.engine.policy import clipping_is_cheap, hidden_branching_pays, hidden_cuts_are_left, milp_may_finish
 from mipverify.engine.question import Question
 from mipverify.formulation import condition_parts
 from mipverify.presolve import unit_rows
@@ -52,7 +52,9 @@ def split_boxes(question: Question) -> None:
 
 def split_phases(question: Question, seconds: float = WITHOUT_CUTS) -> None:
     """Branch and bound on ReLU phases, all open conditions in one tree, without cuts."""
-    _branch(question, question.reduced, {int(c): None for c in question.open()}, question.clock.elapsed() + seconds)
+    starts = {int(c): None for c in question.open()}
+    ceiling = _ceiling(question, question.open()) if clipping_is_cheap(question) else None
+    _branch(question, question.reduced, starts, question.clock.elapsed() + seconds, ceiling)
 
 
 def split_phases_with_cuts(question: Question) -> None:
@@ -77,10 +79,16 @@ def split_phases_with_cuts(question: Question) -> None:
         if question.decided() or clock.elapsed() > finish:
             return
         if not cuts.lower > 0:
-            _branch(question, reduced, {int(condition): cuts}, finish)
+            _branch(question, reduced, {int(condition): cuts}, finish, _ceiling(question, np.array([condition])))
 
 
-def _branch(question: Question, reduced: Reduced, starts: Mapping[int, RootCuts | None], end: float) -> None:
+def _branch(
+    question: Question,
+    reduced: Reduced,
+    starts: Mapping[int, RootCuts | None],
+    end: float,
+    ceiling: float | None,
+) -> None:
     """One search, over the conditions of `starts` and with the cuts there, until the clock shows `end`."""
     from mipverify.solvers.branch_and_bound.phases import PhaseBounder
     from mipverify.solvers.branch_and_bound.search import search_phases
@@ -89,7 +97,7 @@ def _branch(question: Question, reduced: Reduced, starts: Mapping[int, RootCuts 
     bounds, network = reduced.bounds, reduced.bounds.network
     rows = unit_rows(network, network.output, np.arange(len(question.lower)), None, question.box[0])
     layers = {node: layer for cuts in starts.values() if cuts is not None for node, layer in cuts.layers.items()}
-    bounder = PhaseBounder(bounds, rows, cuts=layers, ceiling=_ceiling(question, list(starts)), keep=question.keep)
+    bounder = PhaseBounder(bounds, rows, cuts=layers, ceiling=ceiling, keep=question.keep)
     proof = Proof(bounder)
     outcome = search_phases(
         bounder,
@@ -109,11 +117,11 @@ def _branch(question: Question, reduced: Reduced, starts: Mapping[int, RootCuts 
         question.learn(np.array([condition]), np.array([value]))
 
 
-def _ceiling(question: Question, conditions: list[int]) -> float | None:
+def _ceiling(question: Question, conditions: np.ndarray) -> float | None:
     """How far above zero a search proves margins; None where nothing tells their scale."""
-    below = question.lower[conditions]
-    below = below[np.isfinite(below) & (below < 0)]
-    return None if CEILING is None or not len(below) else float(-CEILING * below.max())
+    below = -question.lower[conditions]
+    below = below[np.isfinite(below) & (below > 0)]
+    return None if CEILING is None or not len(below) else float(CEILING * below.min())
 
 
 def _progress(question: Question, what: str, conditions: np.ndarray) -> Callable[[int, int, float], None]:
