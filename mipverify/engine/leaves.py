@@ -25,7 +25,8 @@ ALMOST_INACTIVE = 1e-9
 
 
 def leaf_solver(question: Question, reduced: Reduced) -> Callable[[Node], float]:
-    """A lower bound of the margin in a node without unstable units, infinite where no input has its phases.
+    """A lower bound of the margin in a node without unstable units, infinite where no input has its phases; it holds
+    where the node's own bounds do.
 
     The dual ascent that bounds nodes creeps where an input set has corners; a leaf's program is small and exact. Its
     minimizers are tried as counterexamples.
@@ -50,6 +51,8 @@ def leaf_solver(question: Question, reduced: Reduced) -> Callable[[Node], float]
             flat, place = array.reshape(-1), units[unit]
             flat[place] = max(flat[place], 0.0) if sign > 0 else min(flat[place], ALMOST_INACTIVE)
             side[source] = array
+        if any(bool((low > high).any()) for low, high in zip(lower, upper, strict=True)):
+            return float("inf")
         fixed = Bounds(original.network, tuple(lower), tuple(upper), original.region)
         return _least_margin(question, fixed, node.condition) if fixed.finite()[0] else float("-inf")
 

@@ -68,8 +68,9 @@ class Corners:
             clips = node.clips
             if self.keep:
                 clips = (*clips, Clip(node.splits, node.slopes, node.multipliers, node.cut_multipliers, own))
-            lower = max(node.lower, self.ceiling) if empty else node.lower
-            found.append(replace(node, bounds=own, lower=lower, clips=clips))
+            lower = max(node.lower, min(node.ceiling, self.ceiling)) if empty else node.lower
+            ceiling = min(node.ceiling, self.ceiling)
+            found.append(replace(node, bounds=own, lower=lower, ceiling=ceiling, clips=clips))
         return places, found
 
     def _shrunk(self, relaxed: Relaxed, planes: Planes, last: int, cost: np.ndarray) -> np.ndarray:

@@ -66,11 +66,11 @@ def branch_tighten(
             if stop():
                 break
             # Powers of two, so that scaling rounds nothing: all trees have about the same way to go.
-            factor = sign[tried] * 2.0 ** -np.round(np.log2(distance[tried]))
+            factor = sign[tried] * 2.0 ** -np.clip(np.round(np.log2(distance[tried])), -1000, 1000)
             rows = _scaled(unit_rows(network, node, units[tried], None, relaxed.bounds.lower[0]), factor)
             found = _raise(PhaseBounder(below, rows, ceiling=CEILING), len(tried), nodes, stop, hands) / np.abs(factor)
-            lows[tried] = np.where(factor > 0, np.maximum(lows[tried], found), lows[tried])
-            highs[tried] = np.where(factor < 0, np.minimum(highs[tried], -found), highs[tried])
+            lows[tried] = np.where(factor > 0, np.fmax(lows[tried], found), lows[tried])
+            highs[tried] = np.where(factor < 0, np.fmin(highs[tried], -found), highs[tried])
             if not (found > 0).any():
                 break
         return lows, highs

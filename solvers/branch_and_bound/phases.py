@@ -152,9 +152,8 @@ class PhaseBounder:
         )
         solved = []
         for k, node in enumerate(nodes):
-            lower = float(optimum.lower[k])
-            if node.bounds and self.corners is not None:  # nothing is known of inputs at which the row is higher
-                lower = min(lower, self.corners.ceiling)
+            # Nothing is known of inputs at which the row is above the ceiling of the node's bounds.
+            lower = min(float(optimum.lower[k]), node.ceiling)
             solved.append(
                 replace(
                     node,

@@ -72,7 +72,8 @@ def search_phases(
 
     roots: where to start, for each condition (`root`), or what an earlier search left open.
     try_points: shown the inputs (R, *input_shape) that minimize relaxed nodes; if it returns something, that ends it.
-    solve_leaf: a sound lower bound of a node in which no unit is unstable, where the dual ascent alone did not finish.
+    solve_leaf: a sound lower bound of a node in which no unit is unstable, where the dual ascent alone did not finish;
+    within the node's own bounds, so that it says no more than that the row is above the node's ceiling.
     batch: nodes that are bounded together; half as many are split. hands: who does that. closed: shown every node that
     is closed, with the slopes and multipliers of its bound; a leaf that `solve_leaf` closed has a bound below zero.
     """
@@ -105,7 +106,7 @@ def search_phases(
             for leaf in done.leaves:
                 value = solve_leaf(leaf)
                 if value > 0:
-                    tree.close(leaf, value)
+                    tree.close(leaf, min(value, leaf.ceiling))
                 else:
                     stuck.append(leaf)
             found = None if done.points is None else tree.add(done.children, done.points, try_points)
@@ -113,7 +114,7 @@ def search_phases(
                 return Outcome(False, {}, tree.counted, witness=found)
         if stuck:
             reason = "a leaf could not be decided"
-        elif progress is not None and len(tree.store):
+        elif progress is not None and len(tree.store) and not left:
             progress(tree.counted, len(tree.store), tree.store.lowest())
     remaining = [*left, *stuck, *tree.store.pop(len(tree.store))]
     lower = dict(tree.closed)

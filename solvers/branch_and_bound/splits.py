@@ -34,8 +34,8 @@ class Node:
     splits: (ReLU node, flat unit, +1 active or -1 inactive), from the root down. lower: proven lower bound.
     slopes, multipliers, cut_multipliers: by ReLU node, flat float32 arrays with which that bound holds: where its
     children start. bounds: by pre-activation node, flat lower and upper bounds that hold wherever in this subproblem
-    the row is not above the search's ceiling; the root's where there are none. clips: how these came about, if the
-    search keeps that.
+    the row is not above `ceiling`; the root's where there are none. clips: how these came about, if the search keeps
+    that.
     """
 
     condition: int
@@ -45,6 +45,7 @@ class Node:
     multipliers: dict[int, np.ndarray]
     cut_multipliers: dict[int, np.ndarray] = field(default_factory=dict)
     bounds: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    ceiling: float = float("inf")
     clips: tuple[Clip, ...] = ()
 
     @property

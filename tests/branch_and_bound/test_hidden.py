@@ -7,7 +7,9 @@ import pytest
 from mipverify.presolve import crown, optimized_crown
 from mipverify.solvers.branch_and_bound.hidden import branch_tighten
 
-from mipverify.network import Network
+from mipverify.network import Affine, Input, Network, Relu, Term
+from mipverify.network.operators import Dense, Index
+from mipverify.specification.regions import Ball, Region
 from tests.presolve import nets
 
 NETWORKS = {
@@ -99,3 +101,21 @@ def test_stopped_at_once_it_keeps_the_bounds_it_was_given() -> None:
     for node in network.preactivations:
         np.testing.assert_array_equal(kept.lower[node], start.lower[node])
         np.testing.assert_array_equal(kept.upper[node], start.upper[node])
+
+
+def test_doubts_too_small_to_be_scaled_keep_their_bounds() -> None:
+    pick = Index(np.array([0, 1]), (2,), (2,))
+    network = Network(
+        (
+            Input((2,)),
+            Affine((2,), (Term(0, pick),)),
+            Relu((2,), 1),
+            Affine((1,), (Term(2, Dense(np.ones((1, 2)))),)),
+        ),
+        3,
+    )
+    lower, upper = np.full((1, 2), -1e-310), np.ones((1, 2))
+    region = Region(Ball.around(np.full(2, 0.5), 1, "l1"), np.zeros((0, 2)), np.zeros(0))
+    tight = branch_tighten(network, lower, upper, crown(network, lower, upper, region=region).known(), region=region)
+    for side in (*tight.lower, *tight.upper):
+        assert np.isfinite(side).all()

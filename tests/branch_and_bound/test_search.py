@@ -30,15 +30,21 @@ def after(polls: int) -> Stop:
     return lambda: next(count) >= polls
 
 
-def by_phases(question: Question, rounds: int, try_points: TryPoints = lambda points: None) -> Outcome:
+def by_phases(
+    question: Question, rounds: int, try_points: TryPoints = lambda points: None, ceiling: float | None = None
+) -> Outcome:
     case = question.specification().cases[0]
     network = margin_network(question.network(), case.conditions)
     bounds = crown(network, case.box.lower[None], case.box.upper[None])
     rows = unit_rows(network, network.output, np.arange(len(case.conditions)), None, case.box.lower)
-    bounder = PhaseBounder(bounds, rows, Search(iterations=30))
+    bounder = PhaseBounder(bounds, rows, Search(iterations=30), ceiling=ceiling)
     # The bounder asks whether to stop after every step of its ascent.
     roots = [root(c) for c in range(len(case.conditions))]
     return search_phases(bounder, roots, try_points=try_points, stop=after(30 * rounds))
+
+
+def by_clipped_phases(question: Question, rounds: int, try_points: TryPoints = lambda points: None) -> Outcome:
+    return by_phases(question, 3 * rounds, try_points, ceiling=1e-3)
 
 
 def by_boxes(question: Question, rounds: int, try_points: TryPoints = lambda points: None) -> Outcome:
@@ -65,7 +71,7 @@ def by_boxes_without_parts(question: Question, rounds: int, try_points: TryPoint
     )
 
 
-SEARCHES = [by_phases, by_boxes, by_boxes_without_parts]
+SEARCHES = [by_phases, by_clipped_phases, by_boxes, by_boxes_without_parts]
 
 
 def smallest_margins(question: Question) -> list[Fraction | None]:

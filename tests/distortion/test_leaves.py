@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
-from mipverify.presolve import reduce
-from mipverify.solvers.branch_and_bound.splits import Node
+from mipverify.presolve import reduce, unit_rows
+from mipverify.solvers.branch_and_bound.phases import PhaseBounder
+from mipverify.solvers.branch_and_bound.search import search_phases
+from mipverify.solvers.branch_and_bound.splits import Node, root
 
-from mipverify.engine.bounding import crown_bounds
+from mipverify.engine.bounding import crown_bounds, interval_bounds
 from mipverify.engine.budget import Clock
 from mipverify.engine.leaves import leaf_solver
 from mipverify.engine.question import Question
@@ -19,6 +22,8 @@ from mipverify.specification import Case
 from mipverify.specification.perturbation import Perturbation
 from mipverify.specification.robustness import misclassified
 from tests.distortion.nets import KINDS, image_of
+from tests.soundness.nets import dense
+from tests.soundness.nets import question as box_question
 
 
 @pytest.mark.parametrize("norm", ["linf", "l1", "l2"])
@@ -59,3 +64,30 @@ def test_leaves_bound_the_margins_of_their_inputs(norm: str, tmp_path: Path) -> 
 
 def perturbation_distance(step: np.ndarray, norm: str) -> np.ndarray:
     return np.linalg.norm(step, ord={"linf": np.inf, "l1": 1, "l2": 2}[norm], axis=1)
+
+
+def test_a_leaf_with_bounds_of_its_own_claims_no_more_than_they_hold_for() -> None:
+    # f = relu(x + y) - relu(x - y) + 2.2 is least at 0.2; bounds that hold wherever f <= 0.001, which is nowhere.
+    network = dense([(np.array([[1.0, 1.0], [1.0, -1.0]]), np.zeros(2)), (np.array([[1.0, -1.0]]), np.array([2.2]))])
+    asked = box_question([-1, -1], [1, 1], [[([1.0], Fraction(0))]]).cases[0]
+    question = Question(network, asked, replay_of(network), Clock(60), np.random.default_rng(0))
+    interval_bounds(question)
+    reduced = question.reduced
+    small = reduced.bounds.network
+
+    class Helpless(PhaseBounder):
+        def raise_bounds(self, nodes, stop=None):  # type: ignore[no-untyped-def]
+            solved, optimum, _ = self.solve(nodes, stop=stop)
+            return [replace(node, lower=-1.0) for node in solved], optimum.minimizer
+
+    rows = unit_rows(small, small.output, np.arange(1), None, question.box[0])
+    own = {reduced.layers[0][0]: (np.array([0.0, 0.0]), np.array([2.0, 0.5]))}
+    outcome = search_phases(
+        Helpless(reduced.bounds, rows, ceiling=1e-3),
+        [replace(root(0), bounds=own, ceiling=1e-3)],
+        solve_leaf=leaf_solver(question, reduced),
+    )
+    assert outcome.closed
+    assert 0 < outcome.lower[0] <= 1e-3
+    crossed = replace(root(0), bounds={reduced.layers[0][0]: (np.array([0.5, 0.0]), np.array([0.1, 0.5]))})
+    assert leaf_solver(question, reduced)(crossed) == np.inf

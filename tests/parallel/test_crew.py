@@ -110,6 +110,38 @@ class Budget:
         return self.left == 0
 
 
+class CutShort:
+    """Two hands, of which one has no answer when time is up, at the third call."""
+
+    count, calls, over = 2, 0, False
+
+    def map(self, work, context, items, stop):  # type: ignore[no-untyped-def]
+        found = ALONE.map(work, context, items, stop)
+        self.calls += 1
+        if self.calls >= 3:
+            found[0], self.over = None, True
+        return found
+
+
+def test_no_bound_is_told_that_forgets_nodes_without_an_answer() -> None:
+    rng = np.random.default_rng(1)
+    network = nets.dense(rng, (4, 14, 12, 3))
+    center = rng.normal(size=4)
+    bounds = crown(network, center[None] - 0.7, center[None] + 0.7)
+    rows = unit_rows(network, network.output, np.arange(3), None, bounds.lower[0])
+    hands, told = CutShort(), []
+    outcome = search_phases(
+        PhaseBounder(bounds, rows),
+        [root(k) for k in range(3)],
+        stop=lambda: hands.over,
+        hands=hands,
+        progress=lambda done, left, bound: told.append(bound),
+    )
+    assert hands.over
+    assert told
+    assert max(told) <= min(outcome.lower.values())
+
+
 def test_searches_prove_the_same_with_more_hands(crew: Crew) -> None:
     rng = np.random.default_rng(3)
     network = nets.dense(rng, (4, 12, 12, 2))
