@@ -78,7 +78,7 @@ def hard(seed: int, widths: tuple[int, ...], gap: float) -> tuple[Layers, np.nda
 
 
 def decide(network: Network, specification: mipverify.Specification, solver: str = "auto", seed: int = 0) -> str:
-    verdict = mipverify.verify(network, specification, timeout=3.0, solver=solver, seed=seed)
+    verdict = mipverify.verify(network, specification, timeout=20.0, solver=solver, seed=seed)
     if verdict.witness is not None:
         assert specification.violated_by(verdict.witness.input, verdict.witness.output)
     return verdict.verdict
