@@ -54,11 +54,12 @@ def hidden_cuts_are_left(question: Question) -> bool:
 
 
 def hidden_branching_pays(question: Question) -> bool:
-    """Whether branching on hidden units is worth a share of the time: in dense networks of several layers."""
+    """Whether branching on hidden units is worth a share of the time: in dense networks of several layers, not small."""
     if question.hidden_branched or (question.cut_gain or 0.0) < MUCH_CUT_OFF:
         return False
     assert question.bounds is not None
-    return int((question.bounds.unstable_counts() > 0).sum()) > 1
+    counts = question.bounds.unstable_counts()
+    return int((counts > 0).sum()) > 1 and int(counts.sum()) > FEW_DENSE_BINARIES
 
 
 def milp_may_finish(question: Question) -> bool:

@@ -146,7 +146,7 @@ def test_the_reported_margin_is_below_everything_sampled() -> None:
             network, specification = dense(layers), question(lower, upper, conditions)
             best = lowest_sampled(network, lower, upper, row, seed + 1) - offset
             for solver in ("auto", "bab", "highs"):
-                verdict = mipverify.verify(network, specification, timeout=5.0, solver=solver)
+                verdict = mipverify.verify(network, specification, timeout=30.0, solver=solver)
                 assert verdict.verdict == "holds"
                 assert verdict.margin_lower_bound is not None
                 assert 0 < verdict.margin_lower_bound <= best
