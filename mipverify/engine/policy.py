@@ -54,7 +54,7 @@ def hidden_cuts_are_left(question: Question) -> bool:
 
 
 def hidden_branching_pays(question: Question) -> bool:
-    """Whether branching on hidden units is worth a share of the time: in dense networks of several layers, not small."""
+    """Whether branching on hidden units is worth a share of the time: in large dense networks of several layers."""
     if question.hidden_branched or (question.cut_gain or 0.0) < MUCH_CUT_OFF:
         return False
     assert question.bounds is not None
