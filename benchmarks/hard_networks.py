@@ -25,39 +25,43 @@ INGREDIENTS = ("slopes", "cuts", "hidden cuts", "clipping", "hidden branching", 
 
 def stages_without(ingredient: str | None) -> list:
     """The cascade, or what is left of it."""
-    from mipverify.engine.splitting import split_phases
-    from mipverify.engine.stages import CASCADE
+    from mipverify.engine.splitting import split_phases, split_phases_with_cuts
+    from mipverify.engine.stages import CASCADE, Stage
 
     dropped = {
         None: (),
         "slopes": ("optimized crown", "tightening"),
         "cuts": ("cut tightening", "late cut tightening", "late branch and bound"),
-        "hidden cuts": ("cut tightening", "late cut tightening", "late branch and bound"),
+        "hidden cuts": (),
         "branching": ("input splitting", "first branching", "branch and bound", "late branch and bound"),
         "programs": ("lp tightening", "milp"),
-        "clipping": (),  # see `answer`
-        "hidden branching": ("hidden branching",),
+        "clipping": (),
+        "hidden branching": (),
         "cores": (),  # one process instead of one for each core
     }[ingredient]
     kept = [stage for stage in CASCADE if stage.name not in dropped]
-    if ingredient == "cuts":  # one search without cuts, for all of the time
-        endless = [
-            replace(s, run=lambda q: split_phases(q, q.clock.left())) for s in kept if s.name == "first branching"
-        ]
-        kept = [endless[0] if s.name == "first branching" else s for s in kept if s.name != "branch and bound"]
+    changed = {
+        "cuts": {  # one search without cuts, for all of the time
+            "first branching": lambda q: split_phases(q, q.clock.left()),
+            "branch and bound": lambda q: None,
+        },
+        "clipping": {
+            "first branching": lambda q: split_phases(q, ceiling=None),
+            "branch and bound": lambda q: split_phases_with_cuts(q, ceiling=None),
+            "late branch and bound": lambda q: split_phases_with_cuts(q, ceiling=None),
+        },
+    }.get(ingredient or "", {})
+    kept = [replace(stage, run=changed.get(stage.name, stage.run)) for stage in kept]
+    done = {"hidden cuts": "hidden_cut", "hidden branching": "hidden_branched"}.get(ingredient or "")
+    if done is not None:  # no stage does it again, or leaves time for it
+        kept.insert(0, Stage(f"no {ingredient}", lambda q: setattr(q, done, True)))
     return kept
 
 
 def answer(question: dict) -> None:
     """One question, in a process of its own: a line of JSON."""
     import mipverify
-    from mipverify.engine import splitting
     from mipverify.parallel import cores
-
-    if question["without"] == "clipping":
-        splitting.CEILING = None
-    if question["without"] == "hidden branching":
-        splitting.BEFORE_HIDDEN = 1.0
 
     network = mipverify.load(question["network"])
     if "property" in question:

@@ -59,6 +59,13 @@ def negated(rows: Rows) -> Rows:
     return Rows({index: -a for index, a in rows.coefficients.items()}, rows.samples, constant, rows.doubt)
 
 
+def scaled(rows: Rows, factors: np.ndarray) -> Rows:
+    """The rows times factors (R,), powers of two up to their sign: nothing is rounded."""
+    coefficients = {i: a * factors.reshape(-1, *[1] * (a.ndim - 1)) for i, a in rows.coefficients.items()}
+    constant = None if rows.constant is None else rows.constant * factors
+    return Rows(coefficients, rows.samples, constant, None if rows.doubt is None else rows.doubt * np.abs(factors))
+
+
 def condition_rows(
     output: int, output_rows: Array, offset: Array, input_rows: Array | None, samples: np.ndarray | None
 ) -> Rows:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 
@@ -101,7 +100,7 @@ def tighten_by_lp(question: Question) -> None:
         *question.box,
         certified_program,
         known,
-        stop=lambda: clock.elapsed() > end,
+        stop=clock.stop_at(end),
         region=question.case.region,
     )
     optimize_conditions(Search(iterations=30))(question)
@@ -111,7 +110,7 @@ def tighten_by_cuts(question: Question) -> None:
     """Cuts of the ideal formulation for every unstable unit, on the reduced network; then the open conditions."""
     from mipverify.presolve.cutting import cut_tighten
 
-    _tighten_reduced(question, CUTTING, lambda stop: partial(cut_tighten, stop=stop, hands=question.hands))
+    _tighten_reduced(question, CUTTING, cut_tighten)
     question.hidden_cut = True
 
 
@@ -120,28 +119,27 @@ def tighten_by_branching(question: Question) -> None:
     from mipverify.solvers.branch_and_bound import branch_tighten
 
     question.note("dense layers build on each other")
-
-    def method(stop: Callable[[], bool]) -> Callable[..., Bounds]:
-        return partial(branch_tighten, nodes=NODES, stop=stop, hands=question.hands, within=DOUBT)
-
-    _tighten_reduced(question, BRANCHING, method)
+    _tighten_reduced(question, BRANCHING, branch_tighten, nodes=NODES, within=DOUBT)
     question.hidden_branched = True
 
 
-def _tighten_reduced(
-    question: Question, share: float, method: Callable[[Callable[[], bool]], Callable[..., Bounds]]
-) -> None:
-    """Tighten bounds of the reduced network in a share of the time left, and take over what they mean.
-
-    method: told when to stop, a function of network, box and known bounds.
-    """
+def _tighten_reduced(question: Question, share: float, tighten: Callable[..., Bounds], **options: float) -> None:
+    """Tighten bounds of the reduced network in a share of the time left, and take over what they mean."""
     assert question.bounds is not None
     clock = question.clock
     end = clock.elapsed() + share * clock.left()
     reduced = question.reduced
     small = reduced.bounds
-    tighten = method(lambda: clock.elapsed() > end)
-    tight = tighten(small.network, small.lower[0], small.upper[0], small.known(), region=small.region)
+    tight = tighten(
+        small.network,
+        small.lower[0],
+        small.upper[0],
+        small.known(),
+        stop=clock.stop_at(end),
+        region=small.region,
+        hands=question.hands,
+        **options,
+    )
     known = {**question.bounds.known(), **reduced.known(tight, question.bounds)}
     question.bounds = interval(question.margins, *question.box, known, question.case.region)
     optimize_conditions(Search(iterations=30))(question)

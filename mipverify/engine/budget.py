@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,10 @@ class Clock:
     def over(self) -> bool:
         """Whether the limit has passed."""
         return self.left() <= 0
+
+    def stop_at(self, end: float) -> Callable[[], bool]:
+        """Tells whether `end` seconds since the start have passed, or the limit."""
+        return lambda: self.elapsed() > end or self.over()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

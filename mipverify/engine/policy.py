@@ -8,7 +8,6 @@ from mipverify.engine.question import Question
 
 FEW_BINARIES = 200  # up to here a MILP solver gets a share of the time
 FEW_DENSE_BINARIES = 100  # the same where hidden bounds lose much by cuts: programs of dense layers take far longer
-FEW_TO_CLIP = 400  # up to here a search of a second has time for hidden bounds
 FEW_INPUTS = 12  # up to here halving the input box beats splitting ReLUs
 MUCH_CUT_OFF = 0.05  # share of widths from which cutting all hidden bounds pays before branching
 
@@ -33,33 +32,23 @@ def small(question: Question) -> bool:
     return question.bounds is not None and int(question.bounds.unstable_counts().sum()) <= FEW_BINARIES
 
 
-def clipping_is_cheap(question: Question) -> bool:
-    """Whether so few ReLUs are unstable that a short search may bound them anew in its nodes."""
-    return question.bounds is not None and int(question.bounds.unstable_counts().sum()) <= FEW_TO_CLIP
-
-
 def hidden_cuts_pay(question: Question) -> bool:
-    """Whether cuts tighten hidden bounds so much that they come before branching; measured on a few units, once."""
-    from mipverify.presolve.cutting import share_cut_off
-
-    if question.cut_gain is None:
-        question.cut_gain = share_cut_off(question.reduced.bounds)
-        question.note(f"cuts take {question.cut_gain:.1%} off the width of hidden bounds")
-    return question.cut_gain >= MUCH_CUT_OFF
+    """Whether cuts tighten hidden bounds so much that they come before branching: in dense networks."""
+    return not question.hidden_cut and _cut_gain(question) >= MUCH_CUT_OFF
 
 
 def hidden_cuts_are_left(question: Question) -> bool:
     """Whether hidden bounds could still be cut, as the last means."""
-    return not question.hidden_cut and (question.cut_gain or 0.0) > 0
+    return not question.hidden_cut and _cut_gain(question) > 0
 
 
 def hidden_branching_pays(question: Question) -> bool:
     """Whether branching on hidden units is worth a share of the time: in large dense networks of several layers."""
-    if question.hidden_branched or (question.cut_gain or 0.0) < MUCH_CUT_OFF:
+    if question.hidden_branched or question.bounds is None:
         return False
-    assert question.bounds is not None
     counts = question.bounds.unstable_counts()
-    return int((counts > 0).sum()) > 1 and int(counts.sum()) > FEW_DENSE_BINARIES
+    several = int((counts > 0).sum()) > 1 and int(counts.sum()) > FEW_DENSE_BINARIES
+    return several and _cut_gain(question) >= MUCH_CUT_OFF
 
 
 def milp_may_finish(question: Question) -> bool:
@@ -67,14 +56,21 @@ def milp_may_finish(question: Question) -> bool:
     if question.solver != "auto" or question.binaries or not small(question):
         return False
     assert question.bounds is not None
-    dense = (question.cut_gain or 0.0) >= MUCH_CUT_OFF
+    dense = _cut_gain(question) >= MUCH_CUT_OFF
     return not dense or int(question.bounds.unstable_counts().sum()) <= FEW_DENSE_BINARIES
 
 
 def was_interrupted(question: Question) -> bool:
     """Whether branching stopped before its time, for a MILP solver or to tighten hidden bounds."""
-    return (
-        bool(question.binaries)
-        or question.hidden_branched
-        or (question.hidden_cut and (question.cut_gain or 0.0) < MUCH_CUT_OFF)
-    )
+    cut_late = question.hidden_cut and _cut_gain(question) < MUCH_CUT_OFF
+    return bool(question.binaries) or question.hidden_branched or cut_late
+
+
+def _cut_gain(question: Question) -> float:
+    """The share of the width of hidden bounds that cuts take away; measured on a few units, once."""
+    from mipverify.presolve.cutting import share_cut_off
+
+    if question.cut_gain is None:
+        question.cut_gain = share_cut_off(question.reduced.bounds)
+        question.note(f"cuts take {question.cut_gain:.1%} off the width of hidden bounds")
+    return question.cut_gain

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ from mipverify.presolve.reduce import Reduced
 from mipverify.specification import Case, Condition
 
 if TYPE_CHECKING:
-    from mipverify.solvers.branch_and_bound.splits import Proof
+    from mipverify.engine.splitting import Trees
+    from mipverify.solvers.branch_and_bound.search import Proof
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Question:
     hidden_branched: whether they were cut, and branched on.
     hints: inputs (H, n) that bounds suggest as starting points of attacks. known: bounds of hidden units proven before.
     hands: who works on stages that can be cut into parts. steps: what each stage came to. notes: why the next one is
-    run the way it is. keep: closed nodes of searches on phases are kept in `proofs`, which may take much memory.
+    run the way it is. proofs: closed nodes of searches on phases, if they are kept, which may take much memory.
+    trees: searches on phases under way.
     """
 
     network: Network
@@ -72,8 +75,8 @@ class Question:
     binaries: int = 0
     reason: str = ""
     stage: str = "none"
-    keep: bool = False
-    proofs: list[Proof] = field(default_factory=list)
+    proofs: list[Proof] | None = None
+    trees: Trees | None = None
     notes: list[str] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
 
@@ -113,12 +116,18 @@ class Question:
         self.notes.append(text)
         self.report("policy", text)
 
-    def close_step(self, stage: str, seconds: float) -> None:
-        """Record what a stage came to."""
-        unstable = None if self.bounds is None else int(self.bounds.unstable_counts().sum())
-        bound = float(self.lower.min())
-        self.steps.append(Step(stage, seconds, len(self.open()), bound, unstable, "; ".join(self.notes)))
-        self.notes.clear()
+    @contextmanager
+    def step(self, stage: str) -> Iterator[None]:
+        """Run a stage in here: its time is counted, and what it came to recorded."""
+        before = self.clock.stages.get(stage, 0.0)
+        try:
+            with self.clock.stage(stage):
+                yield
+        finally:
+            seconds, bound = self.clock.stages[stage] - before, float(self.lower.min())
+            unstable = None if self.bounds is None else int(self.bounds.unstable_counts().sum())
+            self.steps.append(Step(stage, seconds, len(self.open()), bound, unstable, "; ".join(self.notes)))
+            self.notes.clear()
 
     def try_points(self, points: np.ndarray) -> Witness | None:
         """Move points (R, ...) into the float32 box and replay them in the original file; the first that violates."""

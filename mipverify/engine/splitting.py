@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mipverify.attack.pgd import Attack, descend
 from mipverify.engine.leaves import leaf_solver
-from mipverify.engine.policy import clipping_is_cheap, hidden_branching_pays, hidden_cuts_are_left, milp_may_finish
+from mipverify.engine.policy import hidden_branching_pays, hidden_cuts_are_left, milp_may_finish
 from mipverify.engine.question import Question
+from mipverify.engine.verdict import Witness
 from mipverify.formulation import condition_parts
-from mipverify.presolve import unit_rows
-from mipverify.presolve.reduce import Reduced
+from mipverify.presolve import Bounds, unit_rows
 
 if TYPE_CHECKING:
+    from mipverify.presolve.clipping import UnitSlopes
     from mipverify.solvers.branch_and_bound.root_cuts import RootCuts
+    from mipverify.solvers.branch_and_bound.search import PhaseSearch
 
 BEFORE_CUTS = 0.5  # share of the time left that branch and bound takes before hidden bounds are cut after all
 BEFORE_HIDDEN = 0.1  # share of the time left that branch and bound takes before it turns to hidden units
 BEFORE_MILP = 0.1  # share of the time left that branch and bound takes where a MILP solver may finish
-# Of the distance to zero: how far above it a search proves a margin. Above that, hidden bounds need not hold.
-CEILING: float | None = 1e-3
-WITHOUT_CUTS = 1.0  # seconds of branching before cuts are looked for
+FURTHER = 0.5  # of the distance to zero of a bound with cuts: from there, a tree without them goes on instead
+CEILING = 1e-3  # of the distance to zero: how far above it a search proves a margin, and hidden bounds have to hold
+WALKS, WALK = 4, Attack(steps=8, step=0.1)  # down from minimizers of nodes
+WITHOUT_CUTS = 1.0  # seconds of branching before cuts are looked for,
+ON_ITS_WAY = 0.3  # and half as many again each time that the lowest bound came that share of the way to zero in them
+
+
+@dataclass
+class Trees:
+    """Searches on phases that are under way, and the bounds they start from. cut: whether cuts were looked for."""
+
+    bounds: Bounds | None
+    searches: list[PhaseSearch] = field(default_factory=list)
+    cut: bool = False
 
 
 def split_boxes(question: Question) -> None:
@@ -50,18 +66,27 @@ def split_boxes(question: Question) -> None:
         question.learn(np.array([condition]), np.array([value]))
 
 
-def split_phases(question: Question, seconds: float = WITHOUT_CUTS) -> None:
-    """Branch and bound on ReLU phases, all open conditions in one tree, without cuts."""
-    starts = {int(c): None for c in question.open()}
-    ceiling = _ceiling(question, question.open()) if clipping_is_cheap(question) else None
-    _branch(question, question.reduced, starts, question.clock.elapsed() + seconds, ceiling)
+def split_phases(question: Question, seconds: float = WITHOUT_CUTS, ceiling: float | None = CEILING) -> None:
+    """Branch and bound on ReLU phases, all open conditions in one tree, with nothing that takes long to prepare.
+
+    seconds: for it, and more while it makes its way. ceiling: without one, hidden bounds of nodes are not clipped.
+    """
+    clock, rose = question.clock, True
+    searches = _searches(question, [{int(c): None for c in question.open()}], ceiling)
+    end = clock.elapsed() + seconds
+    while searches and (rose or clock.elapsed() < end):
+        before = question.lower.min()
+        searches = _go_on(question, searches, clock.elapsed() + seconds / 2)
+        rose = question.lower.min() >= (1 - ON_ITS_WAY) * before
+    question.trees = Trees(question.bounds, searches)
 
 
-def split_phases_with_cuts(question: Question) -> None:
-    """Branch and bound on ReLU phases, condition by condition with the cuts that matter to it, the easiest first."""
-    from mipverify.solvers.branch_and_bound.root_cuts import root_cuts
+def split_phases_with_cuts(question: Question, ceiling: float | None = CEILING) -> None:
+    """Branch and bound on ReLU phases, condition by condition with the cuts that matter to it, the easiest first.
 
-    clock, reduced, open_ = question.clock, question.reduced, question.open()
+    Trees over the same bounds go on where they stopped. ceiling: as in `split_phases`.
+    """
+    clock, trees = question.clock, question.trees
     # A MILP solver finishes small programs that a tree of bounds only creeps up to.
     share = 1.0
     if milp_may_finish(question):
@@ -71,57 +96,111 @@ def split_phases_with_cuts(question: Question) -> None:
     elif hidden_cuts_are_left(question):
         share = BEFORE_CUTS
     finish = clock.elapsed() + clock.left() * share
+    if trees is None or trees.bounds is not question.bounds:
+        trees = Trees(question.bounds)
+    proven = set(range(len(question.lower))).difference(question.open().tolist())
+    for search in trees.searches:
+        search.forget(proven)  # by another stage, since
+    if not trees.cut:
+        trees.searches, trees.cut = _with_cuts(question, trees.searches, ceiling), True
+    while trees.searches and clock.elapsed() < finish:
+        trees.searches = _go_on(question, trees.searches, finish)
+    question.trees = trees
+
+
+def _with_cuts(question: Question, searches: list[PhaseSearch], ceiling: float | None) -> list[PhaseSearch]:
+    """Searches with cuts of their own for all open conditions but those that have come further without."""
+    from mipverify.solvers.branch_and_bound.root_cuts import root_cuts
+
+    open_, bounds = question.open(), question.reduced.bounds
     question.report("cuts", f"{len(open_)} open, bound {question.lower.min():.4g}")
-    found = root_cuts(reduced.bounds.network, reduced.bounds, open_, stop=clock.over)
+    found = root_cuts(bounds.network, bounds, open_, stop=question.clock.over)
     question.learn(open_, np.array([cuts.lower for cuts in found]))
     question.try_points(np.stack([cuts.minimizer for cuts in found]))
-    for condition, cuts in sorted(zip(open_, found, strict=True), key=lambda pair: -pair[1].lower):
-        if question.decided() or clock.elapsed() > finish:
-            return
-        if not cuts.lower > 0:
-            _branch(question, reduced, {int(condition): cuts}, finish, _ceiling(question, np.array([condition])))
+    reached = {condition: lower for search in searches for condition, lower in search.lowest().items()}
+    order = sorted(zip(open_.tolist(), found, strict=True), key=lambda pair: -pair[1].lower)
+    again = {c: cuts for c, cuts in order if not (c in reached and reached[c] >= FURTHER * cuts.lower)}
+    for search in searches:
+        search.forget(again)
+    starts = [{condition: cuts} for condition, cuts in again.items() if not cuts.lower > 0]
+    return [*(s for s in searches if s.lowest()), *_searches(question, starts, ceiling, question.reduced.slopes)]
 
 
-def _branch(
+def _searches(
     question: Question,
-    reduced: Reduced,
-    starts: Mapping[int, RootCuts | None],
-    end: float,
+    starts: Sequence[Mapping[int, RootCuts | None]],
     ceiling: float | None,
-) -> None:
-    """One search, over the conditions of `starts` and with the cuts there, until the clock shows `end`."""
+    slopes: UnitSlopes | None = None,
+) -> list[PhaseSearch]:
+    """A search for each of `starts`, over the conditions there and with their cuts."""
+    from mipverify.solvers.branch_and_bound.corners import Corners
     from mipverify.solvers.branch_and_bound.phases import PhaseBounder
-    from mipverify.solvers.branch_and_bound.search import search_phases
-    from mipverify.solvers.branch_and_bound.splits import Proof, root
+    from mipverify.solvers.branch_and_bound.search import MAX_OPEN_BYTES, PhaseSearch, Proof
+    from mipverify.solvers.branch_and_bound.splits import root
 
+    reduced, kept = question.reduced, question.proofs
     bounds, network = reduced.bounds, reduced.bounds.network
     rows = unit_rows(network, network.output, np.arange(len(question.lower)), None, question.box[0])
-    layers = {node: layer for cuts in starts.values() if cuts is not None for node, layer in cuts.layers.items()}
-    bounder = PhaseBounder(bounds, rows, cuts=layers, ceiling=ceiling, keep=question.keep)
-    proof = Proof(bounder)
-    outcome = search_phases(
-        bounder,
-        [root(condition) if cuts is None else cuts.start(condition) for condition, cuts in starts.items()],
-        try_points=question.try_points,
-        solve_leaf=leaf_solver(question, reduced),
-        stop=lambda: question.clock.over() or question.clock.elapsed() > end,
-        hands=question.hands,
-        progress=_progress(question, "branch", np.array(list(starts))),
-        closed=proof.nodes.append if question.keep else None,
-    )
-    if question.keep:
-        question.proofs.append(proof)
-    question.nodes += outcome.nodes
-    question.reason = outcome.reason
-    for condition, value in outcome.lower.items():
-        question.learn(np.array([condition]), np.array([value]))
+    searches = []
+    for conditions in starts:
+        layers = {node: layer for cuts in conditions.values() if cuts for node, layer in cuts.layers.items()}
+        below = -question.lower[list(conditions)]
+        distance = below[np.isfinite(below) & (below > 0)]
+        corners = None
+        if ceiling is not None and len(distance):  # else nothing tells the scale of the margins
+            corners = Corners(network, float(ceiling * distance.min()), slopes, keep=kept is not None)
+        proof = Proof(PhaseBounder(bounds, rows, cuts=layers, corners=corners))
+        if kept is not None:
+            kept.append(proof)
+        searches.append(
+            PhaseSearch(
+                proof.bounder,
+                [root(condition) if cuts is None else cuts.start(condition) for condition, cuts in conditions.items()],
+                try_points=partial(_descend, question),
+                solve_leaf=leaf_solver(question, reduced),
+                most_bytes=MAX_OPEN_BYTES // len(starts),
+                hands=question.hands,
+                progress=_progress(question, "branch", np.array(list(conditions))),
+                closed=None if kept is None else proof.nodes.append,
+            )
+        )
+    return searches
 
 
-def _ceiling(question: Question, conditions: np.ndarray) -> float | None:
-    """How far above zero a search proves margins; None where nothing tells their scale."""
-    below = -question.lower[conditions]
-    below = below[np.isfinite(below) & (below > 0)]
-    return None if CEILING is None or not len(below) else float(CEILING * below.min())
+def _go_on(question: Question, searches: list[PhaseSearch], end: float) -> list[PhaseSearch]:
+    """Run searches one after the other until the clock shows `end`, each for its share; those that want more time."""
+    clock, unfinished = question.clock, []
+    for waiting, search in zip(range(len(searches), 0, -1), searches, strict=True):
+        if question.decided() or clock.over():
+            return []
+        before = search.nodes
+        outcome = search.run(clock.stop_at(clock.elapsed() + (end - clock.elapsed()) / waiting))
+        question.nodes += outcome.nodes - before
+        question.reason = outcome.reason or question.reason
+        for condition, value in outcome.lower.items():
+            question.learn(np.array([condition]), np.array([value]))
+        if outcome.reason == "time":
+            unfinished.append(search)
+    return unfinished
+
+
+def _descend(question: Question, points: np.ndarray) -> Witness | None:
+    """Try the minimizers (R, ...) of relaxed nodes, then a few steps down from those with the least margins."""
+    if question.try_points(points) is not None:
+        return question.witness
+    low, high = question.float_box
+    x = question.case.nearest_float32(points.reshape(len(points), -1))
+    open_ = question.open()
+    margins = question.margins.forward(x.reshape(len(x), *question.network.input_shape)).reshape(len(x), -1)[:, open_]
+    best = np.argsort(margins.min(axis=1))[:WALKS]
+    rows = np.zeros((len(best), question.margins.output_size), np.float32)
+    rows[np.arange(len(best)), open_[margins[best].argmin(axis=1)]] = 1
+
+    def accept(walks: np.ndarray, points: np.ndarray) -> bool:
+        return question.try_points(points) is not None
+
+    descend(question.margins, x[best], low[None], high[None], rows, WALK, accept, question.clock.over, question.project)
+    return question.witness
 
 
 def _progress(question: Question, what: str, conditions: np.ndarray) -> Callable[[int, int, float], None]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 if TYPE_CHECKING:
-    from mipverify.solvers.branch_and_bound.splits import Proof
+    from mipverify.solvers.branch_and_bound.search import Proof
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,7 +56,8 @@ def verify(
         with memory_cap(memory), Crew(workers) as crew:
             report = progress or (lambda stage, text: None)
             for case in specification.cases:
-                question = Question(network, case, replay, clock, rng, solver, report, crew, keep=keep_proofs)
+                question = Question(network, case, replay, clock, rng, solver, report, crew)
+                question.proofs = [] if keep_proofs else None
                 questions.append(question)
                 run_cascade(question, stages)
                 if question.witness is not None:
@@ -79,12 +80,8 @@ def run_cascade(question: Question, stages: Sequence[Stage] = CASCADE) -> None:
         if stage.when(question):
             question.stage = stage.name
             question.report(stage.name, "")
-            begin = question.clock.elapsed()
-            try:
-                with question.clock.stage(stage.name):
-                    stage.run(question)
-            finally:
-                question.close_step(stage.name, question.clock.elapsed() - begin)
+            with question.step(stage.name):
+                stage.run(question)
 
 
 def _require_order_properties(network: Network, specification: Specification) -> None:
@@ -133,7 +130,7 @@ def _verdict(
         reason=reason if word == "unknown" else "",
         network={"path": network.path, "sha256": network.sha256},
         property={"path": specification.path, "sha256": specification.sha256},
-        proofs=tuple(proof for q in questions for proof in q.proofs),
+        proofs=tuple(proof for q in questions for proof in q.proofs or ()),
     )
 
 

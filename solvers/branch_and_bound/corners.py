@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
-from mipverify.presolve import Bounds, Optimum, Relaxed, Rows, Search, optimize_rows, pass_back, unit_rows
-from mipverify.presolve.clipping import Planes, Slopes, clip
-from mipverify.presolve.crown import negated
+from mipverify.presolve import Bounds, Optimum, Relaxed, pass_back, unit_rows
+from mipverify.presolve.clipping import Planes, UnitSlopes, clip
+from mipverify.presolve.crown import scaled
 from mipverify.solvers.branch_and_bound.splits import Clip, Node
+
+from mipverify.network import Network
 
 TRIED = 12  # units of the last layer
 SHRUNK = 0.02  # of their width: what makes the others worth it
@@ -25,53 +26,45 @@ MOST_SPLITS = 31  # of a node, the latest: planes that bounds are searched with
 
 
 class Corners:
-    """Clips the hidden bounds of nodes. root: bounds of the input box. ceiling: the level their rows have to exceed.
-    keep: nodes remember how their bounds came about."""
+    """Clips the hidden bounds of nodes to where their rows are not above a ceiling.
 
-    def __init__(self, root: Relaxed, ceiling: float, keep: bool = False):
-        self.root, self.ceiling, self.keep, self.network = root, ceiling, keep, root.network
-        self.sources = [self.network.relu_source(relu) for relu in self.network.relus]
+    slopes: of the units over the input box, which take a while to find: worth sharing between searches, and for short
+    ones doing without. keep: nodes remember how their bounds came about, which takes memory.
+    """
 
-    @cached_property
-    def slopes(self) -> dict[int, tuple[Slopes, Slopes]]:
-        """Slopes that bound what ReLUs read best over the whole box, from below and above, by that node."""
-        found: dict[int, tuple[Slopes, Slopes]] = {}
-        for source in self.sources[1:]:
-            units = np.arange(int(np.prod(self.network.nodes[source].shape)))
-            rows = unit_rows(self.network, source, units, None, self.root.bounds.lower[0])
-            below = optimize_rows(self.root, rows, Search(enough=np.inf))
-            above = optimize_rows(self.root, negated(rows), Search(enough=np.inf))
-            found[source] = below.slopes, above.slopes
-        return found
+    def __init__(self, network: Network, ceiling: float, slopes: UnitSlopes | None = None, keep: bool = False):
+        self.network, self.ceiling, self.slopes, self.keep = network, ceiling, slopes, keep
+        self.sources = [network.relu_source(relu) for relu in network.relus]
 
-    def clip(self, nodes: Sequence[Node], optimum: Optimum, relaxed: Relaxed) -> tuple[np.ndarray, list[Node]]:
-        """The nodes whose bounds shrink noticeably: their indices, and what they become.
+    def clip(self, nodes: Sequence[Node], optimum: Optimum, relaxed: Relaxed) -> tuple[list[Node], np.ndarray]:
+        """What nodes become, and whose bounds shrink noticeably (K,).
 
         optimum, relaxed: of the nodes as they are. A node in which nothing is left gets the ceiling as its bound.
         """
+        clipped = list(nodes)
         if not optimum.row.passed:
-            return np.zeros(0, int), []
+            return clipped, np.zeros(len(nodes), bool)
         last = max(optimum.row.passed)
         cost = _costs(optimum, relaxed, last)
         planes = self._planes(nodes, optimum, relaxed)
-        places = np.flatnonzero(self._shrunk(relaxed, planes, last, cost) > SHRUNK)
+        shrunk = self._shrunk(relaxed, planes, last, cost) > SHRUNK
+        places = np.flatnonzero(shrunk)
         if not len(places):
-            return places, []
+            return clipped, shrunk
         bounds, cost = _select(relaxed.bounds, places), cost[places]
         wanted = {last: cost > MATTERS * cost.max(axis=1, keepdims=True)}
         bounds = clip(Relaxed(bounds, relaxed), planes.of_boxes(places), wanted, self.slopes)
-        found = []
-        for k, place in enumerate(places):
+        for k, place in enumerate(places.tolist()):
             own = {i: (_of_box(bounds.lower[i], k), _of_box(bounds.upper[i], k)) for i in self.sources}
             empty = any(bool((low > high).any()) for low, high in own.values())
-            node = nodes[int(place)]
+            node = nodes[place]
             clips = node.clips
             if self.keep:
                 clips = (*clips, Clip(node.splits, node.slopes, node.multipliers, node.cut_multipliers, own))
             lower = max(node.lower, min(node.ceiling, self.ceiling)) if empty else node.lower
             ceiling = min(node.ceiling, self.ceiling)
-            found.append(replace(node, bounds=own, lower=lower, ceiling=ceiling, clips=clips))
-        return places, found
+            clipped[place] = replace(node, bounds=own, lower=lower, ceiling=ceiling, clips=clips)
+        return clipped, shrunk
 
     def _shrunk(self, relaxed: Relaxed, planes: Planes, last: int, cost: np.ndarray) -> np.ndarray:
         """The share (K,) of the width that the units which cost most lose."""
@@ -93,14 +86,8 @@ class Corners:
             if splits:
                 box, units, signs = (np.array(v) for v in zip(*splits, strict=True))
                 rows = unit_rows(self.network, self.network.relu_source(relu), units, box, relaxed.bounds.lower[0])
-                found = found.join(Planes.below(pass_back(relaxed, _signed(rows, -signs)), box))
+                found = found.join(Planes.below(pass_back(relaxed, scaled(rows, -signs)), box))
         return found
-
-
-def _signed(rows: Rows, signs: np.ndarray) -> Rows:
-    """Rows times signs (R,)."""
-    coefficients = {i: a * signs.reshape(-1, *[1] * (a.ndim - 1)) for i, a in rows.coefficients.items()}
-    return replace(rows, coefficients=coefficients, constant=None if rows.constant is None else rows.constant * signs)
 
 
 def _select(bounds: Bounds, places: np.ndarray) -> Bounds:

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from mipverify.presolve import Bounds, Relaxed, Rows, unit_rows
+from mipverify.presolve import Bounds, Relaxed, unit_rows
+from mipverify.presolve.clipping import Slopes, UnitSlopes
+from mipverify.presolve.crown import scaled
 from mipverify.presolve.layers import Known, tighten_by_layer
 from mipverify.solvers.branch_and_bound.branching import FilteredBranching
+from mipverify.solvers.branch_and_bound.corners import Corners
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.search import expand
 from mipverify.solvers.branch_and_bound.splits import Node, root
@@ -50,9 +53,11 @@ def branch_tighten(
     first; once none of some more is settled, the layer is left as it is.
     """
     seen = network.values(_samples(lower[0], upper[0], region))
+    slopes: dict[int, tuple[Slopes, Slopes]] = {}  # of layers that are done, and so have the bounds they will have
 
-    def bounder(relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def signs(relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         below = _up_to(relaxed.bounds, node)
+        corners = Corners(below.network, CEILING, UnitSlopes(Relaxed(below), slopes).find())
         lows, highs = (side[node].reshape(-1)[units].copy() for side in (below.lower, below.upper))
         values = seen[node].reshape(len(seen[node]), -1)[:, units]
         negative, positive = (values < 0).any(axis=0), (values > 0).any(axis=0)
@@ -67,22 +72,16 @@ def branch_tighten(
                 break
             # Powers of two, so that scaling rounds nothing: all trees have about the same way to go.
             factor = sign[tried] * 2.0 ** -np.clip(np.round(np.log2(distance[tried])), -1000, 1000)
-            rows = _scaled(unit_rows(network, node, units[tried], None, relaxed.bounds.lower[0]), factor)
-            found = _raise(PhaseBounder(below, rows, ceiling=CEILING), len(tried), nodes, stop, hands) / np.abs(factor)
+            rows = scaled(unit_rows(network, node, units[tried], None, relaxed.bounds.lower[0]), factor)
+            bounder = PhaseBounder(below, rows, corners=corners)
+            found = _raise(bounder, len(tried), nodes, stop, hands) / np.abs(factor)
             lows[tried] = np.where(factor > 0, np.fmax(lows[tried], found), lows[tried])
             highs[tried] = np.where(factor < 0, np.fmin(highs[tried], -found), highs[tried])
             if not (found > 0).any():
                 break
         return lows, highs
 
-    return tighten_by_layer(network, lower, upper, bounder, known, region)
-
-
-def _scaled(rows: Rows, factor: np.ndarray) -> Rows:
-    """Rows times factors (R,)."""
-    coefficients = {i: a * factor.reshape(-1, *[1] * (a.ndim - 1)) for i, a in rows.coefficients.items()}
-    constant = None if rows.constant is None else rows.constant * factor
-    return Rows(coefficients, rows.samples, constant, None if rows.doubt is None else rows.doubt * np.abs(factor))
+    return tighten_by_layer(network, lower, upper, signs, known, region)
 
 
 def _raise(bounder: PhaseBounder, rows: int, most: int, stop: Callable[[], bool], hands: Hands) -> np.ndarray:

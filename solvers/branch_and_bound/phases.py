@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from mipverify.presolve import Bounds, Optimum, Relaxed, Rows, Search, minimum_over_box, optimize_rows, pass_back
@@ -18,6 +18,8 @@ LOOK = Search(iterations=0)
 STALLED = 0.02  # of the distance to zero: a split that gains less was not understood by a quick ascent
 CLIPS = 4  # times that hidden bounds of a node are tightened in turn with its own
 WORTH = 0.05  # of the distance to zero that the last time must have gained
+FORGET = 0.3  # of what was known of gains, with each batch
+TRY_AGAIN = 8  # batches, after which it is looked whether clipping pays by now
 
 
 class PhaseBounder:
@@ -26,8 +28,8 @@ class PhaseBounder:
     root: bounds of the box (batch 1). rows: one row a condition, without samples. cuts: rows that hold over the whole
     box, by ReLU node; they are dualized in every subproblem. search: of every node; those that it hardly raises above
     their parent get a patient one: without it, they are split again and again, and all below them stays as low.
-    ceiling: all that is asked for is where rows are above it, so that hidden bounds of open nodes are clipped to the
-    rest. keep: nodes remember how that was done, which takes memory.
+    corners: clips the hidden bounds of nodes that stay open to where rows are not above its ceiling, which is all that
+    is asked for then.
     """
 
     def __init__(
@@ -37,13 +39,12 @@ class PhaseBounder:
         search: Search = QUICK,
         cuts: Mapping[int, LayerCuts] | None = None,
         patient: Search | None = PATIENT,
-        ceiling: float | None = None,
-        keep: bool = False,
+        corners: Corners | None = None,
     ):
         self.root, self.rows, self.search, self.patient = root, rows, search, patient
-        self.cuts = dict(cuts or {})
+        self.cuts, self.corners = dict(cuts or {}), corners
+        self.split_gain, self.clip_gain, self.turn = _Gain(0.0), _Gain(1.0), 0
         self.relaxed = Relaxed(root)
-        self.corners = None if ceiling is None else Corners(self.relaxed, ceiling, keep)
         self.network = root.network
         self.shapes = {node: self.network.nodes[node].shape for node in self.network.relus}
 
@@ -117,19 +118,34 @@ class PhaseBounder:
         if stalled and self.patient is not None:
             again(stalled, self.patient)
         open_ = [k for k, node in enumerate(solved) if not node.lower > 0]
-        for _ in range(CLIPS if self.corners is not None else 0):
+        if self.corners is None or not open_:
+            return solved, points
+        self.split_gain.add(_share_of_way([nodes[k] for k in open_], [solved[k] for k in open_]))
+        for turn in range(CLIPS if self._clipping_pays() else 0):
             if not open_ or (stop is not None and stop()):
                 break
-            assert self.corners is not None
-            before = {k: solved[k].lower for k in open_}
-            places, clipped = self.corners.clip(*self.solve([solved[k] for k in open_], LOOK))
-            for place, node in zip(places, clipped, strict=True):
-                solved[open_[place]] = node
-            open_ = [open_[place] for place in places if not solved[open_[place]].lower > 0]
+            tried, before = open_, [solved[k] for k in open_]
+            open_ = self._clip(solved, open_)
             if open_:
                 again(open_)
-            open_ = [k for k in open_ if before[k] + WORTH * -before[k] < solved[k].lower <= 0]
+            gained = _share_of_way(before, [solved[k] for k in tried])
+            if turn == 0:
+                self.clip_gain.add(gained)
+            open_ = [k for k, share in zip(tried, gained, strict=True) if share > WORTH and not solved[k].lower > 0]
         return solved, points
+
+    def _clipping_pays(self) -> bool:
+        """Whether it has brought nodes closer to zero than splitting does, which costs about as much."""
+        self.turn += 1
+        return self.clip_gain.mean >= self.split_gain.mean or self.turn % TRY_AGAIN == 0
+
+    def _clip(self, nodes: list[Node], some: Sequence[int]) -> list[int]:
+        """Clip the hidden bounds of some nodes in place; those that have changed and are open still."""
+        assert self.corners is not None
+        clipped, shrunk = self.corners.clip(*self.solve([nodes[k] for k in some], LOOK))
+        for k, node in zip(some, clipped, strict=True):
+            nodes[k] = node
+        return [k for k, smaller in zip(some, shrunk, strict=True) if smaller and not nodes[k].lower > 0]
 
     def solve(
         self, nodes: Sequence[Node], search: Search | None = None, stop: Callable[[], bool] | None = None
@@ -184,3 +200,22 @@ class PhaseBounder:
             sound=False,
         )
         return minimum_over_box(relaxed, reached, None, sound=False)
+
+
+@dataclass
+class _Gain:
+    """A mean that forgets."""
+
+    mean: float
+
+    def add(self, values: np.ndarray) -> None:
+        if len(values):
+            self.mean += FORGET * (float(values.mean()) - self.mean)
+
+
+def _share_of_way(before: Sequence[Node], after: Sequence[Node]) -> np.ndarray:
+    """By how much of their distance to zero nodes (K,) were raised; 0 for those that had no bound."""
+    low, high = (np.array([node.lower for node in nodes]) for nodes in (before, after))
+    known = np.isfinite(low) & (low < 0)
+    distance = np.where(known, -low, 1.0)
+    return np.where(known, np.clip((high - np.where(known, low, 0.0)) / distance, 0.0, 1.0), 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,9 +17,9 @@ MAX_OPEN_BYTES = 1 << 30  # of slopes and multipliers of open nodes
 
 @dataclass(frozen=True)
 class Outcome:
-    """closed: every node has a positive bound. lower: proven bound over the whole tree, by condition. nodes: bounded.
-
-    witness: what `try_point` returned, if it accepted a point. reason: why the search ended open.
+    """closed: every node has a positive bound. lower: proven bound over the whole tree, by condition. nodes: bounded
+    from the start. witness: what `try_points` returned, if it accepted a point. reason: why the search is open still;
+    "time" is the only one with which it can go on.
     """
 
     closed: bool
@@ -27,7 +27,20 @@ class Outcome:
     nodes: int
     witness: object | None = None
     reason: str = ""
-    open_nodes: list[Node] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class Proof:
+    """The closed nodes of a search, for a checker of one's own.
+
+    bounder: the network they are nodes of (reduced to its unstable units), its bounds over the box, the rows, the cuts
+    and the ceiling of their bounds. Not everything that proves a verdict is here: the bounds over the box and the cuts
+    are taken as they are, however they were found (by hidden branching, too), and so are searches on the input box and
+    programs of a MILP solver. A node with a bound that is not positive is a leaf that a linear program has closed.
+    """
+
+    bounder: PhaseBounder
+    nodes: list[Node] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,96 +68,117 @@ def expand(
     return Expansion(*bounder.raise_bounds(children, stop), leaves)
 
 
-def search_phases(
-    bounder: PhaseBounder,
-    roots: Sequence[Node],
-    *,
-    brancher: FilteredBranching | None = None,
-    try_points: Callable[[np.ndarray], object | None] = lambda points: None,
-    solve_leaf: Callable[[Node], float] = lambda node: float("-inf"),
-    stop: Callable[[], bool] = lambda: False,
-    batch: int = 128,
-    hands: Hands = ALONE,
-    progress: Callable[[int, int, float], None] | None = None,
-    closed: Callable[[Node], None] | None = None,
-) -> Outcome:
-    """Prove that every condition's row is positive, or find a point where one is not.
+class PhaseSearch:
+    """Proves that every condition's row is positive, or finds a point where one is not; can be stopped and go on.
 
-    roots: where to start, for each condition (`root`), or what an earlier search left open.
-    try_points: shown the inputs (R, *input_shape) that minimize relaxed nodes; if it returns something, that ends it.
-    solve_leaf: a sound lower bound of a node in which no unit is unstable, where the dual ascent alone did not finish;
-    within the node's own bounds, so that it says no more than that the row is above the node's ceiling.
-    batch: nodes that are bounded together; half as many are split. hands: who does that. closed: shown every node that
-    is closed, with the slopes and multipliers of its bound; a leaf that `solve_leaf` closed has a bound below zero.
+    roots: where to start, for each condition (`root`). try_points: shown the inputs (R, *input_shape) that minimize
+    relaxed nodes; if it returns something, that ends the search. solve_leaf: a sound lower bound of a node in which no
+    unit is unstable, where the dual ascent alone did not finish; within the node's own bounds, so that it says no more
+    than that the row is above the node's ceiling. batch: nodes that are bounded together; half as many are split.
+    most_bytes: of slopes and multipliers of open nodes. hands: who bounds them. closed: shown every node that is
+    closed, with the slopes and multipliers of its bound; a leaf that `solve_leaf` closed has a bound below zero.
     """
-    work = bounder, brancher or FilteredBranching()
-    tree = _Tree(roots, closed)
-    stuck: list[Node] = []
-    left: list[Node] = []  # taken out of the store, but not worked on
-    reason = ""
-    for begin in range(0, len(roots), batch):
-        if stop():
-            reason = "time"
-            left.extend(roots[begin:])
-            break
-        found = tree.add(*bounder.raise_bounds(roots[begin : begin + batch], stop), try_points)
-        if found is not None:
-            return Outcome(False, {}, tree.counted, witness=found)
-    while len(tree.store) and not reason:
-        if stop():
-            reason = "time"
-            break
-        if len(tree.store) * tree.store.bytes_per_node() > MAX_OPEN_BYTES:
-            reason = "memory"
-            break
-        parents = tree.store.pop(max(1, batch // 2))
-        parts = dealt(parents, hands)
-        for part, done in zip(parts, hands.map(expand, work, parts, stop), strict=True):
+
+    def __init__(
+        self,
+        bounder: PhaseBounder,
+        roots: Sequence[Node],
+        *,
+        brancher: FilteredBranching | None = None,
+        try_points: Callable[[np.ndarray], object | None] = lambda points: None,
+        solve_leaf: Callable[[Node], float] = lambda node: float("-inf"),
+        batch: int = 128,
+        most_bytes: int = MAX_OPEN_BYTES,
+        hands: Hands = ALONE,
+        progress: Callable[[int, int, float], None] | None = None,
+        closed: Callable[[Node], None] | None = None,
+    ):
+        self.work = bounder, brancher or FilteredBranching()
+        self.try_points, self.solve_leaf, self.progress, self.shown = try_points, solve_leaf, progress, closed
+        self.batch, self.most_bytes, self.hands = batch, most_bytes, hands
+        self.store, self.fresh = NodeStore(), list(roots)
+        self.stuck: list[Node] = []  # leaves without an answer
+        self.closed = {node.condition: float("inf") for node in roots}  # the lowest bound of closed nodes
+        self.nodes = 0
+
+    def lowest(self) -> dict[int, float]:
+        """The proven bound of each condition that is open still."""
+        found: dict[int, float] = {}
+        for node in [*self.fresh, *self.stuck, *self.store]:
+            found[node.condition] = min(found.get(node.condition, float("inf")), node.lower)
+        return found
+
+    def forget(self, conditions: Collection[int]) -> None:
+        """Drop all nodes of some conditions: nothing is claimed of these any more."""
+        kept = [node for node in self.store if node.condition not in conditions]
+        self.store = NodeStore()
+        for node in kept:
+            self.store.push(node)
+        self.fresh, self.stuck = (
+            [node for node in nodes if node.condition not in conditions] for nodes in (self.fresh, self.stuck)
+        )
+        self.closed = {condition: lower for condition, lower in self.closed.items() if condition not in conditions}
+
+    def run(self, stop: Callable[[], bool] = lambda: False) -> Outcome:
+        """Go on until all is closed, something is found, or it may not go on."""
+        witness = reason = None
+        while witness is None and (self.fresh or len(self.store)):
+            if stop():
+                reason = "time"
+            elif self.stuck:
+                reason = "a leaf could not be decided"
+            elif len(self.store) * self.store.bytes_per_node() > self.most_bytes:
+                reason = "memory"
+            if reason is not None:
+                break
+            witness = self._bound_roots(stop) if self.fresh else self._split(stop)
+        if witness is not None:
+            return Outcome(False, {}, self.nodes, witness=witness)
+        remaining = self.lowest()
+        lower = {condition: min(bound, remaining.get(condition, bound)) for condition, bound in self.closed.items()}
+        if self.stuck:
+            reason = "a leaf could not be decided"
+        return Outcome(not remaining, lower, self.nodes, reason=reason or "")
+
+    def _bound_roots(self, stop: Callable[[], bool]) -> object | None:
+        some, self.fresh = self.fresh[: self.batch], self.fresh[self.batch :]
+        return self._take(*self.work[0].raise_bounds(some, stop))
+
+    def _split(self, stop: Callable[[], bool]) -> object | None:
+        """Split the worst nodes; what a counterexample among their children was taken for."""
+        parts = dealt(self.store.pop(max(1, self.batch // 2)), self.hands)
+        unanswered = False
+        for part, done in zip(parts, self.hands.map(expand, self.work, parts, stop), strict=True):
             if done is None:
-                left.extend(part)
+                unanswered = True
+                for node in part:
+                    self.store.push(node)
                 continue
             for leaf in done.leaves:
-                value = solve_leaf(leaf)
+                value = self.solve_leaf(leaf)
                 if value > 0:
-                    tree.close(leaf, min(value, leaf.ceiling))
+                    self._close(leaf, min(value, leaf.ceiling))
                 else:
-                    stuck.append(leaf)
-            found = None if done.points is None else tree.add(done.children, done.points, try_points)
+                    self.stuck.append(leaf)
+            found = None if done.points is None else self._take(done.children, done.points)
             if found is not None:
-                return Outcome(False, {}, tree.counted, witness=found)
-        if stuck:
-            reason = "a leaf could not be decided"
-        elif progress is not None and len(tree.store) and not left:
-            progress(tree.counted, len(tree.store), tree.store.lowest())
-    remaining = [*left, *stuck, *tree.store.pop(len(tree.store))]
-    lower = dict(tree.closed)
-    for node in remaining:
-        lower[node.condition] = min(lower[node.condition], node.lower)
-    return Outcome(not remaining, lower, tree.counted, reason=reason, open_nodes=remaining)
+                return found
+        if self.progress is not None and len(self.store) and not self.stuck and not unanswered:
+            self.progress(self.nodes, len(self.store), self.store.lowest())
+        return None
 
-
-class _Tree:
-    """The open nodes, the lowest bound among the closed ones by condition, and how many were bounded."""
-
-    def __init__(self, roots: Sequence[Node], shown: Callable[[Node], None] | None) -> None:
-        self.store, self.shown = NodeStore(), shown
-        self.closed = {node.condition: float("inf") for node in roots}
-        self.counted = 0
-
-    def close(self, node: Node, lower: float) -> None:
+    def _close(self, node: Node, lower: float) -> None:
         self.closed[node.condition] = min(self.closed[node.condition], lower)
         if self.shown is not None:
             self.shown(node)
 
-    def add(
-        self, nodes: Sequence[Node], points: np.ndarray, try_points: Callable[[np.ndarray], object | None]
-    ) -> object | None:
+    def _take(self, nodes: Sequence[Node], points: np.ndarray) -> object | None:
         """Close or keep nodes that were bounded; what `try_points` made of the minimizers of those kept."""
-        self.counted += len(nodes)
+        self.nodes += len(nodes)
         open_ = [k for k, node in enumerate(nodes) if not node.lower > 0]
         for node in nodes:
             if node.lower > 0:
-                self.close(node, node.lower)
+                self._close(node, node.lower)
             else:
                 self.store.push(node)
-        return try_points(points[open_]) if open_ else None
+        return self.try_points(points[open_]) if open_ else None

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,15 +57,6 @@ def root(condition: int) -> Node:
     return Node(condition, (), float("-inf"), {}, {})
 
 
-@dataclass(frozen=True, eq=False)
-class Proof:
-    """The closed nodes of a search, for a checker of one's own. bounder: the network they are nodes of (reduced to its
-    unstable units), its bounds over the box, the rows, the cuts and the ceiling of their bounds."""
-
-    bounder: PhaseBounder
-    nodes: list[Node] = field(default_factory=list)
-
-
 class NodeStore:
     """Open nodes, worst bound first: the order in which counterexamples are found and the global bound rises."""
 
@@ -78,6 +66,10 @@ class NodeStore:
 
     def __len__(self) -> int:
         return len(self._heap)
+
+    def __iter__(self) -> Iterator[Node]:
+        """All of them, in no order."""
+        return (node for _, _, node in self._heap)
 
     def push(self, node: Node) -> None:
         heapq.heappush(self._heap, (node.lower, next(self._count), node))

@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from mipverify.presolve import Bounds, Search, crown, optimized_crown, unit_rows
+from mipverify.presolve.clipping import UnitSlopes
 from mipverify.presolve.optimized import subset
 from mipverify.solvers.branch_and_bound.branching import FilteredBranching, child
+from mipverify.solvers.branch_and_bound.corners import Corners
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.splits import Node
 
@@ -66,6 +68,16 @@ def unstable_units(root: Bounds) -> list[tuple[int, int]]:
     return [(r, int(u)) for r in root.network.relus for u in np.flatnonzero(np.asarray(root.unstable(r))[0])]
 
 
+def some_node(
+    network: Network, units: list[tuple[int, int]], values: list[np.ndarray], k: int, count: int,
+    rng: np.random.Generator,
+) -> Splits:  # fmt: skip
+    """Some units, with the phases they have at the k-th point."""
+    chosen = [units[i] for i in rng.permutation(len(units))[:count]]
+    signs = [1 if values[network.relu_source(r)][k].reshape(-1)[u] >= 0 else -1 for r, u in chosen]
+    return tuple((r, u, s) for (r, u), s in zip(chosen, signs, strict=True))
+
+
 def agree(network: Network, values: list[np.ndarray], splits: Splits) -> np.ndarray:
     """Which of the points (N,) lie in a node."""
     good = np.ones(len(values[0]), bool)
@@ -109,9 +121,7 @@ def test_node_bounds_lie_below_what_attacks_inside_the_node_find(kind: str) -> N
         values, nodes = network.values(starts), []
         for k in range(len(starts)):
             count = len(units) if k % 2 else int(rng.integers(0, 9))  # all phases fixed: bounds are tight there
-            chosen = [units[i] for i in rng.permutation(len(units))[:count]]
-            signs = [1 if values[network.relu_source(r)][k].reshape(-1)[u] >= 0 else -1 for r, u in chosen]
-            splits = tuple((r, u, s) for (r, u), s in zip(chosen, signs, strict=True))
+            splits = some_node(network, units, values, k, count, rng)
             nodes.append(Node(int(rng.integers(network.output_size)), splits, float("-inf"), {}, {}))
         solved, optimum, _ = bounder.solve(nodes)
         for k, node in enumerate(solved):
@@ -134,16 +144,15 @@ def test_no_node_with_a_point_at_zero_is_closed_by_clipped_bounds(kind: str) -> 
         start = rng.uniform(lower, upper)
         values, nodes, constants, conditions = network.values(start[None]), [], [], []
         for k in range(8):
-            chosen = [units[i] for i in rng.permutation(len(units))[: int(rng.integers(0, 1 + len(units)))]]
-            signs = [1 if values[network.relu_source(r)][0].reshape(-1)[u] >= 0 else -1 for r, u in chosen]
-            splits = tuple((r, u, s) for (r, u), s in zip(chosen, signs, strict=True))
+            splits = some_node(network, units, values, 0, int(rng.integers(0, 1 + len(units))), rng)
             conditions.append(int(rng.integers(network.output_size)))
             constants.append(-lowest_inside(network, lower, upper, splits, start, conditions[-1], rng))
             nodes.append(Node(k, splits, float("-inf"), {}, {}))
         # Rows whose least value in their node is zero, or below where the walk did not find it.
         rows = subset(plain.rows, np.array(conditions))
         rows = replace(rows, constant=(0.0 if rows.constant is None else rows.constant) + np.array(constants))
-        bounder = PhaseBounder(plain.root, rows, Search(iterations=12, decay=0.9), ceiling=10.0 ** -int(trial))
+        corners = Corners(network, 10.0 ** -int(trial), UnitSlopes(plain.relaxed) if trial % 2 else None)
+        bounder = PhaseBounder(plain.root, rows, Search(iterations=12, decay=0.9), corners=corners)
         solved, _ = bounder.raise_bounds(nodes)
         without, _ = PhaseBounder(plain.root, rows, Search(iterations=12, decay=0.9)).raise_bounds(nodes)
         for node, same in zip(solved, without, strict=True):
@@ -164,8 +173,7 @@ def test_any_slopes_and_multipliers_of_the_right_sign_give_a_sound_bound(kind: s
         units = unstable_units(bounder.root)
         start = rng.uniform(lower, upper)
         values = network.values(start[None])
-        chosen = [units[i] for i in rng.permutation(len(units))[:6]]
-        splits = tuple((r, u, 1 if values[network.relu_source(r)].reshape(-1)[u] >= 0 else -1) for r, u in chosen)
+        splits = some_node(network, units, values, 0, 6, rng)
         sizes = {r: int(np.prod(network.nodes[r].shape)) for r in network.relus}
         slopes = {r: rng.random(n).astype(np.float32) for r, n in sizes.items()}
         multipliers = {r: np.zeros(n, np.float32) for r, n in sizes.items()}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from mipverify.presolve import optimized_crown, unit_rows
+from mipverify.presolve import Relaxed, optimized_crown, unit_rows
+from mipverify.presolve.clipping import UnitSlopes
+from mipverify.solvers.branch_and_bound.corners import Corners
 from mipverify.solvers.branch_and_bound.phases import LOOK, PhaseBounder
-from mipverify.solvers.branch_and_bound.search import search_phases
-from mipverify.solvers.branch_and_bound.splits import Node, Proof, root
+from mipverify.solvers.branch_and_bound.search import PhaseSearch, Proof
+from mipverify.solvers.branch_and_bound.splits import Node, root
 
 from mipverify.engine import verify
 from mipverify.network import Network
@@ -17,22 +19,36 @@ from tests.presolve import nets
 from tests.soundness.nets import dense, question, random_layers
 
 
-def searched(seed: int) -> tuple[Network, np.ndarray, np.ndarray, Proof, np.ndarray]:
-    """A network, its box, a search that closed, and points with the row's values there, all positive."""
+@dataclass(frozen=True)
+class Searched:
+    """A search that closed: its network, points (N, *shape) of the box, the row's values (N,) there, all positive, and
+    the ceiling that hidden bounds hold below."""
+
+    network: Network
+    proof: Proof
+    points: np.ndarray
+    row: np.ndarray
+    ceiling: float
+
+
+def searched(seed: int) -> Searched:
     rng = np.random.default_rng(seed)
     network = nets.dense(rng, (6, 14, 12, 2))
     center = rng.normal(size=6)
     lower, upper = center - 0.5, center + 0.5
     points = nets.points(rng, lower[None], upper[None], 3000)[:, 0]
-    least = network.forward(points).reshape(len(points), -1)[:, 0].min()
+    row = network.forward(points).reshape(len(points), -1)[:, 0]
+    least = row.min()
+    raised = -least + 0.05 * (1 + abs(least))
     bounds = optimized_crown(network, lower[None], upper[None])
     rows = unit_rows(network, network.output, np.arange(1), None, lower)
-    rows = replace(rows, constant=rows.constant - least + 0.05 * (1 + abs(least)))
+    rows = replace(rows, constant=rows.constant + raised)
     ceiling = 0.4 * (1 + abs(least))  # so high that there are points below it
-    proof = Proof(PhaseBounder(bounds, rows, ceiling=ceiling, keep=True))
-    outcome = search_phases(proof.bounder, [root(0)], closed=proof.nodes.append)
+    corners = Corners(network, ceiling, UnitSlopes(Relaxed(bounds)), keep=True)
+    proof = Proof(PhaseBounder(bounds, rows, corners=corners))
+    outcome = PhaseSearch(proof.bounder, [root(0)], closed=proof.nodes.append).run()
     assert outcome.closed
-    return network, lower, upper, proof, points
+    return Searched(network, proof, points, row + raised, ceiling)
 
 
 def inside(network: Network, node: Node, values: list[np.ndarray]) -> np.ndarray:
@@ -48,7 +64,8 @@ SEEDS = (0, 2, 3, 4, 5)  # the search of 1 ends in a leaf that needs a linear pr
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_closed_nodes_cover_the_box(seed: int) -> None:
-    network, _, _, proof, points = searched(seed)
+    found = searched(seed)
+    network, proof, points = found.network, found.proof, found.points
     assert sum(2.0 ** -len(node.splits) for node in proof.nodes) == 1.0
     values = network.values(points)
     covered = np.zeros(len(points), bool)
@@ -60,16 +77,14 @@ def test_closed_nodes_cover_the_box(seed: int) -> None:
 def test_bounds_follow_from_what_is_kept() -> None:
     clipped = checked = 0
     for seed in SEEDS:
-        network, _, _, proof, points = searched(seed)
+        found = searched(seed)
+        network, proof, points, row = found.network, found.proof, found.points, found.row
         values = network.values(points)
-        row = values[network.output].reshape(len(points), -1)[:, 0] + float(
-            proof.bounder.rows.constant[0] - np.asarray(network.nodes[network.output].bias)[0]  # type: ignore[union-attr,index]
-        )
+        low_enough = row <= found.ceiling
         for node in proof.nodes:
             again, _, _ = proof.bounder.solve([replace(node, lower=float("-inf"))], LOOK)
             empty = any((low > high).any() for low, high in node.bounds.values())
             assert empty or again[0].lower > 0
-            low_enough = row <= proof.bounder.corners.ceiling  # type: ignore[union-attr]
             left = inside(network, node, values) & low_enough
             checked += left.sum()
             before: dict = {}

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
-from mipverify.presolve import Search, crown, unit_rows
+from mipverify.presolve import Relaxed, Search, crown, unit_rows
+from mipverify.presolve.clipping import UnitSlopes
 from mipverify.solvers.branch_and_bound import boxes as boxes_module
-from mipverify.solvers.branch_and_bound import search as search_module
 from mipverify.solvers.branch_and_bound.boxes import search_boxes
+from mipverify.solvers.branch_and_bound.corners import Corners
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
-from mipverify.solvers.branch_and_bound.search import Outcome, search_phases
+from mipverify.solvers.branch_and_bound.search import Outcome, PhaseSearch
 from mipverify.solvers.branch_and_bound.splits import root
 
 from mipverify.formulation import condition_parts
@@ -30,17 +32,21 @@ def after(polls: int) -> Stop:
     return lambda: next(count) >= polls
 
 
-def by_phases(
-    question: Question, rounds: int, try_points: TryPoints = lambda points: None, ceiling: float | None = None
-) -> Outcome:
+def phases_of(question: Question, ceiling: float | None = None, **options: Any) -> PhaseSearch:
     case = question.specification().cases[0]
     network = margin_network(question.network(), case.conditions)
     bounds = crown(network, case.box.lower[None], case.box.upper[None])
     rows = unit_rows(network, network.output, np.arange(len(case.conditions)), None, case.box.lower)
-    bounder = PhaseBounder(bounds, rows, Search(iterations=30), ceiling=ceiling)
+    corners = None if ceiling is None else Corners(network, ceiling, UnitSlopes(Relaxed(bounds)))
+    bounder = PhaseBounder(bounds, rows, Search(iterations=30), corners=corners)
+    return PhaseSearch(bounder, [root(c) for c in range(len(case.conditions))], **options)
+
+
+def by_phases(
+    question: Question, rounds: int, try_points: TryPoints = lambda points: None, ceiling: float | None = None
+) -> Outcome:
     # The bounder asks whether to stop after every step of its ascent.
-    roots = [root(c) for c in range(len(case.conditions))]
-    return search_phases(bounder, roots, try_points=try_points, stop=after(30 * rounds))
+    return phases_of(question, ceiling, try_points=try_points).run(after(30 * rounds))
 
 
 def by_clipped_phases(question: Question, rounds: int, try_points: TryPoints = lambda points: None) -> Outcome:
@@ -182,13 +188,31 @@ def test_a_pinned_coordinate_and_a_point_are_boxes_too(search: Callable[[Questio
     assert closed >= 0.8 * holding
 
 
-def test_memory_ends_the_search_by_phases_without_a_proof(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_module, "MAX_OPEN_BYTES", 0)
+def test_a_search_that_was_stopped_goes_on_to_the_same_end() -> None:
+    rng = np.random.default_rng(23)
+    resumed = 0
+    for _ in range(20):
+        question = random_question(rng)
+        at_once = phases_of(question).run(after(3000))
+        search, told = phases_of(question, batch=2), [-np.inf] * len(at_once.lower)
+        for turn in range(500):
+            outcome, turns = search.run(after(20)), turn
+            check(question, outcome)
+            assert all(outcome.lower[c] >= told[c] for c in outcome.lower)
+            told = [outcome.lower[c] for c in sorted(outcome.lower)]
+            if outcome.reason != "time":
+                break
+        assert (outcome.closed, outcome.reason) == (at_once.closed, at_once.reason)
+        resumed += turns > 1
+    assert resumed > 3
+
+
+def test_memory_ends_the_search_by_phases_without_a_proof() -> None:
     rng = np.random.default_rng(21)
     reasons = set()
     for _ in range(20):
         question = random_question(rng)
-        outcome = by_phases(question, 15)
+        outcome = phases_of(question, most_bytes=0).run(after(30 * 15))
         check(question, outcome)
         reasons.add(outcome.reason)
     assert "memory" in reasons

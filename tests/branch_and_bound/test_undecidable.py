@@ -7,7 +7,7 @@ import pytest
 from mipverify.presolve import Search, crown, unit_rows
 from mipverify.solvers.branch_and_bound.boxes import search_boxes
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
-from mipverify.solvers.branch_and_bound.search import search_phases
+from mipverify.solvers.branch_and_bound.search import PhaseSearch
 from mipverify.solvers.branch_and_bound.splits import root
 
 from tests.soundness.nets import dense
@@ -39,6 +39,6 @@ def test_halving_ends_where_floats_do(network, lower: list[float], upper: list[f
 def test_a_condition_that_meets_no_relu_is_a_leaf_at_once() -> None:
     bounds = crown(LINEAR, np.zeros((1, 2)), np.ones((1, 2)))
     bounder = PhaseBounder(bounds, unit_rows(LINEAR, 1, np.arange(1), None, np.zeros(2)), Search())
-    outcome = search_phases(bounder, [root(0)])
+    outcome = PhaseSearch(bounder, [root(0)]).run()
     assert (outcome.closed, outcome.nodes, outcome.reason) == (False, 1, "a leaf could not be decided")
     assert -1.001 < outcome.lower[0] <= -1

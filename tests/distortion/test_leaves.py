@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from mipverify.presolve import reduce, unit_rows
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
-from mipverify.solvers.branch_and_bound.search import search_phases
+from mipverify.solvers.branch_and_bound.search import PhaseSearch
 from mipverify.solvers.branch_and_bound.splits import Node, root
 
 from mipverify.engine.bounding import crown_bounds, interval_bounds
@@ -76,17 +77,20 @@ def test_a_leaf_with_bounds_of_its_own_claims_no_more_than_they_hold_for() -> No
     small = reduced.bounds.network
 
     class Helpless(PhaseBounder):
-        def raise_bounds(self, nodes, stop=None):  # type: ignore[no-untyped-def]
+        def raise_bounds(
+            self, nodes: Sequence[Node], stop: Callable[[], bool] | None = None
+        ) -> tuple[list[Node], np.ndarray]:
             solved, optimum, _ = self.solve(nodes, stop=stop)
             return [replace(node, lower=-1.0) for node in solved], optimum.minimizer
 
     rows = unit_rows(small, small.output, np.arange(1), None, question.box[0])
     own = {reduced.layers[0][0]: (np.array([0.0, 0.0]), np.array([2.0, 0.5]))}
-    outcome = search_phases(
-        Helpless(reduced.bounds, rows, ceiling=1e-3),
+    search = PhaseSearch(
+        Helpless(reduced.bounds, rows),
         [replace(root(0), bounds=own, ceiling=1e-3)],
         solve_leaf=leaf_solver(question, reduced),
     )
+    outcome = search.run()
     assert outcome.closed
     assert 0 < outcome.lower[0] <= 1e-3
     crossed = replace(root(0), bounds={reduced.layers[0][0]: (np.array([0.5, 0.0]), np.array([0.1, 0.5]))})

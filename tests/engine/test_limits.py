@@ -18,6 +18,9 @@ from onnx import TensorProto, helper, numpy_helper
 from mipverify.engine import stages, verify
 from mipverify.engine.splitting import split_phases
 from mipverify.engine.stages import Stage
+from mipverify.engine.verdict import Verdict
+from mipverify.network import Network
+from mipverify.specification import Specification
 from tests.soundness.nets import dense, lowest_sampled, question, random_layers
 
 ROW = [1.0, -1.0, 0.0]
@@ -80,8 +83,12 @@ def test_no_stage_at_all_proves_nothing() -> None:
 
 
 def interrupted_in(
-    stage: str, network: object, specification: object, after: int, cascade: tuple[Stage, ...] = stages.CASCADE
-) -> tuple[object, list[float]]:
+    stage: str,
+    network: Network,
+    specification: Specification,
+    after: int,
+    cascade: tuple[Stage, ...] = stages.CASCADE,
+) -> tuple[Verdict, list[float]]:
     """The verdict when Ctrl-C comes in the progress of a search, and the bounds that it had reported."""
     told: list[float] = []
 
@@ -91,16 +98,17 @@ def interrupted_in(
             if len(told) == after:
                 raise KeyboardInterrupt
 
-    return verify(network, specification, timeout=60.0, progress=progress, stages=cascade), told  # type: ignore[arg-type]
+    return verify(network, specification, timeout=60.0, progress=progress, stages=cascade), told
 
 
 def test_an_interrupt_keeps_the_bound_that_splitting_phases_reached() -> None:
     bounds = [stage for stage in stages.CASCADE if "crown" in stage.name or stage.name == "interval"]
     search = Stage("branch", lambda question: split_phases(question, 60.0))
     verdict, told = interrupted_in("branch", HARD, QUESTION, 8, (*bounds, search))
-    assert (verdict.verdict, verdict.reason) == ("unknown", "interrupted")  # type: ignore[attr-defined]
+    assert (verdict.verdict, verdict.reason) == ("unknown", "interrupted")
     assert len(told) == 8
-    reached = verdict.margin_lower_bound  # type: ignore[attr-defined]
+    reached = verdict.margin_lower_bound
+    assert reached is not None
     assert reached >= told[-1] - 1e-3 * abs(told[-1])
     assert reached <= 0.5
 
@@ -110,8 +118,9 @@ def test_an_interrupt_keeps_the_bound_that_splitting_boxes_reached() -> None:
     network, low, high = dense(layers), np.zeros(6), np.full(6, 4.0)
     least = lowest_sampled(network, low, high, ROW)
     verdict, told = interrupted_in("boxes", network, question(low, high, [[(ROW, least - 0.02)]]), after=5)
-    assert (verdict.verdict, verdict.reason) == ("unknown", "interrupted")  # type: ignore[attr-defined]
-    reached = verdict.margin_lower_bound  # type: ignore[attr-defined]
+    assert (verdict.verdict, verdict.reason) == ("unknown", "interrupted")
+    reached = verdict.margin_lower_bound
+    assert reached is not None
     assert told[-1] - 1e-3 * abs(told[-1]) <= reached <= 0.02
 
 

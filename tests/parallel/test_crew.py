@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
 from mipverify.presolve import crown, reduce, unit_rows
 from mipverify.presolve.cutting import cut_tighten
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
-from mipverify.solvers.branch_and_bound.search import search_phases
+from mipverify.solvers.branch_and_bound.search import PhaseSearch
 from mipverify.solvers.branch_and_bound.splits import root
 
 from mipverify.parallel import ALONE, Crew, dealt
+from mipverify.parallel.hands import C, R, T, Work
 from tests.parallel import work
 from tests.presolve import nets
 
@@ -79,7 +80,7 @@ class Flickering:
     def count(self) -> int:
         return int(self.rng.integers(1, 4))
 
-    def map(self, work, context, items, stop):  # type: ignore[no-untyped-def]
+    def map(self, work: Work[C, T, R], context: C, items: Sequence[T], stop: Callable[[], bool]) -> list[R | None]:
         return ALONE.map(work, context, items, stop)
 
 
@@ -115,7 +116,7 @@ class CutShort:
 
     count, calls, over = 2, 0, False
 
-    def map(self, work, context, items, stop):  # type: ignore[no-untyped-def]
+    def map(self, work: Work[C, T, R], context: C, items: Sequence[T], stop: Callable[[], bool]) -> list[R | None]:
         found = ALONE.map(work, context, items, stop)
         self.calls += 1
         if self.calls >= 3:
@@ -130,13 +131,13 @@ def test_no_bound_is_told_that_forgets_nodes_without_an_answer() -> None:
     bounds = crown(network, center[None] - 0.7, center[None] + 0.7)
     rows = unit_rows(network, network.output, np.arange(3), None, bounds.lower[0])
     hands, told = CutShort(), []
-    outcome = search_phases(
+    search = PhaseSearch(
         PhaseBounder(bounds, rows),
         [root(k) for k in range(3)],
-        stop=lambda: hands.over,
         hands=hands,
         progress=lambda done, left, bound: told.append(bound),
     )
+    outcome = search.run(lambda: hands.over)
     assert hands.over
     assert told
     assert max(told) <= min(outcome.lower.values())
@@ -152,9 +153,8 @@ def test_searches_prove_the_same_with_more_hands(crew: Crew) -> None:
     for hands in (ALONE, crew):
         tight = cut_tighten(bounds.network, bounds.lower[0], bounds.upper[0], bounds.known(), hands=hands)
         few = Budget(60)
-        outcome = search_phases(
-            PhaseBounder(bounds, rows), [root(0), root(1)], batch=8, hands=hands, stop=few.spent, progress=few
-        )
+        search = PhaseSearch(PhaseBounder(bounds, rows), [root(0), root(1)], batch=8, hands=hands, progress=few)
+        outcome = search.run(few.spent)
         found.append((tight, outcome))
     (alone, first), (together, second) = found
     for one, two in zip(alone.lower + alone.upper, together.lower + together.upper, strict=True):

@@ -78,7 +78,7 @@ def hard(seed: int, widths: tuple[int, ...], gap: float) -> tuple[Layers, np.nda
 
 
 def decide(network: Network, specification: mipverify.Specification, solver: str = "auto", seed: int = 0) -> str:
-    verdict = mipverify.verify(network, specification, timeout=20.0, solver=solver, seed=seed)
+    verdict = mipverify.verify(network, specification, timeout=3.0, solver=solver, seed=seed)
     if verdict.witness is not None:
         assert specification.violated_by(verdict.witness.input, verdict.witness.output)
     return verdict.verdict
@@ -146,7 +146,7 @@ def test_the_reported_margin_is_below_everything_sampled() -> None:
             network, specification = dense(layers), question(lower, upper, conditions)
             best = lowest_sampled(network, lower, upper, row, seed + 1) - offset
             for solver in ("auto", "bab", "highs"):
-                verdict = mipverify.verify(network, specification, timeout=30.0, solver=solver)
+                verdict = mipverify.verify(network, specification, timeout=5.0, solver=solver)
                 assert verdict.verdict == "holds"
                 assert verdict.margin_lower_bound is not None
                 assert 0 < verdict.margin_lower_bound <= best

@@ -20,7 +20,7 @@ ATTACKABLE = {
     "mnist_stable_linf0.1": [8, 18, 62, 65, 92],
     "mnist_certified_linf0.3": [8, 73, 78, 95],
     "mnist_stable_linf0.2": [8, 18, 33, 62, 65],
-    "mnist_stable_linf0.3": [8, 18, 33, 61],
+    "mnist_stable_linf0.3": [8, 18, 24, 33, 61],
 }
 
 
