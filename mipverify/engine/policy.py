@@ -53,7 +53,7 @@ def hidden_branching_pays(question: Question) -> bool:
 
 def milp_may_finish(question: Question) -> bool:
     """Whether a MILP solver is worth a share of the time, without being asked for: few binaries, and not tried yet."""
-    if question.solver != "auto" or question.binaries or not small(question):
+    if question.solver != "auto" or question.programmed or not small(question):
         return False
     assert question.bounds is not None
     dense = _cut_gain(question) >= MUCH_CUT_OFF
@@ -63,7 +63,7 @@ def milp_may_finish(question: Question) -> bool:
 def was_interrupted(question: Question) -> bool:
     """Whether branching stopped before its time, for a MILP solver or to tighten hidden bounds."""
     cut_late = question.hidden_cut and _cut_gain(question) < MUCH_CUT_OFF
-    return bool(question.binaries) or question.hidden_branched or cut_late
+    return question.programmed or question.hidden_branched or cut_late
 
 
 def _cut_gain(question: Question) -> float:

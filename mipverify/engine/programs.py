@@ -15,6 +15,9 @@ from mipverify.solvers.interface import Limits, Solver, Termination
 from mipverify.solvers.trust import Claim, what_emptiness_shows, what_follows
 
 BESIDE_SEARCH = 0.5  # share of the time left, where branch and bound can go on after it
+AT_ONCE = 16  # units that become binary together, at least,
+GROWTH = 0.5  # and this share of those that are
+EXACT = 1e-6  # a unit's distance from its ReLU that is none
 CONTROL_SECONDS = 2.0  # for the question whether a solver finds a point that is known
 
 
@@ -26,10 +29,9 @@ def solve_milp(question: Question) -> None:
         return
     question.note(f"{int(question.bounds.unstable_counts().sum())} unstable ReLUs")
     solver = get_solver(question.solver if by_milp(question) else "highs")
-    clock = question.clock
+    clock, question.programmed = question.clock, True
     end = clock.elapsed() + clock.left() * (1.0 if by_milp(question) else BESIDE_SEARCH)
     for condition, encoding in _programs(question):
-        question.binaries = encoding.binaries
         _decide(question, solver, encoding, condition, end)
         if question.witness is not None:
             return
@@ -63,43 +65,63 @@ def _programs(question: Question) -> Iterator[tuple[int, Encoding]]:
 
 
 def _decide(question: Question, solver: Solver, encoding: Encoding, condition: int, end: float) -> None:
-    """One condition, with tangents of a ball as its points ask for them."""
+    """One condition, with binaries and with tangents of a ball as its points ask for them.
+
+    At first all units are relaxed. As long as a point below zero is none of the network's, the units that are furthest
+    from their ReLU there become binary: often a few decide, and a program of all takes several times as long.
+    """
+    chosen = np.zeros(encoding.binaries, bool)
+    while True:
+        part = encoding.with_binaries(chosen)
+        question.binaries = max(question.binaries, part.binaries)
+        point = _minimize(question, solver, part, condition, end)
+        if question.witness is not None or question.lower[condition] > 0 or question.clock.elapsed() > end:
+            return
+        if point is None:
+            more = ~chosen  # no point to go by
+        else:
+            gaps = np.where(chosen, 0.0, encoding.gaps(point))
+            order = np.argsort(-gaps)[: max(AT_ONCE, int(GROWTH * chosen.sum()))]
+            more = np.zeros(len(chosen), bool)
+            more[order[gaps[order] > EXACT]] = True
+        closer = None if point is None else encoding.with_tangents(point)
+        if closer is None and not more.any():
+            return
+        chosen, encoding = chosen | more, closer or encoding
+
+
+def _minimize(question: Question, solver: Solver, encoding: Encoding, condition: int, end: float) -> np.ndarray | None:
+    """Learn what one program shows of a condition; its point (columns,), if there is one."""
 
     def left() -> float:
         return max(0.0, end - question.clock.elapsed())
 
-    def over() -> bool:
-        return left() <= 0
-
     cap = 1e-3 * max(1.0, abs(float(question.lower[condition])))
-    while True:
-        milp, factors = equilibrated(encoding.minimize_below(condition, cap))
-        # A bound above zero is all that is asked for, and an incumbent below it ends the search as well.
-        limits = Limits(left(), objective_cutoff=1e-4, objective_target=-1e-6)
-        solution = solver.solve(milp, limits=limits, stop=over)
-        question.nodes += solution.nodes
-        point = None if solution.primal is None else factors * solution.primal
-        if point is not None and question.try_points(point[encoding.inputs][None]):
-            return
-        claim = what_follows(milp, solution)
-        if solution.termination is Termination.INFEASIBLE:
-            known = float(question.margins.forward(_known_point(question)).reshape(-1)[condition])
-            asked, _ = equilibrated(encoding.minimize_below(condition, known + 1e-3 * (1 + abs(known))))
-            seconds = min(CONTROL_SECONDS, left())
-            control = solver.solve(asked, limits=Limits(seconds, objective_target=np.inf))
-            claim = what_emptiness_shows(milp, solution, cap, control)
-        if blurred(milp):
-            claim = Claim(float("-inf"), reason="values cancel beyond the tolerances of solvers")
-        question.learn(np.array([condition]), np.array([claim.lower]))
-        if claim.lower > 0:
-            if claim.trusted:
-                question.trusted.append(claim.trusted)
-            return
+    # The multipliers of a linear program prove its bound, but no solver's word that it is empty.
+    program = encoding.minimize_below(condition, cap) if encoding.binaries else encoding.minimize(condition)
+    milp, factors = equilibrated(program)
+    # A bound above zero is all that is asked for, and an incumbent below it ends the search as well.
+    limits = Limits(left(), objective_cutoff=1e-4, objective_target=-1e-6)
+    solution = solver.solve(milp, limits=limits, stop=lambda: left() <= 0)
+    question.nodes += solution.nodes
+    point = None if solution.primal is None else factors * solution.primal
+    if point is not None and question.try_points(point[encoding.inputs][None]):
+        return point
+    claim = what_follows(milp, solution)
+    if solution.termination is Termination.INFEASIBLE:
+        known = float(question.margins.forward(_known_point(question)).reshape(-1)[condition])
+        asked, _ = equilibrated(encoding.minimize_below(condition, known + 1e-3 * (1 + abs(known))))
+        seconds = min(CONTROL_SECONDS, left())
+        control = solver.solve(asked, limits=Limits(seconds, objective_target=np.inf))
+        claim = what_emptiness_shows(milp, solution, cap, control)
+    if blurred(milp):
+        claim = Claim(float("-inf"), reason="values cancel beyond the tolerances of solvers")
+    question.learn(np.array([condition]), np.array([claim.lower]))
+    if claim.lower > 0 and claim.trusted:
+        question.trusted.append(claim.trusted)
+    if not claim.lower > 0:
         question.reason = claim.reason or f"{solution.solver}: {solution.termination.value}"
-        closer = None if point is None else encoding.with_tangents(point)
-        if closer is None or over():
-            return
-        encoding = closer
+    return point
 
 
 def _known_point(question: Question) -> np.ndarray:

@@ -53,6 +53,19 @@ class Encoding:
         """Number of integer columns."""
         return int(self.milp.integer.sum())
 
+    def gaps(self, point: np.ndarray) -> np.ndarray:
+        """How far a point (columns,) is from the ReLU of each unstable unit, in the order of `with_binaries` (U,)."""
+        found = (point[relu.after] - np.maximum(point[relu.before], 0.0) for relu in self.relus.values())
+        return np.concatenate([np.zeros(0), *found])
+
+    def with_binaries(self, chosen: np.ndarray) -> Encoding:
+        """The program in which only some units (U,) are binary: the others keep the triangle, so that its
+        minimum is a lower bound."""
+        columns = np.concatenate([np.zeros(0, int), *(relu.binary for relu in self.relus.values())])
+        integer = self.milp.integer.copy()
+        integer[columns[~chosen]] = False
+        return replace(self, milp=replace(self.milp, integer=integer))
+
     def minimize(self, output: int) -> Milp:
         """The MILP whose optimal value is the smallest value of one output."""
         row = self.outputs[0][[output]].toarray().reshape(-1)

@@ -21,7 +21,7 @@ from mipverify.network import Network
 
 TRIED = 12  # units of the last layer
 SHRUNK = 0.02  # of their width: what makes the others worth it
-MATTERS = 1e-4  # of what the most important unit costs a row: others of the last layer keep their bounds
+MATTERS = 0.01  # of what the most important unit costs a row: others of the last layer keep their bounds
 MOST_SPLITS = 31  # of a node, the latest: planes that bounds are searched with
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -120,3 +121,32 @@ def test_stable_units_cost_no_binary_and_fixed_inputs_are_columns_still() -> Non
     assert point.binaries == 0
     solution = get_solver("highs").solve(point.minimize(0), limits=Limits(5))
     assert solution.objective == pytest.approx(network.forward(lower)[0, 0], abs=1e-9)
+
+
+def test_the_minimum_rises_to_the_exact_one_as_units_become_binary() -> None:
+    rng = np.random.default_rng(36)
+    solver, rose = get_solver("highs"), 0
+    for _ in range(6):
+        network = nets.dense(rng, (4, 9, 8, 2))
+        lower, upper = nets.boxes(rng, network, 1, radius=0.5)
+        encoding = encode(network, crown(network, lower, upper))
+        exact = solver.solve(encoding.minimize(0), limits=Limits(20)).objective
+        order = rng.permutation(encoding.binaries)
+        found = []
+        for count in np.linspace(0, len(order), 4).astype(int):
+            chosen = np.zeros(len(order), bool)
+            chosen[order[:count]] = True
+            part = encoding.with_binaries(chosen)
+            assert part.binaries == count
+            solution = solver.solve(part.minimize(0), limits=Limits(20))
+            assert solution.primal is not None
+            gaps = part.gaps(solution.primal)
+            assert gaps.min() >= -1e-6
+            assert gaps[chosen].max(initial=0.0) <= 1e-6
+            if gaps.max() <= 1e-9:  # a point of the network's own
+                assert solution.objective == pytest.approx(exact, abs=1e-5)
+            found.append(solution.objective)
+        assert all(one <= two + 1e-6 for one, two in pairwise(found))
+        assert found[-1] == pytest.approx(exact, abs=1e-6)
+        rose += found[0] < exact - 1e-3
+    assert rose > 3
