@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -58,7 +58,7 @@ def split_boxes(question: Question) -> None:
         try_points=question.try_points,
         stop=question.clock.over,
         hands=question.hands,
-        progress=_progress(question, "boxes", question.open()),
+        progress=partial(_keep, question, question.open(), "boxes"),
     )
     question.nodes += outcome.nodes
     question.reason = outcome.reason
@@ -160,7 +160,7 @@ def _searches(
                 solve_leaf=leaf_solver(question, reduced),
                 most_bytes=MAX_OPEN_BYTES // len(starts),
                 hands=question.hands,
-                progress=_progress(question, "branch", np.array(list(conditions))),
+                progress=partial(_tell, question),
                 closed=None if kept is None else proof.nodes.append,
             )
         )
@@ -203,11 +203,12 @@ def _descend(question: Question, points: np.ndarray) -> Witness | None:
     return question.witness
 
 
-def _progress(question: Question, what: str, conditions: np.ndarray) -> Callable[[int, int, float], None]:
-    """Keeps what a search has proven of its conditions so far, which an interrupt would lose, and reports it."""
+def _tell(question: Question, search: PhaseSearch) -> None:
+    """Keep and report what a search has proven so far, of the conditions that it has not handed over to another."""
+    _keep(question, np.array(list(search.closed)), "nodes", search.nodes, len(search.store), search.store.lowest())
 
-    def progress(done: int, left: int, bound: float) -> None:
-        question.learn(conditions, np.full(len(conditions), min(bound, 0.0)))  # closed nodes lie above zero
-        question.report(what, f"{done} {'boxes' if what == 'boxes' else 'nodes'}, {left} open, bound {bound:.4g}")
 
-    return progress
+def _keep(question: Question, conditions: np.ndarray, what: str, done: int, left: int, bound: float) -> None:
+    """Keep what is proven of some conditions, which an interrupt would lose, and report it."""
+    question.learn(conditions, np.full(len(conditions), min(bound, 0.0)))  # closed nodes lie above zero
+    question.report("boxes" if what == "boxes" else "branch", f"{done} {what}, {left} open, bound {bound:.4g}")

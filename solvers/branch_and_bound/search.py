@@ -75,8 +75,10 @@ class PhaseSearch:
     relaxed nodes; if it returns something, that ends the search. solve_leaf: a sound lower bound of a node in which no
     unit is unstable, where the dual ascent alone did not finish; within the node's own bounds, so that it says no more
     than that the row is above the node's ceiling. batch: nodes that are bounded together; half as many are split.
-    most_bytes: of slopes and multipliers of open nodes. hands: who bounds them. closed: shown every node that is
-    closed, with the slopes and multipliers of its bound; a leaf that `solve_leaf` closed has a bound below zero.
+    most_bytes: of slopes and multipliers of open nodes. hands: who bounds them. progress: shown the search now and
+    then, when all open nodes are in its store: the least of their bounds is proven of the conditions in `closed`.
+    closed: shown every node that is closed, with the slopes and multipliers of its bound; a leaf that `solve_leaf`
+    closed has a bound below zero.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class PhaseSearch:
         batch: int = 128,
         most_bytes: int = MAX_OPEN_BYTES,
         hands: Hands = ALONE,
-        progress: Callable[[int, int, float], None] | None = None,
+        progress: Callable[[PhaseSearch], None] = lambda search: None,
         closed: Callable[[Node], None] | None = None,
     ):
         self.work = bounder, brancher or FilteredBranching()
@@ -163,8 +165,8 @@ class PhaseSearch:
             found = None if done.points is None else self._take(done.children, done.points)
             if found is not None:
                 return found
-        if self.progress is not None and len(self.store) and not self.stuck and not unanswered:
-            self.progress(self.nodes, len(self.store), self.store.lowest())
+        if len(self.store) and not self.stuck and not unanswered:
+            self.progress(self)
         return None
 
     def _close(self, node: Node, lower: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -20,6 +21,7 @@ from mipverify.solvers.branch_and_bound.splits import root
 from mipverify.formulation import condition_parts
 from mipverify.formulation.margin import margin_network
 from mipverify.network import Network
+from tests.presolve import nets
 from tests.soundness.exact import Question, random_question
 
 Stop = Callable[[], bool]
@@ -205,6 +207,35 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_end() -> None:
         assert (outcome.closed, outcome.reason) == (at_once.closed, at_once.reason)
         resumed += turns > 1
     assert resumed > 3
+
+
+def test_nothing_is_told_of_conditions_that_a_search_forgot() -> None:
+    rng = np.random.default_rng(25)
+    network = nets.dense(rng, (5, 14, 14, 3))
+    lower, upper = np.full(5, -0.6), np.full(5, 0.6)
+    values = network.forward(nets.points(rng, lower[None], upper[None], 4000)[:, 0]).reshape(4000, -1)
+    bounds = crown(network, lower[None], upper[None])
+    rows = unit_rows(network, network.output, np.arange(3), None, lower)
+    rows = replace(rows, constant=-values.min(axis=0) + np.array([-1.0, 0.3, 0.3]))  # the first one is violated
+    least = values.min(axis=0) + rows.constant
+    told: list[tuple[set[int], float]] = []
+    search = PhaseSearch(
+        PhaseBounder(bounds, rows),
+        [root(c) for c in range(3)],
+        batch=4,
+        progress=lambda search: told.append((set(search.closed), search.store.lowest())),
+    )
+    search.run(after(60))
+    assert told
+    assert all(conditions == {0, 1, 2} and bound <= least.min() for conditions, bound in told)
+    told.clear()
+    search.forget({0})
+    assert set(search.lowest()) == {1, 2}
+    outcome = search.run(after(20_000))
+    assert told
+    assert all(conditions == {1, 2} for conditions, _ in told)
+    assert set(outcome.lower) == {1, 2}
+    assert all(outcome.lower[c] <= least[c] for c in (1, 2))
 
 
 def test_memory_ends_the_search_by_phases_without_a_proof() -> None:

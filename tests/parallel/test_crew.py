@@ -104,8 +104,8 @@ class Budget:
     def __init__(self, nodes: int):
         self.left = nodes
 
-    def __call__(self, count: int, left: int, bound: float) -> None:
-        self.left = self.left if count < self.left else 0
+    def __call__(self, search: PhaseSearch) -> None:
+        self.left = self.left if search.nodes < self.left else 0
 
     def spent(self) -> bool:
         return self.left == 0
@@ -135,7 +135,7 @@ def test_no_bound_is_told_that_forgets_nodes_without_an_answer() -> None:
         PhaseBounder(bounds, rows),
         [root(k) for k in range(3)],
         hands=hands,
-        progress=lambda done, left, bound: told.append(bound),
+        progress=lambda search: told.append(search.store.lowest()),
     )
     outcome = search.run(lambda: hands.over)
     assert hands.over
