@@ -15,13 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-from mipverify.presolve.backward import InputRows, Relaxed, pass_back, pick, unit_rows
+from mipverify.presolve.backward import InputRows, Relaxed, pass_back, unit_rows
 from mipverify.presolve.bounds import Bounds
 from mipverify.presolve.crown import negated
-from mipverify.presolve.optimized import Search, optimize_rows
 from mipverify.presolve.rounding import SLACK, ball, floor, gamma
 
 from mipverify.network import Network, Relu, sources
@@ -30,37 +28,6 @@ ROWS = 2048  # planes of hidden units that are made together
 COORDINATES = 200  # of the input, by which multipliers are found
 STEPS, STEP, DECAY = 10, 0.3, 0.85  # of their ascent, in parts of a row's extent by that of the plane
 MEAN, SQUARE = 0.8, 0.9
-
-Slopes: TypeAlias = Mapping[int, np.ndarray]  # by ReLU node, a row of them (units, size) for each unit they serve
-
-
-class UnitSlopes:
-    """Slopes that bound what ReLUs read best over a whole box, from below and above; found when first asked for.
-
-    relaxed: that box (batch 1). found: what is known already, which may be shared between those who know the same
-    bounds of the layers before.
-    """
-
-    def __init__(self, relaxed: Relaxed, found: dict[int, tuple[Slopes, Slopes]] | None = None):
-        self.relaxed, self._found = relaxed, {} if found is None else found
-
-    def __getitem__(self, source: int) -> tuple[Slopes, Slopes]:
-        """Those of one node that ReLUs read, a row for each of its entries."""
-        if source not in self._found:
-            network = self.relaxed.network
-            units = np.arange(int(np.prod(network.nodes[source].shape)))
-            rows = unit_rows(network, source, units, None, self.relaxed.bounds.lower[0])
-            below, above = (optimize_rows(self.relaxed, r, Search(enough=np.inf)) for r in (rows, negated(rows)))
-            self._found[source] = below.slopes, above.slopes
-        return self._found[source]
-
-    def find(self) -> UnitSlopes:
-        """Find all of them at once: before they are sent to other processes, which would each do the same."""
-        network = self.relaxed.network
-        for source in map(network.relu_source, network.relus):
-            if not _of_input_only(network, source):
-                self[source]
-        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,18 +61,12 @@ class Planes:
         return Planes(self.a[keep], self.constant[keep], np.searchsorted(boxes, self.box[keep]))
 
 
-def clip(
-    relaxed: Relaxed,
-    planes: Planes,
-    wanted: Mapping[int, np.ndarray] | None = None,
-    slopes: UnitSlopes | None = None,
-) -> Bounds:
+def clip(relaxed: Relaxed, planes: Planes, wanted: Mapping[int, np.ndarray] | None = None) -> Bounds:
     """Bounds of what ReLUs read, for the inputs of each box (K) at which none of its planes is positive.
 
     All have the same input box (batch 1): they differ in bounds of hidden units only. wanted: by ReLU node, a mask
-    (K, size) of the units to work on; all by default. slopes: lower slopes of the lines that bound them. An entry may
-    end up with its lower bound above its upper one: there is no such input then. Layers are worked on in order, so
-    that later ones see the bounds of earlier ones.
+    (K, size) of the units to work on; all by default. An entry may end up with its lower bound above its upper one:
+    there is no such input then. Layers are worked on in order, so that later ones see the bounds of earlier ones.
     """
     bounds, network = relaxed.bounds, relaxed.network
     corners = _Corners.of(relaxed, planes)
@@ -129,9 +90,8 @@ def clip(
             if shared is not None:
                 below, above = shared, -shared
             else:
-                low_lines, high_lines = (None, None) if slopes is None else slopes[source]
-                below = _Rows.of(now, corners, source, unit, box, low_lines)
-                above = _Rows.of(now, corners, source, unit, box, high_lines, negative=True)
+                below = _Rows.of(now, corners, source, unit, box)
+                above = _Rows.of(now, corners, source, unit, box, negative=True)
             # Boxes one by one: their planes differ in number, and the rows of one stay in the cache.
             for k in range(begin, min(count, begin + some)):
                 own = slice(*np.searchsorted(box, [k, k + 1]))
@@ -243,19 +203,11 @@ class _Rows:
         node: int,
         units: np.ndarray,
         samples: np.ndarray | None = None,
-        slopes: Slopes | None = None,
         *,
         negative: bool = False,
     ) -> _Rows:
         rows = unit_rows(relaxed.network, node, units, samples, relaxed.bounds.lower[0])
-        own = None
-        if slopes is not None:  # a unit that has been split since needs the line of its phase
-            own = {}
-            for relu, chosen in slopes.items():
-                line = relaxed.lines[relu].lower_slope
-                free = np.asarray(relaxed.bounds.unstable(relu))
-                own[relu] = np.where(pick(free, samples), chosen[units], pick(line, samples))
-        reached = pass_back(relaxed, negated(rows) if negative else rows, slopes=own)
+        reached = pass_back(relaxed, negated(rows) if negative else rows)
         v = reached.coefficients.reshape(len(units), -1)
         extent = np.maximum(np.abs(v) @ corners.radius, np.finfo(float).tiny)
         size = np.abs(v) @ (np.abs(corners.center) + corners.radius) + np.abs(reached.constant)

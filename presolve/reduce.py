@@ -8,12 +8,10 @@ of multiplying out become an uncertainty of the rows, so that bounds of the redu
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 from mipverify.presolve.backward import Relaxed, pass_back, unit_rows
 from mipverify.presolve.bounds import Bounds
-from mipverify.presolve.clipping import UnitSlopes
 from mipverify.presolve.interval import interval
 from mipverify.presolve.relaxation import Relaxation
 from mipverify.presolve.rounding import SLACK
@@ -61,11 +59,6 @@ class Reduced:
 
     bounds: Bounds
     layers: tuple[tuple[int, int, np.ndarray], ...]
-
-    @cached_property
-    def slopes(self) -> UnitSlopes:
-        """Slopes for its units, which all searches share."""
-        return UnitSlopes(Relaxed(self.bounds))
 
     def known(self, tight: Bounds, original: Bounds) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """What bounds of the reduced network mean for the original one: its bounds, tightened where these are."""

@@ -18,7 +18,6 @@ from mipverify.formulation import condition_parts
 from mipverify.presolve import Bounds, unit_rows
 
 if TYPE_CHECKING:
-    from mipverify.presolve.clipping import UnitSlopes
     from mipverify.solvers.branch_and_bound.root_cuts import RootCuts
     from mipverify.solvers.branch_and_bound.search import PhaseSearch
 
@@ -67,7 +66,7 @@ def split_boxes(question: Question) -> None:
 
 
 def split_phases(question: Question, seconds: float = WITHOUT_CUTS, ceiling: float | None = CEILING) -> None:
-    """Branch and bound on ReLU phases, all open conditions in one tree, with nothing that takes long to prepare.
+    """Branch and bound on ReLU phases, all open conditions in one tree, without cuts.
 
     seconds: for it, and more while it makes its way. ceiling: without one, hidden bounds of nodes are not clipped.
     """
@@ -123,14 +122,13 @@ def _with_cuts(question: Question, searches: list[PhaseSearch], ceiling: float |
     for search in searches:
         search.forget(again)
     starts = [{condition: cuts} for condition, cuts in again.items() if not cuts.lower > 0]
-    return [*(s for s in searches if s.lowest()), *_searches(question, starts, ceiling, question.reduced.slopes)]
+    return [*(s for s in searches if s.lowest()), *_searches(question, starts, ceiling)]
 
 
 def _searches(
     question: Question,
     starts: Sequence[Mapping[int, RootCuts | None]],
     ceiling: float | None,
-    slopes: UnitSlopes | None = None,
 ) -> list[PhaseSearch]:
     """A search for each of `starts`, over the conditions there and with their cuts."""
     from mipverify.solvers.branch_and_bound.corners import Corners
@@ -148,7 +146,7 @@ def _searches(
         distance = below[np.isfinite(below) & (below > 0)]
         corners = None
         if ceiling is not None and len(distance):  # else nothing tells the scale of the margins
-            corners = Corners(network, float(ceiling * distance.min()), slopes, keep=kept is not None)
+            corners = Corners(network, float(ceiling * distance.min()), keep=kept is not None)
         proof = Proof(PhaseBounder(bounds, rows, cuts=layers, corners=corners))
         if kept is not None:
             kept.append(proof)

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 from mipverify.presolve import Bounds, Optimum, Relaxed, pass_back, unit_rows
-from mipverify.presolve.clipping import Planes, UnitSlopes, clip
+from mipverify.presolve.clipping import Planes, clip
 from mipverify.presolve.crown import scaled
 from mipverify.solvers.branch_and_bound.splits import Clip, Node
 
@@ -28,12 +28,11 @@ MOST_SPLITS = 31  # of a node, the latest: planes that bounds are searched with
 class Corners:
     """Clips the hidden bounds of nodes to where their rows are not above a ceiling.
 
-    slopes: of the units over the input box, which take a while to find: worth sharing between searches, and for short
-    ones doing without. keep: nodes remember how their bounds came about, which takes memory.
+    keep: nodes remember how their bounds came about, which takes memory.
     """
 
-    def __init__(self, network: Network, ceiling: float, slopes: UnitSlopes | None = None, keep: bool = False):
-        self.network, self.ceiling, self.slopes, self.keep = network, ceiling, slopes, keep
+    def __init__(self, network: Network, ceiling: float, keep: bool = False):
+        self.network, self.ceiling, self.keep = network, ceiling, keep
         self.sources = [network.relu_source(relu) for relu in network.relus]
 
     def clip(self, nodes: Sequence[Node], optimum: Optimum, relaxed: Relaxed) -> tuple[list[Node], np.ndarray]:
@@ -53,7 +52,7 @@ class Corners:
             return clipped, shrunk
         bounds, cost = _select(relaxed.bounds, places), cost[places]
         wanted = {last: cost > MATTERS * cost.max(axis=1, keepdims=True)}
-        bounds = clip(Relaxed(bounds, relaxed), planes.of_boxes(places), wanted, self.slopes)
+        bounds = clip(Relaxed(bounds, relaxed), planes.of_boxes(places), wanted)
         for k, place in enumerate(places.tolist()):
             own = {i: (_of_box(bounds.lower[i], k), _of_box(bounds.upper[i], k)) for i in self.sources}
             empty = any(bool((low > high).any()) for low, high in own.values())
@@ -71,7 +70,7 @@ class Corners:
         trial = np.zeros(cost.shape, bool)
         np.put_along_axis(trial, np.argsort(-cost, axis=1)[:, :TRIED], True, axis=1)
         nothing = {relu: np.zeros((1, 1), bool) for relu in self.network.relus}
-        tried = clip(relaxed, planes, {**nothing, last: trial}, self.slopes)
+        tried = clip(relaxed, planes, {**nothing, last: trial})
         source, widths = self.network.relu_source(last), []
         for bounds in (relaxed.bounds, tried):
             width = (bounds.upper[source] - bounds.lower[source]).reshape(-1, cost.shape[1])

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from mipverify.presolve import Bounds, Relaxed, unit_rows
-from mipverify.presolve.clipping import Slopes, UnitSlopes
 from mipverify.presolve.crown import scaled
 from mipverify.presolve.layers import Known, tighten_by_layer
 from mipverify.solvers.branch_and_bound.branching import FilteredBranching
@@ -53,11 +52,10 @@ def branch_tighten(
     first; once none of some more is settled, the layer is left as it is.
     """
     seen = network.values(_samples(lower[0], upper[0], region))
-    slopes: dict[int, tuple[Slopes, Slopes]] = {}  # of layers that are done, and so have the bounds they will have
 
     def signs(relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         below = _up_to(relaxed.bounds, node)
-        corners = Corners(below.network, CEILING, UnitSlopes(Relaxed(below), slopes).find())
+        corners = Corners(below.network, CEILING)
         lows, highs = (side[node].reshape(-1)[units].copy() for side in (below.lower, below.upper))
         values = seen[node].reshape(len(seen[node]), -1)[:, units]
         negative, positive = (values < 0).any(axis=0), (values > 0).any(axis=0)

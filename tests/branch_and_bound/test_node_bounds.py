@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from mipverify.presolve import Bounds, Search, crown, optimized_crown, unit_rows
-from mipverify.presolve.clipping import UnitSlopes
 from mipverify.presolve.optimized import subset
 from mipverify.solvers.branch_and_bound.branching import FilteredBranching, child
 from mipverify.solvers.branch_and_bound.corners import Corners
@@ -151,7 +150,7 @@ def test_no_node_with_a_point_at_zero_is_closed_by_clipped_bounds(kind: str) -> 
         # Rows whose least value in their node is zero, or below where the walk did not find it.
         rows = subset(plain.rows, np.array(conditions))
         rows = replace(rows, constant=(0.0 if rows.constant is None else rows.constant) + np.array(constants))
-        corners = Corners(network, 10.0 ** -int(trial), UnitSlopes(plain.relaxed) if trial % 2 else None)
+        corners = Corners(network, 10.0 ** -int(trial))
         bounder = PhaseBounder(plain.root, rows, Search(iterations=12, decay=0.9), corners=corners)
         solved, _ = bounder.raise_bounds(nodes)
         without, _ = PhaseBounder(plain.root, rows, Search(iterations=12, decay=0.9)).raise_bounds(nodes)

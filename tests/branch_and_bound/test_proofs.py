@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from mipverify.presolve import Relaxed, optimized_crown, unit_rows
-from mipverify.presolve.clipping import UnitSlopes
+from mipverify.presolve import optimized_crown, unit_rows
 from mipverify.solvers.branch_and_bound.corners import Corners
 from mipverify.solvers.branch_and_bound.phases import LOOK, PhaseBounder
 from mipverify.solvers.branch_and_bound.search import PhaseSearch, Proof
@@ -44,7 +43,7 @@ def searched(seed: int) -> Searched:
     rows = unit_rows(network, network.output, np.arange(1), None, lower)
     rows = replace(rows, constant=rows.constant + raised)
     ceiling = 0.4 * (1 + abs(least))  # so high that there are points below it
-    corners = Corners(network, ceiling, UnitSlopes(Relaxed(bounds)), keep=True)
+    corners = Corners(network, ceiling, keep=True)
     proof = Proof(PhaseBounder(bounds, rows, corners=corners))
     outcome = PhaseSearch(proof.bounder, [root(0)], closed=proof.nodes.append).run()
     assert outcome.closed

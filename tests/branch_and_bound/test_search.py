@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mipverify.presolve import Relaxed, Search, crown, unit_rows
-from mipverify.presolve.clipping import UnitSlopes
+from mipverify.presolve import Search, crown, unit_rows
 from mipverify.solvers.branch_and_bound import boxes as boxes_module
 from mipverify.solvers.branch_and_bound.boxes import search_boxes
 from mipverify.solvers.branch_and_bound.corners import Corners
@@ -39,7 +38,7 @@ def phases_of(question: Question, ceiling: float | None = None, **options: Any) 
     network = margin_network(question.network(), case.conditions)
     bounds = crown(network, case.box.lower[None], case.box.upper[None])
     rows = unit_rows(network, network.output, np.arange(len(case.conditions)), None, case.box.lower)
-    corners = None if ceiling is None else Corners(network, ceiling, UnitSlopes(Relaxed(bounds)))
+    corners = None if ceiling is None else Corners(network, ceiling)
     bounder = PhaseBounder(bounds, rows, Search(iterations=30), corners=corners)
     return PhaseSearch(bounder, [root(c) for c in range(len(case.conditions))], **options)
 
