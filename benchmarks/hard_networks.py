@@ -29,22 +29,15 @@ def stages_without(ingredient: str | None) -> list:
     from mipverify.engine.stages import CASCADE, Stage
 
     dropped = {
-        None: (),
         "slopes": ("optimized crown", "tightening"),
-        "cuts": ("cut tightening", "late cut tightening", "late branch and bound"),
-        "hidden cuts": (),
+        "cuts": ("cut tightening", "branch and bound", "late cut tightening", "late branch and bound"),
         "branching": ("input splitting", "first branching", "branch and bound", "late branch and bound"),
         "programs": ("lp tightening", "milp"),
-        "clipping": (),
-        "hidden branching": (),
-        "cores": (),  # one process instead of one for each core
-    }[ingredient]
+    }.get(ingredient or "", ())  # without "cores", it is one process instead of one for each
     kept = [stage for stage in CASCADE if stage.name not in dropped]
     changed = {
-        "cuts": {  # one search without cuts, for all of the time
-            "first branching": lambda q: split_phases(q, q.clock.left()),
-            "branch and bound": lambda q: None,
-        },
+        # One search without cuts, for all of the time.
+        "cuts": {"first branching": lambda q: split_phases(q, q.clock.left())},
         "clipping": {
             "first branching": lambda q: split_phases(q, ceiling=None),
             "branch and bound": lambda q: split_phases_with_cuts(q, ceiling=None),

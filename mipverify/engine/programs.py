@@ -96,19 +96,20 @@ def _minimize(question: Question, solver: Solver, encoding: Encoding, condition:
     def left() -> float:
         return max(0.0, end - question.clock.elapsed())
 
+    capped = encoding.binaries > 0
     cap = 1e-3 * max(1.0, abs(float(question.lower[condition])))
-    # The multipliers of a linear program prove its bound, but no solver's word that it is empty.
-    program = encoding.minimize_below(condition, cap) if encoding.binaries else encoding.minimize(condition)
+    # The multipliers of a linear program prove its bound; without a cap it is never empty, whatever a solver says.
+    program = encoding.minimize_below(condition, cap) if capped else encoding.minimize(condition)
     milp, factors = equilibrated(program)
     # A bound above zero is all that is asked for, and an incumbent below it ends the search as well.
     limits = Limits(left(), objective_cutoff=1e-4, objective_target=-1e-6)
-    solution = solver.solve(milp, limits=limits, stop=lambda: left() <= 0)
+    solution = solver.solve(milp, limits=limits, stop=question.clock.stop_at(end))
     question.nodes += solution.nodes
     point = None if solution.primal is None else factors * solution.primal
     if point is not None and question.try_points(point[encoding.inputs][None]):
         return point
     claim = what_follows(milp, solution)
-    if solution.termination is Termination.INFEASIBLE:
+    if capped and solution.termination is Termination.INFEASIBLE:
         known = float(question.margins.forward(_known_point(question)).reshape(-1)[condition])
         asked, _ = equilibrated(encoding.minimize_below(condition, known + 1e-3 * (1 + abs(known))))
         seconds = min(CONTROL_SECONDS, left())

@@ -76,7 +76,7 @@ def split_phases(question: Question, seconds: float = WITHOUT_CUTS, ceiling: flo
     while searches and (rose or clock.elapsed() < end):
         before = question.lower.min()
         searches = _go_on(question, searches, clock.elapsed() + seconds / 2)
-        rose = question.lower.min() >= (1 - ON_ITS_WAY) * before
+        rose = question.lower.min() > (1 - ON_ITS_WAY) * before  # not if there is no bound yet
     question.trees = Trees(question.bounds, searches)
 
 

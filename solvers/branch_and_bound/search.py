@@ -86,7 +86,6 @@ class PhaseSearch:
         bounder: PhaseBounder,
         roots: Sequence[Node],
         *,
-        brancher: FilteredBranching | None = None,
         try_points: Callable[[np.ndarray], object | None] = lambda points: None,
         solve_leaf: Callable[[Node], float] = lambda node: float("-inf"),
         batch: int = 128,
@@ -95,7 +94,7 @@ class PhaseSearch:
         progress: Callable[[PhaseSearch], None] = lambda search: None,
         closed: Callable[[Node], None] | None = None,
     ):
-        self.work = bounder, brancher or FilteredBranching()
+        self.work = bounder, FilteredBranching()
         self.try_points, self.solve_leaf, self.progress, self.shown = try_points, solve_leaf, progress, closed
         self.batch, self.most_bytes, self.hands = batch, most_bytes, hands
         self.store, self.fresh = NodeStore(), list(roots)

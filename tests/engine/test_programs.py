@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from mipverify.presolve import crown
 from mipverify.solvers import available_solvers, get_solver
-from mipverify.solvers.interface import Limits
+from mipverify.solvers.highs import Highs
+from mipverify.solvers.interface import NO_LIMITS, DualStatus, Limits, PrimalStatus, Solution, Termination
 
-from mipverify.engine import verify
+from mipverify.engine import programs, verify
 from mipverify.engine.stages import CASCADE
-from mipverify.formulation import encode
+from mipverify.formulation import Milp, encode
 from tests.presolve import nets
 from tests.soundness.nets import question
 
@@ -36,3 +38,26 @@ def test_verdicts_change_at_the_exact_minimum(solver: str) -> None:
             assert verdict.verdict == word
             some += 0 < verdict.statistics["binaries"] < encoding.binaries
     assert some, "all or nothing was binary each time"
+
+
+class CallsLinearProgramsEmpty(Highs):
+    """Tells the truth of programs with binaries and of those with a cap, for which it is asked again."""
+
+    def solve(
+        self, milp: Milp, *, limits: Limits = NO_LIMITS, stop: Callable[[], bool] | None = None, seed: int = 0
+    ) -> Solution:
+        found = super().solve(milp, limits=limits, stop=stop, seed=seed)
+        if milp.integer.any() or limits.objective_target == np.inf:
+            return found
+        return Solution(Termination.INFEASIBLE, PrimalStatus.NONE, DualStatus.NONE, "liar")
+
+
+def test_a_linear_program_that_is_called_empty_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nets.dense(np.random.default_rng(1), (4, 10, 10, 2))
+    low, high = np.full(4, -0.4), np.full(4, 0.4)
+    least = network.forward(nets.points(np.random.default_rng(2), low[None], high[None], 4000)[:, 0])[:, 0].min()
+    asked = question(low, high, [[([1.0, 0.0], Fraction(float(least) + 0.01))]])
+    monkeypatch.setattr(programs, "get_solver", lambda name: CallsLinearProgramsEmpty())
+    verdict = verify(network, asked, timeout=60.0, solver="highs", stages=PROGRAM)
+    assert verdict.verdict == "violated"
+    assert not verdict.trusted
