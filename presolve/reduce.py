@@ -7,6 +7,7 @@ of multiplying out become an uncertainty of the rows, so that bounds of the redu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,6 +40,10 @@ class _Growing:
             begin += len(units)
         self.nodes.append(Affine((width,), tuple(terms)))
         return len(self.nodes) - 1
+
+    def originals(self) -> list[tuple[int, np.ndarray]]:
+        """The original ReLU node and the units of each layer."""
+        return [(original, units) for _, original, units in self.blocks]
 
     def _term(self, node: int, size: int, begin: int, width: int) -> Term:
         indices = np.full(width, -1)
@@ -73,7 +78,7 @@ class Reduced:
 
 def reduce(bounds: Bounds) -> Reduced:
     """The reduced network over the same box (batch 1): same input, same output, unstable ReLUs only."""
-    network, relaxed = bounds.network, _Exact(bounds)
+    network, exact = bounds.network, Exact(bounds)
     growing = _Growing(network.input_size, [Input(network.input_shape)])
     known = {}
     for node in network.relus:
@@ -81,17 +86,17 @@ def reduce(bounds: Bounds) -> Reduced:
         if not len(units):
             continue
         source = network.relu_source(node)
-        reduced = growing.affine(_rows(relaxed, growing, source, units))
+        reduced = growing.affine(affine_rows(exact, source, units, growing.originals()))
         known[reduced] = (bounds.lower[source].reshape(1, -1)[:, units], bounds.upper[source].reshape(1, -1)[:, units])
         growing.nodes.append(Relu((len(units),), reduced))
         growing.blocks.append((len(growing.nodes) - 1, node, units))
-    output = growing.affine(_rows(relaxed, growing, network.output, np.arange(network.output_size)))
+    output = growing.affine(affine_rows(exact, network.output, np.arange(network.output_size), growing.originals()))
     small = Network(tuple(growing.nodes), output, input_name=network.input_name)
     layers = tuple((small.relu_source(node), network.relu_source(relu), units) for node, relu, units in growing.blocks)
     return Reduced(interval(small, bounds.lower[0], bounds.upper[0], known, bounds.region), layers)
 
 
-class _Exact(Relaxed):
+class Exact(Relaxed):
     """A network whose unstable ReLUs end the way back: what they are met with is kept, and goes no further."""
 
     @property
@@ -104,14 +109,17 @@ class _Exact(Relaxed):
         return found
 
 
-def _rows(
-    relaxed: Relaxed, growing: _Growing, node: int, units: np.ndarray
+def affine_rows(
+    exact: Exact, node: int, units: np.ndarray, blocks: Sequence[tuple[int, np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Entries `units` of a node as rows over `everything`: (U, width), (U,) and the errors of both together (U,)."""
-    start = unit_rows(relaxed.network, node, units, None, relaxed.bounds.lower[0])
-    reached = pass_back(relaxed, start, keep=True)
+    """Entries `units` of a node as rows over the input and over units of some ReLU nodes, one after the other.
+
+    blocks: the ReLU nodes and their units. Coefficients (U, width), constants (U,), and the errors of both (U,).
+    """
+    start = unit_rows(exact.network, node, units, None, exact.bounds.lower[0])
+    reached = pass_back(exact, start, keep=True)
     parts = [reached.coefficients.reshape(len(units), -1)]
-    for _, original, own in growing.blocks:
+    for original, own in blocks:
         met = reached.passed.get(original)
         parts.append(np.zeros((len(units), len(own))) if met is None else met.reshape(len(units), -1)[:, own])
     return np.concatenate(parts, axis=1), np.asarray(reached.constant), SLACK * np.asarray(reached.error)

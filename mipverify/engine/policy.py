@@ -32,6 +32,11 @@ def small(question: Question) -> bool:
     return question.bounds is not None and int(question.bounds.unstable_counts().sum()) <= FEW_BINARIES
 
 
+def shallow(question: Question) -> bool:
+    """Whether one layer of ReLUs is unstable: then semidefinite relaxations take the network as it is."""
+    return question.bounds is not None and int((question.bounds.unstable_counts() > 0).sum()) == 1
+
+
 def hidden_cuts_pay(question: Question) -> bool:
     """Whether cuts tighten hidden bounds so much that they come before branching: in dense networks."""
     return not question.hidden_cut and _cut_gain(question) >= MUCH_CUT_OFF

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from mipverify.specification import Case, Condition
 
 if TYPE_CHECKING:
     from mipverify.engine.splitting import Trees
-    from mipverify.solvers.branch_and_bound.search import Proof
+    from mipverify.solvers.branch_and_bound.search import PhaseSearch, Proof
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Question:
     hints: inputs (H, n) that bounds suggest as starting points of attacks. known: bounds of hidden units proven before.
     hands: who works on stages that can be cut into parts. steps: what each stage came to. notes: why the next one is
     run the way it is. proofs: closed nodes of searches on phases, if they are kept, which may take much memory.
-    trees: searches on phases under way.
+    trees: searches on phases under way. lifted: the one with semidefinite bounds.
     """
 
     network: Network
@@ -79,6 +79,7 @@ class Question:
     stage: str = "none"
     proofs: list[Proof] | None = None
     trees: Trees | None = None
+    lifted: PhaseSearch | None = None
     notes: list[str] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
 
@@ -112,6 +113,10 @@ class Question:
     def learn(self, conditions: np.ndarray, lower: np.ndarray) -> None:
         """Take over proven lower bounds of some conditions; NaN counts as nothing proven."""
         self.lower[conditions] = np.fmax(self.lower[conditions], lower)
+
+    def learn_all(self, lower: Mapping[int, float]) -> None:
+        """The same for bounds by condition."""
+        self.learn(np.array(list(lower), int), np.array(list(lower.values())))
 
     def note(self, text: str) -> None:
         """Say why something is done, for those who ask how the question was decided."""

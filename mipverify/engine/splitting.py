@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mipverify.attack.pgd import Attack, descend
 from mipverify.engine.leaves import leaf_solver
 from mipverify.engine.policy import hidden_branching_pays, hidden_cuts_are_left, milp_may_finish
 from mipverify.engine.question import Question
-from mipverify.engine.verdict import Witness
+from mipverify.engine.searches import descend_from, go_on, keep, tell
 from mipverify.formulation import condition_parts
 from mipverify.presolve import Bounds, unit_rows
 
@@ -26,7 +25,6 @@ BEFORE_HIDDEN = 0.1  # share of the time left that branch and bound takes before
 BEFORE_MILP = 0.1  # share of the time left that branch and bound takes where a MILP solver may finish
 FURTHER = 0.5  # of the distance to zero of a bound with cuts: from there, a tree without them goes on instead
 CEILING = 1e-3  # of the distance to zero: how far above it a search proves a margin, and hidden bounds have to hold
-WALKS, WALK = 4, Attack(steps=8, step=0.1)  # down from minimizers of nodes
 WITHOUT_CUTS = 1.0  # seconds of branching before cuts are looked for,
 ON_ITS_WAY = 0.3  # and half as many again each time that the lowest bound came that share of the way to zero in them
 
@@ -57,12 +55,11 @@ def split_boxes(question: Question) -> None:
         try_points=question.try_points,
         stop=question.clock.over,
         hands=question.hands,
-        progress=partial(_keep, question, question.open(), "boxes"),
+        progress=partial(keep, question, question.open(), "boxes"),
     )
     question.nodes += outcome.nodes
     question.reason = outcome.reason
-    for condition, value in outcome.lower.items():
-        question.learn(np.array([condition]), np.array([value]))
+    question.learn_all(outcome.lower)
 
 
 def split_phases(question: Question, seconds: float = WITHOUT_CUTS, ceiling: float | None = CEILING) -> None:
@@ -75,7 +72,7 @@ def split_phases(question: Question, seconds: float = WITHOUT_CUTS, ceiling: flo
     end = clock.elapsed() + seconds
     while searches and (rose or clock.elapsed() < end):
         before = question.lower.min()
-        searches = _go_on(question, searches, clock.elapsed() + seconds / 2)
+        searches = go_on(question, searches, clock.elapsed() + seconds / 2)
         rose = question.lower.min() > (1 - ON_ITS_WAY) * before  # not if there is no bound yet
     question.trees = Trees(question.bounds, searches)
 
@@ -103,7 +100,7 @@ def split_phases_with_cuts(question: Question, ceiling: float | None = CEILING) 
     if not trees.cut:
         trees.searches, trees.cut = _with_cuts(question, trees.searches, ceiling), True
     while trees.searches and clock.elapsed() < finish:
-        trees.searches = _go_on(question, trees.searches, finish)
+        trees.searches = go_on(question, trees.searches, finish)
     question.trees = trees
 
 
@@ -154,59 +151,12 @@ def _searches(
             PhaseSearch(
                 proof.bounder,
                 [root(condition) if cuts is None else cuts.start(condition) for condition, cuts in conditions.items()],
-                try_points=partial(_descend, question),
+                try_points=partial(descend_from, question),
                 solve_leaf=leaf_solver(question, reduced),
                 most_bytes=MAX_OPEN_BYTES // len(starts),
                 hands=question.hands,
-                progress=partial(_tell, question),
+                progress=partial(tell, question),
                 closed=None if kept is None else proof.nodes.append,
             )
         )
     return searches
-
-
-def _go_on(question: Question, searches: list[PhaseSearch], end: float) -> list[PhaseSearch]:
-    """Run searches one after the other until the clock shows `end`, each for its share; those that want more time."""
-    clock, unfinished = question.clock, []
-    for waiting, search in zip(range(len(searches), 0, -1), searches, strict=True):
-        if question.decided() or clock.over():
-            return []
-        before = search.nodes
-        outcome = search.run(clock.stop_at(clock.elapsed() + (end - clock.elapsed()) / waiting))
-        question.nodes += outcome.nodes - before
-        question.reason = outcome.reason or question.reason
-        for condition, value in outcome.lower.items():
-            question.learn(np.array([condition]), np.array([value]))
-        if outcome.reason == "time":
-            unfinished.append(search)
-    return unfinished
-
-
-def _descend(question: Question, points: np.ndarray) -> Witness | None:
-    """Try the minimizers (R, ...) of relaxed nodes, then a few steps down from those with the least margins."""
-    if question.try_points(points) is not None:
-        return question.witness
-    low, high = question.float_box
-    x = question.case.nearest_float32(points.reshape(len(points), -1))
-    open_ = question.open()
-    margins = question.margins.forward(x.reshape(len(x), *question.network.input_shape)).reshape(len(x), -1)[:, open_]
-    best = np.argsort(margins.min(axis=1))[:WALKS]
-    rows = np.zeros((len(best), question.margins.output_size), np.float32)
-    rows[np.arange(len(best)), open_[margins[best].argmin(axis=1)]] = 1
-
-    def accept(walks: np.ndarray, points: np.ndarray) -> bool:
-        return question.try_points(points) is not None
-
-    descend(question.margins, x[best], low[None], high[None], rows, WALK, accept, question.clock.over, question.project)
-    return question.witness
-
-
-def _tell(question: Question, search: PhaseSearch) -> None:
-    """Keep and report what a search has proven so far, of the conditions that it has not handed over to another."""
-    _keep(question, np.array(list(search.closed)), "nodes", search.nodes, len(search.store), search.store.lowest())
-
-
-def _keep(question: Question, conditions: np.ndarray, what: str, done: int, left: int, bound: float) -> None:
-    """Keep what is proven of some conditions, which an interrupt would lose, and report it."""
-    question.learn(conditions, np.full(len(conditions), min(bound, 0.0)))  # closed nodes lie above zero
-    question.report("boxes" if what == "boxes" else "branch", f"{done} {what}, {left} open, bound {bound:.4g}")

@@ -17,6 +17,7 @@ from mipverify.engine.bounding import (
     tighten_by_lp,
     tighten_units,
 )
+from mipverify.engine.lifting import lift_signs, split_lifted
 from mipverify.engine.policy import (
     by_milp,
     few_inputs,
@@ -24,6 +25,7 @@ from mipverify.engine.policy import (
     hidden_cuts_are_left,
     hidden_cuts_pay,
     milp_may_finish,
+    shallow,
     small,
     was_interrupted,
 )
@@ -80,7 +82,9 @@ CASCADE: tuple[Stage, ...] = (
     Stage("optimized crown", optimize_conditions(Search(iterations=20)), when=lambda q: not few_inputs(q)),
     Stage("input splitting", split_boxes, when=lambda q: few_inputs(q) and not by_milp(q)),
     Stage("tightening", tighten_units(Search(iterations=20)), when=lambda q: not few_inputs(q) or by_milp(q)),
+    Stage("semidefinite", lift_signs, when=lambda q: not by_milp(q) and shallow(q)),
     LONG_ATTACK,
+    Stage("semidefinite branching", split_lifted, when=lambda q: q.lifted is not None),
     Stage("first branching", split_phases, when=lambda q: not by_milp(q)),
     Stage("cut tightening", tighten_by_cuts, when=lambda q: not by_milp(q) and hidden_cuts_pay(q)),
     Stage("branch and bound", split_phases_with_cuts, when=lambda q: not by_milp(q)),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from mipverify.presolve import Optimum, Relaxed
-from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.splits import Node
+
+if TYPE_CHECKING:
+    from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import numpy as np
 from mipverify.presolve import Bounds, Relaxed, unit_rows
 from mipverify.presolve.crown import scaled
 from mipverify.presolve.layers import Known, tighten_by_layer
-from mipverify.solvers.branch_and_bound.branching import FilteredBranching
 from mipverify.solvers.branch_and_bound.corners import Corners
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.search import expand
@@ -85,7 +84,7 @@ def branch_tighten(
 def _raise(bounder: PhaseBounder, rows: int, most: int, stop: Callable[[], bool], hands: Hands) -> np.ndarray:
     """Proven lower bounds (rows,) of all rows of a bounder: a tree for each, level by level, of `most` nodes or so."""
     proven, closed = np.full(rows, -np.inf), np.full(rows, np.inf)
-    on, spent, work = np.ones(rows, bool), np.zeros(rows, int), (bounder, FilteredBranching())
+    on, spent = np.ones(rows, bool), np.zeros(rows, int)
     level = _each(_raise_roots, bounder, [root(row) for row in range(rows)], stop, hands)
     enough: np.ndarray | None = None
     while level is not None:
@@ -103,7 +102,7 @@ def _raise(bounder: PhaseBounder, rows: int, most: int, stop: Callable[[], bool]
         parents = [node for node in level if on[node.condition] and not node.lower > 0]
         if not parents:
             break
-        level = _each(_split, work, parents, stop, hands)
+        level = _each(_split, bounder, parents, stop, hands)
         np.add.at(spent, [node.condition for node in level or []], 1)
     return proven
 
@@ -125,11 +124,9 @@ def _raise_roots(bounder: PhaseBounder, nodes: Sequence[Node], stop: Callable[[]
     return bounder.raise_bounds(nodes, stop)[0]
 
 
-def _split(
-    work: tuple[PhaseBounder, FilteredBranching], parents: Sequence[Node], stop: Callable[[], bool]
-) -> list[Node]:
+def _split(bounder: PhaseBounder, parents: Sequence[Node], stop: Callable[[], bool]) -> list[Node]:
     """The children of nodes; a node without unstable units stands for itself."""
-    done = expand(work, parents, stop)
+    done = expand(bounder, parents, stop)
     return [*done.children, *done.leaves]
 
 

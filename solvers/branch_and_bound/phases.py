@@ -9,6 +9,7 @@ import numpy as np
 from mipverify.presolve import Bounds, Optimum, Relaxed, Rows, Search, minimum_over_box, optimize_rows, pass_back
 from mipverify.presolve.cuts import LayerCuts
 from mipverify.presolve.optimized import subset
+from mipverify.solvers.branch_and_bound.branching import FilteredBranching
 from mipverify.solvers.branch_and_bound.corners import Corners
 from mipverify.solvers.branch_and_bound.splits import Node
 
@@ -146,6 +147,12 @@ class PhaseBounder:
         for k, node in zip(some, clipped, strict=True):
             nodes[k] = node
         return [k for k, smaller in zip(some, shrunk, strict=True) if smaller and not nodes[k].lower > 0]
+
+    def split(self, nodes: Sequence[Node], stop: Callable[[], bool] | None = None) -> list[tuple[Node, Node] | None]:
+        """The two children of each node, not bounded yet; None where no unit is unstable."""
+        # The optimum once more, without iterations: scores need it, and keeping it would cost memory.
+        _, optimum, relaxed = self.solve(nodes, LOOK, stop)
+        return FilteredBranching().split(self, nodes, optimum, relaxed)
 
     def solve(
         self, nodes: Sequence[Node], search: Search | None = None, stop: Callable[[], bool] | None = None

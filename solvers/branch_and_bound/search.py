@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from mipverify.solvers.branch_and_bound.branching import FilteredBranching
-from mipverify.solvers.branch_and_bound.phases import LOOK, PhaseBounder
 from mipverify.solvers.branch_and_bound.splits import Node, NodeStore
 
 from mipverify.parallel import ALONE, Hands, dealt
 
 MAX_OPEN_BYTES = 1 << 30  # of slopes and multipliers of open nodes
+
+
+N = TypeVar("N", bound=Node)
+
+
+class Bounder(Protocol[N]):
+    """Bounds nodes, and knows how to split them."""
+
+    def raise_bounds(
+        self, nodes: Sequence[N], stop: Callable[[], bool] | None = None
+    ) -> tuple[Sequence[N], np.ndarray]:
+        """Nodes with better bounds, and the inputs (K, *input_shape) that minimize their relaxations."""
+
+    def split(self, nodes: Sequence[N], stop: Callable[[], bool] | None = None) -> Sequence[tuple[N, N] | None]:
+        """The two children of each node, not bounded yet; None where no unit is left to split."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +48,13 @@ class Proof:
     """The closed nodes of a search, for a checker of one's own.
 
     bounder: the network they are nodes of (reduced to its unstable units), its bounds over the box, the rows, the cuts
-    and the ceiling of their bounds. Not everything that proves a verdict is here: the bounds over the box and the cuts
-    are taken as they are, however they were found (by hidden branching, too), and so are searches on the input box and
-    programs of a MILP solver. A node with a bound that is not positive is a leaf that a linear program has closed.
+    and the ceiling of their bounds; or the shallow network whose signs are lifted. Not everything that proves a verdict
+    is here: the bounds over the box and the cuts are taken as they are, however they were found (by hidden branching,
+    too), and so are searches on the input box and programs of a MILP solver. A node with a bound that is not positive
+    is a leaf that a linear program has closed.
     """
 
-    bounder: PhaseBounder
+    bounder: Bounder[Any]
     nodes: list[Node] = field(default_factory=list)
 
 
@@ -48,19 +63,14 @@ class Expansion:
     """What became of some nodes: their children (bounded), the inputs (K, *input_shape) that minimize these, and the
     nodes in which no unit is unstable."""
 
-    children: list[Node]
+    children: Sequence[Node]
     points: np.ndarray | None
     leaves: list[Node]
 
 
-def expand(
-    work: tuple[PhaseBounder, FilteredBranching], parents: Sequence[Node], stop: Callable[[], bool]
-) -> Expansion:
+def expand(bounder: Bounder[Any], parents: Sequence[Node], stop: Callable[[], bool]) -> Expansion:
     """Split nodes and bound their children."""
-    bounder, brancher = work
-    # The optimum of the parents once more, without iterations: scores need it, and keeping it would cost memory.
-    _, optimum, relaxed = bounder.solve(parents, search=LOOK, stop=stop)
-    pairs = brancher.split(bounder, parents, optimum, relaxed)
+    pairs = bounder.split(parents, stop)
     leaves = [node for node, pair in zip(parents, pairs, strict=True) if pair is None]
     children = [node for pair in pairs if pair is not None for node in pair]
     if not children:
@@ -83,7 +93,7 @@ class PhaseSearch:
 
     def __init__(
         self,
-        bounder: PhaseBounder,
+        bounder: Bounder[Any],
         roots: Sequence[Node],
         *,
         try_points: Callable[[np.ndarray], object | None] = lambda points: None,
@@ -94,7 +104,7 @@ class PhaseSearch:
         progress: Callable[[PhaseSearch], None] = lambda search: None,
         closed: Callable[[Node], None] | None = None,
     ):
-        self.work = bounder, FilteredBranching()
+        self.bounder = bounder
         self.try_points, self.solve_leaf, self.progress, self.shown = try_points, solve_leaf, progress, closed
         self.batch, self.most_bytes, self.hands = batch, most_bytes, hands
         self.store, self.fresh = NodeStore(), list(roots)
@@ -120,10 +130,10 @@ class PhaseSearch:
         )
         self.closed = {condition: lower for condition, lower in self.closed.items() if condition not in conditions}
 
-    def run(self, stop: Callable[[], bool] = lambda: False) -> Outcome:
-        """Go on until all is closed, something is found, or it may not go on."""
+    def run(self, stop: Callable[[], bool] = lambda: False, *, split: bool = True) -> Outcome:
+        """Go on until all is closed, something is found, or it may not go on; split: beyond the roots."""
         witness = reason = None
-        while witness is None and (self.fresh or len(self.store)):
+        while witness is None and (self.fresh or (split and len(self.store))):
             if stop():
                 reason = "time"
             elif self.stuck:
@@ -143,13 +153,13 @@ class PhaseSearch:
 
     def _bound_roots(self, stop: Callable[[], bool]) -> object | None:
         some, self.fresh = self.fresh[: self.batch], self.fresh[self.batch :]
-        return self._take(*self.work[0].raise_bounds(some, stop))
+        return self._take(*self.bounder.raise_bounds(some, stop))
 
     def _split(self, stop: Callable[[], bool]) -> object | None:
         """Split the worst nodes; what a counterexample among their children was taken for."""
         parts = dealt(self.store.pop(max(1, self.batch // 2)), self.hands)
         unanswered = False
-        for part, done in zip(parts, self.hands.map(expand, self.work, parts, stop), strict=True):
+        for part, done in zip(parts, self.hands.map(expand, self.bounder, parts, stop), strict=True):
             if done is None:
                 unanswered = True
                 for node in part:

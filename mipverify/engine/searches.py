@@ -1,0 +1,62 @@
+"""What all searches on phases share: their turns on the clock, the points they suggest, and what they tell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mipverify.attack.pgd import Attack, descend
+from mipverify.engine.question import Question
+from mipverify.engine.verdict import Witness
+
+if TYPE_CHECKING:
+    from mipverify.solvers.branch_and_bound.search import PhaseSearch
+
+WALKS, WALK = 4, Attack(steps=8, step=0.1)  # down from minimizers of nodes
+
+
+def go_on(question: Question, searches: list[PhaseSearch], end: float) -> list[PhaseSearch]:
+    """Run searches one after the other until the clock shows `end`, each for its share; those that want more time."""
+    clock, unfinished = question.clock, []
+    for waiting, search in zip(range(len(searches), 0, -1), searches, strict=True):
+        if question.decided() or clock.over():
+            return []
+        before = search.nodes
+        outcome = search.run(clock.stop_at(clock.elapsed() + (end - clock.elapsed()) / waiting))
+        question.nodes += outcome.nodes - before
+        question.reason = outcome.reason or question.reason
+        question.learn_all(outcome.lower)
+        if outcome.reason == "time":
+            unfinished.append(search)
+    return unfinished
+
+
+def descend_from(question: Question, points: np.ndarray) -> Witness | None:
+    """Try the minimizers (R, ...) of relaxed nodes, then a few steps down from those with the least margins."""
+    if question.try_points(points) is not None:
+        return question.witness
+    low, high = question.float_box
+    x = question.case.nearest_float32(points.reshape(len(points), -1))
+    open_ = question.open()
+    margins = question.margins.forward(x.reshape(len(x), *question.network.input_shape)).reshape(len(x), -1)[:, open_]
+    best = np.argsort(margins.min(axis=1))[:WALKS]
+    rows = np.zeros((len(best), question.margins.output_size), np.float32)
+    rows[np.arange(len(best)), open_[margins[best].argmin(axis=1)]] = 1
+
+    def accept(walks: np.ndarray, points: np.ndarray) -> bool:
+        return question.try_points(points) is not None
+
+    descend(question.margins, x[best], low[None], high[None], rows, WALK, accept, question.clock.over, question.project)
+    return question.witness
+
+
+def tell(question: Question, search: PhaseSearch) -> None:
+    """Keep and report what a search has proven so far, of the conditions that it has not handed over to another."""
+    keep(question, np.array(list(search.closed)), "nodes", search.nodes, len(search.store), search.store.lowest())
+
+
+def keep(question: Question, conditions: np.ndarray, what: str, done: int, left: int, bound: float) -> None:
+    """Keep what is proven of some conditions, which an interrupt would lose, and report it."""
+    question.learn(conditions, np.full(len(conditions), min(bound, 0.0)))  # closed nodes lie above zero
+    question.report("boxes" if what == "boxes" else "branch", f"{done} {what}, {left} open, bound {bound:.4g}")

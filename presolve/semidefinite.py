@@ -1,0 +1,308 @@
+"""Semidefinite bounds of rows over one layer of ReLUs: signs are relaxed to unit vectors.
+
+Over a box x = center + radius y, |y_i| <= 1, let a row be l . x + k + sum_j c_j relu(z_j) with z = W x + m. Units with
+c_j > 0 are convex, and lines below them lose nothing. For the others relu(z) = (z + |z|) / 2, and what they and all
+linear terms take away is at most
+
+    max  sum_j v_j q_j z_j(y) - g . y   over |y_i| <= 1 and signs q_j,
+
+a problem like that of a maximum cut. Its relaxation puts unit vectors in the place of all y_i and q_j and of the number
+1 [Goemans and Williamson 1995; for networks Raghunathan et al. 2018, Certified Defenses, section 3]. Where triangles
+add up the worst of each unit, this knows that an input in the middle of the box has all its z small at once.
+
+Vectors of low rank are improved in turn, which takes nothing but products with W [Burer and Monteiro 2003; Wang, Chang
+and Kolter 2017, The Mixing Method]. Their lengths, before they are made units, are dual variables alpha (of inputs) and
+beta (of signs, and of 1). Whatever these are: if  diag(beta) - C - B diag(1 / alpha) B'  is positive semidefinite, B
+and C being the coefficients of products of signs with inputs and among themselves, the maximum is at most
+(sum alpha + sum beta) / 2, for it is a sum of squares away from that. A Cholesky decomposition proves this, with all
+rounding errors accounted for [Rump 2006, Verification of positive definiteness].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from mipverify.presolve.bounds import Bounds
+from mipverify.presolve.reduce import Exact, affine_rows
+from mipverify.presolve.rounding import SLACK, ball, floor, gamma
+
+from mipverify.network.graph import reads_input_only
+
+RANK = 8  # of the vectors
+STEP, DECAY = 0.15, 0.96  # of the ascent on lines, in parts of their range
+POLISH = 6  # last rounds, in which lines stay as they are and vectors settle
+MEAN, SQUARE = 0.8, 0.9
+LEAST = 1e-4  # of their mean: smaller dual variables are raised to it, since others are divided by them
+
+
+@dataclass(frozen=True, eq=False)
+class Shallow:
+    """Rows linear . x + constant + coefficients . relu(weights x + bias) over a box.
+
+    weights (U, n), bias, uncertainty, lower, upper (U,): of the unstable units; what they stand for may be off by
+    their uncertainty. linear (R, n), coefficients (R, U), constant, doubt (R,): of the rows; likewise. center, radius
+    (n,): of the box. source: for each unit its pre-activation node and its place there.
+    """
+
+    weights: np.ndarray
+    bias: np.ndarray
+    uncertainty: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    linear: np.ndarray
+    coefficients: np.ndarray
+    constant: np.ndarray
+    doubt: np.ndarray
+    center: np.ndarray
+    radius: np.ndarray
+    units: tuple[tuple[int, int], ...]  # the ReLU node of each unit, and its place there
+
+    @staticmethod
+    def of(bounds: Bounds) -> Shallow | None:
+        """The outputs of a network, within bounds (batch 1) in which all its ReLUs are unstable.
+
+        None if a ReLU reads another one, or if a bound is not finite.
+        """
+        network, exact = bounds.network, Exact(bounds)
+        if not network.relus or not bounds.finite().all():
+            return None
+        if not all(reads_input_only(network, source) for source in network.preactivations):
+            return None
+        blocks = [(relu, np.arange(bounds.lower[relu][0].size)) for relu in network.relus]
+        layers = [affine_rows(exact, network.relu_source(relu), units, []) for relu, units in blocks]
+        weights, bias, uncertainty = (np.concatenate(parts) for parts in zip(*layers, strict=True))
+        lower, upper = (
+            np.concatenate([side[network.relu_source(relu)].reshape(-1) for relu in network.relus])
+            for side in (bounds.lower, bounds.upper)
+        )
+        outputs = np.arange(network.output_size)
+        rows, constant, doubt = affine_rows(exact, network.output, outputs, blocks)
+        linear, coefficients = np.split(rows, [network.input_size], axis=1)
+        center, radius = ball(bounds.lower[0].reshape(-1), bounds.upper[0].reshape(-1))
+        places = tuple((relu, int(unit)) for relu, units in blocks for unit in units)
+        return Shallow(
+            weights, bias, uncertainty, lower, upper, linear, coefficients, constant, doubt, center, radius, places
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """Where the search stands, for some problems (K).
+
+    lines (K, U): for units with c > 0 the slope of their line in [0, 1]; for the others the share in [0, 1] of |z| that
+    the chord above it covers; for units whose sign is known its multiplier, in parts of the mean coefficient of the
+    row. signs (K, U, RANK) and one (K, RANK): unit vectors in the place of signs and of the number 1.
+    """
+
+    lines: np.ndarray
+    signs: np.ndarray
+    one: np.ndarray
+
+    def of(self, problem: int) -> Vectors:
+        """Those of one problem, without the first axis."""
+        return Vectors(self.lines[problem], self.signs[problem], self.one[problem])
+
+    @staticmethod
+    def stack(several: Sequence[Vectors]) -> Vectors:
+        """Those of single problems together."""
+        lines, signs, one = zip(*((v.lines, v.signs, v.one) for v in several), strict=True)
+        return Vectors(np.stack(lines), np.stack(signs), np.stack(one))
+
+
+@dataclass(frozen=True, eq=False)
+class Lifted:
+    """What the search came to, for each problem (K).
+
+    lower: sound bounds (K,). vectors: with which the search goes on. minimizer (K, n): inputs that the relaxation holds
+    for the worst. gap (K, U): by how much it holds the |z| of units without a known sign for too large, times v.
+    alpha (K, n), beta (K, U + 1): the dual variables; the last one is that of the number 1.
+    """
+
+    lower: np.ndarray
+    vectors: Vectors
+    minimizer: np.ndarray
+    gap: np.ndarray
+    alpha: np.ndarray
+    beta: np.ndarray
+
+
+class Lifting:
+    """The semidefinite relaxation of a shallow network, for any of its rows and any known signs of units."""
+
+    def __init__(self, shallow: Shallow):
+        self.shallow = shallow
+        low, high = shallow.lower, shallow.upper
+        # |z| <= slope z + offset between low and high.
+        self.slope = (high + low) / (high - low)
+        self.offset = np.maximum(high - self.slope * high, -low - self.slope * low)
+        self.offset = self.offset + 8 * np.finfo(float).eps * (high - low)
+        self.weights = shallow.weights * shallow.radius  # of y
+        self.middle = shallow.weights @ shallow.center + shallow.bias  # z where y = 0
+        self.linear = shallow.linear * shallow.radius
+        self.constant = shallow.constant + shallow.linear @ shallow.center
+        magnitude = np.abs(shallow.center) + shallow.radius
+        self.size = np.abs(shallow.weights) @ magnitude + np.abs(shallow.bias)
+        self.row_size = np.abs(shallow.linear) @ magnitude + np.abs(shallow.constant)
+        self.mean = np.abs(shallow.coefficients).mean(axis=1) + np.finfo(float).tiny
+        self.thin = self.weights.astype(np.float32)
+
+    def start(self, rows: np.ndarray) -> Vectors:
+        """Somewhere to start from: lines by the middle of the box, vectors at random."""
+        count, units = len(rows), len(self.middle)
+        convex = self.shallow.coefficients[rows] > 0
+        lines = np.where(convex & (self.middle > 0), np.float32(1), np.float32(0))
+        rng = np.random.default_rng(0)
+        signs = np.broadcast_to(_unit(rng.standard_normal((units, RANK))), (count, units, RANK)).astype(np.float32)
+        one = np.zeros((count, RANK), np.float32)
+        one[:, 0] = 1
+        return Vectors(lines, signs, one)
+
+    def solve(
+        self,
+        rows: np.ndarray,
+        known: np.ndarray,
+        vectors: Vectors | None = None,
+        rounds: int = 30,
+        stop: Callable[[], bool] | None = None,
+    ) -> Lifted:
+        """Bounds of some rows (K,) of the network where units have the signs `known` (K, U): 1, -1, or 0 for either.
+
+        vectors: where to start. rounds: of improving all vectors and lines.
+        """
+        terms = _Terms(self, rows, known)
+        sketch = terms.astype(np.float32)
+        now = self.start(rows) if vectors is None else vectors
+        lines = np.where(known == 0, np.clip(now.lines, 0, 1), now.lines)
+        signs, one = np.moveaxis(now.signs, 0, 1), now.one
+        mean, square = np.zeros_like(lines), np.zeros_like(lines)
+        some = np.flatnonzero((known == 0).any(axis=0) & (terms.coefficients <= 0).any(axis=0))
+        back = np.ascontiguousarray(self.thin[some].T)
+        for turn in range(1, rounds + 1):
+            kappa, v, _ = sketch.at(lines)
+            g = sketch.linear + kappa @ self.thin
+            weighted = v.T[some, :, None] * signs[some]
+            inputs = (back @ weighted.reshape(len(some), one.size)).reshape(len(back), *one.shape)
+            inputs -= g.T[:, :, None] * one
+            alpha = _make_unit(inputs)
+            signs = (self.thin @ inputs.reshape(len(inputs), one.size)).reshape(-1, *one.shape)
+            signs += sketch.middle[:, None, None] * one
+            z = np.matmul(signs.transpose(1, 0, 2), one[:, :, None])[..., 0]
+            length = _make_unit(signs).T  # of |z| in the relaxation
+            pull = np.matmul((v * sketch.middle)[:, None, :], signs.transpose(1, 0, 2))[:, 0]
+            pull -= np.matmul(g[:, None, :], inputs.transpose(1, 0, 2))[:, 0]
+            strength = np.sqrt((pull * pull).sum(axis=1))
+            one = pull / np.maximum(strength, np.float32(1e-30))[:, None]
+            if stop is not None and stop():
+                break
+            if turn <= rounds - POLISH:
+                gradient = sketch.gradient(z, length)
+                mean = MEAN * mean + (1 - MEAN) * gradient
+                square = SQUARE * square + (1 - SQUARE) * gradient * gradient
+                step = np.float32(STEP * DECAY**turn / (1 - MEAN**turn))
+                lines = lines + step * mean / (np.sqrt(square / (1 - SQUARE**turn)) + np.float32(1e-12))
+                lines = np.where(known == 0, np.clip(lines, 0, 1), np.maximum(lines, 0))
+        alpha, beta = alpha.T, np.concatenate([v * length, strength[:, None]], axis=1)
+        lower = np.array([terms.bound(k, lines[k], alpha[k], beta[k]) for k in range(len(rows))])
+        y = np.matmul(inputs.transpose(1, 0, 2), one[:, :, None])[..., 0]
+        minimizer = self.shallow.center + self.shallow.radius * np.clip(y, -1, 1)
+        gap = np.where(known == 0, v * (length - np.abs(z)), 0.0)
+        return Lifted(lower, Vectors(lines, np.moveaxis(signs, 1, 0), one), minimizer, gap, alpha, beta)
+
+
+class _Terms:
+    """The rows of some problems under known signs, written as  kappa . z - v . |z| + linear . y + constant."""
+
+    def __init__(self, lifting: Lifting, rows: np.ndarray, known: np.ndarray):
+        self.lifting, self.rows, self.known = lifting, rows, known
+        self.coefficients = lifting.shallow.coefficients[rows]
+        free = known == 0
+        self.convex, self.concave = free & (self.coefficients > 0), free & (self.coefficients <= 0)
+        self.active, self.inactive = known > 0, known < 0
+        self.mean = lifting.mean[rows][:, None]
+        self.linear, self.constant = lifting.linear[rows], lifting.constant[rows]
+        self.slope, self.offset, self.middle = lifting.slope, lifting.offset, lifting.middle
+
+    def astype(self, dtype: type) -> _Terms:
+        """The same for a search in another precision."""
+        other = object.__new__(_Terms)
+        other.__dict__.update(self.__dict__)
+        for name in ("coefficients", "mean", "linear", "constant", "slope", "offset", "middle"):
+            setattr(other, name, getattr(self, name).astype(dtype))
+        return other
+
+    def at(self, lines: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """kappa and v, for lines (K, U), and what is added to the constants, all (K, U)."""
+        c, half = self.coefficients, self.coefficients / 2
+        v = np.where(self.concave, -half * (1 - lines), 0)
+        chord = np.where(self.concave, -half - v, 0)
+        kappa = np.where(self.convex, c * lines, half - chord * self.slope)
+        kappa = np.where(self.active, c - self.mean * lines, np.where(self.inactive, self.mean * lines, kappa))
+        return kappa, v, -chord * self.offset
+
+    def gradient(self, z: np.ndarray, length: np.ndarray) -> np.ndarray:
+        """The derivative of the bound by lines (K, U) where z and |z| have these values in the relaxation."""
+        found = np.where(self.convex, self.coefficients * z, 0)
+        found += np.where(self.concave, -self.coefficients / 2 * (length - self.slope * z - self.offset), 0)
+        return np.asarray(found + np.where(self.known == 0, 0, -self.known * self.mean * z))
+
+    def bound(self, k: int, lines: np.ndarray, alpha: np.ndarray, beta: np.ndarray) -> float:
+        """A sound lower bound of problem k, whatever the lines (U,) and the dual variables (n,), (U + 1,) are."""
+        lifting, shallow, row = self.lifting, self.lifting.shallow, self.rows[k]
+        c = self.coefficients[k]
+        kappa, v, extra = (part[k] for part in self.at(np.broadcast_to(lines.astype(np.float64), self.known.shape)))
+        g = self.linear[k] + kappa @ lifting.weights
+        value = self.constant[k] + kappa @ lifting.middle + extra.sum()
+        some = np.flatnonzero(v > 0)
+        b = np.concatenate([v[some, None] * lifting.weights[some], -g[None]])
+        corner = (v * lifting.middle)[some]
+        highest = _highest(b, corner, alpha.astype(np.float64), beta[np.append(some, len(v))].astype(np.float64))
+        # Rounding: of z and its products, of the row, and of what is added up here.
+        n, units = len(shallow.center), len(c)
+        each = SLACK * shallow.uncertainty + gamma(n + 8, g) * lifting.size
+        error = (np.abs(kappa) + v) @ each + gamma(units + 16, g) * ((np.abs(kappa) + np.abs(c)) @ lifting.size)
+        error += gamma(n + 16, g) * lifting.row_size[row] + gamma(units + 16, g) * np.abs(extra).sum()
+        error += shallow.doubt[row] + gamma(8, g) * (abs(value) + highest)
+        error += floor(g) * (1 + np.abs(shallow.center).sum() + shallow.radius.sum()) * (1 + np.abs(c).sum())
+        found = value - highest - SLACK * error
+        return float(found) if np.isfinite(found) else float("-inf")
+
+
+def _highest(b: np.ndarray, corner: np.ndarray, alpha: np.ndarray, beta: np.ndarray) -> float:
+    """Above  max q' B y + q_last * corner . q  over signs q (U + 1,) and |y_i| <= 1 (n,), by dual variables.
+
+    b: (U + 1, n). corner: (U,). The last sign is that of the number 1. Infinite where nothing can be proven.
+    """
+    if not all(np.isfinite(x).all() for x in (alpha, beta, b, corner)) or min(alpha.min(), beta.min()) < 0:
+        return float("inf")
+    alpha, beta = (np.maximum(x, LEAST * x.mean() + np.finfo(float).tiny * 2.0**40) for x in (alpha, beta))
+    thin, count = b / np.sqrt(alpha), len(beta)
+    square = thin @ thin.T
+    square[:-1, -1] += corner
+    square[-1, :-1] += corner
+    # How far the square may be from the true one, in its spectral norm: by the largest sum of a row.
+    off = gamma(b.shape[1] + 16, b) * (np.abs(thin) @ np.abs(thin).sum(axis=0)) + gamma(8, b) * np.abs(square).sum(
+        axis=1
+    )
+    scale = 1 / np.sqrt(beta)
+    try:
+        factor = max(float(np.linalg.eigvalsh(scale[:, None] * square * scale)[-1]), 0.0)
+        # What the decomposition itself may be off by, relative to the trace, and what the square may be.
+        shift = SLACK * (float(off.max()) + gamma(count + 8, b) * (factor + 1) * beta.sum()) + floor(b) * count
+        factor = factor * (1 + 1e-9) + 2 * shift / float(beta.min())
+        np.linalg.cholesky(np.diag(factor * beta - shift) - square)
+    except np.linalg.LinAlgError:
+        return float("inf")
+    return float((alpha.sum() + factor * beta.sum()) / 2 * (1 + gamma(count + b.shape[1] + 8, b)))
+
+
+def _make_unit(vectors: np.ndarray) -> np.ndarray:
+    """Scale vectors (..., RANK) to length 1 in place; their lengths before."""
+    length = np.sqrt(np.einsum("...r,...r->...", vectors, vectors))
+    vectors /= np.maximum(length, np.float32(1e-30))[..., None]
+    return np.asarray(length)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)

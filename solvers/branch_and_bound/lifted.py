@@ -1,0 +1,94 @@
+"""The bounder of phase splitting in shallow networks: semidefinite relaxations, whose signs are fixed one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from mipverify.presolve.semidefinite import Lifted, Lifting, Shallow, Vectors
+from mipverify.solvers.branch_and_bound.splits import Node
+
+ROUNDS = 40  # of a root's search,
+FEWER = 20  # and of its descendants', which go on from their parents' vectors
+
+
+@dataclass(frozen=True, eq=False)
+class LiftedNode(Node):
+    """A node with the vectors that its bound was found with, and what each unit without a sign costs it (U,).
+
+    alpha, beta: the dual variables of its bound, if the search keeps them.
+    """
+
+    vectors: Vectors | None = None
+    gap: np.ndarray | None = None
+    alpha: np.ndarray | None = None
+    beta: np.ndarray | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Size of its arrays."""
+        if self.vectors is None or self.gap is None:
+            return 0
+        return sum(a.nbytes for a in (self.gap, self.vectors.lines, self.vectors.signs, self.vectors.one))
+
+
+def lifted_root(condition: int) -> LiftedNode:
+    """The whole problem of one condition."""
+    return LiftedNode(condition, (), float("-inf"), {}, {})
+
+
+class LiftedBounder:
+    """Bounds subproblems of a shallow network under fixed ReLU phases by its semidefinite relaxation.
+
+    keep: nodes remember the dual variables of their bounds, for a checker of one's own.
+    """
+
+    def __init__(self, shallow: Shallow, input_shape: tuple[int, ...], keep: bool = False):
+        self.lifting, self.input_shape, self.keep = Lifting(shallow), input_shape, keep
+        self.places = {place: index for index, place in enumerate(shallow.units)}
+
+    def raise_bounds(
+        self, nodes: Sequence[LiftedNode], stop: Callable[[], bool] | None = None
+    ) -> tuple[list[LiftedNode], np.ndarray]:
+        """Nodes with better bounds, and inputs (K, *input_shape) that the relaxation holds for the worst."""
+        rows = np.array([node.condition for node in nodes])
+        fresh = any(node.vectors is None for node in nodes)
+        vectors = None if fresh else Vectors.stack([node.vectors for node in nodes if node.vectors is not None])
+        found = self.lifting.solve(rows, self._signs(nodes), vectors, ROUNDS if fresh else FEWER, stop)
+        solved = [self._solved(node, found, k) for k, node in enumerate(nodes)]
+        return solved, found.minimizer.reshape(-1, *self.input_shape)
+
+    def split(
+        self, nodes: Sequence[LiftedNode], stop: Callable[[], bool] | None = None
+    ) -> list[tuple[LiftedNode, LiftedNode] | None]:
+        """The two children of each node, by the unit that costs it most; None where all concave units have signs."""
+        signs = self._signs(nodes)
+        pairs: list[tuple[LiftedNode, LiftedNode] | None] = []
+        for k, node in enumerate(nodes):
+            concave = (signs[k] == 0) & (self.lifting.shallow.coefficients[node.condition] < 0)
+            if not concave.any() or node.gap is None:
+                pairs.append(None)
+                continue
+            unit = int(np.argmax(np.where(concave, node.gap, -np.inf)))
+            pairs.append((self._child(node, unit, 1), self._child(node, unit, -1)))
+        return pairs
+
+    def _signs(self, nodes: Sequence[LiftedNode]) -> np.ndarray:
+        signs = np.zeros((len(nodes), len(self.places)), np.int8)
+        for k, node in enumerate(nodes):
+            for relu, unit, sign in node.splits:
+                signs[k, self.places[relu, unit]] = sign
+        return signs
+
+    def _child(self, node: LiftedNode, unit: int, sign: int) -> LiftedNode:
+        assert node.vectors is not None
+        lines = node.vectors.lines.copy()
+        lines[unit] = 0  # its multiplier now
+        splits = (*node.splits, (*self.lifting.shallow.units[unit], sign))
+        return replace(node, splits=splits, vectors=replace(node.vectors, lines=lines))
+
+    def _solved(self, node: LiftedNode, found: Lifted, k: int) -> LiftedNode:
+        duals = {"alpha": found.alpha[k], "beta": found.beta[k]} if self.keep else {}
+        lower = max(node.lower, float(found.lower[k]))
+        return replace(node, lower=lower, vectors=found.vectors.of(k), gap=found.gap[k], **duals)

@@ -1,0 +1,141 @@
+"""Branching with semidefinite bounds against exact enumeration and sampled points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from mipverify.presolve import crown, reduce
+from mipverify.presolve.semidefinite import Shallow, _Terms
+from mipverify.solvers.branch_and_bound.lifted import LiftedBounder, LiftedNode, lifted_root
+from mipverify.solvers.branch_and_bound.search import Outcome, PhaseSearch
+
+from mipverify.engine import verify
+from mipverify.formulation.margin import margin_network
+from tests.branch_and_bound.test_search import after, check
+from tests.presolve import nets
+from tests.soundness.exact import Question, random_question
+from tests.soundness.nets import dense, lowest_sampled, question, random_layers
+
+
+def shallow_question(rng: np.random.Generator) -> Question:
+    """With one hidden layer, and conditions of one row."""
+    while True:
+        found = random_question(rng)
+        found.conditions = [[rows[0]] for rows in found.conditions]
+        if len(found.layers) == 2:
+            return found
+
+
+def by_signs(asked: Question, polls: int, **options: object) -> Outcome | None:
+    case = asked.specification().cases[0]
+    network = margin_network(asked.network(), case.conditions)
+    small = reduce(crown(network, case.box.lower[None], case.box.upper[None])).bounds
+    shallow = Shallow.of(small)
+    if shallow is None:  # nothing is unstable
+        return None
+    roots = [lifted_root(c) for c in range(len(case.conditions))]
+    return PhaseSearch(LiftedBounder(shallow, (2,)), roots, **options).run(after(polls))  # type: ignore[arg-type]
+
+
+def test_it_agrees_with_exact_enumeration() -> None:
+    rng = np.random.default_rng(31)
+    closed = holding = seen = 0
+    for _ in range(40):
+        asked = shallow_question(rng)
+        outcome = by_signs(asked, 2000)
+        if outcome is None:
+            continue
+        check(asked, outcome)
+        seen += 1
+        closed += outcome.closed
+        holding += not asked.violated()
+    assert seen > 20
+    assert closed >= 0.6 * holding  # margins of zero and below 1e-3 are among them
+
+
+def test_a_stopped_search_proves_nothing_that_is_wrong() -> None:
+    rng = np.random.default_rng(32)
+    for _ in range(10):
+        asked = shallow_question(rng)
+        for polls in (0, 1, 5, 30):
+            outcome = by_signs(asked, polls)
+            if outcome is not None:
+                check(asked, outcome)
+
+
+def least_inside(points: np.ndarray, values: np.ndarray, shallow: Shallow, node: LiftedNode) -> float:
+    z = points @ shallow.weights.T + shallow.bias
+    inside = np.ones(len(points), bool)
+    for relu, unit, sign in node.splits:
+        inside &= sign * z[:, shallow.units.index((relu, unit))] >= 0
+    return float(values[inside, node.condition].min()) if inside.any() else np.inf
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_node_is_bounded_above_the_best_point_in_it(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    network = nets.dense(rng, (5, 16, 2))
+    lower, upper = np.full(5, -0.7), np.full(5, 0.7)
+    small = reduce(crown(network, lower[None], upper[None])).bounds
+    shallow = Shallow.of(small)
+    assert shallow is not None
+    points = nets.points(rng, lower[None], upper[None], 20000)[:, 0]
+    values = network.forward(points)
+    bounder = LiftedBounder(shallow, (5,))
+    level: Sequence[LiftedNode] = [lifted_root(0), lifted_root(1)]
+    checked = 0
+    for _ in range(5):
+        level, minimizers = bounder.raise_bounds(level)
+        assert minimizers.shape == (len(level), 5)
+        for node in level:
+            least = least_inside(points, values, shallow, node)
+            assert node.lower <= least
+            checked += np.isfinite(least)
+        level = [child for pair in bounder.split(level) if pair is not None for child in pair]
+    assert checked > 20
+
+
+def test_kept_dual_variables_prove_the_bounds_again() -> None:
+    rng = np.random.default_rng(9)
+    network = nets.dense(rng, (8, 24, 1))
+    lower, upper = np.full(8, -0.5), np.full(8, 0.5)
+    row = lowest_sampled(network, lower, upper, [1.0])
+    shift = -row + 0.02 * (1 + abs(row))
+    shallow = Shallow.of(reduce(crown(network, lower[None], upper[None])).bounds)
+    assert shallow is not None
+    shallow.constant[:] += shift
+    closed: list[LiftedNode] = []
+    bounder = LiftedBounder(shallow, (8,), keep=True)
+    outcome = PhaseSearch(bounder, [lifted_root(0)], closed=closed.append).run()  # type: ignore[arg-type]
+    assert outcome.closed
+    assert len(closed) > 1
+    assert sum(2.0 ** -len(node.splits) for node in closed) == 1.0
+    for node in closed:
+        known = bounder._signs([node])
+        assert node.vectors is not None
+        assert node.alpha is not None
+        assert node.beta is not None
+        assert _Terms(bounder.lifting, np.zeros(1, int), known).bound(0, node.vectors.lines, node.alpha, node.beta) > 0
+
+
+def test_a_question_is_decided_by_it_and_says_so() -> None:
+    rng = np.random.default_rng(12)
+    layers = random_layers(rng, (40, 60, 3))
+    network = dense(layers)
+    lower, upper = np.full(40, -0.2), np.full(40, 0.2)
+    least = lowest_sampled(network, lower, upper, [1.0, -1.0, 0.0])
+    offset = least - 0.3 * (1 + abs(least))
+    verdict = verify(network, question(lower, upper, [[([1.0, -1.0, 0.0], offset)]]), timeout=60.0)
+    assert (verdict.verdict, verdict.stage) == ("holds", "semidefinite")
+    assert verdict.trusted == ()
+    assert verdict.margin_lower_bound is not None
+    assert 0 < verdict.margin_lower_bound <= least - offset + 1e-6
+    close = verify(
+        network, question(lower, upper, [[([1.0, -1.0, 0.0], least - 0.1 * (1 + abs(least)))]]), timeout=60.0
+    )
+    assert (close.verdict, close.stage) == ("holds", "semidefinite branching")
+    assert close.statistics["nodes"] > 1
+    crossed = verify(network, question(lower, upper, [[([1.0, -1.0, 0.0], least + 1e-3)]]), timeout=60.0)
+    assert crossed.verdict == "violated"
