@@ -41,7 +41,7 @@ LEAST = 1e-4  # of their mean: smaller dual variables are raised to it, since ot
 class Shallow:
     """Rows linear . x + constant + coefficients . relu(weights x + bias) over a box.
 
-    weights (U, n), bias, uncertainty, lower, upper (U,): of the unstable units; what they stand for may be off by
+    weights (U, n), bias, uncertainty, lower, upper (U,): of the units; what they stand for may be off by
     their uncertainty. linear (R, n), coefficients (R, U), constant, doubt (R,): of the rows; likewise. center, radius
     (n,): of the box. source: for each unit its pre-activation node and its place there.
     """
@@ -61,7 +61,7 @@ class Shallow:
 
     @staticmethod
     def of(bounds: Bounds) -> Shallow | None:
-        """The outputs of a network, within bounds (batch 1) in which all its ReLUs are unstable.
+        """The outputs of a network within bounds (batch 1), which is best reduced to its unstable ReLUs before.
 
         None if a ReLU reads another one, or if a bound is not finite.
         """
@@ -134,10 +134,11 @@ class Lifting:
     def __init__(self, shallow: Shallow):
         self.shallow = shallow
         low, high = shallow.lower, shallow.upper
-        # |z| <= slope z + offset between low and high.
-        self.slope = (high + low) / (high - low)
-        self.offset = np.maximum(high - self.slope * high, -low - self.slope * low)
-        self.offset = self.offset + 8 * np.finfo(float).eps * (high - low)
+        # |z| <= slope z + offset between low and high: a convex function lies below its values at the ends.
+        ends = np.abs(low), np.abs(high)
+        self.slope = np.clip((ends[1] - ends[0]) / np.maximum(high - low, np.finfo(float).tiny), -1, 1)
+        self.offset = np.maximum(ends[1] - self.slope * high, ends[0] - self.slope * low)
+        self.offset = self.offset + 8 * np.finfo(float).eps * (ends[0] + ends[1])
         self.weights = shallow.weights * shallow.radius  # of y
         self.middle = shallow.weights @ shallow.center + shallow.bias  # z where y = 0
         self.linear = shallow.linear * shallow.radius
@@ -193,7 +194,8 @@ class Lifting:
             pull = np.matmul((v * sketch.middle)[:, None, :], signs.transpose(1, 0, 2))[:, 0]
             pull -= np.matmul(g[:, None, :], inputs.transpose(1, 0, 2))[:, 0]
             strength = np.sqrt((pull * pull).sum(axis=1))
-            one = pull / np.maximum(strength, np.float32(1e-30))[:, None]
+            # Where nothing pulls, there is nothing to maximize.
+            one = np.where(strength[:, None] > 0, pull / np.maximum(strength, np.float32(1e-30))[:, None], one)
             if stop is not None and stop():
                 break
             if turn <= rounds - POLISH:

@@ -54,6 +54,34 @@ def test_bounds_hold_at_points(widths: tuple[int, ...], rounds: int) -> None:
         assert ((found.minimizer >= lower - 1e-9) & (found.minimizer <= upper + 1e-9)).all()
 
 
+def test_stable_units_do_no_harm() -> None:
+    stable = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        network = nets.dense(rng, (5, 30, 2))
+        lower, upper = box(rng, network, 0.3)
+        bounds = interval(network, lower[None], upper[None])
+        stable += int((~np.asarray(bounds.unstable(network.relus[0]))).sum())
+        whole = Shallow.of(bounds)
+        assert whole is not None
+        # `Exact` passes rows through stable units: put them back as units.
+        whole = replace(whole, **units_of(network))
+        values = network.forward(nets.points(rng, lower[None], upper[None], 2000)[:, 0])
+        for lines in (0.0, 1.0, rng.random(30)):
+            terms = _Terms(Lifting(whole), np.arange(2), np.zeros((2, 30), np.int8))
+            found = [terms.bound(k, np.broadcast_to(lines, 30), np.ones(5), np.ones(31)) for k in (0, 1)]
+            assert (np.array(found) <= values.min(axis=0)).all()
+    assert stable > 50
+
+
+def units_of(network: Network) -> dict:
+    """Rows of a dense network with one hidden layer, by all of its units."""
+    last = network.nodes[network.output]
+    assert isinstance(last, Affine)
+    weight = np.asarray(last.terms[0].operator.weight, np.float64)
+    return {"coefficients": weight, "linear": np.zeros((len(weight), 5)), "constant": np.asarray(last.bias, np.float64)}
+
+
 def test_they_are_close_where_triangles_add_up() -> None:
     rng = np.random.default_rng(5)
     network = nets.dense(rng, (60, 40, 4))
