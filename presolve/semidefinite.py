@@ -32,6 +32,7 @@ from mipverify.network.graph import reads_input_only
 
 RANK = 8  # of the vectors
 STEP, DECAY = 0.15, 0.96  # of the ascent on lines, in parts of their range
+BEYOND = 0.7  # of the way to its new place that a sign's vector is taken past it: fewer rounds are needed so
 POLISH = 6  # last rounds, in which lines stay as they are and vectors settle
 MEAN, SQUARE = 0.8, 0.9
 LEAST = 1e-4  # of their mean: smaller dual variables are raised to it, since others are divided by them
@@ -166,11 +167,12 @@ class Lifting:
         known: np.ndarray,
         vectors: Vectors | None = None,
         rounds: int = 30,
+        step: float = STEP,
         stop: Callable[[], bool] | None = None,
     ) -> Lifted:
         """Bounds of some rows (K,) of the network where units have the signs `known` (K, U): 1, -1, or 0 for either.
 
-        vectors: where to start. rounds: of improving all vectors and lines.
+        vectors: where to start. rounds: of improving all vectors and lines. step: of the first change of lines.
         """
         terms = _Terms(self, rows, known)
         sketch = terms.astype(np.float32)
@@ -183,7 +185,7 @@ class Lifting:
         for turn in range(1, rounds + 1):
             kappa, v, _ = sketch.at(lines)
             g = sketch.linear + kappa @ self.thin
-            weighted = v.T[some, :, None] * signs[some]
+            before, weighted = signs, v.T[some, :, None] * signs[some]
             inputs = (back @ weighted.reshape(len(some), one.size)).reshape(len(back), *one.shape)
             inputs -= g.T[:, :, None] * one
             alpha = _make_unit(inputs)
@@ -196,14 +198,16 @@ class Lifting:
             strength = np.sqrt((pull * pull).sum(axis=1))
             # Where nothing pulls, there is nothing to maximize.
             one = np.where(strength[:, None] > 0, pull / np.maximum(strength, np.float32(1e-30))[:, None], one)
-            if stop is not None and stop():
+            if turn == rounds or (stop is not None and stop()):
                 break
+            signs += np.float32(BEYOND) * (signs - before)
+            _make_unit(signs)
             if turn <= rounds - POLISH:
                 gradient = sketch.gradient(z, length)
                 mean = MEAN * mean + (1 - MEAN) * gradient
                 square = SQUARE * square + (1 - SQUARE) * gradient * gradient
-                step = np.float32(STEP * DECAY**turn / (1 - MEAN**turn))
-                lines = lines + step * mean / (np.sqrt(square / (1 - SQUARE**turn)) + np.float32(1e-12))
+                length_of_step = np.float32(step * DECAY**turn / (1 - MEAN**turn))
+                lines = lines + length_of_step * mean / (np.sqrt(square / (1 - SQUARE**turn)) + np.float32(1e-12))
                 lines = np.where(known == 0, np.clip(lines, 0, 1), np.maximum(lines, 0))
         alpha, beta = alpha.T, np.concatenate([v * length, strength[:, None]], axis=1)
         lower = np.array([terms.bound(k, lines[k], alpha[k], beta[k]) for k in range(len(rows))])
@@ -252,8 +256,9 @@ class _Terms:
     def bound(self, k: int, lines: np.ndarray, alpha: np.ndarray, beta: np.ndarray) -> float:
         """A sound lower bound of problem k, whatever the lines (U,) and the dual variables (n,), (U + 1,) are."""
         lifting, shallow, row = self.lifting, self.lifting.shallow, self.rows[k]
-        c = self.coefficients[k]
-        kappa, v, extra = (part[k] for part in self.at(np.broadcast_to(lines.astype(np.float64), self.known.shape)))
+        alone = _Terms(lifting, self.rows[k : k + 1], self.known[k : k + 1])
+        lines = np.clip(lines.astype(np.float64), 0, np.where(self.known[k] == 0, 1, np.inf))
+        c, (kappa, v, extra) = alone.coefficients[0], (part[0] for part in alone.at(lines[None]))
         g = self.linear[k] + kappa @ lifting.weights
         value = self.constant[k] + kappa @ lifting.middle + extra.sum()
         some = np.flatnonzero(v > 0)

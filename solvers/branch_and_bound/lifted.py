@@ -9,8 +9,9 @@ import numpy as np
 from mipverify.presolve.semidefinite import Lifted, Lifting, Shallow, Vectors
 from mipverify.solvers.branch_and_bound.splits import Node
 
-ROUNDS = 40  # of a root's search,
-FEWER = 20  # and of its descendants', which go on from their parents' vectors
+ROUNDS = 12, 40  # of a root's search, the later ones where the earlier ones did not suffice,
+FEWER = (25,)  # and of its descendants', which go on from their parents' vectors,
+STEP = 0.05  # with smaller steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +53,26 @@ class LiftedBounder:
         self, nodes: Sequence[LiftedNode], stop: Callable[[], bool] | None = None
     ) -> tuple[list[LiftedNode], np.ndarray]:
         """Nodes with better bounds, and inputs (K, *input_shape) that the relaxation holds for the worst."""
+        fresh = any(node.vectors is None for node in nodes)
+        solved, points = list(nodes), np.zeros((len(nodes), *self.input_shape))
+        for again, rounds in enumerate(ROUNDS if fresh else FEWER):
+            open_ = [k for k, node in enumerate(solved) if not node.lower > 0]
+            # Once in any case, if only for a round: without vectors a node cannot be split.
+            if not open_ or (again and stop is not None and stop()):
+                break
+            found = self._solve([solved[k] for k in open_], rounds, stop)
+            points[open_] = found.minimizer.reshape(-1, *self.input_shape)
+            for place, k in enumerate(open_):
+                solved[k] = self._solved(solved[k], found, place)
+        return solved, points
+
+    def _solve(self, nodes: Sequence[LiftedNode], rounds: int, stop: Callable[[], bool] | None) -> Lifted:
         rows = np.array([node.condition for node in nodes])
         fresh = any(node.vectors is None for node in nodes)
-        vectors = None if fresh else Vectors.stack([node.vectors for node in nodes if node.vectors is not None])
-        found = self.lifting.solve(rows, self._signs(nodes), vectors, ROUNDS if fresh else FEWER, stop)
-        solved = [self._solved(node, found, k) for k, node in enumerate(nodes)]
-        return solved, found.minimizer.reshape(-1, *self.input_shape)
+        if fresh:
+            return self.lifting.solve(rows, self._signs(nodes), rounds=rounds, stop=stop)
+        vectors = Vectors.stack([node.vectors for node in nodes if node.vectors is not None])
+        return self.lifting.solve(rows, self._signs(nodes), vectors, rounds, STEP, stop)
 
     def split(
         self, nodes: Sequence[LiftedNode], stop: Callable[[], bool] | None = None

@@ -13,7 +13,7 @@ from mipverify.solvers.branch_and_bound.search import Outcome, PhaseSearch
 
 from mipverify.engine import verify
 from mipverify.formulation.margin import margin_network
-from tests.branch_and_bound.test_search import after, check
+from tests.branch_and_bound.test_search import after, check, smallest_margins
 from tests.presolve import nets
 from tests.soundness.exact import Question, random_question
 from tests.soundness.nets import dense, lowest_sampled, question, random_layers
@@ -28,7 +28,12 @@ def shallow_question(rng: np.random.Generator) -> Question:
             return found
 
 
-def by_signs(asked: Question, polls: int, **options: object) -> Outcome | None:
+def by_signs(asked: Question, polls: int) -> Outcome | None:
+    search = search_of(asked)
+    return None if search is None else search.run(after(polls))
+
+
+def search_of(asked: Question) -> PhaseSearch | None:
     case = asked.specification().cases[0]
     network = margin_network(asked.network(), case.conditions)
     small = reduce(crown(network, case.box.lower[None], case.box.upper[None])).bounds
@@ -36,7 +41,7 @@ def by_signs(asked: Question, polls: int, **options: object) -> Outcome | None:
     if shallow is None:  # nothing is unstable
         return None
     roots = [lifted_root(c) for c in range(len(case.conditions))]
-    return PhaseSearch(LiftedBounder(shallow, (2,)), roots, **options).run(after(polls))  # type: ignore[arg-type]
+    return PhaseSearch(LiftedBounder(shallow, (2,)), roots, batch=2)
 
 
 def test_it_agrees_with_exact_enumeration() -> None:
@@ -63,6 +68,27 @@ def test_a_stopped_search_proves_nothing_that_is_wrong() -> None:
             outcome = by_signs(asked, polls)
             if outcome is not None:
                 check(asked, outcome)
+
+
+def test_a_search_that_was_stopped_goes_on_to_the_same_end() -> None:
+    rng = np.random.default_rng(33)
+    resumed = 0
+    for _ in range(30):
+        asked = shallow_question(rng)
+        search = search_of(asked)
+        at_once = by_signs(asked, 3000)
+        if search is None or at_once is None:
+            continue
+        for turns in range(400):
+            outcome = search.run(after(2 if turns == 0 else 60))
+            check(asked, outcome)
+            if outcome.reason != "time":
+                break
+        # A leaf that is as good as zero may need its linear program, which this search has not.
+        if all(abs(margin) > 1 / 8 for margin in smallest_margins(asked) if margin is not None):
+            assert (outcome.closed, outcome.reason) == (at_once.closed, at_once.reason)
+        resumed += turns > 0
+    assert resumed > 5
 
 
 def least_inside(points: np.ndarray, values: np.ndarray, shallow: Shallow, node: LiftedNode) -> float:
