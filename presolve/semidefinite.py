@@ -1,7 +1,7 @@
 """Semidefinite bounds of rows over one layer of ReLUs: signs are relaxed to unit vectors.
 
 Over a box x = center + radius y, |y_i| <= 1, let a row be l . x + k + sum_j c_j relu(z_j) with z = W x + m. Units with
-c_j > 0 are convex, and lines below them lose nothing. For the others relu(z) = (z + |z|) / 2, and what they and all
+c_j >= 0 are convex, and lines below them lose nothing. For the others relu(z) = (z + |z|) / 2, and what they and all
 linear terms take away is at most
 
     max  sum_j v_j q_j z_j(y) - g . y   over |y_i| <= 1 and signs q_j,
@@ -42,9 +42,9 @@ LEAST = 1e-4  # of their mean: smaller dual variables are raised to it, since ot
 class Shallow:
     """Rows linear . x + constant + coefficients . relu(weights x + bias) over a box.
 
-    weights (U, n), bias, uncertainty, lower, upper (U,): of the units; what they stand for may be off by
+    weights (U, n), bias, uncertainty, lower, upper (U,): of the unstable units; what they stand for may be off by
     their uncertainty. linear (R, n), coefficients (R, U), constant, doubt (R,): of the rows; likewise. center, radius
-    (n,): of the box. source: for each unit its pre-activation node and its place there.
+    (n,): of the box. units: for each its ReLU node and its place there.
     """
 
     weights: np.ndarray
@@ -58,24 +58,28 @@ class Shallow:
     doubt: np.ndarray
     center: np.ndarray
     radius: np.ndarray
-    units: tuple[tuple[int, int], ...]  # the ReLU node of each unit, and its place there
+    units: tuple[tuple[int, int], ...]
 
     @staticmethod
     def of(bounds: Bounds) -> Shallow | None:
-        """The outputs of a network within bounds (batch 1), which is best reduced to its unstable ReLUs before.
+        """The outputs of a network within bounds (batch 1).
 
-        None if a ReLU reads another one, or if a bound is not finite.
+        None if no unit is unstable, if a ReLU reads another one, or if a bound is not finite.
         """
         network, exact = bounds.network, Exact(bounds)
-        if not network.relus or not bounds.finite().all():
+        if not bounds.finite().all():
             return None
         if not all(reads_input_only(network, source) for source in network.preactivations):
             return None
-        blocks = [(relu, np.arange(bounds.lower[relu][0].size)) for relu in network.relus]
+        # Rows pass through stable units (`Exact`): only the others are units of their own.
+        unstable = [(relu, np.flatnonzero(np.asarray(bounds.unstable(relu)).reshape(-1))) for relu in network.relus]
+        blocks = [(relu, units) for relu, units in unstable if len(units)]
+        if not blocks:
+            return None
         layers = [affine_rows(exact, network.relu_source(relu), units, []) for relu, units in blocks]
         weights, bias, uncertainty = (np.concatenate(parts) for parts in zip(*layers, strict=True))
         lower, upper = (
-            np.concatenate([side[network.relu_source(relu)].reshape(-1) for relu in network.relus])
+            np.concatenate([side[network.relu_source(relu)].reshape(-1)[units] for relu, units in blocks])
             for side in (bounds.lower, bounds.upper)
         )
         outputs = np.arange(network.output_size)
@@ -92,9 +96,9 @@ class Shallow:
 class Vectors:
     """Where the search stands, for some problems (K).
 
-    lines (K, U): for units with c > 0 the slope of their line in [0, 1]; for the others the share in [0, 1] of |z| that
-    the chord above it covers; for units whose sign is known its multiplier, in parts of the mean coefficient of the
-    row. signs (K, U, RANK) and one (K, RANK): unit vectors in the place of signs and of the number 1.
+    lines (K, U): for units with c >= 0 the slope of their line in [0, 1]; for the others the share in [0, 1] of |z|
+    that the chord above it covers; for units whose sign is known its multiplier, in parts of the mean coefficient of
+    the row. signs (K, U, RANK) and one (K, RANK): unit vectors in the place of signs and of the number 1.
     """
 
     lines: np.ndarray
@@ -102,8 +106,8 @@ class Vectors:
     one: np.ndarray
 
     def of(self, problem: int) -> Vectors:
-        """Those of one problem, without the first axis."""
-        return Vectors(self.lines[problem], self.signs[problem], self.one[problem])
+        """Those of one problem, without the first axis; copies, which do not keep the others alive."""
+        return Vectors(self.lines[problem].copy(), self.signs[problem].copy(), self.one[problem].copy())
 
     @staticmethod
     def stack(several: Sequence[Vectors]) -> Vectors:
@@ -153,7 +157,7 @@ class Lifting:
     def start(self, rows: np.ndarray) -> Vectors:
         """Somewhere to start from: lines by the middle of the box, vectors at random."""
         count, units = len(rows), len(self.middle)
-        convex = self.shallow.coefficients[rows] > 0
+        convex = self.shallow.coefficients[rows] >= 0
         lines = np.where(convex & (self.middle > 0), np.float32(1), np.float32(0))
         rng = np.random.default_rng(0)
         signs = np.broadcast_to(_unit(rng.standard_normal((units, RANK))), (count, units, RANK)).astype(np.float32)
@@ -180,7 +184,7 @@ class Lifting:
         lines = np.where(known == 0, np.clip(now.lines, 0, 1), now.lines)
         signs, one = np.moveaxis(now.signs, 0, 1), now.one
         mean, square = np.zeros_like(lines), np.zeros_like(lines)
-        some = np.flatnonzero((known == 0).any(axis=0) & (terms.coefficients <= 0).any(axis=0))
+        some = np.flatnonzero((known == 0).any(axis=0) & (terms.coefficients < 0).any(axis=0))
         back = np.ascontiguousarray(self.thin[some].T)
         for turn in range(1, rounds + 1):
             kappa, v, _ = sketch.at(lines)
@@ -210,7 +214,11 @@ class Lifting:
                 lines = lines + length_of_step * mean / (np.sqrt(square / (1 - SQUARE**turn)) + np.float32(1e-12))
                 lines = np.where(known == 0, np.clip(lines, 0, 1), np.maximum(lines, 0))
         alpha, beta = alpha.T, np.concatenate([v * length, strength[:, None]], axis=1)
-        lower = np.array([terms.bound(k, lines[k], alpha[k], beta[k]) for k in range(len(rows))])
+        lower = np.full(len(rows), -np.inf)
+        for k in range(len(rows)):
+            lower[k] = terms.bound(k, lines[k], alpha[k], beta[k])
+            if stop is not None and stop():
+                break
         y = np.matmul(inputs.transpose(1, 0, 2), one[:, :, None])[..., 0]
         minimizer = self.shallow.center + self.shallow.radius * np.clip(y, -1, 1)
         gap = np.where(known == 0, v * (length - np.abs(z)), 0.0)
@@ -224,7 +232,7 @@ class _Terms:
         self.lifting, self.rows, self.known = lifting, rows, known
         self.coefficients = lifting.shallow.coefficients[rows]
         free = known == 0
-        self.convex, self.concave = free & (self.coefficients > 0), free & (self.coefficients <= 0)
+        self.convex, self.concave = free & (self.coefficients >= 0), free & (self.coefficients < 0)
         self.active, self.inactive = known > 0, known < 0
         self.mean = lifting.mean[rows][:, None]
         self.linear, self.constant = lifting.linear[rows], lifting.constant[rows]
@@ -298,7 +306,8 @@ def _highest(b: np.ndarray, corner: np.ndarray, alpha: np.ndarray, beta: np.ndar
         # What the decomposition itself may be off by, relative to the trace, and what the square may be.
         shift = SLACK * (float(off.max()) + gamma(count + 8, b) * (factor + 1) * beta.sum()) + floor(b) * count
         factor = factor * (1 + 1e-9) + 2 * shift / float(beta.min())
-        np.linalg.cholesky(np.diag(factor * beta - shift) - square)
+        if not np.isfinite(np.linalg.cholesky(np.diag(factor * beta - shift) - square)).all():
+            return float("inf")  # there are libraries that do not mind NaN
     except np.linalg.LinAlgError:
         return float("inf")
     return float((alpha.sum() + factor * beta.sum()) / 2 * (1 + gamma(count + b.shape[1] + 8, b)))

@@ -43,4 +43,5 @@ def split_lifted(question: Question) -> None:
     """Branch and bound on ReLU phases with semidefinite bounds."""
     search, clock = question.lifted, question.clock
     assert search is not None
+    question.lifted = None  # its nodes take memory, and others follow
     go_on(question, [search], clock.elapsed() + SHARE * clock.left())

@@ -31,7 +31,8 @@ class LiftedNode(Node):
         """Size of its arrays."""
         if self.vectors is None or self.gap is None:
             return 0
-        return sum(a.nbytes for a in (self.gap, self.vectors.lines, self.vectors.signs, self.vectors.one))
+        arrays = (self.gap, self.vectors.lines, self.vectors.signs, self.vectors.one, self.alpha, self.beta)
+        return sum(a.nbytes for a in arrays if a is not None)
 
 
 def lifted_root(condition: int) -> LiftedNode:
@@ -104,6 +105,6 @@ class LiftedBounder:
         return replace(node, splits=splits, vectors=replace(node.vectors, lines=lines))
 
     def _solved(self, node: LiftedNode, found: Lifted, k: int) -> LiftedNode:
-        duals = {"alpha": found.alpha[k], "beta": found.beta[k]} if self.keep else {}
+        duals = {"alpha": found.alpha[k].copy(), "beta": found.beta[k].copy()} if self.keep else {}
         lower = max(node.lower, float(found.lower[k]))
-        return replace(node, lower=lower, vectors=found.vectors.of(k), gap=found.gap[k], **duals)
+        return replace(node, lower=lower, vectors=found.vectors.of(k), gap=found.gap[k].copy(), **duals)

@@ -61,7 +61,7 @@ class Proof:
 @dataclass(frozen=True, eq=False)
 class Expansion:
     """What became of some nodes: their children (bounded), the inputs (K, *input_shape) that minimize these, and the
-    nodes in which no unit is unstable."""
+    nodes in which no unit is left to split."""
 
     children: Sequence[Node]
     points: np.ndarray | None
@@ -83,8 +83,8 @@ class PhaseSearch:
 
     roots: where to start, for each condition (`root`). try_points: shown the inputs (R, *input_shape) that minimize
     relaxed nodes; if it returns something, that ends the search. solve_leaf: a sound lower bound of a node in which no
-    unit is unstable, where the dual ascent alone did not finish; within the node's own bounds, so that it says no more
-    than that the row is above the node's ceiling. batch: nodes that are bounded together; half as many are split.
+    unit is left to split, where the dual ascent alone did not finish; within the node's own bounds, so that it says no
+    more than that the row is above the node's ceiling. batch: nodes that are bounded together; half as many are split.
     most_bytes: of slopes and multipliers of open nodes. hands: who bounds them. progress: shown the search now and
     then, when all open nodes are in its store: the least of their bounds is proven of the conditions in `closed`.
     closed: shown every node that is closed, with the slopes and multipliers of its bound; a leaf that `solve_leaf`

@@ -13,7 +13,7 @@ from mipverify.solvers.branch_and_bound.search import Outcome, PhaseSearch
 
 from mipverify.engine import verify
 from mipverify.formulation.margin import margin_network
-from tests.branch_and_bound.test_search import after, check, smallest_margins
+from tests.branch_and_bound.test_search import after, check
 from tests.presolve import nets
 from tests.soundness.exact import Question, random_question
 from tests.soundness.nets import dense, lowest_sampled, question, random_layers
@@ -70,25 +70,30 @@ def test_a_stopped_search_proves_nothing_that_is_wrong() -> None:
                 check(asked, outcome)
 
 
-def test_a_search_that_was_stopped_goes_on_to_the_same_end() -> None:
-    rng = np.random.default_rng(33)
-    resumed = 0
-    for _ in range(30):
-        asked = shallow_question(rng)
-        search = search_of(asked)
-        at_once = by_signs(asked, 3000)
-        if search is None or at_once is None:
-            continue
-        for turns in range(400):
-            outcome = search.run(after(2 if turns == 0 else 60))
-            check(asked, outcome)
-            if outcome.reason != "time":
-                break
-        # A leaf that is as good as zero may need its linear program, which this search has not.
-        if all(abs(margin) > 1 / 8 for margin in smallest_margins(asked) if margin is not None):
-            assert (outcome.closed, outcome.reason) == (at_once.closed, at_once.reason)
-        resumed += turns > 0
-    assert resumed > 5
+@pytest.mark.parametrize("seed", range(5))
+def test_a_search_that_was_stopped_goes_on_to_the_same_end(seed: int) -> None:
+    whole, stopped = positive_search(seed), positive_search(seed)
+    assert whole.run().closed
+    assert whole.nodes > 1
+    turns = 0
+    while (outcome := stopped.run(after(2 if turns == 0 else 40))).reason == "time":
+        turns += 1
+        assert outcome.lower[0] <= 0
+    assert outcome.closed
+    assert turns > 1
+
+
+def positive_search(seed: int, **options: object) -> PhaseSearch:
+    """For a row that is positive, but not by much."""
+    rng = np.random.default_rng(seed)
+    network = nets.dense(rng, (8, 24, 1))
+    lower, upper = np.full(8, -0.5), np.full(8, 0.5)
+    row = lowest_sampled(network, lower, upper, [1.0])
+    shallow = Shallow.of(reduce(crown(network, lower[None], upper[None])).bounds)
+    assert shallow is not None
+    shallow.constant[:] += -row + 0.01 * (1 + abs(row))
+    bounder = LiftedBounder(shallow, (8,), keep="closed" in options)
+    return PhaseSearch(bounder, [lifted_root(0)], batch=2, **options)  # type: ignore[arg-type]
 
 
 def least_inside(points: np.ndarray, values: np.ndarray, shallow: Shallow, node: LiftedNode) -> float:
@@ -124,17 +129,10 @@ def test_no_node_is_bounded_above_the_best_point_in_it(seed: int) -> None:
 
 
 def test_kept_dual_variables_prove_the_bounds_again() -> None:
-    rng = np.random.default_rng(9)
-    network = nets.dense(rng, (8, 24, 1))
-    lower, upper = np.full(8, -0.5), np.full(8, 0.5)
-    row = lowest_sampled(network, lower, upper, [1.0])
-    shift = -row + 0.02 * (1 + abs(row))
-    shallow = Shallow.of(reduce(crown(network, lower[None], upper[None])).bounds)
-    assert shallow is not None
-    shallow.constant[:] += shift
     closed: list[LiftedNode] = []
-    bounder = LiftedBounder(shallow, (8,), keep=True)
-    outcome = PhaseSearch(bounder, [lifted_root(0)], closed=closed.append).run()  # type: ignore[arg-type]
+    search = positive_search(1, closed=closed.append)
+    outcome, bounder = search.run(), search.bounder
+    assert isinstance(bounder, LiftedBounder)
     assert outcome.closed
     assert len(closed) > 1
     assert sum(2.0 ** -len(node.splits) for node in closed) == 1.0
