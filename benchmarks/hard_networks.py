@@ -20,34 +20,41 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-INGREDIENTS = ("slopes", "cuts", "hidden cuts", "clipping", "hidden branching", "branching", "programs", "cores")
+SPLITTING = (
+    "input splitting",
+    "first branching",
+    "branch and bound",
+    "late branch and bound",
+    "semidefinite branching",
+)
+DROPPED = {  # stages that go with an ingredient
+    "semidefinite": ("semidefinite", "semidefinite branching"),
+    "slopes": ("optimized crown", "tightening"),
+    "cuts": ("cut tightening", "branch and bound", "late cut tightening", "late branch and bound"),
+    "branching": SPLITTING,
+    "programs": ("lp tightening", "milp"),
+}
+INGREDIENTS = (*DROPPED, "hidden cuts", "clipping", "hidden branching", "cores")
 
 
-def stages_without(ingredient: str | None) -> list:
-    """The cascade, or what is left of it."""
+def stages_without(ingredients: list[str]) -> list:
+    """The cascade, or what is left of it; without "cores", it is one process instead of one for each."""
     from mipverify.engine.splitting import split_phases, split_phases_with_cuts
     from mipverify.engine.stages import CASCADE, Stage
 
-    dropped = {
-        "slopes": ("optimized crown", "tightening"),
-        "cuts": ("cut tightening", "branch and bound", "late cut tightening", "late branch and bound"),
-        "branching": ("input splitting", "first branching", "branch and bound", "late branch and bound"),
-        "programs": ("lp tightening", "milp"),
-    }.get(ingredient or "", ())  # without "cores", it is one process instead of one for each
-    kept = [stage for stage in CASCADE if stage.name not in dropped]
-    changed = {
-        # One search without cuts, for all of the time.
-        "cuts": {"first branching": lambda q: split_phases(q, q.clock.left())},
-        "clipping": {
-            "first branching": lambda q: split_phases(q, ceiling=None),
-            "branch and bound": lambda q: split_phases_with_cuts(q, ceiling=None),
-            "late branch and bound": lambda q: split_phases_with_cuts(q, ceiling=None),
-        },
-    }.get(ingredient or "", {})
-    kept = [replace(stage, run=changed.get(stage.name, stage.run)) for stage in kept]
-    done = {"hidden cuts": "hidden_cut", "hidden branching": "hidden_branched"}.get(ingredient or "")
-    if done is not None:  # no stage does it again, or leaves time for it
-        kept.insert(0, Stage(f"no {ingredient}", lambda q: setattr(q, done, True)))
+    dropped = {name for ingredient in ingredients for name in DROPPED.get(ingredient, ())}
+    ceiling: dict = {"ceiling": None} if "clipping" in ingredients else {}
+    changed = {}
+    if ceiling:
+        changed["first branching"] = lambda q: split_phases(q, **ceiling)
+        for name in ("branch and bound", "late branch and bound"):
+            changed[name] = lambda q: split_phases_with_cuts(q, **ceiling)
+    if "cuts" in ingredients:  # one search without them, for all of the time
+        changed["first branching"] = lambda q: split_phases(q, q.clock.left(), **ceiling)
+    kept = [replace(stage, run=changed.get(stage.name, stage.run)) for stage in CASCADE if stage.name not in dropped]
+    for ingredient, done in (("hidden cuts", "hidden_cut"), ("hidden branching", "hidden_branched")):
+        if ingredient in ingredients:  # no stage does it again, or leaves time for it
+            kept.insert(0, Stage(f"no {ingredient}", lambda q, done=done: setattr(q, done, True)))
     return kept
 
 
@@ -64,7 +71,7 @@ def answer(question: dict) -> None:
         image, label = data.image(question["index"]), data.label(question["index"])
         specification = mipverify.robustness(image, label, question["eps"], num_classes=network.output_size)
     stages = stages_without(question["without"])
-    workers = 1 if question["without"] == "cores" else cores()
+    workers = 1 if "cores" in question["without"] else cores()
     verdict = mipverify.verify(network, specification, timeout=question["cap"], stages=stages, workers=workers)
     nodes = verdict.statistics.get("nodes", 0)
     print(json.dumps({"verdict": verdict.verdict, "stage": verdict.stage, "nodes": nodes}))
@@ -96,7 +103,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--robustness", nargs=4, metavar=("NET", "DATA", "EPS", "BEGIN:END"))
     parser.add_argument("--cap", type=float, default=120.0)
-    parser.add_argument("--without", choices=INGREDIENTS)
+    parser.add_argument("--without", nargs="+", default=[], choices=INGREDIENTS)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--answer", help=argparse.SUPPRESS)
     args = parser.parse_args()

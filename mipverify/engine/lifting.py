@@ -21,6 +21,7 @@ def lift_signs(question: Question) -> None:
     shallow = Shallow.of(reduced.bounds)
     if shallow is None:
         return
+    question.note(f"{len(shallow.units)} units are unstable, all in one layer")
     proof = Proof(LiftedBounder(shallow, question.network.input_shape, keep=kept is not None))
     if kept is not None:
         kept.append(proof)

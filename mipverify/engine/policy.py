@@ -9,6 +9,7 @@ from mipverify.engine.question import Question
 FEW_BINARIES = 200  # up to here a MILP solver gets a share of the time
 FEW_DENSE_BINARIES = 100  # the same where hidden bounds lose much by cuts: programs of dense layers take far longer
 FEW_INPUTS = 12  # up to here halving the input box beats splitting ReLUs
+MOST_LIFTED = 2000  # units up to which semidefinite bounds are proven in seconds
 MUCH_CUT_OFF = 0.05  # share of widths from which cutting all hidden bounds pays before branching
 
 
@@ -33,8 +34,14 @@ def small(question: Question) -> bool:
 
 
 def shallow(question: Question) -> bool:
-    """Whether one layer of ReLUs is unstable: then semidefinite relaxations take the network as it is."""
-    return question.bounds is not None and int((question.bounds.unstable_counts() > 0).sum()) == 1
+    """Whether one layer of ReLUs is unstable: then semidefinite relaxations take the network as it is.
+
+    The proof of a bound costs the cube of the number of units, and is not interrupted.
+    """
+    if question.bounds is None:
+        return False
+    counts = question.bounds.unstable_counts()
+    return int((counts > 0).sum()) == 1 and int(counts.sum()) <= MOST_LIFTED
 
 
 def hidden_cuts_pay(question: Question) -> bool:
