@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Hard questions, one process each, with the cascade whole or without one of its ingredients; writes a table.
+"""Hard questions, one process each, with the cascade whole or without some of its ingredients; writes a table.
 
 OMP_NUM_THREADS=1 benchmarks/hard_networks.py --instances vnncomp/instances.csv [--match oval21] [--cap 120]
     [--robustness NET.onnx DATA EPS BEGIN:END] [--without cuts] [--out hard.csv]
@@ -128,7 +128,8 @@ def main() -> None:
     seconds = [row[4] for row in rows]
     if rows:
         middle, most = statistics.median(seconds), max(seconds)
-        print(f"{len(decided)} of {len(rows)} decided; median {middle:.2f} s, largest {most:.2f} s")
+        decided_in = ", ".join(f"{limit:g} s: {sum(row[4] <= limit for row in decided)}" for limit in (2, 5, 20))
+        print(f"{len(decided)} of {len(rows)} decided ({decided_in}); median {middle:.2f} s, largest {most:.2f} s")
     if args.out:
         with args.out.open("w", newline="") as file:
             csv.writer(file).writerows([["question", "verdict", "stage", "nodes", "seconds"], *rows])
