@@ -20,18 +20,17 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-SPLITTING = (
-    "input splitting",
-    "first branching",
-    "branch and bound",
-    "late branch and bound",
-    "semidefinite branching",
-)
 DROPPED = {  # stages that go with an ingredient
     "semidefinite": ("semidefinite", "semidefinite branching"),
     "slopes": ("optimized crown", "tightening"),
     "cuts": ("cut tightening", "branch and bound", "late cut tightening", "late branch and bound"),
-    "branching": SPLITTING,
+    "branching": (
+        "input splitting",
+        "first branching",
+        "branch and bound",
+        "late branch and bound",
+        "semidefinite branching",
+    ),
     "programs": ("lp tightening", "milp"),
 }
 INGREDIENTS = (*DROPPED, "hidden cuts", "clipping", "hidden branching", "cores")

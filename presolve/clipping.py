@@ -22,7 +22,7 @@ from mipverify.presolve.bounds import Bounds
 from mipverify.presolve.crown import negated
 from mipverify.presolve.rounding import SLACK, ball, floor, gamma
 
-from mipverify.network.graph import reads_input_only
+from mipverify.network import Network, Relu, sources
 
 ROWS = 2048  # planes of hidden units that are made together
 COORDINATES = 200  # of the input, by which multipliers are found
@@ -81,7 +81,7 @@ def clip(relaxed: Relaxed, planes: Planes, wanted: Mapping[int, np.ndarray] | No
         if not len(units):
             continue
         now = Relaxed(Bounds(network, tuple(lower), tuple(upper), bounds.region), relaxed)
-        shared = _Rows.of(now, corners, source, np.arange(low.shape[1])) if reads_input_only(network, source) else None
+        shared = _Rows.of(now, corners, source, np.arange(low.shape[1])) if _of_input_only(network, source) else None
         # Where the planes of units differ from box to box, those of a few boxes are made together.
         some = count if shared is not None else max(1, ROWS * count // len(units))
         for begin in range(0, count, some):
@@ -100,6 +100,12 @@ def clip(relaxed: Relaxed, planes: Planes, wanted: Mapping[int, np.ndarray] | No
                 high[k, unit[own]] = np.minimum(high[k, unit[own]], -corners.least(above, index, k))
         lower[source], upper[source] = low.reshape(shape), high.reshape(shape)
     return Bounds(network, tuple(lower), tuple(upper), bounds.region)
+
+
+def _of_input_only(network: Network, node: int) -> bool:
+    """Whether a node's value is an affine function of the input."""
+    current = network.nodes[node]
+    return not isinstance(current, Relu) and all(_of_input_only(network, s) for s in sources(current))
 
 
 @dataclass(frozen=True, eq=False)

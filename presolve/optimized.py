@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from mipverify.presolve.ascent import Adam
 from mipverify.presolve.backward import (
     InputRows,
     Relaxed,
@@ -113,34 +114,6 @@ def _respond(
     )
 
 
-class _Adam:
-    """Ascent by Adam on a dictionary of arrays, each projected after its step; few steps, so its memory is short."""
-
-    MEAN, SQUARE = 0.8, 0.9
-
-    def __init__(self, arrays: dict[int, np.ndarray], step: float, project: Callable[[int, np.ndarray], np.ndarray]):
-        self.arrays, self.step, self.project, self.time = arrays, step, project, 0
-        self.mean = {k: np.zeros_like(v) for k, v in arrays.items()}
-        self.square = {k: np.zeros_like(v) for k, v in arrays.items()}
-
-    def ascend(
-        self, gradients: dict[int, np.ndarray], scale: float, units: Mapping[int, np.ndarray] | None = None
-    ) -> None:
-        """One step along gradients (R, ...), its length decayed by `scale` and measured in `units` (R,) of each row."""
-        self.time += 1
-        one, two = 1 - self.MEAN**self.time, 1 - self.SQUARE**self.time
-        for key, gradient in gradients.items():
-            mean, square = self.mean[key], self.square[key]
-            mean *= self.MEAN
-            mean += (1 - self.MEAN) * gradient
-            square *= self.SQUARE
-            square += (1 - self.SQUARE) * gradient * gradient
-            length: float | np.ndarray = scale * self.step / one
-            if units is not None:
-                length = (length * units[key]).reshape(-1, *[1] * (gradient.ndim - 1)).astype(gradient.dtype)
-            self.arrays[key] = self.project(key, self.arrays[key] + length * (mean / (np.sqrt(square / two) + 1e-8)))
-
-
 def optimize_rows(
     relaxed: Relaxed,
     rows: Rows,
@@ -190,9 +163,9 @@ def optimize_rows(
         else np.zeros((count, len(layer)), np.float32)
         for k, layer in thin_cuts.items()
     }
-    slope_ascent = _Adam(alpha, search.slope_step, lambda _, a: np.clip(a, 0, 1))
-    beta_ascent = _Adam(beta, search.multiplier_step, lambda k, b: sign[k] * np.maximum(sign[k] * b, 0))
-    weight_ascent = _Adam(weight, search.cut_step, lambda _, w: np.maximum(w, 0))
+    slope_ascent = Adam(alpha, search.slope_step, lambda _, a: np.clip(a, 0, 1))
+    beta_ascent = Adam(beta, search.multiplier_step, lambda k, b: sign[k] * np.maximum(sign[k] * b, 0))
+    weight_ascent = Adam(weight, search.cut_step, lambda _, w: np.maximum(w, 0))
     best_weight = {k: v.copy() for k, v in weight.items()}
     best = np.full(count, -np.inf, np.float32)
     best_alpha = {k: v.copy() for k, v in alpha.items()}

@@ -24,17 +24,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from mipverify.presolve.ascent import Adam
 from mipverify.presolve.bounds import Bounds
 from mipverify.presolve.reduce import Exact, affine_rows
 from mipverify.presolve.rounding import SLACK, ball, floor, gamma
 
-from mipverify.network.graph import reads_input_only
-
 RANK = 8  # of the vectors
-STEP, DECAY = 0.15, 0.96  # of the ascent on lines, in parts of their range
+DECAY = 0.96  # of the steps of lines
 BEYOND = 0.7  # of the way to its new place that a sign's vector is taken past it: fewer rounds are needed so
 POLISH = 6  # last rounds, in which lines stay as they are and vectors settle
-MEAN, SQUARE = 0.8, 0.9
 LEAST = 1e-4  # of their mean: smaller dual variables are raised to it, since others are divided by them
 
 
@@ -44,7 +42,7 @@ class Shallow:
 
     weights (U, n), bias, uncertainty, lower, upper (U,): of the unstable units; what they stand for may be off by
     their uncertainty. linear (R, n), coefficients (R, U), constant, doubt (R,): of the rows; likewise. center, radius
-    (n,): of the box. units: for each its ReLU node and its place there.
+    (n,): of the box. relu: the node of the units; units (U,): their places there, ascending.
     """
 
     weights: np.ndarray
@@ -58,38 +56,30 @@ class Shallow:
     doubt: np.ndarray
     center: np.ndarray
     radius: np.ndarray
-    units: tuple[tuple[int, int], ...]
+    relu: int
+    units: np.ndarray
 
     @staticmethod
     def of(bounds: Bounds) -> Shallow | None:
         """The outputs of a network within bounds (batch 1).
 
-        None if no unit is unstable, if a ReLU reads another one, or if a bound is not finite.
+        None unless the unstable units belong to one ReLU node, or if a bound is not finite.
         """
-        network, exact = bounds.network, Exact(bounds)
-        if not bounds.finite().all():
-            return None
-        if not all(reads_input_only(network, source) for source in network.preactivations):
-            return None
         # Rows pass through stable units (`Exact`): only the others are units of their own.
-        unstable = [(relu, np.flatnonzero(np.asarray(bounds.unstable(relu)).reshape(-1))) for relu in network.relus]
-        blocks = [(relu, units) for relu, units in unstable if len(units)]
-        if not blocks:
+        network, exact = bounds.network, Exact(bounds)
+        unstable = {relu: np.flatnonzero(np.asarray(bounds.unstable(relu)).reshape(-1)) for relu in network.relus}
+        layers = [(relu, units) for relu, units in unstable.items() if len(units)]
+        if len(layers) != 1 or not bounds.finite().all():
             return None
-        layers = [affine_rows(exact, network.relu_source(relu), units, []) for relu, units in blocks]
-        weights, bias, uncertainty = (np.concatenate(parts) for parts in zip(*layers, strict=True))
-        lower, upper = (
-            np.concatenate([side[network.relu_source(relu)].reshape(-1)[units] for relu, units in blocks])
-            for side in (bounds.lower, bounds.upper)
-        )
+        ((relu, units),) = layers
+        source = network.relu_source(relu)
+        lower, upper = (side[source].reshape(-1)[units] for side in (bounds.lower, bounds.upper))
         outputs = np.arange(network.output_size)
-        rows, constant, doubt = affine_rows(exact, network.output, outputs, blocks)
+        rows, constant, doubt = affine_rows(exact, network.output, outputs, layers)
         linear, coefficients = np.split(rows, [network.input_size], axis=1)
-        center, radius = ball(bounds.lower[0].reshape(-1), bounds.upper[0].reshape(-1))
-        places = tuple((relu, int(unit)) for relu, units in blocks for unit in units)
-        return Shallow(
-            weights, bias, uncertainty, lower, upper, linear, coefficients, constant, doubt, center, radius, places
-        )
+        box = ball(bounds.lower[0].reshape(-1), bounds.upper[0].reshape(-1))
+        hidden = affine_rows(exact, source, units, [])
+        return Shallow(*hidden, lower, upper, linear, coefficients, constant, doubt, *box, relu, units)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,53 +141,50 @@ class Lifting:
         magnitude = np.abs(shallow.center) + shallow.radius
         self.size = np.abs(shallow.weights) @ magnitude + np.abs(shallow.bias)
         self.row_size = np.abs(shallow.linear) @ magnitude + np.abs(shallow.constant)
-        self.mean = np.abs(shallow.coefficients).mean(axis=1) + np.finfo(float).tiny
+        self.mean = np.abs(shallow.coefficients).mean(axis=1) + np.finfo(np.float32).tiny
         self.thin = self.weights.astype(np.float32)
 
-    def start(self, rows: np.ndarray) -> Vectors:
-        """Somewhere to start from: lines by the middle of the box, vectors at random."""
-        count, units = len(rows), len(self.middle)
-        convex = self.shallow.coefficients[rows] >= 0
+    def start(self, row: int) -> Vectors:
+        """Somewhere to start a row from: lines by the middle of the box, vectors at random."""
+        convex = self.shallow.coefficients[row] >= 0
         lines = np.where(convex & (self.middle > 0), np.float32(1), np.float32(0))
-        rng = np.random.default_rng(0)
-        signs = np.broadcast_to(_unit(rng.standard_normal((units, RANK))), (count, units, RANK)).astype(np.float32)
-        one = np.zeros((count, RANK), np.float32)
-        one[:, 0] = 1
-        return Vectors(lines, signs, one)
+        signs = np.random.default_rng(0).standard_normal((len(lines), RANK), np.float32)
+        _make_unit(signs)
+        return Vectors(lines, signs, np.eye(1, RANK, dtype=np.float32)[0])
 
     def solve(
         self,
         rows: np.ndarray,
         known: np.ndarray,
-        vectors: Vectors | None = None,
-        rounds: int = 30,
-        step: float = STEP,
+        vectors: Vectors,
+        rounds: int,
+        step: float,
         stop: Callable[[], bool] | None = None,
     ) -> Lifted:
         """Bounds of some rows (K,) of the network where units have the signs `known` (K, U): 1, -1, or 0 for either.
 
-        vectors: where to start. rounds: of improving all vectors and lines. step: of the first change of lines.
+        vectors: where to start. rounds: of improving all vectors and lines, one at least. step: of the first change of
+        lines, in parts of their range.
         """
-        terms = _Terms(self, rows, known)
-        sketch = terms.astype(np.float32)
-        now = self.start(rows) if vectors is None else vectors
-        lines = np.where(known == 0, np.clip(now.lines, 0, 1), now.lines)
-        signs, one = np.moveaxis(now.signs, 0, 1), now.one
-        mean, square = np.zeros_like(lines), np.zeros_like(lines)
-        some = np.flatnonzero((known == 0).any(axis=0) & (terms.coefficients < 0).any(axis=0))
+        terms = _Terms(self, rows, known, np.float32)
+        signs, one = np.moveaxis(vectors.signs, 0, 1), vectors.one
+        # Gradients in parts of the row's mean coefficient, so that rows of any scale are treated alike.
+        ascent = Adam({0: terms.in_range(vectors.lines)}, step, lambda _, lines: terms.in_range(lines))
+        some = np.flatnonzero(terms.concave.any(axis=0))
         back = np.ascontiguousarray(self.thin[some].T)
         for turn in range(1, rounds + 1):
-            kappa, v, _ = sketch.at(lines)
-            g = sketch.linear + kappa @ self.thin
+            lines = ascent.arrays[0]
+            kappa, v, _ = terms.at(lines)
+            g = terms.linear + kappa @ self.thin
             before, weighted = signs, v.T[some, :, None] * signs[some]
             inputs = (back @ weighted.reshape(len(some), one.size)).reshape(len(back), *one.shape)
             inputs -= g.T[:, :, None] * one
             alpha = _make_unit(inputs)
             signs = (self.thin @ inputs.reshape(len(inputs), one.size)).reshape(-1, *one.shape)
-            signs += sketch.middle[:, None, None] * one
+            signs += terms.middle[:, None, None] * one
             z = np.matmul(signs.transpose(1, 0, 2), one[:, :, None])[..., 0]
             length = _make_unit(signs).T  # of |z| in the relaxation
-            pull = np.matmul((v * sketch.middle)[:, None, :], signs.transpose(1, 0, 2))[:, 0]
+            pull = np.matmul((v * terms.middle)[:, None, :], signs.transpose(1, 0, 2))[:, 0]
             pull -= np.matmul(g[:, None, :], inputs.transpose(1, 0, 2))[:, 0]
             strength = np.sqrt((pull * pull).sum(axis=1))
             # Where nothing pulls, there is nothing to maximize.
@@ -207,81 +194,83 @@ class Lifting:
             signs += np.float32(BEYOND) * (signs - before)
             _make_unit(signs)
             if turn <= rounds - POLISH:
-                gradient = sketch.gradient(z, length)
-                mean = MEAN * mean + (1 - MEAN) * gradient
-                square = SQUARE * square + (1 - SQUARE) * gradient * gradient
-                length_of_step = np.float32(step * DECAY**turn / (1 - MEAN**turn))
-                lines = lines + length_of_step * mean / (np.sqrt(square / (1 - SQUARE**turn)) + np.float32(1e-12))
-                lines = np.where(known == 0, np.clip(lines, 0, 1), np.maximum(lines, 0))
+                ascent.ascend({0: terms.gradient(z, length) / terms.mean}, DECAY**turn)
         alpha, beta = alpha.T, np.concatenate([v * length, strength[:, None]], axis=1)
-        lower = np.full(len(rows), -np.inf)
-        for k in range(len(rows)):
-            lower[k] = terms.bound(k, lines[k], alpha[k], beta[k])
-            if stop is not None and stop():
-                break
+        lower = self.prove(rows, known, lines, alpha, beta, stop)
         y = np.matmul(inputs.transpose(1, 0, 2), one[:, :, None])[..., 0]
         minimizer = self.shallow.center + self.shallow.radius * np.clip(y, -1, 1)
         gap = np.where(known == 0, v * (length - np.abs(z)), 0.0)
         return Lifted(lower, Vectors(lines, np.moveaxis(signs, 1, 0), one), minimizer, gap, alpha, beta)
 
+    def prove(
+        self,
+        rows: np.ndarray,
+        known: np.ndarray,
+        lines: np.ndarray,
+        alpha: np.ndarray,
+        beta: np.ndarray,
+        stop: Callable[[], bool] | None = None,
+    ) -> np.ndarray:
+        """Sound lower bounds (K,) of rows under known signs, whatever lines (K, U) and dual variables (`Lifted`) are.
+
+        Where `stop` comes first, nothing is proven; it is not asked before the first one.
+        """
+        shallow, terms = self.shallow, _Terms(self, rows, known)
+        kappa, v, extra = terms.at(terms.in_range(lines.astype(np.float64)))
+        g = terms.linear + kappa @ self.weights
+        value = terms.constant + kappa @ self.middle + extra.sum(axis=1)
+        highest = np.full(len(rows), np.inf)
+        for k in range(len(rows)):
+            if k and stop is not None and stop():
+                break
+            some = np.flatnonzero(v[k] > 0)
+            b = np.concatenate([v[k, some, None] * self.weights[some], -g[k, None]])
+            duals = (alpha[k].astype(np.float64), beta[k, np.append(some, -1)].astype(np.float64))
+            highest[k] = _highest(b, (v[k] * self.middle)[some], *duals)
+        # Rounding: of z and its products, of the row, and of what is added up here.
+        n, units = shallow.weights.shape[1], shallow.weights.shape[0]
+        each = SLACK * shallow.uncertainty + gamma(n + 8, g) * self.size
+        met = np.abs(kappa) + np.abs(terms.coefficients)
+        error = (np.abs(kappa) + v) @ each + gamma(units + 16, g) * (met @ self.size)
+        error += gamma(n + 16, g) * self.row_size[rows] + gamma(units + 16, g) * np.abs(extra).sum(axis=1)
+        error += shallow.doubt[rows] + gamma(8, g) * (np.abs(value) + highest)
+        error += floor(g) * (1 + np.abs(shallow.center).sum() + shallow.radius.sum()) * (1 + met.sum(axis=1))
+        lower = value - highest - SLACK * error
+        return np.where(np.isfinite(lower), lower, -np.inf)
+
 
 class _Terms:
     """The rows of some problems under known signs, written as  kappa . z - v . |z| + linear . y + constant."""
 
-    def __init__(self, lifting: Lifting, rows: np.ndarray, known: np.ndarray):
-        self.lifting, self.rows, self.known = lifting, rows, known
-        self.coefficients = lifting.shallow.coefficients[rows]
-        free = known == 0
-        self.convex, self.concave = free & (self.coefficients >= 0), free & (self.coefficients < 0)
-        self.active, self.inactive = known > 0, known < 0
-        self.mean = lifting.mean[rows][:, None]
-        self.linear, self.constant = lifting.linear[rows], lifting.constant[rows]
-        self.slope, self.offset, self.middle = lifting.slope, lifting.offset, lifting.middle
+    def __init__(self, lifting: Lifting, rows: np.ndarray, known: np.ndarray, dtype: type = np.float64):
+        self.known, self.free = known, known == 0
+        self.coefficients = lifting.shallow.coefficients[rows].astype(dtype)
+        self.convex, self.concave = self.free & (self.coefficients >= 0), self.free & (self.coefficients < 0)
+        self.mean = lifting.mean[rows, None].astype(dtype)
+        self.linear, self.constant = lifting.linear[rows].astype(dtype), lifting.constant[rows].astype(dtype)
+        self.slope, self.offset, self.middle = (
+            part.astype(dtype) for part in (lifting.slope, lifting.offset, lifting.middle)
+        )
 
-    def astype(self, dtype: type) -> _Terms:
-        """The same for a search in another precision."""
-        other = object.__new__(_Terms)
-        other.__dict__.update(self.__dict__)
-        for name in ("coefficients", "mean", "linear", "constant", "slope", "offset", "middle"):
-            setattr(other, name, getattr(self, name).astype(dtype))
-        return other
+    def in_range(self, lines: np.ndarray) -> np.ndarray:
+        """Lines (K, U) brought to where they mean something: slopes and shares to [0, 1], multipliers above 0."""
+        return np.where(self.free, np.clip(lines, 0, 1), np.maximum(lines, 0))
 
     def at(self, lines: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """kappa and v, for lines (K, U), and what is added to the constants, all (K, U)."""
+        """kappa and v, for lines (K, U) in their range, and what is added to the constants, all (K, U)."""
         c, half = self.coefficients, self.coefficients / 2
         v = np.where(self.concave, -half * (1 - lines), 0)
         chord = np.where(self.concave, -half - v, 0)
         kappa = np.where(self.convex, c * lines, half - chord * self.slope)
-        kappa = np.where(self.active, c - self.mean * lines, np.where(self.inactive, self.mean * lines, kappa))
+        multiplier = self.mean * lines
+        kappa = np.where(self.known > 0, c - multiplier, np.where(self.known < 0, multiplier, kappa))
         return kappa, v, -chord * self.offset
 
     def gradient(self, z: np.ndarray, length: np.ndarray) -> np.ndarray:
         """The derivative of the bound by lines (K, U) where z and |z| have these values in the relaxation."""
-        found = np.where(self.convex, self.coefficients * z, 0)
-        found += np.where(self.concave, -self.coefficients / 2 * (length - self.slope * z - self.offset), 0)
-        return np.asarray(found + np.where(self.known == 0, 0, -self.known * self.mean * z))
-
-    def bound(self, k: int, lines: np.ndarray, alpha: np.ndarray, beta: np.ndarray) -> float:
-        """A sound lower bound of problem k, whatever the lines (U,) and the dual variables (n,), (U + 1,) are."""
-        lifting, shallow, row = self.lifting, self.lifting.shallow, self.rows[k]
-        alone = _Terms(lifting, self.rows[k : k + 1], self.known[k : k + 1])
-        lines = np.clip(lines.astype(np.float64), 0, np.where(self.known[k] == 0, 1, np.inf))
-        c, (kappa, v, extra) = alone.coefficients[0], (part[0] for part in alone.at(lines[None]))
-        g = self.linear[k] + kappa @ lifting.weights
-        value = self.constant[k] + kappa @ lifting.middle + extra.sum()
-        some = np.flatnonzero(v > 0)
-        b = np.concatenate([v[some, None] * lifting.weights[some], -g[None]])
-        corner = (v * lifting.middle)[some]
-        highest = _highest(b, corner, alpha.astype(np.float64), beta[np.append(some, len(v))].astype(np.float64))
-        # Rounding: of z and its products, of the row, and of what is added up here.
-        n, units = len(shallow.center), len(c)
-        each = SLACK * shallow.uncertainty + gamma(n + 8, g) * lifting.size
-        error = (np.abs(kappa) + v) @ each + gamma(units + 16, g) * ((np.abs(kappa) + np.abs(c)) @ lifting.size)
-        error += gamma(n + 16, g) * lifting.row_size[row] + gamma(units + 16, g) * np.abs(extra).sum()
-        error += shallow.doubt[row] + gamma(8, g) * (abs(value) + highest)
-        error += floor(g) * (1 + np.abs(shallow.center).sum() + shallow.radius.sum()) * (1 + np.abs(c).sum())
-        found = value - highest - SLACK * error
-        return float(found) if np.isfinite(found) else float("-inf")
+        chord = length - self.slope * z - self.offset
+        along = np.where(self.convex, self.coefficients * z, -self.known * self.mean * z)
+        return np.asarray(np.where(self.concave, -self.coefficients / 2 * chord, along))
 
 
 def _highest(b: np.ndarray, corner: np.ndarray, alpha: np.ndarray, beta: np.ndarray) -> float:
@@ -292,14 +281,13 @@ def _highest(b: np.ndarray, corner: np.ndarray, alpha: np.ndarray, beta: np.ndar
     if not all(np.isfinite(x).all() for x in (alpha, beta, b, corner)) or min(alpha.min(), beta.min()) < 0:
         return float("inf")
     alpha, beta = (np.maximum(x, LEAST * x.mean() + np.finfo(float).tiny * 2.0**40) for x in (alpha, beta))
-    thin, count = b / np.sqrt(alpha), len(beta)
-    square = thin @ thin.T
+    root, count = b / np.sqrt(alpha), len(beta)
+    square = root @ root.T
     square[:-1, -1] += corner
     square[-1, :-1] += corner
     # How far the square may be from the true one, in its spectral norm: by the largest sum of a row.
-    off = gamma(b.shape[1] + 16, b) * (np.abs(thin) @ np.abs(thin).sum(axis=0)) + gamma(8, b) * np.abs(square).sum(
-        axis=1
-    )
+    size = np.abs(root)
+    off = gamma(b.shape[1] + 16, b) * (size @ size.sum(axis=0)) + gamma(8, b) * np.abs(square).sum(axis=1)
     scale = 1 / np.sqrt(beta)
     try:
         factor = max(float(np.linalg.eigvalsh(scale[:, None] * square * scale)[-1]), 0.0)
@@ -318,7 +306,3 @@ def _make_unit(vectors: np.ndarray) -> np.ndarray:
     length = np.sqrt(np.einsum("...r,...r->...", vectors, vectors))
     vectors /= np.maximum(length, np.float32(1e-30))[..., None]
     return np.asarray(length)
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)

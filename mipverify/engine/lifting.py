@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-from mipverify.engine.leaves import leaf_solver
 from mipverify.engine.question import Question
-from mipverify.engine.searches import descend_from, go_on, tell
+from mipverify.engine.searches import go_on, phase_search
 
 SHARE = 0.5  # of the time left, which branching may take
+ENTRIES = 2**20  # of the inputs of all nodes that are bounded together; each has a vector
 
 
 def lift_signs(question: Question) -> None:
     """Semidefinite bounds of all open conditions, from which branching may go on."""
     from mipverify.presolve.semidefinite import Shallow
-    from mipverify.solvers.branch_and_bound.lifted import LiftedBounder, lifted_root
-    from mipverify.solvers.branch_and_bound.search import PhaseSearch, Proof
+    from mipverify.solvers.branch_and_bound.lifted import LiftedBounder
 
-    reduced, kept = question.reduced, question.proofs
-    shallow = Shallow.of(reduced.bounds)
+    shallow = Shallow.of(question.reduced.bounds)
     if shallow is None:
         return
     question.note(f"{len(shallow.units)} units are unstable, all in one layer")
-    proof = Proof(LiftedBounder(shallow, question.network.input_shape, keep=kept is not None))
-    if kept is not None:
-        kept.append(proof)
-    search = PhaseSearch(
-        proof.bounder,
-        [lifted_root(int(condition)) for condition in question.open()],
-        try_points=partial(descend_from, question),
-        solve_leaf=leaf_solver(question, reduced),
-        hands=question.hands,
-        progress=partial(tell, question),
-        closed=None if kept is None else proof.nodes.append,
-    )
+    bounder = LiftedBounder(shallow, question.network.input_shape, keep=question.proofs is not None)
+    batch = min(128, max(2, ENTRIES // question.network.input_size))
+    search = phase_search(question, bounder, [bounder.root(c) for c in question.open().tolist()], batch=batch)
     outcome = search.run(question.clock.over, split=False)
     question.nodes += outcome.nodes
     question.learn_all(outcome.lower)

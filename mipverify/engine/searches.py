@@ -1,19 +1,48 @@
-"""What all searches on phases share: their turns on the clock, the points they suggest, and what they tell."""
+"""What all searches on phases share: how they are made, their turns on the clock, and what they tell a question."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mipverify.attack.pgd import Attack, descend
+from mipverify.engine.leaves import leaf_solver
 from mipverify.engine.question import Question
 from mipverify.engine.verdict import Witness
 
 if TYPE_CHECKING:
-    from mipverify.solvers.branch_and_bound.search import PhaseSearch
+    from mipverify.solvers.branch_and_bound.search import Bounder, PhaseSearch
+    from mipverify.solvers.branch_and_bound.splits import Node
 
 WALKS, WALK = 4, Attack(steps=8, step=0.1)  # down from minimizers of nodes
+
+
+def phase_search(
+    question: Question, bounder: Bounder[Any], roots: Sequence[Node], *, share: int = 1, batch: int = 128
+) -> PhaseSearch:
+    """A search on the phases of the reduced network that serves a question.
+
+    share: how many such searches divide the memory. batch: nodes that are bounded together.
+    """
+    from mipverify.solvers.branch_and_bound.search import MAX_OPEN_BYTES, PhaseSearch, Proof
+
+    proof = Proof(bounder)
+    if question.proofs is not None:
+        question.proofs.append(proof)
+    return PhaseSearch(
+        bounder,
+        roots,
+        try_points=partial(_descend, question),
+        solve_leaf=leaf_solver(question, question.reduced),
+        batch=batch,
+        most_bytes=MAX_OPEN_BYTES // share,
+        hands=question.hands,
+        progress=partial(_tell, question),
+        closed=None if question.proofs is None else proof.nodes.append,
+    )
 
 
 def go_on(question: Question, searches: list[PhaseSearch], end: float) -> list[PhaseSearch]:
@@ -32,7 +61,7 @@ def go_on(question: Question, searches: list[PhaseSearch], end: float) -> list[P
     return unfinished
 
 
-def descend_from(question: Question, points: np.ndarray) -> Witness | None:
+def _descend(question: Question, points: np.ndarray) -> Witness | None:
     """Try the minimizers (R, ...) of relaxed nodes, then a few steps down from those with the least margins."""
     if question.try_points(points) is not None:
         return question.witness
@@ -51,7 +80,7 @@ def descend_from(question: Question, points: np.ndarray) -> Witness | None:
     return question.witness
 
 
-def tell(question: Question, search: PhaseSearch) -> None:
+def _tell(question: Question, search: PhaseSearch) -> None:
     """Keep and report what a search has proven so far, of the conditions that it has not handed over to another."""
     keep(question, np.array(list(search.closed)), "nodes", search.nodes, len(search.store), search.store.lowest())
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mipverify.engine.leaves import leaf_solver
 from mipverify.engine.policy import hidden_branching_pays, hidden_cuts_are_left, milp_may_finish
 from mipverify.engine.question import Question
-from mipverify.engine.searches import descend_from, go_on, keep, tell
+from mipverify.engine.searches import go_on, keep, phase_search
 from mipverify.formulation import condition_parts
 from mipverify.presolve import Bounds, unit_rows
 
@@ -130,11 +129,10 @@ def _searches(
     """A search for each of `starts`, over the conditions there and with their cuts."""
     from mipverify.solvers.branch_and_bound.corners import Corners
     from mipverify.solvers.branch_and_bound.phases import PhaseBounder
-    from mipverify.solvers.branch_and_bound.search import MAX_OPEN_BYTES, PhaseSearch, Proof
     from mipverify.solvers.branch_and_bound.splits import root
 
-    reduced, kept = question.reduced, question.proofs
-    bounds, network = reduced.bounds, reduced.bounds.network
+    bounds, keeping = question.reduced.bounds, question.proofs is not None
+    network = bounds.network
     rows = unit_rows(network, network.output, np.arange(len(question.lower)), None, question.box[0])
     searches = []
     for conditions in starts:
@@ -143,20 +141,8 @@ def _searches(
         distance = below[np.isfinite(below) & (below > 0)]
         corners = None
         if ceiling is not None and len(distance):  # else nothing tells the scale of the margins
-            corners = Corners(network, float(ceiling * distance.min()), keep=kept is not None)
-        proof = Proof(PhaseBounder(bounds, rows, cuts=layers, corners=corners))
-        if kept is not None:
-            kept.append(proof)
-        searches.append(
-            PhaseSearch(
-                proof.bounder,
-                [root(condition) if cuts is None else cuts.start(condition) for condition, cuts in conditions.items()],
-                try_points=partial(descend_from, question),
-                solve_leaf=leaf_solver(question, reduced),
-                most_bytes=MAX_OPEN_BYTES // len(starts),
-                hands=question.hands,
-                progress=partial(tell, question),
-                closed=None if kept is None else proof.nodes.append,
-            )
-        )
+            corners = Corners(network, float(ceiling * distance.min()), keep=keeping)
+        bounder = PhaseBounder(bounds, rows, cuts=layers, corners=corners)
+        roots = [root(condition) if cuts is None else cuts.start(condition) for condition, cuts in conditions.items()]
+        searches.append(phase_search(question, bounder, roots, share=len(starts)))
     return searches

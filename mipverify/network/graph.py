@@ -179,12 +179,6 @@ def sources(node: Node) -> Iterator[int]:
             yield term.source
 
 
-def reads_input_only(network: Network, index: int) -> bool:
-    """Whether a node's value is an affine function of the input: no ReLU lies before it."""
-    node = network.nodes[index]
-    return not isinstance(node, Relu) and all(reads_input_only(network, source) for source in sources(node))
-
-
 def affine_value(node: Affine, values: list[Array]) -> Array:
     """The value (B, *shape) of an affine node, given those of earlier nodes."""
     total = None

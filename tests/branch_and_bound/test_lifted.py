@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 from mipverify.presolve import crown, reduce
-from mipverify.presolve.semidefinite import Shallow, _Terms
-from mipverify.solvers.branch_and_bound.lifted import LiftedBounder, LiftedNode, lifted_root
+from mipverify.presolve.semidefinite import Shallow
+from mipverify.solvers.branch_and_bound.lifted import LiftedBounder, LiftedNode
 from mipverify.solvers.branch_and_bound.search import Outcome, PhaseSearch
+from mipverify.solvers.branch_and_bound.splits import Node
 
 from mipverify.engine import verify
 from mipverify.formulation.margin import margin_network
@@ -40,8 +41,8 @@ def search_of(asked: Question) -> PhaseSearch | None:
     shallow = Shallow.of(small)
     if shallow is None:  # nothing is unstable
         return None
-    roots = [lifted_root(c) for c in range(len(case.conditions))]
-    return PhaseSearch(LiftedBounder(shallow, (2,)), roots, batch=2)
+    bounder = LiftedBounder(shallow, (2,))
+    return PhaseSearch(bounder, [bounder.root(c) for c in range(len(case.conditions))], batch=2)
 
 
 def test_it_agrees_with_exact_enumeration() -> None:
@@ -83,7 +84,7 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_end(seed: int) -> None:
     assert turns > 1
 
 
-def positive_search(seed: int, **options: object) -> PhaseSearch:
+def positive_search(seed: int, closed: Callable[[Node], None] | None = None) -> PhaseSearch:
     """For a row that is positive, but not by much."""
     rng = np.random.default_rng(seed)
     network = nets.dense(rng, (8, 24, 1))
@@ -92,15 +93,16 @@ def positive_search(seed: int, **options: object) -> PhaseSearch:
     shallow = Shallow.of(reduce(crown(network, lower[None], upper[None])).bounds)
     assert shallow is not None
     shallow.constant[:] += -row + 0.01 * (1 + abs(row))
-    bounder = LiftedBounder(shallow, (8,), keep="closed" in options)
-    return PhaseSearch(bounder, [lifted_root(0)], batch=2, **options)  # type: ignore[arg-type]
+    bounder = LiftedBounder(shallow, (8,), keep=closed is not None)
+    return PhaseSearch(bounder, [bounder.root(0)], batch=2, closed=closed)
 
 
 def least_inside(points: np.ndarray, values: np.ndarray, shallow: Shallow, node: LiftedNode) -> float:
     z = points @ shallow.weights.T + shallow.bias
     inside = np.ones(len(points), bool)
     for relu, unit, sign in node.splits:
-        inside &= sign * z[:, shallow.units.index((relu, unit))] >= 0
+        assert relu == shallow.relu
+        inside &= sign * z[:, shallow.units.tolist().index(unit)] >= 0
     return float(values[inside, node.condition].min()) if inside.any() else np.inf
 
 
@@ -115,7 +117,7 @@ def test_no_node_is_bounded_above_the_best_point_in_it(seed: int) -> None:
     points = nets.points(rng, lower[None], upper[None], 20000)[:, 0]
     values = network.forward(points)
     bounder = LiftedBounder(shallow, (5,))
-    level: Sequence[LiftedNode] = [lifted_root(0), lifted_root(1)]
+    level: Sequence[LiftedNode] = [bounder.root(0), bounder.root(1)]
     checked = 0
     for _ in range(5):
         level, minimizers = bounder.raise_bounds(level)
@@ -129,7 +131,7 @@ def test_no_node_is_bounded_above_the_best_point_in_it(seed: int) -> None:
 
 
 def test_kept_dual_variables_prove_the_bounds_again() -> None:
-    closed: list[LiftedNode] = []
+    closed: list[Node] = []
     search = positive_search(1, closed=closed.append)
     outcome, bounder = search.run(), search.bounder
     assert isinstance(bounder, LiftedBounder)
@@ -137,11 +139,13 @@ def test_kept_dual_variables_prove_the_bounds_again() -> None:
     assert len(closed) > 1
     assert sum(2.0 ** -len(node.splits) for node in closed) == 1.0
     for node in closed:
-        known = bounder._signs([node])
-        assert node.vectors is not None
+        assert isinstance(node, LiftedNode)
         assert node.alpha is not None
         assert node.beta is not None
-        assert _Terms(bounder.lifting, np.zeros(1, int), known).bound(0, node.vectors.lines, node.alpha, node.beta) > 0
+        kept = (node.vectors.lines[None], node.alpha[None], node.beta[None])
+        (again,) = bounder.lifting.prove(np.zeros(1, int), bounder.signs([node]), *kept)
+        assert again > 0
+        assert again == pytest.approx(node.lower, rel=1e-9)
 
 
 def test_a_question_is_decided_by_it_and_says_so() -> None:

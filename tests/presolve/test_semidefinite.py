@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mipverify.presolve import interval, optimized_crown, reduce
 from mipverify.presolve.bounds import Bounds
-from mipverify.presolve.semidefinite import Lifting, Shallow, _highest, _Terms
+from mipverify.presolve.semidefinite import Lifted, Lifting, Shallow, Vectors, _highest
 
 from mipverify.network import Affine, Network
 from tests.presolve import nets
@@ -37,6 +37,11 @@ def nothing_known(shallow: Shallow) -> np.ndarray:
     return np.zeros(shallow.coefficients.shape, np.int8)
 
 
+def solve(shallow: Shallow, rows: np.ndarray, known: np.ndarray, rounds: int = 30) -> Lifted:
+    lifting = Lifting(shallow)
+    return lifting.solve(rows, known, Vectors.stack([lifting.start(int(row)) for row in rows]), rounds, 0.15)
+
+
 @pytest.mark.parametrize("widths", WIDTHS)
 @pytest.mark.parametrize("rounds", [7, 40])
 def test_bounds_hold_at_points(widths: tuple[int, ...], rounds: int) -> None:
@@ -47,7 +52,7 @@ def test_bounds_hold_at_points(widths: tuple[int, ...], rounds: int) -> None:
         shallow = Shallow.of(reduced(network, lower, upper))
         if shallow is None:  # nothing is unstable in this box
             continue
-        found = Lifting(shallow).solve(np.arange(widths[-1]), nothing_known(shallow), rounds=rounds)
+        found = solve(shallow, np.arange(widths[-1]), nothing_known(shallow), rounds=rounds)
         values = network.forward(nets.points(rng, lower[None], upper[None], 3000)[:, 0])
         assert np.isfinite(found.lower).all()
         assert (found.lower <= values.min(axis=0)).all()
@@ -65,7 +70,7 @@ def test_stable_units_count_once() -> None:
         shallow = Shallow.of(bounds)  # not reduced: rows pass through active units, which are no units then
         assert shallow is not None
         assert len(shallow.units) == int(np.asarray(bounds.unstable(network.relus[0])).sum())
-        found = Lifting(shallow).solve(np.arange(2), nothing_known(shallow), rounds=40).lower
+        found = solve(shallow, np.arange(2), nothing_known(shallow), rounds=40).lower
         points = nets.points(rng, lower[None], upper[None], 2000)[:, 0]
         assert (found <= network.forward(points).min(axis=0)).all()
         hidden = np.maximum(points @ shallow.weights.T + shallow.bias, 0)
@@ -79,7 +84,7 @@ def test_they_are_close_where_triangles_add_up() -> None:
     network = nets.dense(rng, (60, 40, 4))
     lower, upper = np.full(60, -0.3), np.full(60, 0.3)
     shallow = shallow_of(network, lower, upper)
-    found = Lifting(shallow).solve(np.arange(4), nothing_known(shallow)).lower
+    found = solve(shallow, np.arange(4), nothing_known(shallow)).lower
     by_lines = optimized_crown(network, lower[None], upper[None]).lower[network.output][0]
     points = nets.points(rng, lower[None], upper[None], 4000)[:, 0]
     for _ in range(60):  # steps down along the gradient: a bound on the bound from the other side
@@ -105,9 +110,8 @@ def test_bounds_under_known_signs_hold_where_the_signs_do() -> None:
         z = points @ shallow.weights.T + shallow.bias
         rows = np.repeat([0, 1], 6)
         known = rng.choice([-1, 0, 1], (12, len(shallow.bias)), p=[0.2, 0.6, 0.2])
-        lifting = Lifting(shallow)
-        found = lifting.solve(rows, known, rounds=40)
-        free = lifting.solve(np.arange(2), nothing_known(shallow), rounds=40).lower
+        found = solve(shallow, rows, known, rounds=40)
+        free = solve(shallow, np.arange(2), nothing_known(shallow), rounds=40).lower
         values = bounds.network.forward(points)
         for k, row in enumerate(rows):
             inside = (known[k] * z >= 0).all(axis=1)
@@ -127,19 +131,26 @@ def test_a_lying_search_proves_nothing_that_is_wrong() -> None:
         lower, upper = np.full(4, -0.8), np.full(4, 0.8)
         shallow = shallow_of(network, lower, upper)
         count = len(shallow.bias)
-        terms = _Terms(Lifting(shallow), np.arange(2), np.zeros((2, count), np.int8))
+        lifting = Lifting(shallow)
+
+        def prove(
+            lines: np.ndarray, alpha: np.ndarray, beta: np.ndarray, lifting: Lifting = lifting, count: int = count
+        ) -> np.ndarray:
+            two = (np.stack([part, part]) for part in (lines, alpha, beta))
+            return lifting.prove(np.arange(2), np.zeros((2, count), np.int8), *two)
+
         values = network.forward(nets.points(rng, lower[None], upper[None], 2000)[:, 0])
         for size in (1.0, 1e-6, 1e6):
             lines = rng.random(count).astype(np.float32)
             alpha, beta = size * rng.random(4), size * rng.random(count + 1)
             alpha[rng.random(4) < 0.3] = 0.0
-            found = terms.bound(1, lines, alpha, beta)
-            assert found <= values[:, 1].min()
-            proven += np.isfinite(found)
+            found = prove(lines, alpha, beta)
+            assert (found <= values.min(axis=0)).all()
+            proven += np.isfinite(found).sum()
         for bad in (np.nan, np.inf, -1e9):
             alpha, beta = np.ones(4), np.ones(count + 1)
             alpha[0] = beta[-1] = bad
-            assert not terms.bound(0, lines, alpha, beta) > values[:, 0].min()
+            assert not (prove(lines, alpha, beta) > values.min(axis=0)).any()
     assert proven > 30
 
 
@@ -150,13 +161,13 @@ def test_lines_out_of_their_range_prove_nothing_that_is_wrong(sign: int, coeffic
     one, zero = np.ones(1), np.zeros(1)
     shallow = Shallow(
         np.ones((1, 1)), zero, zero, -0.01 * one, 1.01 * one, np.zeros((1, 1)), np.full((1, 1), coefficient),
-        zero, zero, one, 0.01 * one, ((2, 0),),
+        zero, zero, one, 0.01 * one, 2, np.zeros(1, int),
     )  # fmt: skip
-    terms = _Terms(Lifting(shallow), np.zeros(1, int), np.full((1, 1), sign))
+    least = min(0.99 * coefficient, 1.01 * coefficient)
     for alpha, beta in ((0.02, (0.5, 0.5)), (0.02, (1.0, 1.0)), (0.1, (3.0, 3.0)), (0.04, (1e-9, 0.04))):
-        assert terms.bound(0, np.array([lines]), np.array([alpha]), np.array(beta)) <= min(
-            0.99 * coefficient, 1.01 * coefficient
-        )
+        duals = np.array([[alpha]]), np.array([beta])
+        (found,) = Lifting(shallow).prove(np.zeros(1, int), np.full((1, 1), sign), np.full((1, 1), lines), *duals)
+        assert found <= least
 
 
 def test_an_eigenvalue_that_lies_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +212,7 @@ def test_bounds_hold_for_all_that_uncertain_values_may_be() -> None:
         lower, upper = box(rng, network)
         shallow = shallow_of(network, lower, upper)
         vague = replace(shallow, uncertainty=np.full(len(shallow.bias), 0.05), doubt=np.array([0.1, 0.2, 0.4]))
-        found = Lifting(vague).solve(np.arange(3), nothing_known(shallow)).lower
+        found = solve(vague, np.arange(3), nothing_known(shallow)).lower
         points = nets.points(rng, lower[None], upper[None], 2000)[:, 0]
         z = points @ shallow.weights.T + shallow.bias
         base = points @ shallow.linear.T + shallow.constant - vague.doubt
@@ -216,7 +227,7 @@ def test_outputs_scale_as_they_should() -> None:
     network = nets.dense(rng, (6, 14, 3))
     lower, upper = box(rng, network)
     shallow = shallow_of(network, lower, upper)
-    before = Lifting(shallow).solve(np.arange(3), nothing_known(shallow)).lower
+    before = solve(shallow, np.arange(3), nothing_known(shallow)).lower
     for factor in (2.0**-20, 2.0**20):
         large = replace(
             shallow,
@@ -225,7 +236,7 @@ def test_outputs_scale_as_they_should() -> None:
             constant=factor * shallow.constant,
             doubt=factor * shallow.doubt,
         )
-        after = Lifting(large).solve(np.arange(3), nothing_known(shallow)).lower
+        after = solve(large, np.arange(3), nothing_known(shallow)).lower
         np.testing.assert_allclose(after, factor * before, rtol=1e-3, atol=1e-3 * factor)
 
 
@@ -243,7 +254,7 @@ def test_networks_of_two_unstable_layers_are_refused() -> None:
         shallow = Shallow.of(small)
         if shallow is None or len(small.network.relus) != 1:
             continue
-        lower = Lifting(shallow).solve(np.arange(2), nothing_known(shallow)).lower
+        lower = solve(shallow, np.arange(2), nothing_known(shallow)).lower
         points = nets.points(rng, center[None] - 0.08, center[None] + 0.08, 2000)[:, 0]
         assert (lower <= network.forward(points).min(axis=0)).all()
         found += 1
@@ -256,7 +267,7 @@ def test_fixed_inputs_and_a_point_are_boxes_too() -> None:
     center = rng.normal(size=5)
     reach = np.array([0.5, 0.0, 0.3, 0.0, 0.0])
     shallow = shallow_of(network, center - reach, center + reach)
-    lower = Lifting(shallow).solve(np.arange(2), nothing_known(shallow)).lower
+    lower = solve(shallow, np.arange(2), nothing_known(shallow)).lower
     points = nets.points(rng, (center - reach)[None], (center + reach)[None], 2000)[:, 0]
     assert np.isfinite(lower).all()
     assert (lower <= network.forward(points).min(axis=0)).all()
