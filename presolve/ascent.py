@@ -20,7 +20,7 @@ class Adam:
     def ascend(
         self, gradients: dict[int, np.ndarray], scale: float, units: Mapping[int, np.ndarray] | None = None
     ) -> None:
-        """One step along gradients (R, ...), its length decayed by `scale` and measured in `units` (R,) of each row."""
+        """One step along gradients, its length decayed by `scale` and measured in `units`, which broadcast to them."""
         self.time += 1
         one, two = 1 - self.MEAN**self.time, 1 - self.SQUARE**self.time
         for key, gradient in gradients.items():
@@ -31,5 +31,11 @@ class Adam:
             square += (1 - self.SQUARE) * gradient * gradient
             length: float | np.ndarray = scale * self.step / one
             if units is not None:
-                length = (length * units[key]).reshape(-1, *[1] * (gradient.ndim - 1)).astype(gradient.dtype)
+                length = (length * units[key]).astype(gradient.dtype)
             self.arrays[key] = self.project(key, self.arrays[key] + length * (mean / (np.sqrt(square / two) + 1e-8)))
+
+    def keep(self, columns: np.ndarray) -> None:
+        """Go on with some entries of the last axis alone."""
+        for arrays in (self.arrays, self.mean, self.square):
+            for key, array in arrays.items():
+                arrays[key] = array[..., columns]

@@ -17,6 +17,7 @@ from array_api_compat import array_namespace
 from mipverify.presolve.bounds import Bounds
 from mipverify.presolve.cuts import Cuts, Met, meet, meeting_error
 from mipverify.presolve.interval import rounding_terms
+from mipverify.presolve.layered import Layered
 from mipverify.presolve.region import region_minimum
 from mipverify.presolve.relaxation import Relaxation, relax
 from mipverify.presolve.rounding import SLACK, floor, gamma, row_dot
@@ -44,6 +45,11 @@ class Relaxed:
         bounds = self.bounds
         sources = {node: self.network.relu_source(node) for node in self.network.relus}
         return {node: relax(bounds.lower[source], bounds.upper[source]) for node, source in sources.items()}
+
+    @cached_property
+    def layered(self) -> Layered | None:
+        """The network in layers, if it is of that form."""
+        return Layered.of(self.network) if self._outer is None else self._outer.layered
 
     @cached_property
     def magnitudes(self) -> tuple[Array, ...]:

@@ -25,7 +25,8 @@ from mipverify.presolve.backward import (
 )
 from mipverify.presolve.bounds import Bounds
 from mipverify.presolve.crown import negated
-from mipverify.presolve.cuts import Cuts, respond
+from mipverify.presolve.cuts import Cuts, LayerCuts, respond
+from mipverify.presolve.layered_ascent import LayeredAscent, fits
 from mipverify.presolve.layers import Known, row_chunks, tighten_by_layer
 
 from mipverify.network import Input, Network, Relu
@@ -163,6 +164,33 @@ def optimize_rows(
         else np.zeros((count, len(layer)), np.float32)
         for k, layer in thin_cuts.items()
     }
+    if search.iterations and alpha:
+        start, layered = (alpha, sign, beta), relaxed.layered
+        if observe is None and layered is not None and fits(layered, relaxed, rows, cuts):
+            layers = {k: layer for k, layer in thin_cuts.items() if isinstance(layer, LayerCuts)}
+            steps = search.slope_step, search.multiplier_step, search.cut_step
+            ascent = LayeredAscent(layered, relaxed, thin, *start, layers, weight)
+            alpha, beta, weight = ascent.run(search.iterations, steps, search.decay, search.enough, stop)
+        else:
+            alpha, beta, weight = _ascend(sketch, thin, search, *start, free, thin_cuts, weight, stop, observe)
+    return evaluate_rows(relaxed, rows, alpha, beta, cuts, weight)
+
+
+def _ascend(
+    sketch: Relaxed,
+    rows: Rows,
+    search: Search,
+    alpha: dict[int, np.ndarray],
+    sign: Mapping[int, np.ndarray],
+    beta: dict[int, np.ndarray],
+    free: Mapping[int, np.ndarray],
+    cuts: Mapping[int, Cuts],
+    weight: dict[int, np.ndarray],
+    stop: Callable[[], bool] | None,
+    observe: Callable[[Mapping[int, np.ndarray], Mapping[int, np.ndarray]], None] | None,
+) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray], dict[int, np.ndarray]]:
+    """The best slopes, split multipliers and cut multipliers met, starting from those given; all float32."""
+    count = len(next(iter(rows.coefficients.values())))
     slope_ascent = Adam(alpha, search.slope_step, lambda _, a: np.clip(a, 0, 1))
     beta_ascent = Adam(beta, search.multiplier_step, lambda k, b: sign[k] * np.maximum(sign[k] * b, 0))
     weight_ascent = Adam(weight, search.cut_step, lambda _, w: np.maximum(w, 0))
@@ -171,10 +199,10 @@ def optimize_rows(
     best_alpha = {k: v.copy() for k, v in alpha.items()}
     best_beta = {k: v.copy() for k, v in beta.items()}
     scale = 1.0
-    units: dict[int, np.ndarray] = {}  # mean size of each row's coefficients, by ReLU node
+    units: dict[int, np.ndarray] = {}
     for step in range(search.iterations + 1):
         reached = pass_back(
-            sketch, thin, slopes=alpha, multipliers=beta, cuts=thin_cuts, cut_multipliers=weight, sound=False, keep=True
+            sketch, rows, slopes=alpha, multipliers=beta, cuts=cuts, cut_multipliers=weight, sound=False, keep=True
         )
         value = minimum_over_box(sketch, reached, rows.samples, sound=False)
         better = np.flatnonzero(value > best)
@@ -188,21 +216,23 @@ def optimize_rows(
         if step == search.iterations or bool(np.all(best > search.enough)) or (stop is not None and stop()):
             break
         values = relaxed_values(sketch, reached, rows.samples, alpha)
-        sources = {k: values[relaxed.network.relu_source(k)] for k in shapes}
+        sources = {k: values[sketch.network.relu_source(k)] for k in alpha}
         met = [k for k in alpha if k in reached.passed]
         slope_ascent.ascend({k: np.where(free[k], _bend(reached, k) * sources[k], 0) for k in met}, scale)
-        answers = {
-            k: _respond(sketch, k, reached, rows.samples, sources[k], alpha) for k in thin_cuts if k in reached.met
-        }
+        answers = {k: _respond(sketch, k, reached, rows.samples, sources[k], alpha) for k in cuts if k in reached.met}
         if observe is not None:
             observe(dict(enumerate(values)), {k: a for k, (_, a) in answers.items()})
-        units = units or {k: np.abs(c).reshape(count, -1).mean(axis=1) for k, c in reached.passed.items()}
-        weight_ascent.ascend(
-            {k: _excess(thin_cuts[k], y, a, values[thin_cuts[k].source]) for k, (y, a) in answers.items()}, scale, units
-        )
+        units = units or {k: _size(c) for k, c in reached.passed.items()}
+        excess = {k: _excess(cuts[k], y, a, values[cuts[k].source]) for k, (y, a) in answers.items()}
+        weight_ascent.ascend(excess, scale, {k: units[k].reshape(count, 1) for k in excess})
         beta_ascent.ascend({k: np.abs(sign[k]) * -sources[k] for k in beta if k in units}, scale, units)
         scale *= search.decay
-    return evaluate_rows(relaxed, rows, best_alpha, best_beta, cuts, best_weight)
+    return best_alpha, best_beta, best_weight
+
+
+def _size(coefficients: np.ndarray) -> np.ndarray:
+    """The mean size of each row's coefficients (R, *shape), such that it broadcasts to them."""
+    return np.abs(coefficients).mean(axis=tuple(range(1, coefficients.ndim)), keepdims=True)
 
 
 def _bend(rows: InputRows, node: int) -> np.ndarray:

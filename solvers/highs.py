@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from mipverify.solvers.certificate import certified_bound
+from mipverify.solvers.certificate import certified_bound, certified_infeasible
 from mipverify.solvers.interface import (
     NO_LIMITS,
     Availability,
@@ -157,22 +157,26 @@ def _engine(seed: int) -> Any:
 
 
 def _pass_model(engine: Any, milp: Milp) -> None:
+    """Hand over a program, as arrays: through a `HighsLp` every entry would become an object on the way."""
     import highspy
 
-    model = highspy.HighsLp()
-    model.num_col_, model.num_row_ = milp.columns, milp.rows
-    model.col_cost_ = np.asarray(milp.objective, np.float64)
-    model.offset_ = float(milp.offset)
-    model.col_lower_, model.col_upper_ = _infinite(milp.lower), _infinite(milp.upper)
-    model.row_lower_, model.row_upper_ = _infinite(milp.row_lower), _infinite(milp.row_upper)
-    model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-    model.a_matrix_.start_ = milp.matrix.indptr.astype(np.int32)
-    model.a_matrix_.index_ = milp.matrix.indices.astype(np.int32)
-    model.a_matrix_.value_ = milp.matrix.data.astype(np.float64)
-    if milp.integer.any():
-        kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
-        model.integrality_ = [kinds[int(flag)] for flag in milp.integer]
-    engine.passModel(model)
+    engine.passModel(
+        milp.columns,
+        milp.rows,
+        milp.matrix.nnz,
+        int(highspy.MatrixFormat.kRowwise),
+        int(highspy.ObjSense.kMinimize),
+        float(milp.offset),
+        np.asarray(milp.objective, np.float64),
+        _infinite(milp.lower),
+        _infinite(milp.upper),
+        _infinite(milp.row_lower),
+        _infinite(milp.row_upper),
+        milp.matrix.indptr.astype(np.int32),
+        milp.matrix.indices.astype(np.int32),
+        milp.matrix.data.astype(np.float64),
+        milp.integer.astype(np.int32),
+    )
 
 
 def _infinite(values: np.ndarray) -> np.ndarray:
@@ -241,3 +245,45 @@ class CertifiedProgram:
         if solution.row_duals is None:
             return float("-inf")
         return certified_bound(self._program.milp, solution.row_duals)
+
+
+class Restarted:
+    """Linear programs of one shape, each by dual simplex from the last basis of a similar one."""
+
+    def __init__(self) -> None:
+        import highspy
+
+        self._engine = _engine(0)
+        self._engine.setOptionValue("presolve", "off")  # it would throw the basis away
+        self._statuses = [highspy.HighsBasisStatus(k) for k in range(5)]
+
+    def solve(
+        self, milp: Milp, basis: np.ndarray | None, cutoff: float, time_limit: float
+    ) -> tuple[float, np.ndarray | None, np.ndarray | None]:
+        """A proven lower bound of the minimum of a program without integers; the last basis, from which a similar one
+        may start; and a minimizer (n,), if there is one.
+
+        basis: int8 (n + m,), columns first. cutoff: nothing above it is asked for.
+        """
+        import highspy
+
+        engine = self._engine
+        _pass_model(engine, milp)
+        engine.setOptionValue("objective_bound", float(cutoff))
+        engine.setOptionValue("time_limit", engine.getRunTime() + max(time_limit, 0.01))
+        if basis is not None and len(basis) == milp.columns + milp.rows:
+            start = highspy.HighsBasis()
+            start.col_status = [self._statuses[k] for k in basis[: milp.columns]]
+            start.row_status = [self._statuses[k] for k in basis[milp.columns :]]
+            start.valid, start.alien = True, False  # it is whole: HiGHS need not look for one
+            engine.setBasis(start)
+        engine.run()
+        solution = _solution(engine, milp, False, _Watch(Limits(), None), 0.0)
+        bound = float("-inf") if solution.row_duals is None else certified_bound(milp, solution.row_duals)
+        if solution.termination is Termination.INFEASIBLE and bound <= cutoff:
+            _, exists, ray = engine.getDualRay()
+            if exists and certified_infeasible(milp, np.asarray(ray, np.float64)):
+                bound = float("inf")
+        last = engine.getBasis()
+        found = np.array([int(s) for s in (*last.col_status, *last.row_status)], np.int8) if last.valid else None
+        return bound, found, solution.primal

@@ -10,6 +10,7 @@ FEW_BINARIES = 200  # up to here a MILP solver gets a share of the time
 FEW_DENSE_BINARIES = 100  # the same where hidden bounds lose much by cuts: programs of dense layers take far longer
 FEW_INPUTS = 12  # up to here halving the input box beats splitting ReLUs
 MOST_LIFTED = 2000  # units up to which semidefinite bounds are proven in seconds
+MOST_ENTRIES = 2**18  # of linear programs of nodes
 MUCH_CUT_OFF = 0.05  # share of widths from which cutting all hidden bounds pays before branching
 
 
@@ -61,6 +62,15 @@ def hidden_branching_pays(question: Question) -> bool:
     counts = question.bounds.unstable_counts()
     several = int((counts > 0).sum()) > 1 and int(counts.sum()) > FEW_DENSE_BINARIES
     return several and _cut_gain(question) >= MUCH_CUT_OFF
+
+
+def programs_pay(question: Question) -> bool:
+    """Whether linear programs of nodes are solved as fast as ascents: in small reduced networks of several layers."""
+    if question.case.region is not None or question.bounds is None:
+        return False
+    counts = question.bounds.unstable_counts()
+    units = int(counts.sum())
+    return int((counts > 0).sum()) > 1 and units * (units + question.network.input_size) <= MOST_ENTRIES
 
 
 def milp_may_finish(question: Question) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mipverify.engine.policy import hidden_branching_pays, hidden_cuts_are_left, milp_may_finish
+from mipverify.engine.policy import hidden_branching_pays, hidden_cuts_are_left, milp_may_finish, programs_pay
 from mipverify.engine.question import Question
 from mipverify.engine.searches import go_on, keep, phase_search
 from mipverify.formulation import condition_parts
@@ -129,11 +129,13 @@ def _searches(
     """A search for each of `starts`, over the conditions there and with their cuts."""
     from mipverify.solvers.branch_and_bound.corners import Corners
     from mipverify.solvers.branch_and_bound.phases import PhaseBounder
+    from mipverify.solvers.branch_and_bound.programs import NodePrograms
     from mipverify.solvers.branch_and_bound.splits import root
 
     bounds, keeping = question.reduced.bounds, question.proofs is not None
     network = bounds.network
     rows = unit_rows(network, network.output, np.arange(len(question.lower)), None, question.box[0])
+    programs = NodePrograms.of(network, rows) if programs_pay(question) else None
     searches = []
     for conditions in starts:
         layers = {node: layer for cuts in conditions.values() if cuts for node, layer in cuts.layers.items()}
@@ -142,7 +144,7 @@ def _searches(
         corners = None
         if ceiling is not None and len(distance):  # else nothing tells the scale of the margins
             corners = Corners(network, float(ceiling * distance.min()), keep=keeping)
-        bounder = PhaseBounder(bounds, rows, cuts=layers, corners=corners)
+        bounder = PhaseBounder(bounds, rows, cuts=layers, corners=corners, programs=programs)
         roots = [root(condition) if cuts is None else cuts.start(condition) for condition, cuts in conditions.items()]
         searches.append(phase_search(question, bounder, roots, share=len(starts)))
     return searches

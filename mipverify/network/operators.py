@@ -179,11 +179,19 @@ class Index(Operator):
         used = self.indices[self.indices >= 0]
         self.terms = int(np.bincount(used).max()) if len(used) else 1
         self._kept = np.flatnonzero(self.indices >= 0)
+        self._run = _runs(self._kept, self.indices[self._kept])
         self._adjoint: Any = None  # the transposed matrix, where entries are repeated; made on first use
 
     def apply(self, x: Array) -> Array:
         xp = array_namespace(x)
         flat = xp.reshape(x, (x.shape[0], self.in_size))
+        if self._run is not None and not is_torch_array(x):
+            to, source = self._run
+            if to == slice(0, self.out_size):
+                return flat[:, source].reshape(x.shape[0], *self.out_shape)
+            out = np.zeros((x.shape[0], self.out_size), x.dtype)
+            out[:, to] = flat[:, source]
+            return out.reshape(x.shape[0], *self.out_shape)
         if len(self._kept) < len(self.indices):
             flat = xp.concat([flat, xp.zeros_like(flat[:, :1])], axis=1)  # index -1 is the appended zero
         return xp.reshape(flat[:, self.indices], (x.shape[0], *self.out_shape))
@@ -197,6 +205,8 @@ class Index(Operator):
 
             target = torch.from_numpy(self.indices[self._kept]).to(a.device)
             out = flat.new_zeros((a.shape[0], self.in_size)).index_add(1, target, flat[:, self._kept])
+        elif self._run is not None and self._run[1] == slice(0, self.in_size):
+            out = flat[:, self._run[0]]
         elif self.terms == 1:
             out = np.zeros((a.shape[0], self.in_size), a.dtype)
             out[:, self.indices[self._kept]] = flat[:, self._kept]
@@ -289,3 +299,10 @@ class Transposed(Operator):
 
     def parameters(self) -> list[Array]:
         return self.inner.parameters()
+
+
+def _runs(out: np.ndarray, source: np.ndarray) -> tuple[slice, slice] | None:
+    """Both as slices, if entries are taken from one run into one other: as views they cost nothing."""
+    if not len(out) or not (np.all(np.diff(out) == 1) and np.all(np.diff(source) == 1)):
+        return None
+    return slice(int(out[0]), int(out[-1]) + 1), slice(int(source[0]), int(source[-1]) + 1)

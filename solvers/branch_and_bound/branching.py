@@ -13,6 +13,8 @@ from mipverify.solvers.branch_and_bound.splits import Node
 if TYPE_CHECKING:
     from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 
+TOUCHES = 1e-6  # how far above its ReLU a value is on it
+
 
 @dataclass(frozen=True)
 class FilteredBranching:
@@ -48,6 +50,11 @@ class FilteredBranching:
         lines = {node: _lines(optimum, relaxed, node) for node in order}
         pairs: list[list[tuple[Node, Node]]] = []
         for k, node in enumerate(nodes):
+            if node.excess is not None and order:
+                # Splitting a unit at which the program's minimizer is on its ReLU leaves that minimizer where it is.
+                off = np.concatenate([node.excess[relu].reshape(-1) for relu in order]) > TOUCHES
+                if off.any():
+                    gap[k], intercept[k] = np.where(off, gap[k], 0), np.where(off, intercept[k], 0)
             wanted = [
                 *np.argsort(-gap[k])[: self.by_gap][np.sort(-gap[k])[: self.by_gap] < 0],
                 *np.argsort(-intercept[k])[: self.by_intercept][np.sort(-intercept[k])[: self.by_intercept] < 0],
@@ -96,7 +103,9 @@ def child(node: Node, unit: tuple[int, int], sign: int, weight: float, slope: fl
     multiplier = max(weight - slope, 0.0) if sign > 0 else min(-slope, 0.0)
     array = node.multipliers[relu].copy() if relu in node.multipliers else np.zeros(node.slopes[relu].shape, np.float32)
     array[index] = multiplier
-    return replace(node, splits=(*node.splits, (*unit, sign)), multipliers={**node.multipliers, relu: array})
+    return replace(
+        node, splits=(*node.splits, (*unit, sign)), multipliers={**node.multipliers, relu: array}, excess=None
+    )
 
 
 def _lines(optimum: Optimum, relaxed: Relaxed, node: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from mipverify.presolve import Bounds, Relaxed, unit_rows
+from mipverify.presolve import Bounds, Relaxed, Search, unit_rows
 from mipverify.presolve.crown import scaled
 from mipverify.presolve.layers import Known, tighten_by_layer
 from mipverify.solvers.branch_and_bound.corners import Corners
@@ -28,6 +28,7 @@ PATIENCE = 8  # nodes of a unit from which each level of its tree has to gain
 GAIN = 0.03  # this share of the distance to zero at the root
 BATCH = 128
 TOGETHER = 32  # units
+SHORT = Search(iterations=12, slope_step=0.1, decay=0.94)  # of each node
 
 
 def branch_tighten(
@@ -70,7 +71,7 @@ def branch_tighten(
             # Powers of two, so that scaling rounds nothing: all trees have about the same way to go.
             factor = sign[tried] * 2.0 ** -np.clip(np.round(np.log2(distance[tried])), -1000, 1000)
             rows = scaled(unit_rows(network, node, units[tried], None, relaxed.bounds.lower[0]), factor)
-            bounder = PhaseBounder(below, rows, corners=corners)
+            bounder = PhaseBounder(below, rows, SHORT, corners=corners)
             found = _raise(bounder, len(tried), nodes, stop, hands) / np.abs(factor)
             lows[tried] = np.where(factor > 0, np.fmax(lows[tried], found), lows[tried])
             highs[tried] = np.where(factor < 0, np.fmin(highs[tried], -found), highs[tried])

@@ -11,9 +11,10 @@ from mipverify.presolve.cuts import LayerCuts
 from mipverify.presolve.optimized import subset
 from mipverify.solvers.branch_and_bound.branching import FilteredBranching
 from mipverify.solvers.branch_and_bound.corners import Corners
+from mipverify.solvers.branch_and_bound.programs import NodePrograms
 from mipverify.solvers.branch_and_bound.splits import Node
 
-QUICK = Search(iterations=12, slope_step=0.1, decay=0.94)
+QUICK = Search(iterations=30, slope_step=0.1, decay=0.97)
 PATIENT = Search(iterations=60, slope_step=0.1, decay=0.98)
 LOOK = Search(iterations=0)
 STALLED = 0.02  # of the distance to zero: a split that gains less was not understood by a quick ascent
@@ -41,9 +42,10 @@ class PhaseBounder:
         cuts: Mapping[int, LayerCuts] | None = None,
         patient: Search | None = PATIENT,
         corners: Corners | None = None,
+        programs: NodePrograms | None = None,
     ):
         self.root, self.rows, self.search, self.patient = root, rows, search, patient
-        self.cuts, self.corners = dict(cuts or {}), corners
+        self.cuts, self.corners, self.programs = dict(cuts or {}), corners, programs
         self.split_gain, self.clip_gain, self.turn = _Gain(0.0), _Gain(1.0), 0
         self.relaxed = Relaxed(root)
         self.network = root.network
@@ -53,34 +55,30 @@ class PhaseBounder:
         """The root's bounds, or a node's own, with the split units fixed to their phase; one batch entry a node."""
         count = len(nodes)
         lower, upper = list(self.root.lower), list(self.root.upper)
-        touched = {self.network.relu_source(relu) for node in nodes for relu, _, _ in node.splits}
+        touched = {self.network.relu_source(relu) for relu in {s[0] for node in nodes for s in node.splits}}
         for source in touched.union(*(node.bounds.keys() for node in nodes)):
-            shape = lower[source].shape[1:]
             low, high = lower[source].reshape(-1), upper[source].reshape(-1)
             own = [node.bounds.get(source, (low, high)) for node in nodes]
             lower[source], upper[source] = (np.stack([pair[side] for pair in own]) for side in (0, 1))
-            for k, node in enumerate(nodes):
-                for relu, unit, sign in node.splits:
-                    if self.network.relu_source(relu) != source:
-                        continue
-                    if sign > 0:
-                        lower[source][k, unit] = max(lower[source][k, unit], 0.0)
-                    else:
-                        upper[source][k, unit] = min(upper[source][k, unit], 0.0)
-            lower[source] = lower[source].reshape(count, *shape)
-            upper[source] = upper[source].reshape(count, *shape)
+        for relu, (places, units, signs) in _by_layer(nodes).items():
+            low, high = (side[self.network.relu_source(relu)] for side in (lower, upper))
+            active = signs > 0
+            on, off = (places[active], units[active]), (places[~active], units[~active])
+            low[on], high[off] = np.maximum(low[on], 0.0), np.minimum(high[off], 0.0)
+        for source, node in enumerate(self.network.nodes):
+            if lower[source] is not self.root.lower[source]:
+                lower[source], upper[source] = (s[source].reshape(count, *node.shape) for s in (lower, upper))
         bounds = Bounds(self.network, tuple(lower), tuple(upper), self.root.region)
         return bounds if dtype is np.float64 else bounds.astype(dtype)
 
-    def signs(self, splits: Sequence[tuple[tuple[int, int, int], ...]]) -> dict[int, np.ndarray]:
+    def signs(self, nodes: Sequence[Node]) -> dict[int, np.ndarray]:
         """By ReLU node (K, *shape): +1 where split active, -1 where inactive, 0 elsewhere."""
         found: dict[int, np.ndarray] = {}
-        for k, fixed in enumerate(splits):
-            for node, unit, sign in fixed:
-                if node not in found:
-                    found[node] = np.zeros((len(splits), int(np.prod(self.shapes[node]))), np.float32)
-                found[node][k, unit] = sign
-        return {node: array.reshape(len(splits), *self.shapes[node]) for node, array in found.items()}
+        for relu, (places, units, signs) in _by_layer(nodes).items():
+            array = np.zeros((len(nodes), int(np.prod(self.shapes[relu]))), np.float32)
+            array[places, units] = signs
+            found[relu] = array.reshape(len(nodes), *self.shapes[relu])
+        return found
 
     def condition_rows(self, conditions: np.ndarray) -> Rows:
         """The rows of the given conditions (K,)."""
@@ -119,21 +117,35 @@ class PhaseBounder:
         if stalled and self.patient is not None:
             again(stalled, self.patient)
         open_ = [k for k, node in enumerate(solved) if not node.lower > 0]
-        if self.corners is None or not open_:
-            return solved, points
-        self.split_gain.add(_share_of_way([nodes[k] for k in open_], [solved[k] for k in open_]))
-        for turn in range(CLIPS if self._clipping_pays() else 0):
-            if not open_ or (stop is not None and stop()):
-                break
-            tried, before = open_, [solved[k] for k in open_]
-            open_ = self._clip(solved, open_)
-            if open_:
-                again(open_)
-            gained = _share_of_way(before, [solved[k] for k in tried])
-            if turn == 0:
-                self.clip_gain.add(gained)
-            open_ = [k for k, share in zip(tried, gained, strict=True) if share > WORTH and not solved[k].lower > 0]
+        if self.corners is not None and open_:
+            self.split_gain.add(_share_of_way([nodes[k] for k in open_], [solved[k] for k in open_]))
+            for turn in range(CLIPS if self._clipping_pays() else 0):
+                if not open_ or (stop is not None and stop()):
+                    break
+                tried, before = open_, [solved[k] for k in open_]
+                open_ = self._clip(solved, open_)
+                if open_:
+                    again(open_)
+                gained = _share_of_way(before, [solved[k] for k in tried])
+                if turn == 0:
+                    self.clip_gain.add(gained)
+                open_ = [k for k, share in zip(tried, gained, strict=True) if share > WORTH and not solved[k].lower > 0]
+        if self.programs is not None:
+            self._solve_programs(solved, points, stop or (lambda: False))
         return solved, points
+
+    def _solve_programs(self, nodes: list[Node], points: np.ndarray, stop: Callable[[], bool]) -> None:
+        """Linear programs of nodes that are open still; in place."""
+        assert self.programs is not None
+        open_ = [k for k, node in enumerate(nodes) if not node.lower > 0]
+        if not open_:
+            return
+        own = [nodes[k] for k in open_]
+        minimizers = points[open_]
+        raised = self.programs.raise_bounds(own, self.bounds(own), minimizers, stop)
+        points[open_] = minimizers
+        for k, node in zip(open_, raised, strict=True):
+            nodes[k] = node
 
     def _clipping_pays(self) -> bool:
         """Whether it has brought nodes closer to zero than splitting does, which costs about as much."""
@@ -158,7 +170,6 @@ class PhaseBounder:
         self, nodes: Sequence[Node], search: Search | None = None, stop: Callable[[], bool] | None = None
     ) -> tuple[list[Node], Optimum, Relaxed]:
         """One ascent: nodes with better bounds, the optimum behind them (one row a node), and their relaxation."""
-        splits = [node.splits for node in nodes]
         relaxed = Relaxed(self.bounds(nodes), self.relaxed)
         rows = self.condition_rows(np.array([node.condition for node in nodes]))
         slopes = self._stack([node.slopes for node in nodes])
@@ -167,7 +178,7 @@ class PhaseBounder:
             rows,
             search or self.search,
             slopes=slopes or None,
-            signs=self.signs(splits),
+            signs=self.signs(nodes),
             multipliers=self._stack([node.multipliers for node in nodes]),
             cuts=self.cuts,
             cut_multipliers=self._cut_multipliers(nodes),
@@ -207,6 +218,16 @@ class PhaseBounder:
             sound=False,
         )
         return minimum_over_box(relaxed, reached, None, sound=False)
+
+
+def _by_layer(nodes: Sequence[Node]) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """By ReLU node all splits of some nodes: the node's place among them, the unit and the sign, (S,) each."""
+    splits = np.array([(relu, k, unit, sign) for k, node in enumerate(nodes) for relu, unit, sign in node.splits])
+    found = {}
+    for relu in np.unique(splits[:, 0]) if len(splits) else ():
+        _, places, units, signs = splits[splits[:, 0] == relu].T
+        found[int(relu)] = places, units, signs
+    return found
 
 
 @dataclass

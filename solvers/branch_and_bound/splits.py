@@ -32,7 +32,8 @@ class Node:
     slopes, multipliers, cut_multipliers: by ReLU node, flat float32 arrays with which that bound holds: where its
     children start. bounds: by pre-activation node, flat lower and upper bounds that hold wherever in this subproblem
     the row is not above `ceiling`; the root's where there are none. clips: how these came about, if the search keeps
-    that.
+    that. basis: the last one of its linear program, or of its parent's. excess:
+    by ReLU node, how far that program's minimizer is above the ReLU.
     """
 
     condition: int
@@ -44,6 +45,8 @@ class Node:
     bounds: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     ceiling: float = float("inf")
     clips: tuple[Clip, ...] = ()
+    basis: np.ndarray | None = None
+    excess: dict[int, np.ndarray] | None = None
 
     @property
     def bytes(self) -> int:

@@ -1,0 +1,142 @@
+"""Networks whose pre-activations are dense maps of the input and of all units before them, as `reduce` makes them.
+
+Most time of branch and bound goes into ascents over batches of nodes of such networks, whose layers have some dozens of
+units: there a walk over the graph costs more than its products. Here all units stand one below the other, in float32,
+and rows are columns: layers are slices, and what concerns all units at once is one operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from mipverify.presolve.cuts import LayerCuts
+
+from mipverify.network import Affine, Network, Relu
+from mipverify.network.operators import Dense, Index
+
+
+@dataclass(frozen=True, eq=False)
+class Layered:
+    """z = inputs @ x + units @ y + bias for all pre-activations z (N,), up to doubt (N,).
+
+    relus: the ReLU node of each layer. begin: where the units of each layer begin, and N. inputs (N, n), units (N, N):
+    a row reads units of earlier layers only. seen: by node that holds the input and the first units, how many of them.
+    """
+
+    relus: tuple[int, ...]
+    begin: tuple[int, ...]
+    inputs: np.ndarray
+    units: np.ndarray
+    bias: np.ndarray
+    doubt: np.ndarray
+    seen: Mapping[int, int]
+
+    @staticmethod
+    def of(network: Network, dtype: type = np.float32) -> Layered | None:
+        """The layers of a network, None if it is not of that form."""
+        size = network.input_size
+        relus: list[int] = []
+        begin, seen = [0], {0: 0}
+        maps: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # by pre-activation: weights over what it reads, and bias
+        for index, node in enumerate(network.nodes[1:], 1):
+            if isinstance(node, Relu):
+                if node.source not in maps:
+                    return None
+                relus.append(index)
+                begin.append(begin[-1] + len(maps[node.source][1]))
+            elif not isinstance(node, Affine):
+                return None
+            elif len(node.terms) == 1 and isinstance(node.terms[0].operator, Dense):
+                weight = np.asarray(node.terms[0].operator.weight)
+                if node.terms[0].source not in seen or len(node.terms[0].operator.in_shape) != 1:
+                    return None
+                shift = np.zeros(len(weight)) if node.bias is None else np.broadcast_to(node.bias, node.shape)
+                maps[index] = weight, np.asarray(shift).reshape(-1)
+            elif node.bias is None and _holds_all(node, [0, *relus], [size + b for b in begin]):
+                seen[index] = begin[-1]
+            else:
+                return None
+        count = begin[-1]
+        inputs: np.ndarray = np.zeros((count, size), dtype)
+        units: np.ndarray = np.zeros((count, count), dtype)
+        bias: np.ndarray = np.zeros(count, dtype)
+        doubt: np.ndarray = np.zeros(count, dtype)
+        for layer, relu in enumerate(relus):
+            weight, own = maps[network.relu_source(relu)]
+            here = slice(begin[layer], begin[layer + 1])
+            inputs[here], bias[here] = weight[:, :size], own
+            units[here, : weight.shape[1] - size] = weight[:, size:]
+            node = network.nodes[network.relu_source(relu)]
+            if isinstance(node, Affine) and node.uncertainty is not None:
+                doubt[here] = np.asarray(node.uncertainty).reshape(-1)
+        return Layered(tuple(relus), tuple(begin), inputs, units, bias, doubt, seen)
+
+    def layer(self, index: int) -> slice:
+        """The units of a layer."""
+        return slice(self.begin[index], self.begin[index + 1])
+
+    def column(self, arrays: Mapping[int, np.ndarray], layers: int) -> np.ndarray:
+        """Arrays by ReLU node (R, *shape), zero where there is none, of the first `layers` layers: (units, R)."""
+        count = len(next(iter(arrays.values())))
+        found = np.zeros((self.begin[layers], count), np.float32)
+        for index in range(layers):
+            if self.relus[index] in arrays:
+                found[self.layer(index)] = arrays[self.relus[index]].reshape(count, -1).T
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class CutColumns:
+    """All cuts of some layers one below the other: y[unit] - inputs @ x - units @ y - step * a[unit] <= limit.
+
+    begin: where those of each layer begin. unit, step, limit: (T,). inputs (T, n), units (T, N): a cut reads units of
+    earlier layers only. sums: the matrix (N, T) that adds up values over the cuts of each unit.
+    """
+
+    begin: tuple[int, ...]
+    unit: np.ndarray
+    step: np.ndarray
+    limit: np.ndarray
+    inputs: np.ndarray
+    units: np.ndarray
+    sums: np.ndarray
+
+    @staticmethod
+    def of(layered: Layered, cuts: Mapping[int, LayerCuts], layers: int) -> CutColumns:
+        """The cuts of the first `layers` layers; their sources are among `layered.seen`."""
+        begin, count = [0], layered.begin[layers]
+        for relu in layered.relus[:layers]:
+            begin.append(begin[-1] + (len(cuts[relu]) if relu in cuts else 0))
+        size = layered.inputs.shape[1]
+        unit, (step, limit) = np.zeros(begin[-1], int), np.zeros((2, begin[-1]), np.float32)
+        inputs, units = np.zeros((begin[-1], size), np.float32), np.zeros((begin[-1], count), np.float32)
+        for index, relu in enumerate(layered.relus[:layers]):
+            if relu not in cuts:
+                continue
+            here, own = slice(begin[index], begin[index + 1]), cuts[relu].dense(np.float32)
+            unit[here] = layered.begin[index] + own.units
+            step[here], limit[here] = own.step, own.limit
+            inputs[here], units[here, : own.matrix.shape[1] - size] = own.matrix[:, :size], own.matrix[:, size:]
+        sums = np.zeros((count, begin[-1]), np.float32)
+        sums[unit, np.arange(begin[-1])] = 1
+        return CutColumns(tuple(begin), unit, step, limit, inputs, units, sums)
+
+    def layer(self, index: int) -> slice:
+        """The cuts of a layer."""
+        return slice(self.begin[index], self.begin[index + 1])
+
+
+def _holds_all(node: Affine, sources: list[int], ends: list[int]) -> bool:
+    """Whether an affine node holds the values of some nodes, one after the other up to these ends, and nothing else."""
+    if [term.source for term in node.terms] != sources or node.shape != (ends[-1],):
+        return False
+    for term, begin, end in zip(node.terms, [0, *ends], ends, strict=False):
+        if not isinstance(term.operator, Index):
+            return False
+        expected = np.full(ends[-1], -1)
+        expected[begin:end] = np.arange(end - begin)
+        if not np.array_equal(term.operator.indices, expected):
+            return False
+    return node.uncertainty is None

@@ -1,0 +1,272 @@
+"""The ascent of optimized CROWN on a layered network: rows are columns, all units stand one below the other.
+
+What it computes is what `optimize_rows` does by the graph; only its answer has to be proven, so all is float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from mipverify.presolve.ascent import Adam
+from mipverify.presolve.backward import Relaxed, Rows
+from mipverify.presolve.cuts import Cuts, LayerCuts
+from mipverify.presolve.layered import CutColumns, Layered
+from mipverify.presolve.relaxation import relax
+
+FINISHED = 0.5  # share of the columns that need no more steps, from which on the others go on alone
+
+Arrays = dict[int, np.ndarray]
+
+
+@dataclass(eq=False)
+class _State:
+    """What differs from column to column (K); (N, K), or (N, 1) where all have the same.
+
+    free, active: which units are unstable, and which of the others pass. lower, upper: bounds of z, harmless ones where
+    it is not free. sign: of splits. above, offset: upper lines. start: the rows' coefficients of units; first: of
+    inputs (n, K); constant (K,). low, high: of the inputs (n, 1 or K).
+    """
+
+    free: np.ndarray
+    active: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    sign: np.ndarray
+    above: np.ndarray
+    offset: np.ndarray
+    start: np.ndarray
+    first: np.ndarray
+    constant: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def keep(self, columns: np.ndarray) -> _State:
+        """Some of the columns; what all share stays as it is."""
+        arrays = (array if array.shape[-1] == 1 else array[..., columns] for array in self.__dict__.values())
+        return _State(*arrays)
+
+
+def fits(layered: Layered | None, relaxed: Relaxed, rows: Rows, cuts: Mapping[int, Cuts] | None) -> bool:
+    """Whether rows over these boxes can be raised here."""
+    if layered is None or relaxed.bounds.region is not None or rows.samples is not None:
+        return False
+    if any(not isinstance(own, LayerCuts) or own.source not in layered.seen for own in (cuts or {}).values()):
+        return False
+    return all(node in layered.seen or node in layered.relus for node in rows.coefficients)
+
+
+class LayeredAscent:
+    """Slopes, split multipliers and cut multipliers of some rows (K), improved together.
+
+    alpha, beta: by ReLU node (K, *shape); sign: the same for those that have beta; weight: by ReLU node (K, cuts).
+    """
+
+    def __init__(
+        self,
+        layered: Layered,
+        relaxed: Relaxed,
+        rows: Rows,
+        alpha: Arrays,
+        sign: Arrays,
+        beta: Arrays,
+        cuts: Mapping[int, LayerCuts],
+        weight: Arrays,
+    ):
+        self.layered, self.layers = layered, len(alpha)
+        self.units = layered.begin[self.layers]
+        self.count = count = len(next(iter(rows.coefficients.values())))
+        self.with_beta, self.with_cuts = list(beta), [relu for relu in layered.relus if relu in weight]
+        self.shapes = {relu: array.shape for relu, array in alpha.items()}
+        self.alpha = layered.column(alpha, self.layers)
+        self.beta = layered.column(beta, self.layers) if beta else np.zeros((self.units, count), np.float32)
+        self.cuts = CutColumns.of(layered, cuts, self.layers)
+        self.weight = np.concatenate([np.zeros((0, count), np.float32), *(weight[k].T for k in self.with_cuts)])
+        self.state = self._start(relaxed, rows, sign)
+
+    def _start(self, relaxed: Relaxed, rows: Rows, sign: Arrays) -> _State:
+        layered, bounds, count = self.layered, relaxed.bounds, self.count
+        sides = []
+        for side in (bounds.lower, bounds.upper):
+            own = {relu: side[relaxed.network.relu_source(relu)] for relu in layered.relus[: self.layers]}
+            batch = max((len(array) for array in own.values()), default=1)
+            wide = {relu: np.broadcast_to(array, (batch, *array.shape[1:])) for relu, array in own.items()}
+            sides.append(layered.column(wide, self.layers) if own else np.zeros((0, 1), np.float32))
+        # An interval that rounding has turned upside down holds a point or nothing; any line will do there.
+        low, high = np.broadcast_arrays(*sides)
+        line = relax(low, np.maximum(low, high))
+        start = np.zeros((self.units, count), np.float32)
+        first = np.zeros((relaxed.network.input_size, count), np.float32)
+        for node, array in rows.coefficients.items():
+            flat = array.reshape(count, -1).T
+            if node in layered.seen:
+                first += flat[: len(first)]
+                start[: layered.seen[node]] += flat[len(first) :]
+            else:
+                start[layered.layer(layered.relus.index(node))] += flat
+        constant = np.zeros(count, np.float32) if rows.constant is None else rows.constant.astype(np.float32)
+        box = (side[0].reshape(len(side[0]), -1).T.astype(np.float32) for side in (bounds.lower, bounds.upper))
+        signs = layered.column(sign, self.layers) if sign else np.zeros((self.units, count), np.float32)
+        free = (low < 0) & (high > 0)
+        safe = np.where(free, low, np.float32(-1)), np.where(free, high, np.float32(1))
+        lines = line.upper_slope, line.upper_offset
+        return _State(free, low >= 0, *safe, signs, *lines, start, first, constant, *box)
+
+    def run(
+        self,
+        iterations: int,
+        steps: tuple[float, float, float],
+        decay: float,
+        enough: float,
+        stop: Callable[[], bool] | None,
+    ) -> tuple[Arrays, Arrays, Arrays]:
+        """The best slopes, split multipliers and cut multipliers met, by ReLU node as they were given.
+
+        steps: of the three. enough: rows whose bound exceeds it need no more iterations.
+        """
+        state, alive = self.state, np.arange(self.count)
+        value = np.full(self.count, -np.inf, np.float32)
+        best = self.alpha.copy(), self.beta.copy(), self.weight.copy()
+        alpha = Adam({0: self.alpha}, steps[0], lambda _, a: np.clip(a, 0, 1))
+        beta = Adam({0: self.beta}, steps[1], lambda _, b: state.sign * np.maximum(state.sign * b, 0))
+        weight = Adam({0: self.weight}, steps[2], lambda _, w: np.maximum(w, 0))
+        size: np.ndarray | None = None
+        scale = 1.0
+        for step in range(iterations + 1):
+            now = alpha.arrays[0], beta.arrays[0], weight.arrays[0]
+            met = _Pass(self, state, *now)
+            better = np.flatnonzero(met.value > value[alive])
+            value[alive[better]] = met.value[better]
+            for kept, array in zip(best, now, strict=True):
+                kept[:, alive[better]] = array[:, better]
+            open_ = value[alive] <= enough
+            if step == iterations or not open_.any() or (stop is not None and stop()):
+                break
+            slopes, splits, excess = met.gradients()
+            if size is None:
+                size = self._size(met.coefficients)
+            alpha.ascend({0: slopes}, scale)
+            if self.with_beta:
+                beta.ascend({0: splits}, scale, {0: size})
+            if self.with_cuts:
+                weight.ascend({0: excess}, scale, {0: size[self.cuts.unit]})
+            scale *= decay
+            if open_.mean() <= 1 - FINISHED:
+                columns = np.flatnonzero(open_)
+                state, alive, size = state.keep(columns), alive[columns], size[:, columns]
+                for ascent in (alpha, beta, weight):
+                    ascent.keep(columns)
+        return self._by_node(*best)
+
+    def _size(self, coefficients: np.ndarray) -> np.ndarray:
+        """The mean size of a row's coefficients at the layer of each unit."""
+        size = np.abs(coefficients)
+        for index in range(self.layers):
+            here = self.layered.layer(index)
+            size[here] = size[here].mean(axis=0)
+        return size
+
+    def _by_node(self, alpha: np.ndarray, beta: np.ndarray, weight: np.ndarray) -> tuple[Arrays, Arrays, Arrays]:
+        found: tuple[Arrays, Arrays, Arrays] = ({}, {}, {})
+        for index, relu in enumerate(self.layered.relus[: self.layers]):
+            here = self.layered.layer(index)
+            found[0][relu] = np.ascontiguousarray(alpha[here].T).reshape(self.shapes[relu])
+            if relu in self.with_beta:
+                found[1][relu] = np.ascontiguousarray(beta[here].T).reshape(self.shapes[relu])
+            if relu in self.with_cuts:
+                found[2][relu] = np.ascontiguousarray(weight[self.cuts.layer(index)].T)
+        return found
+
+
+class _Pass:
+    """One pass back: the bounds (K,) of the rows, and what their gradients hang on, all (N, K).
+
+    coefficients: with which units are met, cuts included. bend: the derivative of a line's slope by its alpha. For
+    layers with cuts, as in `cuts.Met`: phase, and whether the envelope has a kink.
+    """
+
+    def __init__(self, ascent: LayeredAscent, state: _State, alpha: np.ndarray, beta: np.ndarray, weight: np.ndarray):
+        self.ascent, self.state, self.alpha, self.weight = ascent, state, alpha, weight
+        layered, cuts = ascent.layered, ascent.cuts
+        self.coefficients = c = state.start.copy()
+        self.bend = np.empty_like(c)
+        self.kinks: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        through = np.empty_like(c)
+        constant = state.constant.copy()
+        if len(weight):
+            constant -= cuts.limit @ weight
+        for index in reversed(range(ascent.layers)):
+            here, before = layered.layer(index), layered.begin[index]
+            if cuts.begin[index] < cuts.begin[index + 1]:
+                own = cuts.layer(index)
+                constant += self._meet(index, here, own, through)
+                c[:before] -= cuts.units[own, :before].T @ weight[own]
+            else:
+                positive = np.maximum(c[here], 0)
+                negative = c[here] - positive
+                self.bend[here] = positive
+                through[here] = positive * alpha[here] + negative * state.above[here]
+                constant += (negative * state.offset[here]).sum(axis=0)
+            through[here] -= beta[here]
+            if before:
+                c[:before] += layered.units[here, :before].T @ through[here]
+        a = layered.inputs[: ascent.units].T @ through
+        a += state.first
+        if len(weight):
+            a -= cuts.inputs.T @ weight
+        constant += layered.bias[: ascent.units] @ through
+        self.point = np.where(a > 0, state.low, state.high)
+        value = constant + np.einsum("nk,nk->k", a, self.point)
+        self.value = np.where(np.isfinite(value), value, -np.inf)
+
+    def _meet(self, index: int, here: slice, own: slice, through: np.ndarray) -> np.ndarray:
+        """Meet a layer with cuts (as in `cuts.meet`); what that adds to the constants, but for the limits."""
+        state, cuts, c = self.state, self.ascent.cuts, self.coefficients
+        sums, weight = cuts.sums[here, own], self.weight[own]
+        c[here] += sums @ weight
+        phase = sums @ (weight * cuts.step[own, None])
+        lower, upper, free, active = (v[here] for v in (state.lower, state.upper, state.free, state.active))
+        middle, end = np.minimum(0, -phase), c[here] * upper - phase
+        chord = end / (upper - lower)
+        kink = middle < -chord * lower
+        left, right = middle / -lower, (end - middle) / upper
+        slope = np.where(kink, left + self.alpha[here] * (right - left), chord)
+        offset = np.minimum(np.minimum(-slope * lower, 0), np.minimum(-phase, (c[here] - slope) * upper - phase))
+        self.bend[here] = np.where(kink, right - left, 0)
+        self.kinks[index] = kink, phase
+        through[here] = np.where(free, slope, np.where(active, c[here], 0))
+        return np.asarray(np.where(free, offset, np.where(active, -phase, 0)).sum(axis=0))
+
+    def gradients(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Derivatives of the bounds by slopes, by split multipliers (N, K) and by cut multipliers (T, K)."""
+        ascent, state, alpha = self.ascent, self.state, self.alpha
+        layered, cuts = ascent.layered, ascent.cuts
+        z = layered.inputs[: ascent.units] @ self.point
+        z += layered.bias[: ascent.units, None]
+        y, phases = np.empty_like(z), np.zeros_like(z) if len(cuts.unit) else z
+        for index in range(ascent.layers):
+            here, before = layered.layer(index), layered.begin[index]
+            if before:
+                z[here] += layered.units[here, :before] @ y[:before]
+            if index in self.kinks:
+                y[here], phases[here] = self._respond(index, here, z[here])
+            else:
+                upper = state.above[here] * z[here] + state.offset[here]
+                y[here] = np.where(self.coefficients[here] > 0, alpha[here] * z[here], upper)
+        slopes = np.where(state.free, self.bend * z, 0)
+        excess = self.weight
+        if len(cuts.unit):
+            excess = y[cuts.unit] - cuts.step[:, None] * phases[cuts.unit] - cuts.limit[:, None]
+            excess -= cuts.inputs @ self.point + cuts.units @ y
+        return slopes, np.abs(state.sign) * -z, excess
+
+    def _respond(self, index: int, here: slice, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """y and a at pre-activations z of a layer with cuts (as in `cuts.respond`)."""
+        kink, phase = self.kinks[index]
+        state, alpha = self.state, self.alpha[here]
+        lower, upper, free, active = (v[here] for v in (state.lower, state.upper, state.free, state.active))
+        on_chord = (z - lower) / (upper - lower)
+        bent = np.where(phase > 0, 1 + (1 - alpha) * z / -lower, alpha * z / upper)
+        a, y = np.where(kink, bent, on_chord), np.where(kink, alpha * z, upper * on_chord)
+        return np.where(free, y, np.where(active, z, 0)), np.where(free, a, active)

@@ -1,0 +1,135 @@
+"""Linear programs of nodes: what no ascent finds in time, that the splits of a node contradict its hidden bounds.
+
+The triangle relaxation with the bounds of hidden units as bounds of its columns. CROWN has no multipliers for those;
+most nodes that its ascents leave open in deep networks are empty. Each program starts from the basis of the parent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse as sp
+from mipverify.presolve import Bounds, Rows
+from mipverify.presolve.layered import Layered
+from mipverify.presolve.relaxation import relax
+from mipverify.solvers.branch_and_bound.splits import Node
+
+from mipverify.formulation import Milp
+from mipverify.network import Network
+
+if TYPE_CHECKING:
+    from mipverify.solvers.highs import Restarted
+
+SECONDS = 5.0  # for one program
+ENOUGH = 0.1  # of the distance to zero: how far above it a bound is asked for, where the node has no ceiling
+
+
+class NodePrograms:
+    """Programs over x, pre-activations z and post-activations y of a layered network, for rows over these.
+
+    rows: one a condition, without samples.
+    """
+
+    def __init__(self, network: Network, layered: Layered, rows: Rows):
+        self.network, self.layered = network, layered
+        n, units = layered.inputs.shape[1], layered.begin[-1]
+        one = sp.eye_array(units, format="csr")
+        affine = sp.hstack([-sp.csr_array(layered.inputs), one, -sp.csr_array(layered.units)])
+        above = sp.hstack([sp.csr_array((units, n)), -one, one])  # y - z
+        # Rows y - slope * z: a slope that is zero somewhere must keep its place, for it is not zero everywhere.
+        self.matrix = sp.csr_array(sp.vstack([affine, above, above], format="csr"))
+        self.matrix.sort_indices()
+        self.places = self.matrix.indptr[2 * units : 3 * units]  # of the slopes: z comes before y
+        count = len(next(iter(rows.coefficients.values())))
+        self.objectives = np.zeros((count, n + 2 * units))
+        for node, array in rows.coefficients.items():
+            flat = array.reshape(count, -1)
+            self.objectives[:, :n] += flat[:, :n]
+            self.objectives[:, n + units : n + units + layered.seen[node]] += flat[:, n:]
+        constant = np.zeros(count) if rows.constant is None else rows.constant
+        self.offsets = constant if rows.doubt is None else constant - rows.doubt
+        self._session: Restarted | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_session": None}
+
+    @staticmethod
+    def of(network: Network, rows: Rows) -> NodePrograms | None:
+        """None where the network is not layered, or rows start elsewhere."""
+        layered = Layered.of(network, np.float64)
+        if layered is None or any(node not in layered.seen for node in rows.coefficients):
+            return None
+        return NodePrograms(network, layered, rows)
+
+    def raise_bounds(
+        self, nodes: Sequence[Node], bounds: Bounds, points: np.ndarray, stop: Callable[[], bool]
+    ) -> list[Node]:
+        """Nodes with the bounds of their programs; points (K, *input_shape) become the minimizers where there are any.
+
+        bounds: of the nodes, by batch.
+        """
+        from mipverify.solvers.highs import Restarted
+
+        if self._session is None:
+            self._session = Restarted()
+        raised = list(nodes)
+        low, high = self._sides(bounds, len(nodes))
+        line = relax(low, np.maximum(low, high))
+        box = [side[0].reshape(len(side[0]), -1) for side in (bounds.lower, bounds.upper)]
+        for k, node in enumerate(nodes):
+            if stop():
+                break
+            if (low[k] > high[k]).any():
+                raised[k] = replace(node, lower=max(node.lower, node.ceiling))
+                continue
+            inputs = [side[k if len(side) > 1 else 0] for side in box]
+            milp = self._program(node.condition, inputs, low[k], high[k], line.upper_slope[k], line.upper_offset[k])
+            cutoff = node.ceiling if np.isfinite(node.ceiling) else ENOUGH * abs(node.lower)
+            bound, basis, point = self._session.solve(milp, node.basis, cutoff, SECONDS)
+            excess = None
+            if point is not None:
+                x, z, y = np.split(point, [len(inputs[0]), len(inputs[0]) + len(low[k])])
+                points[k], excess = x.reshape(points.shape[1:]), self._by_layer(y - np.maximum(z, 0.0))
+            raised[k] = replace(node, lower=max(node.lower, min(bound, node.ceiling)), basis=basis, excess=excess)
+        return raised
+
+    def _sides(self, bounds: Bounds, count: int) -> list[np.ndarray]:
+        """Lower and upper bounds of all z, (K, N) each."""
+        found = []
+        for side in (bounds.lower, bounds.upper):
+            parts = [side[self.network.relu_source(relu)] for relu in self.layered.relus]
+            found.append(np.concatenate([np.broadcast_to(p, (count, *p.shape[1:])) for p in parts], axis=1))
+        return found
+
+    def _by_layer(self, values: np.ndarray) -> dict[int, np.ndarray]:
+        """Values (N,) by ReLU node."""
+        layered = self.layered
+        return {relu: values[layered.layer(k)].astype(np.float32) for k, relu in enumerate(layered.relus)}
+
+    def _program(
+        self,
+        condition: int,
+        box: list[np.ndarray],
+        low: np.ndarray,
+        high: np.ndarray,
+        slope: np.ndarray,
+        offset: np.ndarray,
+    ) -> Milp:
+        data = self.matrix.data.copy()
+        data[self.places] = -slope
+        matrix = sp.csr_array((data, self.matrix.indices, self.matrix.indptr), shape=self.matrix.shape)
+        bias, doubt, units = self.layered.bias, self.layered.doubt, len(low)
+        infinite = np.full(units, np.inf)
+        return Milp(
+            self.objectives[condition],
+            float(self.offsets[condition]),
+            matrix,
+            np.concatenate([bias - doubt, np.zeros(units), -infinite]),
+            np.concatenate([bias + doubt, infinite, offset]),
+            np.concatenate([box[0], low, np.zeros(units)]),
+            np.concatenate([box[1], high, np.maximum(high, 0.0)]),
+            np.zeros(matrix.shape[1], bool),
+        )
