@@ -21,7 +21,9 @@ STALLED = 0.02  # of the distance to zero: a split that gains less was not under
 CLIPS = 4  # times that hidden bounds of a node are tightened in turn with its own
 WORTH = 0.05  # of the distance to zero that the last time must have gained
 FORGET = 0.3  # of what was known of gains, with each batch
-TRY_AGAIN = 8  # batches, after which it is looked whether clipping pays by now
+TRY_AGAIN = 8  # batches, after which it is looked whether clipping pays by now, or linear programs
+STUCK = 3  # splits in a row that gained as little, after which a node gets a linear program,
+PROGRAMS = 0.05  # if the last ones gained this much of the distance to zero
 
 
 class PhaseBounder:
@@ -46,7 +48,7 @@ class PhaseBounder:
     ):
         self.root, self.rows, self.search, self.patient = root, rows, search, patient
         self.cuts, self.corners, self.programs = dict(cuts or {}), corners, programs
-        self.split_gain, self.clip_gain, self.turn = _Gain(0.0), _Gain(1.0), 0
+        self.split_gain, self.clip_gain, self.program_gain, self.turn = _Gain(0.0), _Gain(1.0), _Gain(1.0), 0
         self.relaxed = Relaxed(root)
         self.network = root.network
         self.shapes = {node: self.network.nodes[node].shape for node in self.network.relus}
@@ -100,6 +102,7 @@ class PhaseBounder:
         self, nodes: Sequence[Node], stop: Callable[[], bool] | None = None
     ) -> tuple[list[Node], np.ndarray]:
         """Nodes with better bounds, and the inputs (K, *input_shape) that minimize their relaxations."""
+        self.turn += 1
         solved, optimum, _ = self.solve(nodes, stop=stop)
         points = optimum.minimizer
 
@@ -131,25 +134,30 @@ class PhaseBounder:
                     self.clip_gain.add(gained)
                 open_ = [k for k, share in zip(tried, gained, strict=True) if share > WORTH and not solved[k].lower > 0]
         if self.programs is not None:
-            self._solve_programs(solved, points, stop or (lambda: False))
+            self._solve_programs(nodes, solved, points, stop or (lambda: False))
         return solved, points
 
-    def _solve_programs(self, nodes: list[Node], points: np.ndarray, stop: Callable[[], bool]) -> None:
-        """Linear programs of nodes that are open still; in place."""
+    def _solve_programs(
+        self, before: Sequence[Node], nodes: list[Node], points: np.ndarray, stop: Callable[[], bool]
+    ) -> None:
+        """Linear programs of nodes that are open still and hardly above where they were `before`; in place."""
         assert self.programs is not None
-        open_ = [k for k, node in enumerate(nodes) if not node.lower > 0]
-        if not open_:
+        gained = _share_of_way(before, nodes)
+        for k, node in enumerate(nodes):
+            nodes[k] = replace(node, stalled=0 if gained[k] >= STALLED else node.stalled + 1)
+        open_ = [k for k, node in enumerate(nodes) if not node.lower > 0 and node.stalled >= STUCK]
+        if not open_ or not (self.program_gain.mean >= PROGRAMS or self.turn % TRY_AGAIN == 0):
             return
         own = [nodes[k] for k in open_]
         minimizers = points[open_]
         raised = self.programs.raise_bounds(own, self.bounds(own), minimizers, stop)
+        self.program_gain.add(_share_of_way(own, raised))
         points[open_] = minimizers
         for k, node in zip(open_, raised, strict=True):
             nodes[k] = node
 
     def _clipping_pays(self) -> bool:
         """Whether it has brought nodes closer to zero than splitting does, which costs about as much."""
-        self.turn += 1
         return self.clip_gain.mean >= self.split_gain.mean or self.turn % TRY_AGAIN == 0
 
     def _clip(self, nodes: list[Node], some: Sequence[int]) -> list[int]:

@@ -58,9 +58,9 @@ class NodePrograms:
 
     @staticmethod
     def of(network: Network, rows: Rows) -> NodePrograms | None:
-        """None where the network is not layered, or rows start elsewhere."""
+        """None where the network is not layered, has no ReLUs, or rows start elsewhere."""
         layered = Layered.of(network, np.float64)
-        if layered is None or any(node not in layered.seen for node in rows.coefficients):
+        if layered is None or not layered.relus or any(node not in layered.seen for node in rows.coefficients):
             return None
         return NodePrograms(network, layered, rows)
 
@@ -92,7 +92,8 @@ class NodePrograms:
             excess = None
             if point is not None:
                 x, z, y = np.split(point, [len(inputs[0]), len(inputs[0]) + len(low[k])])
-                points[k], excess = x.reshape(points.shape[1:]), self._by_layer(y - np.maximum(z, 0.0))
+                points[k] = np.clip(x, *inputs).reshape(points.shape[1:])  # a solver has its tolerances
+                excess = self._by_layer(y - np.maximum(z, 0.0))
             raised[k] = replace(node, lower=max(node.lower, min(bound, node.ceiling)), basis=basis, excess=excess)
         return raised
 

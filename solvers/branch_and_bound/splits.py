@@ -45,6 +45,7 @@ class Node:
     bounds: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     ceiling: float = float("inf")
     clips: tuple[Clip, ...] = ()
+    stalled: int = 0
     basis: np.ndarray | None = None
     excess: dict[int, np.ndarray] | None = None
 

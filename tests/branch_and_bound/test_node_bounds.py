@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mipverify.presolve import Bounds, Search, crown, optimized_crown, unit_rows
+from mipverify.presolve import Bounds, Search, crown, optimized_crown, reduce, unit_rows
 from mipverify.presolve.optimized import subset
 from mipverify.solvers.branch_and_bound.branching import FilteredBranching, child
 from mipverify.solvers.branch_and_bound.corners import Corners
@@ -47,8 +47,15 @@ def conjunctive(rng: np.random.Generator) -> Network:
     return margin_network(network, case.conditions)
 
 
+def layered(rng: np.random.Generator) -> Network:
+    """As `reduce` makes them: every layer reads the input and all layers before it."""
+    network = nets.dense(rng, (5, 9, 8, 6, 3))
+    return reduce(crown(network, np.full((1, 5), -2.0), np.full((1, 5), 2.0))).bounds.network
+
+
 NETWORKS = {
     "dense": nets.dense,
+    "layered": layered,
     "deep": lambda rng: nets.dense(rng, (5, 6, 6, 6, 6, 6, 2), skip=True),
     "convolutional": nets.convolutional,
     "shared": shared,

@@ -6,14 +6,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
-from mipverify.presolve import Search, crown, unit_rows
+from mipverify.presolve import Search, crown, reduce, unit_rows
 from mipverify.solvers.branch_and_bound import boxes as boxes_module
+from mipverify.solvers.branch_and_bound import phases
 from mipverify.solvers.branch_and_bound.boxes import search_boxes
 from mipverify.solvers.branch_and_bound.corners import Corners
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
+from mipverify.solvers.branch_and_bound.programs import NodePrograms
 from mipverify.solvers.branch_and_bound.search import Outcome, PhaseSearch
 from mipverify.solvers.branch_and_bound.splits import root
 
@@ -54,6 +57,21 @@ def by_clipped_phases(question: Question, rounds: int, try_points: TryPoints = l
     return by_phases(question, 3 * rounds, try_points, ceiling=1e-3)
 
 
+def by_programs(question: Question, rounds: int, try_points: TryPoints = lambda points: None) -> Outcome:
+    """On the reduced network, with a linear program for every node that its ascent leaves open."""
+    case = question.specification().cases[0]
+    network = margin_network(question.network(), case.conditions)
+    bounds = reduce(crown(network, case.box.lower[None], case.box.upper[None])).bounds
+    rows = unit_rows(bounds.network, bounds.network.output, np.arange(len(case.conditions)), None, case.box.lower)
+    programs = NodePrograms.of(bounds.network, rows)
+    assert (programs is not None) == bool(bounds.network.relus)
+    corners = Corners(bounds.network, 1e-3)
+    bounder = PhaseBounder(bounds, rows, Search(iterations=2), patient=None, corners=corners, programs=programs)
+    search = PhaseSearch(bounder, [root(c) for c in range(len(case.conditions))], try_points=try_points)
+    with patch.object(phases, "STUCK", 0):
+        return search.run(after(5 * rounds))
+
+
 def by_boxes(question: Question, rounds: int, try_points: TryPoints = lambda points: None) -> Outcome:
     case = question.specification().cases[0]
     network = question.network()
@@ -78,7 +96,7 @@ def by_boxes_without_parts(question: Question, rounds: int, try_points: TryPoint
     )
 
 
-SEARCHES = [by_phases, by_clipped_phases, by_boxes, by_boxes_without_parts]
+SEARCHES = [by_phases, by_clipped_phases, by_programs, by_boxes, by_boxes_without_parts]
 
 
 def smallest_margins(question: Question) -> list[Fraction | None]:

@@ -1,0 +1,114 @@
+"""Linear programs of nodes: bounds below what attacks find, empty nodes closed, and only where ascents are stuck."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from mipverify.presolve import Bounds, Rows, Search, crown, reduce, unit_rows
+from mipverify.solvers.branch_and_bound import phases
+from mipverify.solvers.branch_and_bound.corners import Corners
+from mipverify.solvers.branch_and_bound.phases import PhaseBounder
+from mipverify.solvers.branch_and_bound.programs import NodePrograms
+from mipverify.solvers.branch_and_bound.splits import Node
+
+from mipverify.network import Affine
+from tests.branch_and_bound.test_node_bounds import lowest_inside, some_node, unstable_units
+from tests.presolve import nets
+
+
+def made(seed: int, radius: float = 0.5) -> tuple[Bounds, Rows, NodePrograms]:
+    rng = np.random.default_rng(seed)
+    network = nets.dense(rng, (5, 12, 10, 8, 3))
+    lower, upper = nets.boxes(rng, network, 1, radius=radius)
+    bounds = reduce(crown(network, lower, upper)).bounds
+    rows = unit_rows(bounds.network, bounds.network.output, np.arange(3), None, bounds.lower[0])
+    programs = NodePrograms.of(bounds.network, rows)
+    assert programs is not None
+    return bounds, rows, programs
+
+
+def solve(programs: NodePrograms, bounder: PhaseBounder, nodes: list[Node]) -> tuple[list[Node], np.ndarray]:
+    points = np.full((len(nodes), *bounder.network.input_shape), np.nan)
+    return programs.raise_bounds(nodes, bounder.bounds(nodes), points, lambda: False), points
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_programs_lie_between_ascents_and_what_attacks_find(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    bounds, rows, programs = made(seed)
+    bounder = PhaseBounder(bounds, rows)
+    low, high = bounds.lower[0][0], bounds.upper[0][0]
+    point = rng.uniform(low, high)
+    values, units = bounds.network.values(point[None]), unstable_units(bounds)
+    nodes = []
+    for _ in range(12):
+        splits = some_node(bounds.network, units, values, 0, int(rng.integers(0, len(units) // 2)), rng)
+        nodes.append(Node(int(rng.integers(3)), splits, float("-inf"), {}, {}))
+    raised, points = solve(programs, bounder, nodes)
+    climbed = bounder.solve(nodes, Search(iterations=100, enough=np.inf))[1].lower
+    for k, node in enumerate(raised):
+        least = lowest_inside(bounds.network, low, high, node.splits, point, node.condition, rng)
+        assert climbed[k] - 1e-6 * (1 + abs(climbed[k])) <= node.lower <= least + 1e-9 * (1 + abs(least))
+        assert ((low <= points[k]) & (points[k] <= high)).all()
+        assert node.excess is not None
+        assert min(values.min() for values in node.excess.values()) > -1e-6
+    # From its own basis a program comes to the same end.
+    again, _ = solve(pickle.loads(pickle.dumps(programs)), bounder, raised)
+    np.testing.assert_allclose([n.lower for n in again], [n.lower for n in raised], rtol=1e-6, atol=1e-6)
+
+
+def test_splits_that_no_input_meets_close_a_node_up_to_its_ceiling() -> None:
+    closed = 0
+    for seed in range(16):
+        rng = np.random.default_rng(seed)
+        bounds, rows, programs = made(seed)
+        bounder, relu = PhaseBounder(bounds, rows), bounds.network.relus[0]
+        sampled = bounds.network.values(
+            rng.uniform(bounds.lower[0], bounds.upper[0], (4000, *bounds.lower[0].shape[1:]))
+        )
+        active = sampled[bounds.network.relu_source(relu)] >= 0
+        # Phases of the first layer that no sample has.
+        signs = np.where(rng.random(active.shape[1]) < 0.5, 1, -1)
+        if (active == (signs > 0)).all(axis=1).any():
+            continue
+        splits = tuple((relu, unit, int(sign)) for unit, sign in enumerate(signs))
+        for ceiling in (float("inf"), 0.25):
+            ((node,), _) = solve(programs, bounder, [Node(0, splits, -1.0, {}, {}, ceiling=ceiling)])
+            closed += node.lower > 0
+            assert node.lower <= ceiling
+    assert closed > 4
+
+
+def test_what_the_network_is_in_doubt_about_lowers_bounds() -> None:
+    bounds, rows, programs = made(1)
+    before, _ = solve(programs, PhaseBounder(bounds, rows), [Node(k, (), float("-inf"), {}, {}) for k in range(3)])
+    for node in bounds.network.nodes:
+        if isinstance(node, Affine) and node.uncertainty is not None:
+            node.uncertainty[:] += 0.25
+    rows = replace(rows, doubt=np.full(3, 0.25))
+    doubtful = NodePrograms.of(bounds.network, rows)
+    assert doubtful is not None
+    after, _ = solve(doubtful, PhaseBounder(bounds, rows), [Node(k, (), float("-inf"), {}, {}) for k in range(3)])
+    assert all(b.lower < a.lower - 0.25 for a, b in zip(before, after, strict=True))
+
+
+def test_nodes_get_programs_once_ascents_are_stuck_and_only_while_these_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds, rows, programs = made(2, radius=0.8)
+    asked: list[int] = []
+    monkeypatch.setattr(
+        NodePrograms, "raise_bounds", lambda self, nodes, bounds, points, stop: asked.append(len(nodes)) or list(nodes)
+    )
+    corners = Corners(bounds.network, 1e-3)
+    bounder = PhaseBounder(bounds, rows, Search(iterations=0), patient=None, corners=corners, programs=programs)
+    nodes = [Node(k, (), -1e-6, {}, {}) for k in range(3)]  # no ascent gets there
+    for turn in range(phases.STUCK):
+        assert not asked
+        nodes, _ = bounder.raise_bounds(nodes)
+        assert [node.stalled for node in nodes] == [turn + 1] * 3
+    assert asked == [3]
+    for _ in range(3 * phases.TRY_AGAIN):
+        nodes, _ = bounder.raise_bounds(nodes)
+    assert 4 < len(asked) < 2 * phases.TRY_AGAIN, "programs that gain nothing are tried now and then"
