@@ -150,7 +150,12 @@ class _Corners:
 
     def least(self, rows: _Rows, index: np.ndarray | slice, box: int) -> np.ndarray:
         """Sound lower bounds (U,) of some rows in the part of a box."""
-        own = slice(self.begin[box], self.begin[box + 1])
+        with np.errstate(over="ignore", invalid="ignore"):  # planes that hardly depend on the input; seen to at the end
+            value = self._least(rows, index, slice(self.begin[box], self.begin[box + 1]))
+        return np.where(np.isfinite(value), value, -np.inf)
+
+    def _least(self, rows: _Rows, index: np.ndarray | slice, own: slice) -> np.ndarray:
+        """What `least` returns, not finite where the arithmetic overflowed."""
         v = rows.v[index]
         mu = self._multipliers(rows.thin[index], own) * (rows.extent[index][:, None] / self.extent[own])
         together = mu @ self.planes.a[own]
@@ -161,8 +166,7 @@ class _Corners:
         terms = 2 * v.shape[1] + 2 * mu.shape[1] + 20
         error = rows.error[index] + gamma(terms, v) * (rows.size[index] + mu @ self.size[own])
         error = error + floor(v) * (1 + np.abs(self.center).sum() + self.radius.sum())
-        value = value - SLACK * error
-        return np.where(np.isfinite(value), value, -np.inf)
+        return np.asarray(value - SLACK * error)
 
     def _multipliers(self, v: np.ndarray, own: slice) -> np.ndarray:
         """Good multipliers (U, planes) for rows (U, m), both in parts of their extents: ascent by Adam."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mipverify.solvers.branch_and_bound.search import PhaseSearch
 
 BEFORE_CUTS = 0.5  # share of the time left that branch and bound takes before hidden bounds are cut after all
-BEFORE_HIDDEN = 0.1  # share of the time left that branch and bound takes before it turns to hidden units
+BEFORE_HIDDEN = 0.05  # share of the time left that branch and bound takes before it turns to hidden units
 BEFORE_MILP = 0.1  # share of the time left that branch and bound takes where a MILP solver may finish
 FURTHER = 0.5  # of the distance to zero of a bound with cuts: from there, a tree without them goes on instead
 CEILING = 1e-3  # of the distance to zero: how far above it a search proves a margin, and hidden bounds have to hold

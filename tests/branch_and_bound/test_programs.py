@@ -7,14 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from mipverify.presolve import Bounds, Rows, Search, crown, reduce, unit_rows
 from mipverify.solvers.branch_and_bound import phases
 from mipverify.solvers.branch_and_bound.corners import Corners
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.programs import NodePrograms
 from mipverify.solvers.branch_and_bound.splits import Node
+from mipverify.solvers.highs import Restarted
 
-from mipverify.network import Affine
+from mipverify.formulation import Milp
+from mipverify.network import Affine, Input, Network, Relu, Term
+from mipverify.network.operators import Dense
 from tests.branch_and_bound.test_node_bounds import lowest_inside, some_node, unstable_units
 from tests.presolve import nets
 
@@ -112,3 +116,34 @@ def test_nodes_get_programs_once_ascents_are_stuck_and_only_while_these_help(mon
     for _ in range(3 * phases.TRY_AGAIN):
         nodes, _ = bounder.raise_bounds(nodes)
     assert 4 < len(asked) < 2 * phases.TRY_AGAIN, "programs that gain nothing are tried now and then"
+
+
+def test_a_minimum_at_the_end_of_hidden_bounds_is_not_cut_off() -> None:
+    weight, difference = np.array([[1.0], [-1.0]]), np.array([[1.0, -1.0]])
+    nodes = (
+        Input((1,)),
+        Affine((2,), (Term(0, Dense(weight)),)),
+        Relu((2,), 1),
+        Affine((1,), (Term(2, Dense(difference)),)),  # x itself
+    )
+    bounds = reduce(crown(Network(nodes, 3), np.array([[-1.0]]), np.array([[1.0]]))).bounds
+    for sign in (1.0, -1.0):
+        rows = unit_rows(bounds.network, bounds.network.output, np.zeros(1, int), None, bounds.lower[0])
+        rows = replace(rows, coefficients={k: sign * v for k, v in rows.coefficients.items()})
+        programs = NodePrograms.of(bounds.network, rows)
+        assert programs is not None
+        ((node,), _) = solve(programs, PhaseBounder(bounds, rows), [Node(0, (), float("-inf"), {}, {})])
+        assert -1 - 1e-6 < node.lower <= -1
+
+
+@pytest.mark.parametrize("gap", [1e-3, 0.3])
+def test_programs_without_a_point_have_a_bound_beyond_any_cutoff(gap: float) -> None:
+    session, basis = Restarted(), None
+    for size in (1.0, 100.0):
+        matrix = sp.csr_array(np.array([[size, size], [size, -size], [1.0, 0.0]]))
+        low, high = np.array([1.0, 0.0, 0.0]) * size, np.array([np.inf, 0.0, 0.5 - gap])
+        box = np.full(2, -10.0), np.full(2, 10.0)
+        milp = Milp(np.array([-1.0, 0.0]), 0.0, matrix, low, high, *box, np.zeros(2, bool))
+        bound, basis, point = session.solve(milp, basis, 1e3, 5.0)
+        assert bound > 1e3
+        assert point is None
