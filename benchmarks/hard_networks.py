@@ -33,7 +33,7 @@ DROPPED = {  # stages that go with an ingredient
     ),
     "programs": ("lp tightening", "milp"),
 }
-INGREDIENTS = (*DROPPED, "hidden cuts", "clipping", "hidden branching", "cores")
+INGREDIENTS = (*DROPPED, "hidden cuts", "clipping", "programs of nodes", "hidden branching", "cores")
 
 
 def stages_without(ingredients: list[str]) -> list:
@@ -42,14 +42,16 @@ def stages_without(ingredients: list[str]) -> list:
     from mipverify.engine.stages import CASCADE, Stage
 
     dropped = {name for ingredient in ingredients for name in DROPPED.get(ingredient, ())}
-    ceiling: dict = {"ceiling": None} if "clipping" in ingredients else {}
+    options: dict = {"ceiling": None} if "clipping" in ingredients else {}
+    if "programs of nodes" in ingredients:
+        options["programs"] = False
     changed = {}
-    if ceiling:
-        changed["first branching"] = lambda q: split_phases(q, **ceiling)
+    if options:
+        changed["first branching"] = lambda q: split_phases(q, **options)
         for name in ("branch and bound", "late branch and bound"):
-            changed[name] = lambda q: split_phases_with_cuts(q, **ceiling)
+            changed[name] = lambda q: split_phases_with_cuts(q, **options)
     if "cuts" in ingredients:  # one search without them, for all of the time
-        changed["first branching"] = lambda q: split_phases(q, q.clock.left(), **ceiling)
+        changed["first branching"] = lambda q: split_phases(q, q.clock.left(), **options)
     kept = [replace(stage, run=changed.get(stage.name, stage.run)) for stage in CASCADE if stage.name not in dropped]
     for ingredient, done in (("hidden cuts", "hidden_cut"), ("hidden branching", "hidden_branched")):
         if ingredient in ingredients:  # no stage does it again, or leaves time for it

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -247,6 +248,24 @@ class CertifiedProgram:
         return certified_bound(self._program.milp, solution.row_duals)
 
 
+@dataclass(frozen=True, eq=False)
+class Restart:
+    """Multipliers (m,) and what they prove: a lower bound, or an empty set if it is infinite.
+
+    basis: int8 (n + m,), columns first, from which a similar program may start. point: a minimizer (n,), if any.
+    """
+
+    bound: float
+    multipliers: np.ndarray | None
+    basis: np.ndarray | None
+    point: np.ndarray | None
+
+
+def proven(milp: Milp, multipliers: np.ndarray) -> float:
+    """A lower bound of the minimum by multipliers (m,); infinite where they prove that there is no point."""
+    return float("inf") if certified_infeasible(milp, multipliers) else certified_bound(milp, multipliers)
+
+
 class Restarted:
     """Linear programs of one shape, each by dual simplex from the last basis of a similar one."""
 
@@ -257,14 +276,8 @@ class Restarted:
         self._engine.setOptionValue("presolve", "off")  # it would throw the basis away
         self._statuses = [highspy.HighsBasisStatus(k) for k in range(5)]
 
-    def solve(
-        self, milp: Milp, basis: np.ndarray | None, cutoff: float, time_limit: float
-    ) -> tuple[float, np.ndarray | None, np.ndarray | None]:
-        """A proven lower bound of the minimum of a program without integers; the last basis, from which a similar one
-        may start; and a minimizer (n,), if there is one.
-
-        basis: int8 (n + m,), columns first. cutoff: nothing above it is asked for.
-        """
+    def solve(self, milp: Milp, basis: np.ndarray | None, cutoff: float, time_limit: float) -> Restart:
+        """Minimize a program without integers; nothing above the cutoff is asked for."""
         import highspy
 
         engine = self._engine
@@ -279,11 +292,13 @@ class Restarted:
             engine.setBasis(start)
         engine.run()
         solution = _solution(engine, milp, False, _Watch(Limits(), None), 0.0)
-        bound = float("-inf") if solution.row_duals is None else certified_bound(milp, solution.row_duals)
+        multipliers = solution.row_duals
+        bound = float("-inf") if multipliers is None else certified_bound(milp, multipliers)
         if solution.termination is Termination.INFEASIBLE and bound <= cutoff:
             _, exists, ray = engine.getDualRay()
-            if exists and certified_infeasible(milp, np.asarray(ray, np.float64)):
-                bound = float("inf")
+            given = np.asarray(ray, np.float64) if exists else None
+            if given is not None and certified_infeasible(milp, given):
+                bound, multipliers = float("inf"), given
         last = engine.getBasis()
         found = np.array([int(s) for s in (*last.col_status, *last.row_status)], np.int8) if last.valid else None
-        return bound, found, solution.primal
+        return Restart(bound, multipliers, found, solution.primal)

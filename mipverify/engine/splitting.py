@@ -61,13 +61,16 @@ def split_boxes(question: Question) -> None:
     question.learn_all(outcome.lower)
 
 
-def split_phases(question: Question, seconds: float = WITHOUT_CUTS, ceiling: float | None = CEILING) -> None:
+def split_phases(
+    question: Question, seconds: float = WITHOUT_CUTS, ceiling: float | None = CEILING, programs: bool = True
+) -> None:
     """Branch and bound on ReLU phases, all open conditions in one tree, without cuts.
 
     seconds: for it, and more while it makes its way. ceiling: without one, hidden bounds of nodes are not clipped.
+    programs: whether nodes may get linear programs.
     """
     clock, rose = question.clock, True
-    searches = _searches(question, [{int(c): None for c in question.open()}], ceiling)
+    searches = _searches(question, [{int(c): None for c in question.open()}], ceiling, programs)
     end = clock.elapsed() + seconds
     while searches and (rose or clock.elapsed() < end):
         before = question.lower.min()
@@ -76,10 +79,10 @@ def split_phases(question: Question, seconds: float = WITHOUT_CUTS, ceiling: flo
     question.trees = Trees(question.bounds, searches)
 
 
-def split_phases_with_cuts(question: Question, ceiling: float | None = CEILING) -> None:
+def split_phases_with_cuts(question: Question, ceiling: float | None = CEILING, programs: bool = True) -> None:
     """Branch and bound on ReLU phases, condition by condition with the cuts that matter to it, the easiest first.
 
-    Trees over the same bounds go on where they stopped. ceiling: as in `split_phases`.
+    Trees over the same bounds go on where they stopped. ceiling, programs: as in `split_phases`.
     """
     clock, trees = question.clock, question.trees
     # A MILP solver finishes small programs that a tree of bounds only creeps up to.
@@ -97,13 +100,15 @@ def split_phases_with_cuts(question: Question, ceiling: float | None = CEILING) 
     for search in trees.searches:
         search.forget(proven)  # by another stage, since
     if not trees.cut:
-        trees.searches, trees.cut = _with_cuts(question, trees.searches, ceiling), True
+        trees.searches, trees.cut = _with_cuts(question, trees.searches, ceiling, programs), True
     while trees.searches and clock.elapsed() < finish:
         trees.searches = go_on(question, trees.searches, finish)
     question.trees = trees
 
 
-def _with_cuts(question: Question, searches: list[PhaseSearch], ceiling: float | None) -> list[PhaseSearch]:
+def _with_cuts(
+    question: Question, searches: list[PhaseSearch], ceiling: float | None, programs: bool
+) -> list[PhaseSearch]:
     """Searches with cuts of their own for all open conditions but those that have come further without."""
     from mipverify.solvers.branch_and_bound.root_cuts import root_cuts
 
@@ -118,13 +123,14 @@ def _with_cuts(question: Question, searches: list[PhaseSearch], ceiling: float |
     for search in searches:
         search.forget(again)
     starts = [{condition: cuts} for condition, cuts in again.items() if not cuts.lower > 0]
-    return [*(s for s in searches if s.lowest()), *_searches(question, starts, ceiling)]
+    return [*(s for s in searches if s.lowest()), *_searches(question, starts, ceiling, programs)]
 
 
 def _searches(
     question: Question,
     starts: Sequence[Mapping[int, RootCuts | None]],
     ceiling: float | None,
+    with_programs: bool,
 ) -> list[PhaseSearch]:
     """A search for each of `starts`, over the conditions there and with their cuts."""
     from mipverify.solvers.branch_and_bound.corners import Corners
@@ -135,7 +141,7 @@ def _searches(
     bounds, keeping = question.reduced.bounds, question.proofs is not None
     network = bounds.network
     rows = unit_rows(network, network.output, np.arange(len(question.lower)), None, question.box[0])
-    programs = NodePrograms.of(network, rows) if programs_pay(question) else None
+    programs = NodePrograms.of(network, rows) if with_programs and programs_pay(question) else None
     searches = []
     for conditions in starts:
         layers = {node: layer for cuts in conditions.values() if cuts for node, layer in cuts.layers.items()}

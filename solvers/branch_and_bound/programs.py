@@ -6,7 +6,7 @@ most nodes that its ascents leave open in deep networks are empty. Each program 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -76,26 +76,44 @@ class NodePrograms:
         if self._session is None:
             self._session = Restarted()
         raised = list(nodes)
+        for k, (node, milp) in enumerate(zip(nodes, self._programs(nodes, bounds), strict=True)):
+            if stop():
+                break
+            if milp is None:
+                raised[k] = replace(node, lower=max(node.lower, node.ceiling))
+                continue
+            cutoff = node.ceiling if np.isfinite(node.ceiling) else ENOUGH * abs(node.lower)
+            found, excess = self._session.solve(milp, node.basis, cutoff, SECONDS), None
+            if found.point is not None:
+                n, units = self.layered.inputs.shape[1], self.layered.begin[-1]
+                x, z, y = np.split(found.point, [n, n + units])
+                # A solver has its tolerances.
+                points[k] = np.clip(x, milp.lower[:n], milp.upper[:n]).reshape(points.shape[1:])
+                excess = self._by_layer(y - np.maximum(z, 0.0))
+            lower = max(node.lower, min(found.bound, node.ceiling))
+            duals = found.multipliers if lower > 0 else None
+            raised[k] = replace(node, lower=lower, basis=found.basis, excess=excess, duals=duals)
+        return raised
+
+    def proven(self, node: Node, bounds: Bounds) -> float:
+        """What the multipliers of a closed node's program prove, up to its ceiling."""
+        from mipverify.solvers.highs import proven
+
+        (milp,) = self._programs([node], bounds)
+        if milp is None:
+            return node.ceiling
+        return float("-inf") if node.duals is None else min(proven(milp, node.duals), node.ceiling)
+
+    def _programs(self, nodes: Sequence[Node], bounds: Bounds) -> Iterator[Milp | None]:
+        """The program of each node; None where bounds exclude each other."""
         low, high = self._sides(bounds, len(nodes))
         line = relax(low, np.maximum(low, high))
         box = [side[0].reshape(len(side[0]), -1) for side in (bounds.lower, bounds.upper)]
         for k, node in enumerate(nodes):
-            if stop():
-                break
-            if (low[k] > high[k]).any():
-                raised[k] = replace(node, lower=max(node.lower, node.ceiling))
-                continue
             inputs = [side[k if len(side) > 1 else 0] for side in box]
-            milp = self._program(node.condition, inputs, low[k], high[k], line.upper_slope[k], line.upper_offset[k])
-            cutoff = node.ceiling if np.isfinite(node.ceiling) else ENOUGH * abs(node.lower)
-            bound, basis, point = self._session.solve(milp, node.basis, cutoff, SECONDS)
-            excess = None
-            if point is not None:
-                x, z, y = np.split(point, [len(inputs[0]), len(inputs[0]) + len(low[k])])
-                points[k] = np.clip(x, *inputs).reshape(points.shape[1:])  # a solver has its tolerances
-                excess = self._by_layer(y - np.maximum(z, 0.0))
-            raised[k] = replace(node, lower=max(node.lower, min(bound, node.ceiling)), basis=basis, excess=excess)
-        return raised
+            lines = line.upper_slope[k], line.upper_offset[k]
+            crossed = (low[k] > high[k]).any()
+            yield None if crossed else self._program(node.condition, inputs, low[k], high[k], *lines)
 
     def _sides(self, bounds: Bounds, count: int) -> list[np.ndarray]:
         """Lower and upper bounds of all z, (K, N) each."""

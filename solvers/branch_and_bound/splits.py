@@ -32,8 +32,9 @@ class Node:
     slopes, multipliers, cut_multipliers: by ReLU node, flat float32 arrays with which that bound holds: where its
     children start. bounds: by pre-activation node, flat lower and upper bounds that hold wherever in this subproblem
     the row is not above `ceiling`; the root's where there are none. clips: how these came about, if the search keeps
-    that. basis: the last one of its linear program, or of its parent's. excess:
-    by ReLU node, how far that program's minimizer is above the ReLU.
+    that. stalled: splits in a row that brought little. basis: the last one of its linear program, or of its parent's.
+    excess: by ReLU node, how far that program's minimizer is above the ReLU. duals: the multipliers of the program that
+    closed the node.
     """
 
     condition: int
@@ -48,11 +49,14 @@ class Node:
     stalled: int = 0
     basis: np.ndarray | None = None
     excess: dict[int, np.ndarray] | None = None
+    duals: np.ndarray | None = None
 
     @property
     def bytes(self) -> int:
         """Size of its arrays."""
-        arrays = (*self.slopes.values(), *self.multipliers.values(), *self.cut_multipliers.values())
+        arrays = [*self.slopes.values(), *self.multipliers.values(), *self.cut_multipliers.values()]
+        arrays += [] if self.basis is None else [self.basis]
+        arrays += [] if self.excess is None else self.excess.values()
         return sum(a.nbytes for a in (*arrays, *(side for pair in self.bounds.values() for side in pair)))
 
 

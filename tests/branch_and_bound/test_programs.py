@@ -83,6 +83,9 @@ def test_splits_that_no_input_meets_close_a_node_up_to_its_ceiling() -> None:
             ((node,), _) = solve(programs, bounder, [Node(0, splits, -1.0, {}, {}, ceiling=ceiling)])
             closed += node.lower > 0
             assert node.lower <= ceiling
+            assert (node.duals is not None) == (node.lower > 0)
+            kept = programs.proven(node, bounder.bounds([node]))
+            assert kept == min(node.lower, ceiling) if node.lower > 0 else kept == -np.inf
     assert closed > 4
 
 
@@ -144,6 +147,7 @@ def test_programs_without_a_point_have_a_bound_beyond_any_cutoff(gap: float) -> 
         low, high = np.array([1.0, 0.0, 0.0]) * size, np.array([np.inf, 0.0, 0.5 - gap])
         box = np.full(2, -10.0), np.full(2, 10.0)
         milp = Milp(np.array([-1.0, 0.0]), 0.0, matrix, low, high, *box, np.zeros(2, bool))
-        bound, basis, point = session.solve(milp, basis, 1e3, 5.0)
-        assert bound > 1e3
-        assert point is None
+        found = session.solve(milp, basis, 1e3, 5.0)
+        basis = found.basis
+        assert found.bound > 1e3
+        assert found.point is None
