@@ -45,12 +45,15 @@ class NodePrograms:
         self.places = self.matrix.indptr[2 * units : 3 * units]  # of the slopes: z comes before y
         count = len(next(iter(rows.coefficients.values())))
         self.objectives = np.zeros((count, n + 2 * units))
-        for node, array in rows.coefficients.items():
-            flat = array.reshape(count, -1)
-            self.objectives[:, :n] += flat[:, :n]
-            self.objectives[:, n + units : n + units + layered.seen[node]] += flat[:, n:]
+        ((node, array),) = rows.coefficients.items()
+        flat = array.reshape(count, -1)
+        self.objectives[:, :n] = flat[:, :n]
+        self.objectives[:, n + units : n + units + layered.seen[node]] = flat[:, n:]
         constant = np.zeros(count) if rows.constant is None else rows.constant
-        self.offsets = constant if rows.doubt is None else constant - rows.doubt
+        self.offsets = constant if rows.doubt is None else np.nextafter(constant - rows.doubt, -np.inf)
+        self.affine = tuple(
+            np.nextafter(layered.bias + sign * layered.doubt, sign * np.inf) for sign in (-1.0, 1.0)
+        )  # what z - inputs @ x - units @ y lies between
         self._session: Restarted | None = None
 
     def __getstate__(self) -> dict[str, object]:
@@ -60,7 +63,12 @@ class NodePrograms:
     def of(network: Network, rows: Rows) -> NodePrograms | None:
         """None where the network is not layered, has no ReLUs, or rows start elsewhere."""
         layered = Layered.of(network, np.float64)
-        if layered is None or not layered.relus or any(node not in layered.seen for node in rows.coefficients):
+        if (
+            layered is None
+            or not layered.relus
+            or len(rows.coefficients) > 1
+            or not rows.coefficients.keys() <= layered.seen.keys()
+        ):
             return None
         return NodePrograms(network, layered, rows)
 
@@ -140,14 +148,14 @@ class NodePrograms:
         data = self.matrix.data.copy()
         data[self.places] = -slope
         matrix = sp.csr_array((data, self.matrix.indices, self.matrix.indptr), shape=self.matrix.shape)
-        bias, doubt, units = self.layered.bias, self.layered.doubt, len(low)
+        units = len(low)
         infinite = np.full(units, np.inf)
         return Milp(
             self.objectives[condition],
             float(self.offsets[condition]),
             matrix,
-            np.concatenate([bias - doubt, np.zeros(units), -infinite]),
-            np.concatenate([bias + doubt, infinite, offset]),
+            np.concatenate([self.affine[0], np.zeros(units), -infinite]),
+            np.concatenate([self.affine[1], infinite, offset]),
             np.concatenate([box[0], low, np.zeros(units)]),
             np.concatenate([box[1], high, np.maximum(high, 0.0)]),
             np.zeros(matrix.shape[1], bool),

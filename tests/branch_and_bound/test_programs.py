@@ -85,7 +85,7 @@ def test_splits_that_no_input_meets_close_a_node_up_to_its_ceiling() -> None:
             assert node.lower <= ceiling
             assert (node.duals is not None) == (node.lower > 0)
             kept = programs.proven(node, bounder.bounds([node]))
-assert kept >= node.lower if node.lower > 0 else kept == -np.inf
+            assert kept >= node.lower if node.lower > 0 else kept == -np.inf
     assert closed > 4
 
 
