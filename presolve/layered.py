@@ -14,7 +14,7 @@ import numpy as np
 from mipverify.presolve.cuts import LayerCuts
 
 from mipverify.network import Affine, Network, Relu
-from mipverify.network.operators import Dense, Index
+from mipverify.network.operators import Dense, Index, parameter_like
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Layered:
     @staticmethod
     def of(network: Network, dtype: type = np.float32) -> Layered | None:
         """The layers of a network, None if it is not of that form."""
-        size = network.input_size
+        size, like = network.input_size, np.zeros(0)
         relus: list[int] = []
         begin, seen = [0], {0: 0}
         maps: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # by pre-activation: weights over what it reads, and bias
@@ -49,11 +49,11 @@ class Layered:
             elif not isinstance(node, Affine):
                 return None
             elif len(node.terms) == 1 and isinstance(node.terms[0].operator, Dense):
-                weight = np.asarray(node.terms[0].operator.weight)
                 if node.terms[0].source not in seen or len(node.terms[0].operator.in_shape) != 1:
                     return None
-                shift = np.zeros(len(weight)) if node.bias is None else np.broadcast_to(node.bias, node.shape)
-                maps[index] = weight, np.asarray(shift).reshape(-1)
+                weight = parameter_like(node.terms[0].operator.weight, like)
+                shift = np.zeros(1) if node.bias is None else parameter_like(node.bias, like)
+                maps[index] = weight, np.broadcast_to(shift, node.shape).reshape(-1)
             elif node.bias is None and _holds_all(node, [0, *relus], [size + b for b in begin]):
                 seen[index] = begin[-1]
             else:

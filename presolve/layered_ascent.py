@@ -48,9 +48,9 @@ class _State:
         return _State(*arrays)
 
 
-def fits(layered: Layered | None, relaxed: Relaxed, rows: Rows, cuts: Mapping[int, Cuts] | None) -> bool:
+def fits(layered: Layered, relaxed: Relaxed, rows: Rows, cuts: Mapping[int, Cuts] | None) -> bool:
     """Whether rows over these boxes can be raised here."""
-    if layered is None or relaxed.bounds.region is not None or rows.samples is not None:
+    if relaxed.bounds.region is not None or rows.samples is not None:
         return False
     if any(not isinstance(own, LayerCuts) or own.source not in layered.seen for own in (cuts or {}).values()):
         return False

@@ -165,12 +165,14 @@ def optimize_rows(
         for k, layer in thin_cuts.items()
     }
     if search.iterations and alpha:
-        start, layered = (alpha, sign, beta), relaxed.layered
-        if observe is None and layered is not None and fits(layered, relaxed, rows, cuts):
+        start = alpha, sign, beta
+        layered = relaxed.layered if observe is None else None
+        if layered is not None and fits(layered, relaxed, rows, cuts):
             layers = {k: layer for k, layer in thin_cuts.items() if isinstance(layer, LayerCuts)}
             steps = search.slope_step, search.multiplier_step, search.cut_step
-            ascent = LayeredAscent(layered, relaxed, thin, *start, layers, weight)
-            alpha, beta, weight = ascent.run(search.iterations, steps, search.decay, search.enough, stop)
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is proven to be worth nothing
+                ascent = LayeredAscent(layered, relaxed, thin, *start, layers, weight)
+                alpha, beta, weight = ascent.run(search.iterations, steps, search.decay, search.enough, stop)
         else:
             alpha, beta, weight = _ascend(sketch, thin, search, *start, free, thin_cuts, weight, stop, observe)
     return evaluate_rows(relaxed, rows, alpha, beta, cuts, weight)

@@ -23,7 +23,7 @@ from mipverify.network import Network
 if TYPE_CHECKING:
     from mipverify.solvers.highs import Restarted
 
-SECONDS = 5.0  # for one program
+SECONDS = 1.0  # for one program, which is not interrupted
 ENOUGH = 0.1  # of the distance to zero: how far above it a bound is asked for, where the node has no ceiling
 
 
@@ -61,7 +61,7 @@ class NodePrograms:
 
     @staticmethod
     def of(network: Network, rows: Rows) -> NodePrograms | None:
-        """None where the network is not layered, has no ReLUs, or rows start elsewhere."""
+        """None where the network is not layered, has no ReLUs, rows start elsewhere, or numbers are beyond float64."""
         layered = Layered.of(network, np.float64)
         if (
             layered is None
@@ -70,7 +70,9 @@ class NodePrograms:
             or not rows.coefficients.keys() <= layered.seen.keys()
         ):
             return None
-        return NodePrograms(network, layered, rows)
+        numbers = layered.inputs, layered.units, layered.bias, layered.doubt, *rows.coefficients.values()
+        given = (array for array in (*numbers, rows.constant, rows.doubt) if array is not None)
+        return NodePrograms(network, layered, rows) if all(np.isfinite(array).all() for array in given) else None
 
     def raise_bounds(
         self, nodes: Sequence[Node], bounds: Bounds, points: np.ndarray, stop: Callable[[], bool]
@@ -84,6 +86,8 @@ class NodePrograms:
         if self._session is None:
             self._session = Restarted()
         raised = list(nodes)
+        if not _finite(bounds):  # nothing to make a program of
+            return raised
         for k, (node, milp) in enumerate(zip(nodes, self._programs(nodes, bounds), strict=True)):
             if stop():
                 break
@@ -107,6 +111,8 @@ class NodePrograms:
         """What the multipliers of a closed node's program prove, up to its ceiling."""
         from mipverify.solvers.highs import proven
 
+        if not _finite(bounds):
+            return float("-inf")
         (milp,) = self._programs([node], bounds)
         if milp is None:
             return node.ceiling
@@ -160,3 +166,8 @@ class NodePrograms:
             np.concatenate([box[1], high, np.maximum(high, 0.0)]),
             np.zeros(matrix.shape[1], bool),
         )
+
+
+def _finite(bounds: Bounds) -> bool:
+    """Whether all bounds are numbers, whatever their batches."""
+    return all(bool(np.isfinite(side).all()) for side in (*bounds.lower, *bounds.upper))

@@ -151,3 +151,16 @@ def test_programs_without_a_point_have_a_bound_beyond_any_cutoff(gap: float) -> 
         basis = found.basis
         assert found.bound > 1e3
         assert found.point is None
+
+
+def test_bounds_beyond_float64_are_no_program() -> None:
+    bounds, rows, programs = made(3)
+    source = bounds.network.relu_source(bounds.network.relus[0])
+    low, high = (side[source].reshape(-1) for side in (bounds.lower, bounds.upper))
+    for end in (np.inf, np.nan):
+        high = np.append(end, high[1:])
+        node = Node(0, (), -1.0, {}, {}, bounds={source: (low, high)})
+        (raised,), _ = solve(programs, PhaseBounder(bounds, rows), [node])
+        assert raised is node
+    huge = replace(rows, constant=np.full(3, np.inf))
+    assert NodePrograms.of(bounds.network, huge) is None

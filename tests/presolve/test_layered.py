@@ -114,3 +114,16 @@ def test_curved_balls_take_the_way_by_the_graph() -> None:
         rows = unit_rows(bounds.network, bounds.network.output, np.arange(2), None, bounds.lower[0])
         lower.append(optimize_rows(Relaxed(bounds), rows, Search(iterations=10)).lower)
     assert (lower[0] > lower[1] + 0.01).all()
+
+
+def test_networks_of_torch_modules_are_read_as_well() -> None:
+    torch = pytest.importorskip("torch")
+    layers = torch.nn.Linear(5, 7), torch.nn.ReLU(), torch.nn.Linear(7, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2)
+    network = Network.from_torch(torch.nn.Sequential(*layers).eval(), (5,))
+    lower, upper = np.full((1, 5), -1.0), np.full((1, 5), 1.0)
+    assert Layered.of(network) is None  # not a reduced one, and no reason to fail
+    bounds = optimized.optimized_crown(network, lower, upper)
+    assert (bounds.lower[-1] > crown(network, lower, upper).lower[-1] - 1e-6).all()
+    shallow = Network.from_torch(torch.nn.Sequential(*layers[:2], torch.nn.Linear(7, 2)).eval(), (5,))
+    assert Layered.of(shallow) is None
+    assert Layered.of(Network.from_torch(torch.nn.Sequential(layers[0]).eval(), (5,))) is not None
