@@ -1,5 +1,6 @@
 """Bounds of every value in a network, from interval arithmetic to optimized CROWN; each method is sound by itself."""
 
+from mipverify.presolve.ascent import Search
 from mipverify.presolve.backward import (
     InputRows,
     Relaxed,
@@ -15,7 +16,7 @@ from mipverify.presolve.crown import condition_rows, crown
 from mipverify.presolve.fast_lin import fast_lin
 from mipverify.presolve.interval import interval
 from mipverify.presolve.layers import row_chunks, tighten_by_layer
-from mipverify.presolve.optimized import Optimum, Search, optimize_rows, optimized_crown
+from mipverify.presolve.optimized import Optimum, optimize_rows, optimized_crown
 from mipverify.presolve.reduce import reduce
 
 __all__ = [

@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Search:
+    """How long and how boldly to search. `enough`: a row whose bound exceeds it needs no more iterations.
+
+    Steps of split and cut multipliers are relative to the mean size of a row's coefficients at their layer, so that
+    rows and layers of any scale are treated alike.
+    """
+
+    iterations: int = 20
+    slope_step: float = 0.25
+    multiplier_step: float = 8.0
+    cut_step: float = 0.03
+    decay: float = 0.95
+    enough: float = 0.0
 
 
 class Adam:

@@ -109,6 +109,13 @@ class Rows:
     constant: Array | None = None
     doubt: Array | None = None
 
+    def sketched(self) -> Rows:
+        """Numpy rows in float32 and without doubt: for searching, not for concluding."""
+        with np.errstate(over="ignore"):  # a row that overflows finds no better bound, no more
+            coefficients = {node: array.astype(np.float32) for node, array in self.coefficients.items()}
+            constant = None if self.constant is None else self.constant.astype(np.float32)
+        return Rows(coefficients, self.samples, constant)
+
 
 @dataclass(frozen=True, eq=False)
 class InputRows:

@@ -145,7 +145,8 @@ class _Corners:
         count = max(relaxed.bounds.batch, int(planes.box.max(initial=0)) + 1)
         begin = np.searchsorted(planes.box, np.arange(count + 1))
         middle = np.clip((a @ center + planes.constant) / extent, -1e6, 1e6)  # beyond 1 the plane is on one side
-        thin, reach, middle = (v.astype(np.float32) for v in (thin, reach, middle))
+        with np.errstate(over="ignore"):  # planes that hardly depend on the input; `least` sees to what comes of them
+            thin, reach, middle = (v.astype(np.float32) for v in (thin, reach, middle))
         return _Corners(planes, begin, center, radius, extent, size, middle, some, thin, reach)
 
     def least(self, rows: _Rows, index: np.ndarray | slice, box: int) -> np.ndarray:
@@ -215,7 +216,8 @@ class _Rows:
         v = reached.coefficients.reshape(len(units), -1)
         extent = np.maximum(np.abs(v) @ corners.radius, np.finfo(float).tiny)
         size = np.abs(v) @ (np.abs(corners.center) + corners.radius) + np.abs(reached.constant)
-        thin = (v[:, corners.some] / extent[:, None]).astype(np.float32)
+        with np.errstate(over="ignore"):  # as in `_Corners`
+            thin = (v[:, corners.some] / extent[:, None]).astype(np.float32)
         return _Rows(v, reached.constant, SLACK * np.asarray(reached.error), size, extent, thin)
 
     def __neg__(self) -> _Rows:

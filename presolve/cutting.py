@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from mipverify.presolve.ascent import Search
 from mipverify.presolve.backward import Relaxed, Rows, unit_rows
 from mipverify.presolve.bounds import Bounds
 from mipverify.presolve.crown import negated
 from mipverify.presolve.cuts import OwnCuts
 from mipverify.presolve.layers import Known, tighten_by_layer
-from mipverify.presolve.optimized import Optimum, Search, optimize_rows, subset
+from mipverify.presolve.optimized import Optimum, optimize_rows, subset
 from mipverify.presolve.separation import Separator, cuttable, separate_rows
 
 from mipverify.network import Network

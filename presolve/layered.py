@@ -78,12 +78,16 @@ class Layered:
         return slice(self.begin[index], self.begin[index + 1])
 
     def column(self, arrays: Mapping[int, np.ndarray], layers: int) -> np.ndarray:
-        """Arrays by ReLU node (R, *shape), zero where there is none, of the first `layers` layers: (units, R)."""
-        count = len(next(iter(arrays.values())))
+        """Arrays by ReLU node (R, *shape), zero where there is none, of the first `layers` layers: (units, R).
+
+        Some may have a batch axis of 1, which all rows share.
+        """
+        count = max((len(array) for array in arrays.values()), default=1)
         found = np.zeros((self.begin[layers], count), np.float32)
         for index in range(layers):
             if self.relus[index] in arrays:
-                found[self.layer(index)] = arrays[self.relus[index]].reshape(count, -1).T
+                own = arrays[self.relus[index]]
+                found[self.layer(index)] = own.reshape(len(own), -1).T
         return found
 
 
@@ -105,7 +109,7 @@ class CutColumns:
 
     @staticmethod
     def of(layered: Layered, cuts: Mapping[int, LayerCuts], layers: int) -> CutColumns:
-        """The cuts of the first `layers` layers; their sources are among `layered.seen`."""
+        """The cuts (dense) of the first `layers` layers; their sources are among `layered.seen`."""
         begin, count = [0], layered.begin[layers]
         for relu in layered.relus[:layers]:
             begin.append(begin[-1] + (len(cuts[relu]) if relu in cuts else 0))
@@ -115,7 +119,7 @@ class CutColumns:
         for index, relu in enumerate(layered.relus[:layers]):
             if relu not in cuts:
                 continue
-            here, own = slice(begin[index], begin[index + 1]), cuts[relu].dense(np.float32)
+            here, own = slice(begin[index], begin[index + 1]), cuts[relu]
             unit[here] = layered.begin[index] + own.units
             step[here], limit[here] = own.step, own.limit
             inputs[here], units[here, : own.matrix.shape[1] - size] = own.matrix[:, :size], own.matrix[:, size:]

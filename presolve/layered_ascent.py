@@ -9,11 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from mipverify.presolve.ascent import Adam
+from mipverify.presolve.ascent import Adam, Search
 from mipverify.presolve.backward import Relaxed, Rows
 from mipverify.presolve.cuts import Cuts, LayerCuts
 from mipverify.presolve.layered import CutColumns, Layered
-from mipverify.presolve.relaxation import relax
 
 FINISHED = 0.5  # share of the columns that need no more steps, from which on the others go on alone
 
@@ -48,9 +47,9 @@ class _State:
         return _State(*arrays)
 
 
-def fits(layered: Layered, relaxed: Relaxed, rows: Rows, cuts: Mapping[int, Cuts] | None) -> bool:
+def fits(layered: Layered, sketch: Relaxed, rows: Rows, cuts: Mapping[int, Cuts] | None) -> bool:
     """Whether rows over these boxes can be raised here."""
-    if relaxed.bounds.region is not None or rows.samples is not None:
+    if sketch.bounds.region is not None or rows.samples is not None:
         return False
     if any(not isinstance(own, LayerCuts) or own.source not in layered.seen for own in (cuts or {}).values()):
         return False
@@ -60,13 +59,14 @@ def fits(layered: Layered, relaxed: Relaxed, rows: Rows, cuts: Mapping[int, Cuts
 class LayeredAscent:
     """Slopes, split multipliers and cut multipliers of some rows (K), improved together.
 
-    alpha, beta: by ReLU node (K, *shape); sign: the same for those that have beta; weight: by ReLU node (K, cuts).
+    sketch, rows and cuts (dense) in float32. alpha, beta: by ReLU node (K, *shape); sign: the same for those that have
+    beta; weight: by ReLU node (K, cuts).
     """
 
     def __init__(
         self,
         layered: Layered,
-        relaxed: Relaxed,
+        sketch: Relaxed,
         rows: Rows,
         alpha: Arrays,
         sign: Arrays,
@@ -83,21 +83,22 @@ class LayeredAscent:
         self.beta = layered.column(beta, self.layers) if beta else np.zeros((self.units, count), np.float32)
         self.cuts = CutColumns.of(layered, cuts, self.layers)
         self.weight = np.concatenate([np.zeros((0, count), np.float32), *(weight[k].T for k in self.with_cuts)])
-        self.state = self._start(relaxed, rows, sign)
+        self.state = self._start(sketch, rows, sign)
 
-    def _start(self, relaxed: Relaxed, rows: Rows, sign: Arrays) -> _State:
-        layered, bounds, count = self.layered, relaxed.bounds, self.count
-        sides = []
-        for side in (bounds.lower, bounds.upper):
-            own = {relu: side[relaxed.network.relu_source(relu)] for relu in layered.relus[: self.layers]}
-            batch = max((len(array) for array in own.values()), default=1)
-            wide = {relu: np.broadcast_to(array, (batch, *array.shape[1:])) for relu, array in own.items()}
-            sides.append(layered.column(wide, self.layers) if own else np.zeros((0, 1), np.float32))
-        # An interval that rounding has turned upside down holds a point or nothing; any line will do there.
-        low, high = np.broadcast_arrays(*sides)
-        line = relax(low, np.maximum(low, high))
+    def _start(self, sketch: Relaxed, rows: Rows, sign: Arrays) -> _State:
+        layered, bounds, lines, count = self.layered, sketch.bounds, sketch.lines, self.count
+        sources = {relu: sketch.network.relu_source(relu) for relu in layered.relus[: self.layers]}
+        low, high, slope, offset = (
+            layered.column(own, self.layers)
+            for own in (
+                {relu: bounds.lower[source] for relu, source in sources.items()},
+                {relu: bounds.upper[source] for relu, source in sources.items()},
+                {relu: lines[relu].upper_slope for relu in sources},
+                {relu: lines[relu].upper_offset for relu in sources},
+            )
+        )
         start = np.zeros((self.units, count), np.float32)
-        first = np.zeros((relaxed.network.input_size, count), np.float32)
+        first = np.zeros((sketch.network.input_size, count), np.float32)
         for node, array in rows.coefficients.items():
             flat = array.reshape(count, -1).T
             if node in layered.seen:
@@ -105,43 +106,32 @@ class LayeredAscent:
                 start[: layered.seen[node]] += flat[len(first) :]
             else:
                 start[layered.layer(layered.relus.index(node))] += flat
-        constant = np.zeros(count, np.float32) if rows.constant is None else rows.constant.astype(np.float32)
-        box = (side[0].reshape(len(side[0]), -1).T.astype(np.float32) for side in (bounds.lower, bounds.upper))
-        signs = layered.column(sign, self.layers) if sign else np.zeros((self.units, count), np.float32)
+        constant = np.zeros(count, np.float32) if rows.constant is None else rows.constant
+        box = (side[0].reshape(len(side[0]), -1).T for side in (bounds.lower, bounds.upper))
+        signs = layered.column(sign, self.layers)
         free = (low < 0) & (high > 0)
         safe = np.where(free, low, np.float32(-1)), np.where(free, high, np.float32(1))
-        lines = line.upper_slope, line.upper_offset
-        return _State(free, low >= 0, *safe, signs, *lines, start, first, constant, *box)
+        return _State(free, low >= 0, *safe, signs, slope, offset, start, first, constant, *box)
 
-    def run(
-        self,
-        iterations: int,
-        steps: tuple[float, float, float],
-        decay: float,
-        enough: float,
-        stop: Callable[[], bool] | None,
-    ) -> tuple[Arrays, Arrays, Arrays]:
-        """The best slopes, split multipliers and cut multipliers met, by ReLU node as they were given.
-
-        steps: of the three. enough: rows whose bound exceeds it need no more iterations.
-        """
+    def run(self, search: Search, stop: Callable[[], bool] | None) -> tuple[Arrays, Arrays, Arrays]:
+        """The best slopes, split multipliers and cut multipliers met, by ReLU node as they were given."""
         state, alive = self.state, np.arange(self.count)
         value = np.full(self.count, -np.inf, np.float32)
         best = self.alpha.copy(), self.beta.copy(), self.weight.copy()
-        alpha = Adam({0: self.alpha}, steps[0], lambda _, a: np.clip(a, 0, 1))
-        beta = Adam({0: self.beta}, steps[1], lambda _, b: state.sign * np.maximum(state.sign * b, 0))
-        weight = Adam({0: self.weight}, steps[2], lambda _, w: np.maximum(w, 0))
+        alpha = Adam({0: self.alpha}, search.slope_step, lambda _, a: np.clip(a, 0, 1))
+        beta = Adam({0: self.beta}, search.multiplier_step, lambda _, b: state.sign * np.maximum(state.sign * b, 0))
+        weight = Adam({0: self.weight}, search.cut_step, lambda _, w: np.maximum(w, 0))
         size: np.ndarray | None = None
         scale = 1.0
-        for step in range(iterations + 1):
+        for step in range(search.iterations + 1):
             now = alpha.arrays[0], beta.arrays[0], weight.arrays[0]
             met = _Pass(self, state, *now)
             better = np.flatnonzero(met.value > value[alive])
             value[alive[better]] = met.value[better]
             for kept, array in zip(best, now, strict=True):
                 kept[:, alive[better]] = array[:, better]
-            open_ = value[alive] <= enough
-            if step == iterations or not open_.any() or (stop is not None and stop()):
+            open_ = value[alive] <= search.enough
+            if step == search.iterations or not open_.any() or (stop is not None and stop()):
                 break
             slopes, splits, excess = met.gradients()
             if size is None:
@@ -151,7 +141,7 @@ class LayeredAscent:
                 beta.ascend({0: splits}, scale, {0: size})
             if self.with_cuts:
                 weight.ascend({0: excess}, scale, {0: size[self.cuts.unit]})
-            scale *= decay
+            scale *= search.decay
             if open_.mean() <= 1 - FINISHED:
                 columns = np.flatnonzero(open_)
                 state, alive, size = state.keep(columns), alive[columns], size[:, columns]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from mipverify.presolve.ascent import Adam
+from mipverify.presolve.ascent import Adam, Search
 from mipverify.presolve.backward import (
     InputRows,
     Relaxed,
@@ -32,22 +32,6 @@ from mipverify.presolve.layers import Known, row_chunks, tighten_by_layer
 from mipverify.network import Input, Network, Relu
 from mipverify.network.graph import affine_value
 from mipverify.specification.regions import Region
-
-
-@dataclass(frozen=True)
-class Search:
-    """How long and how boldly to search. `enough`: a row whose bound exceeds it needs no more iterations.
-
-    Steps of split and cut multipliers are relative to the mean size of a row's coefficients at their layer, so that
-    rows and layers of any scale are treated alike.
-    """
-
-    iterations: int = 20
-    slope_step: float = 0.25
-    multiplier_step: float = 8.0
-    cut_step: float = 0.03
-    decay: float = 0.95
-    enough: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,11 +121,7 @@ def optimize_rows(
     step, the values of all nodes (R, *shape) and the phases of layers with cuts (R, units) at the relaxation's minimum.
     """
     sketch = sketch or Relaxed(relaxed.bounds.astype(np.float32))
-    thin = Rows(
-        {i: a.astype(np.float32) for i, a in rows.coefficients.items()},
-        rows.samples,
-        None if rows.constant is None else rows.constant.astype(np.float32),
-    )
+    thin = rows.sketched()
     count = len(next(iter(rows.coefficients.values())))
     reach = max(rows.coefficients)
     shapes = {node: (count, *relaxed.network.nodes[node].shape) for node in relaxed.network.relus if node <= reach}
@@ -167,12 +147,11 @@ def optimize_rows(
     if search.iterations and alpha:
         start = alpha, sign, beta
         layered = relaxed.layered if observe is None else None
-        if layered is not None and fits(layered, relaxed, rows, cuts):
+        if layered is not None and fits(layered, sketch, thin, cuts):
             layers = {k: layer for k, layer in thin_cuts.items() if isinstance(layer, LayerCuts)}
-            steps = search.slope_step, search.multiplier_step, search.cut_step
             with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is proven to be worth nothing
-                ascent = LayeredAscent(layered, relaxed, thin, *start, layers, weight)
-                alpha, beta, weight = ascent.run(search.iterations, steps, search.decay, search.enough, stop)
+                ascent = LayeredAscent(layered, sketch, thin, *start, layers, weight)
+                alpha, beta, weight = ascent.run(search, stop)
         else:
             alpha, beta, weight = _ascend(sketch, thin, search, *start, free, thin_cuts, weight, stop, observe)
     return evaluate_rows(relaxed, rows, alpha, beta, cuts, weight)

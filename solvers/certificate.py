@@ -59,3 +59,8 @@ def certified_infeasible(milp: Milp, ray: np.ndarray) -> bool:
     zero = np.zeros(milp.columns)
     without = Milp(zero, 0.0, milp.matrix, milp.row_lower, milp.row_upper, milp.lower, milp.upper, milp.integer)
     return certified_bound(without, ray) > 0
+
+
+def proven_bound(milp: Milp, multipliers: np.ndarray) -> float:
+    """A lower bound of the minimum by multipliers (m,); infinite where they prove that there is no point."""
+    return float("inf") if certified_infeasible(milp, multipliers) else certified_bound(milp, multipliers)

@@ -261,11 +261,6 @@ class Restart:
     point: np.ndarray | None
 
 
-def proven(milp: Milp, multipliers: np.ndarray) -> float:
-    """A lower bound of the minimum by multipliers (m,); infinite where they prove that there is no point."""
-    return float("inf") if certified_infeasible(milp, multipliers) else certified_bound(milp, multipliers)
-
-
 class Restarted:
     """Linear programs of one shape, each by dual simplex from the last basis of a similar one."""
 

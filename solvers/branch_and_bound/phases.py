@@ -211,14 +211,9 @@ class PhaseBounder:
         """Quick float32 bounds (K,) with the slopes and multipliers that the nodes carry: for choosing branches."""
         relaxed = Relaxed(self.bounds(nodes, np.float32))
         rows = self.condition_rows(np.array([node.condition for node in nodes]))
-        thin = Rows(
-            {i: a.astype(np.float32) for i, a in rows.coefficients.items()},
-            None,
-            None if rows.constant is None else rows.constant.astype(np.float32),
-        )
         reached = pass_back(
             relaxed,
-            thin,
+            rows.sketched(),
             slopes=self._stack([node.slopes for node in nodes]),
             multipliers=self._stack([node.multipliers for node in nodes]),
             cuts={node: layer.dense(np.float32) for node, layer in self.cuts.items()},

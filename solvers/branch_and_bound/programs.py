@@ -16,6 +16,7 @@ from mipverify.presolve import Bounds, Rows
 from mipverify.presolve.layered import Layered
 from mipverify.presolve.relaxation import relax
 from mipverify.solvers.branch_and_bound.splits import Node
+from mipverify.solvers.certificate import proven_bound
 
 from mipverify.formulation import Milp
 from mipverify.network import Network
@@ -109,14 +110,12 @@ class NodePrograms:
 
     def proven(self, node: Node, bounds: Bounds) -> float:
         """What the multipliers of a closed node's program prove, up to its ceiling."""
-        from mipverify.solvers.highs import proven
-
         if not _finite(bounds):
             return float("-inf")
         (milp,) = self._programs([node], bounds)
         if milp is None:
             return node.ceiling
-        return float("-inf") if node.duals is None else min(proven(milp, node.duals), node.ceiling)
+        return float("-inf") if node.duals is None else min(proven_bound(milp, node.duals), node.ceiling)
 
     def _programs(self, nodes: Sequence[Node], bounds: Bounds) -> Iterator[Milp | None]:
         """The program of each node; None where bounds exclude each other."""
