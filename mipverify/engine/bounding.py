@@ -24,8 +24,9 @@ from mipverify.presolve import (
 
 CUTTING = 0.2  # share of the time left that cuts for hidden units may take
 BRANCHING = 0.6  # share that branching on them may take
-NODES = 24  # for a hidden unit, after which its sign is left open
-DOUBT = 0.25  # share of its width by which its sign may be in doubt for that
+# Nodes for a hidden unit, after which its sign is left open, and the share of its width by which that may be in doubt.
+EFFORTS = ((24, 0.25), (96, 1.0))
+SETTLED = 0.01  # share of the unstable units of which a pass must prove the sign, or the next effort is due
 
 
 def interval_bounds(question: Question) -> None:
@@ -110,24 +111,34 @@ def tighten_by_cuts(question: Question) -> None:
     """Cuts of the ideal formulation for every unstable unit, on the reduced network; then the open conditions."""
     from mipverify.presolve.cutting import cut_tighten
 
-    _tighten_reduced(question, CUTTING, cut_tighten)
+    _tighten_reduced(question, question.clock.elapsed() + CUTTING * question.clock.left(), cut_tighten)
     question.hidden_cut = True
 
 
 def tighten_by_branching(question: Question) -> None:
-    """A tree of a few nodes for the sign of every unstable unit in doubt; then the open conditions."""
+    """A tree of a few nodes for the sign of every unstable unit in doubt, then the open conditions; in passes.
+
+    What one pass proves makes the network smaller and its bounds tighter than they were for the layers before.
+    """
     from mipverify.solvers.branch_and_bound import branch_tighten
 
-    question.note("dense layers build on each other")
-    _tighten_reduced(question, BRANCHING, branch_tighten, nodes=NODES, within=DOUBT)
-    question.hidden_branched = True
-
-
-def _tighten_reduced(question: Question, share: float, tighten: Callable[..., Bounds], **options: float) -> None:
-    """Tighten bounds of the reduced network in a share of the time left, and take over what they mean."""
     assert question.bounds is not None
-    clock = question.clock
-    end = clock.elapsed() + share * clock.left()
+    question.note("dense layers build on each other")
+    clock, question.hidden_branched = question.clock, True
+    end = clock.elapsed() + BRANCHING * clock.left()
+    unstable = question.bounds.unstable_counts().sum()
+    for nodes, doubt in EFFORTS:
+        more = True
+        while more and clock.elapsed() < end and not question.decided():
+            _tighten_reduced(question, end, branch_tighten, nodes=nodes, within=doubt)
+            before, unstable = unstable, question.bounds.unstable_counts().sum()
+            question.report("hidden", f"{unstable} of {before} units unstable, bound {question.lower.min():.4g}")
+            more = unstable < (1 - SETTLED) * before
+
+
+def _tighten_reduced(question: Question, end: float, tighten: Callable[..., Bounds], **options: float) -> None:
+    """Tighten bounds of the reduced network until the clock shows `end`, and take over what they mean."""
+    assert question.bounds is not None
     reduced = question.reduced
     small = reduced.bounds
     tight = tighten(
@@ -135,7 +146,7 @@ def _tighten_reduced(question: Question, share: float, tighten: Callable[..., Bo
         small.lower[0],
         small.upper[0],
         small.known(),
-        stop=clock.stop_at(end),
+        stop=question.clock.stop_at(end),
         region=small.region,
         hands=question.hands,
         **options,
