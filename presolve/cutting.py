@@ -168,19 +168,31 @@ def cut_tighten(
     Same shape of answer as `optimized_crown`; works best on a reduced network. Once `stop` returns true, units keep the
     bounds they have. hands: who works on the units of a layer.
     """
-    cutting = cutting or Cutting()
-    cutting = replace(cutting, search=replace(cutting.search, enough=np.inf))
 
     def bounder(relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        lows, highs = (side[node].reshape(-1)[units].copy() for side in (relaxed.bounds.lower, relaxed.bounds.upper))
-        parts = dealt(np.arange(len(units)), hands)
-        work = relaxed.bounds, node, cutting
-        for part, found in zip(parts, hands.map(_cut_units, work, [units[p] for p in parts], stop), strict=True):
-            if found is not None:
-                lows[part], highs[part] = found
-        return lows, highs
+        return cut_units(relaxed.bounds, node, units, stop, hands, cutting)
 
     return tighten_by_layer(network, lower, upper, bounder, known, region)
+
+
+def cut_units(
+    bounds: Bounds,
+    node: int,
+    units: np.ndarray,
+    stop: Callable[[], bool] = lambda: False,
+    hands: Hands = ALONE,
+    cutting: Cutting | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same for some units of one node: bounds (U,), (U,), from bounds (batch 1) of the nodes below."""
+    cutting = cutting or Cutting()
+    cutting = replace(cutting, search=replace(cutting.search, enough=np.inf))
+    lows, highs = (side[node].reshape(-1)[units].copy() for side in (bounds.lower, bounds.upper))
+    parts = dealt(np.arange(len(units)), hands)
+    work = bounds, node, cutting
+    for part, found in zip(parts, hands.map(_cut_units, work, [units[p] for p in parts], stop), strict=True):
+        if found is not None:
+            lows[part], highs[part] = found
+    return lows, highs
 
 
 def _cut_units(

@@ -8,7 +8,6 @@ import numpy as np
 
 from mipverify.engine.question import Question
 from mipverify.presolve import (
-    Bounds,
     Relaxed,
     Rows,
     Search,
@@ -22,11 +21,12 @@ from mipverify.presolve import (
     unit_rows,
 )
 
-CUTTING = 0.2  # share of the time left that cuts for hidden units may take
-BRANCHING = 0.6  # share that branching on them may take
+CUTTING = 0.2  # share of the time left that cuts for hidden units may take,
+PROGRESSIVE = 0.4  # that cuts and trees for them may take,
+HARDER = 0.6  # and larger trees later
 # Nodes for a hidden unit, after which its sign is left open, and the share of its width by which that may be in doubt.
-EFFORTS = ((24, 0.25), (96, 1.0))
-SETTLED = 0.01  # share of the unstable units of which a pass must prove the sign, or the next effort is due
+FIRST_EFFORT, *EFFORTS = (24, 0.25), (96, 1.0), (384, 1.0)
+SETTLED = 0.02  # share of the unstable units whose sign a pass must settle, or the next effort is due
 
 
 def interval_bounds(question: Question) -> None:
@@ -111,46 +111,49 @@ def tighten_by_cuts(question: Question) -> None:
     """Cuts of the ideal formulation for every unstable unit, on the reduced network; then the open conditions."""
     from mipverify.presolve.cutting import cut_tighten
 
-    _tighten_reduced(question, question.clock.elapsed() + CUTTING * question.clock.left(), cut_tighten)
+    assert question.bounds is not None
+    clock, reduced = question.clock, question.reduced
+    small, stop = reduced.bounds, clock.stop_at(clock.elapsed() + CUTTING * clock.left())
+    box, known = (small.lower[0], small.upper[0]), small.known()
+    tight = cut_tighten(small.network, *box, known, stop=stop, region=small.region, hands=question.hands)
+    known = {**question.bounds.known(), **reduced.known(tight, question.bounds)}
+    question.bounds = interval(question.margins, *question.box, known, question.case.region)
+    question.hidden_cut = True
+    optimize_conditions(Search(iterations=30))(question)
+
+
+def tighten_progressively(question: Question) -> None:
+    """Cuts and trees of a few nodes for every unstable unit, layer by layer; then the open conditions."""
+    clock = question.clock
+    _tighten_layers(question, clock.elapsed() + PROGRESSIVE * clock.left(), *FIRST_EFFORT)
     question.hidden_cut = True
 
 
-def tighten_by_branching(question: Question) -> None:
-    """A tree of a few nodes for the sign of every unstable unit in doubt, then the open conditions; in passes.
-
-    What one pass proves makes the network smaller and its bounds tighter than they were for the layers before.
-    """
-    from mipverify.solvers.branch_and_bound import branch_tighten
-
-    assert question.bounds is not None
-    question.note("dense layers build on each other")
+def tighten_harder(question: Question) -> None:
+    """The same with larger trees, as long as that settles signs."""
     clock, question.hidden_branched = question.clock, True
-    end = clock.elapsed() + BRANCHING * clock.left()
-    unstable = question.bounds.unstable_counts().sum()
-    for nodes, doubt in EFFORTS:
-        more = True
-        while more and clock.elapsed() < end and not question.decided():
-            _tighten_reduced(question, end, branch_tighten, nodes=nodes, within=doubt)
-            before, unstable = unstable, question.bounds.unstable_counts().sum()
-            question.report("hidden", f"{unstable} of {before} units unstable, bound {question.lower.min():.4g}")
-            more = unstable < (1 - SETTLED) * before
+    end = clock.elapsed() + HARDER * clock.left()
+    for effort in EFFORTS:
+        settled = 1.0
+        while settled >= SETTLED and clock.elapsed() < end and not question.decided():
+            settled = _tighten_layers(question, end, *effort)
 
 
-def _tighten_reduced(question: Question, end: float, tighten: Callable[..., Bounds], **options: float) -> None:
-    """Tighten bounds of the reduced network until the clock shows `end`, and take over what they mean."""
+def _tighten_layers(question: Question, end: float, nodes: int, doubt: float) -> float:
+    """One pass over all layers until the clock shows `end`; the share of the unstable units that it has settled."""
+    from mipverify.solvers.branch_and_bound import Effort, progressive_tighten
+
     assert question.bounds is not None
-    reduced = question.reduced
-    small = reduced.bounds
-    tight = tighten(
-        small.network,
-        small.lower[0],
-        small.upper[0],
-        small.known(),
-        stop=question.clock.stop_at(end),
-        region=small.region,
-        hands=question.hands,
-        **options,
+    before = int(question.bounds.unstable_counts().sum())
+    question.note(f"dense layers build on each other: trees of {nodes} nodes for hidden units")
+    stop, region = question.clock.stop_at(end), question.case.region
+    known = question.bounds.known()
+    tight = progressive_tighten(
+        question.margins, *question.box, known, Effort(nodes, doubt), stop=stop, region=region, hands=question.hands
     )
-    known = {**question.bounds.known(), **reduced.known(tight, question.bounds)}
-    question.bounds = interval(question.margins, *question.box, known, question.case.region)
+    # Where time was up, layers that were not reached gain by what is known of those before.
+    question.bounds = crown(question.margins, *question.box, tight.known(), region)
     optimize_conditions(Search(iterations=30))(question)
+    after = int(question.bounds.unstable_counts().sum())
+    question.report("hidden", f"{after} of {before} units are unstable still, bound {question.lower.min():.4g}")
+    return 1 - after / max(1, before)

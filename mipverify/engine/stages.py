@@ -12,9 +12,10 @@ from mipverify.engine.bounding import (
     crown_bounds,
     interval_bounds,
     optimize_conditions,
-    tighten_by_branching,
     tighten_by_cuts,
     tighten_by_lp,
+    tighten_harder,
+    tighten_progressively,
     tighten_units,
 )
 from mipverify.engine.lifting import lift_signs, split_lifted
@@ -86,9 +87,9 @@ CASCADE: tuple[Stage, ...] = (
     LONG_ATTACK,
     Stage("semidefinite branching", split_lifted, when=lambda q: q.lifted is not None),
     Stage("first branching", split_phases, when=lambda q: not by_milp(q)),
-    Stage("cut tightening", tighten_by_cuts, when=lambda q: not by_milp(q) and hidden_cuts_pay(q)),
+    Stage("progressive tightening", tighten_progressively, when=lambda q: not by_milp(q) and hidden_cuts_pay(q)),
     Stage("branch and bound", split_phases_with_cuts, when=lambda q: not by_milp(q)),
-    Stage("hidden branching", tighten_by_branching, when=lambda q: not by_milp(q) and hidden_branching_pays(q)),
+    Stage("late progressive tightening", tighten_harder, when=lambda q: not by_milp(q) and hidden_branching_pays(q)),
     Stage("lp tightening", tighten_by_lp, when=lambda q: by_milp(q) and not small(q)),
     Stage("milp", solve_milp, when=lambda q: by_milp(q) or milp_may_finish(q)),
     Stage("late cut tightening", tighten_by_cuts, when=lambda q: not by_milp(q) and hidden_cuts_are_left(q)),

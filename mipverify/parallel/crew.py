@@ -104,6 +104,7 @@ class Crew:
             while not member.connection.poll(POLL):
                 if stop():
                     self._dismiss(member)
+                    self._wanted += 1  # another one takes its place at the next `map`: a stop may end a stage only
                     return _STOPPED
             answer = member.connection.recv()
         except (EOFError, OSError):

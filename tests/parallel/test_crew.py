@@ -64,6 +64,15 @@ def test_when_time_is_up_nobody_is_waited_for(crew: Crew) -> None:
     assert crew.count == 1
 
 
+def test_others_take_the_place_of_those_that_a_stop_cut_short(crew: Crew) -> None:
+    begin = time.monotonic()
+    crew.map(work.slow_elsewhere, os.getpid(), [1, 2], lambda: time.monotonic() > begin + 0.2)
+    assert crew.count == 2
+    crew.map(work.scaled, [1], [1], never)
+    wait_for(lambda: crew.count == 3)
+    assert crew.map(work.where, os.getpid(), [0, 0, 0], never) == [False, True, True]
+
+
 def test_an_answer_that_nobody_waited_for_is_not_taken_for_a_later_one(crew: Crew) -> None:
     with pytest.raises(RuntimeError):
         crew.map(work.fails_here, os.getpid(), [1, 2, 3], never)
