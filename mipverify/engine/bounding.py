@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mipverify.attack.signs import signs_met
 from mipverify.engine.question import Question
+from mipverify.network import Network
 from mipverify.presolve import (
     Relaxed,
     Rows,
@@ -22,10 +24,9 @@ from mipverify.presolve import (
 )
 
 CUTTING = 0.2  # share of the time left that cuts for hidden units may take,
-PROGRESSIVE = 0.4  # that cuts and trees for them may take,
-HARDER = 0.6  # and larger trees later
+PROGRESSIVE = 0.6  # that cuts and trees for them may take, and more of that later
 # Nodes for a hidden unit, after which its sign is left open, and the share of its width by which that may be in doubt.
-FIRST_EFFORT, *EFFORTS = (24, 0.25), (96, 1.0), (384, 1.0)
+EFFORTS = (2000, 0.3), (2000, 1.0)
 SETTLED = 0.02  # share of the unstable units whose sign a pass must settle, or the next effort is due
 
 
@@ -125,14 +126,14 @@ def tighten_by_cuts(question: Question) -> None:
 def tighten_progressively(question: Question) -> None:
     """Cuts and trees of a few nodes for every unstable unit, layer by layer; then the open conditions."""
     clock = question.clock
-    _tighten_layers(question, clock.elapsed() + PROGRESSIVE * clock.left(), *FIRST_EFFORT)
+    _tighten_layers(question, clock.elapsed() + PROGRESSIVE * clock.left(), *EFFORTS[0])
     question.hidden_cut = True
 
 
 def tighten_harder(question: Question) -> None:
-    """The same with larger trees, as long as that settles signs."""
+    """The same again and then for all units, as long as that settles signs."""
     clock, question.hidden_branched = question.clock, True
-    end = clock.elapsed() + HARDER * clock.left()
+    end = clock.elapsed() + PROGRESSIVE * clock.left()
     for effort in EFFORTS:
         settled = 1.0
         while settled >= SETTLED and clock.elapsed() < end and not question.decided():
@@ -148,8 +149,13 @@ def _tighten_layers(question: Question, end: float, nodes: int, doubt: float) ->
     question.note(f"dense layers build on each other: trees of {nodes} nodes for hidden units")
     stop, region = question.clock.stop_at(end), question.case.region
     known = question.bounds.known()
+    low, high = question.float_box
+
+    def met(network: Network, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return signs_met(network, low, high, units, stop, question.project)
+
     tight = progressive_tighten(
-        question.margins, *question.box, known, Effort(nodes, doubt), stop=stop, region=region, hands=question.hands
+        question.margins, *question.box, known, Effort(nodes, doubt), met, stop, region, question.hands
     )
     # Where time was up, layers that were not reached gain by what is known of those before.
     question.bounds = crown(question.margins, *question.box, tight.known(), region)

@@ -39,23 +39,23 @@ def settle_signs(
     units: np.ndarray,
     lows: np.ndarray,
     highs: np.ndarray,
-    seen: np.ndarray,
+    met: tuple[np.ndarray, np.ndarray],
     effort: Effort,
     stop: Callable[[], bool] = lambda: False,
     hands: Hands = ALONE,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bounds (U,), (U,) of some units of a network's output, by branching on the phases below [Tjeng et al. 2019, 4.2].
 
-    below: of one box. lows, highs: what is known of the units (U,). seen: their values at some points (S, U).
+    below: of one box. lows, highs: what is known of the units (U,). met: which of them are known not to be positive
+    somewhere, and not to be negative, (U,) each.
     Unstable units are worked on until their sign is proven, which is all that a formulation needs to do without their
-    binaries, or for that many nodes, or as long as it gets on; always on the side that is nearer to zero, or on the
-    other one where sampled points rule that out. Units that take both signs at sampled points are left as they are.
+    binaries, or for that many nodes, or as long as it gets on; on the side that is nearer to zero, or on the other one
+    where that is known to be in vain. Units that take both signs are left as they are.
     Those in least doubt come first; once none of some more is settled, the others are left as they are, too.
     """
     lows, highs = lows.copy(), highs.copy()
     trees = _Trees(below, Corners(below.network, CEILING), effort.nodes)
-    negative, positive = (seen < 0).any(axis=0), (seen > 0).any(axis=0)
-    sides = np.stack([np.where(negative, np.inf, -lows), np.where(positive, np.inf, highs)])
+    sides = np.stack([np.where(met[0], np.inf, -lows), np.where(met[1], np.inf, highs)])
     distance, sign = sides.min(axis=0), np.where(sides.argmin(axis=0) == 0, 1.0, -1.0)
     share = np.where((lows < 0) & (highs > 0), distance, np.inf) / np.maximum(highs - lows, np.finfo(float).tiny)
     order = np.argsort(share)

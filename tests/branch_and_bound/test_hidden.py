@@ -40,7 +40,8 @@ def by_trees_alone(
         below = up_to(relaxed.bounds, node)
         sides = (side[node].reshape(-1)[units] for side in (relaxed.bounds.lower, relaxed.bounds.upper))
         seen = below.network.forward(points).reshape(64, -1)[:, units]
-        return settle_signs(below, units, *sides, seen, effort or Effort(200, 1.0), stop)
+        met = (seen < 0).any(axis=0), (seen > 0).any(axis=0)
+        return settle_signs(below, units, *sides, met, effort or Effort(200, 1.0), stop)
 
     return tighten_by_layer(network, lower, upper, bounder, known, region)
 
