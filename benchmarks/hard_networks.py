@@ -23,7 +23,13 @@ from pathlib import Path
 DROPPED = {  # stages that go with an ingredient
     "semidefinite": ("semidefinite", "semidefinite branching"),
     "slopes": ("optimized crown", "tightening"),
-    "cuts": ("cut tightening", "branch and bound", "late cut tightening", "late branch and bound"),
+    "cuts": (
+        "progressive tightening",
+        "branch and bound",
+        "late progressive tightening",
+        "late cut tightening",
+        "late branch and bound",
+    ),
     "branching": (
         "input splitting",
         "first branching",
@@ -33,7 +39,7 @@ DROPPED = {  # stages that go with an ingredient
     ),
     "programs": ("lp tightening", "milp"),
 }
-INGREDIENTS = (*DROPPED, "hidden cuts", "clipping", "programs of nodes", "hidden branching", "cores")
+INGREDIENTS = (*DROPPED, "hidden bounds", "clipping", "programs of nodes", "cores")
 
 
 def stages_without(ingredients: list[str]) -> list:
@@ -53,9 +59,12 @@ def stages_without(ingredients: list[str]) -> list:
     if "cuts" in ingredients:  # one search without them, for all of the time
         changed["first branching"] = lambda q: split_phases(q, q.clock.left(), **options)
     kept = [replace(stage, run=changed.get(stage.name, stage.run)) for stage in CASCADE if stage.name not in dropped]
-    for ingredient, done in (("hidden cuts", "hidden_cut"), ("hidden branching", "hidden_branched")):
-        if ingredient in ingredients:  # no stage does it again, or leaves time for it
-            kept.insert(0, Stage(f"no {ingredient}", lambda q, done=done: setattr(q, done, True)))
+    if "hidden bounds" in ingredients:  # no stage cuts or branches on them, or leaves time for it
+
+        def skip(question) -> None:  # type: ignore[no-untyped-def]
+            question.hidden_cut = question.tightened_harder = True
+
+        kept.insert(0, Stage("no hidden bounds", skip))
     return kept
 
 

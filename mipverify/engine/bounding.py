@@ -132,7 +132,7 @@ def tighten_progressively(question: Question) -> None:
 
 def tighten_harder(question: Question) -> None:
     """The same again and then for all units, as long as that settles signs."""
-    clock, question.hidden_branched = question.clock, True
+    clock, question.tightened_harder = question.clock, True
     end = clock.elapsed() + PROGRESSIVE * clock.left()
     for effort in EFFORTS:
         settled = 1.0

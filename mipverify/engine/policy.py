@@ -55,9 +55,9 @@ def hidden_cuts_are_left(question: Question) -> bool:
     return not question.hidden_cut and _cut_gain(question) > 0
 
 
-def hidden_branching_pays(question: Question) -> bool:
-    """Whether branching on hidden units is worth a share of the time: in large dense networks of several layers."""
-    if question.hidden_branched or question.bounds is None:
+def harder_tightening_pays(question: Question) -> bool:
+    """Whether hidden units get more passes: in large dense networks of several layers."""
+    if question.tightened_harder or question.bounds is None:
         return False
     counts = question.bounds.unstable_counts()
     several = int((counts > 0).sum()) > 1 and int(counts.sum()) > FEW_DENSE_BINARIES
@@ -85,7 +85,7 @@ def milp_may_finish(question: Question) -> bool:
 def was_interrupted(question: Question) -> bool:
     """Whether branching stopped before its time, for a MILP solver or to tighten hidden bounds."""
     cut_late = question.hidden_cut and _cut_gain(question) < MUCH_CUT_OFF
-    return question.programmed or question.hidden_branched or cut_late
+    return question.programmed or question.tightened_harder or cut_late
 
 
 def _cut_gain(question: Question) -> float:

@@ -49,8 +49,8 @@ class Question:
     margins: the network whose outputs (k,) are the conditions' margins. lower: proven lower bounds (k,).
     bounds: of every node of `margins` over the box, batch 1, once a stage has made them.
     cut_gain: the share of the width of hidden bounds that cuts take away, once it was measured. hidden_cut,
-    hidden_branched: whether they were cut, and branched on. binaries: of the largest program; programmed: whether a
-    MILP solver was tried.
+    tightened_harder: whether they were cut, and had their further passes. binaries: of the largest program; programmed:
+    whether a MILP solver was tried.
     hints: inputs (H, n) that bounds suggest as starting points of attacks. known: bounds of hidden units proven before.
     hands: who works on stages that can be cut into parts. steps: what each stage came to. notes: why the next one is
     run the way it is. proofs: closed nodes of searches on phases, if they are kept, which may take much memory.
@@ -71,7 +71,7 @@ class Question:
     trusted: list[str] = field(default_factory=list)
     cut_gain: float | None = None
     hidden_cut: bool = False
-    hidden_branched: bool = False
+    tightened_harder: bool = False
     nodes: int = 0
     binaries: int = 0
     programmed: bool = False

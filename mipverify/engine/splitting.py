@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mipverify.engine.policy import hidden_branching_pays, hidden_cuts_are_left, milp_may_finish, programs_pay
+from mipverify.engine.policy import harder_tightening_pays, hidden_cuts_are_left, milp_may_finish, programs_pay
 from mipverify.engine.question import Question
 from mipverify.engine.searches import go_on, keep, phase_search
 from mipverify.formulation import condition_parts
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mipverify.solvers.branch_and_bound.search import PhaseSearch
 
 BEFORE_CUTS = 0.5  # share of the time left that branch and bound takes before hidden bounds are cut after all
-BEFORE_HIDDEN = 0.05  # share of the time left that branch and bound takes before it turns to hidden units
+BEFORE_HARDER = 0.05  # share of the time left that branch and bound takes before it turns to hidden units again
 BEFORE_MILP = 0.1  # share of the time left that branch and bound takes where a MILP solver may finish
 FURTHER = 0.5  # of the distance to zero of a bound with cuts: from there, a tree without them goes on instead
 CEILING = 1e-3  # of the distance to zero: how far above it a search proves a margin, and hidden bounds have to hold
@@ -89,8 +89,8 @@ def split_phases_with_cuts(question: Question, ceiling: float | None = CEILING, 
     share = 1.0
     if milp_may_finish(question):
         share = BEFORE_MILP
-    elif hidden_branching_pays(question):
-        share = BEFORE_HIDDEN
+    elif harder_tightening_pays(question):
+        share = BEFORE_HARDER
     elif hidden_cuts_are_left(question):
         share = BEFORE_CUTS
     finish = clock.elapsed() + clock.left() * share

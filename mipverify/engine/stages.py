@@ -22,7 +22,7 @@ from mipverify.engine.lifting import lift_signs, split_lifted
 from mipverify.engine.policy import (
     by_milp,
     few_inputs,
-    hidden_branching_pays,
+    harder_tightening_pays,
     hidden_cuts_are_left,
     hidden_cuts_pay,
     milp_may_finish,
@@ -89,7 +89,7 @@ CASCADE: tuple[Stage, ...] = (
     Stage("first branching", split_phases, when=lambda q: not by_milp(q)),
     Stage("progressive tightening", tighten_progressively, when=lambda q: not by_milp(q) and hidden_cuts_pay(q)),
     Stage("branch and bound", split_phases_with_cuts, when=lambda q: not by_milp(q)),
-    Stage("late progressive tightening", tighten_harder, when=lambda q: not by_milp(q) and hidden_branching_pays(q)),
+    Stage("late progressive tightening", tighten_harder, when=lambda q: not by_milp(q) and harder_tightening_pays(q)),
     Stage("lp tightening", tighten_by_lp, when=lambda q: by_milp(q) and not small(q)),
     Stage("milp", solve_milp, when=lambda q: by_milp(q) or milp_may_finish(q)),
     Stage("late cut tightening", tighten_by_cuts, when=lambda q: not by_milp(q) and hidden_cuts_are_left(q)),

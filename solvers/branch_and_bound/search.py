@@ -49,9 +49,9 @@ class Proof:
 
     bounder: the network they are nodes of (reduced to its unstable units), its bounds over the box, the rows, the cuts
     and the ceiling of their bounds; or the shallow network whose signs are lifted. Not everything that proves a verdict
-    is here: the bounds over the box and the cuts are taken as they are, however they were found (by hidden branching,
-    too), and so are searches on the input box and programs of a MILP solver. A node with `duals` was closed by its
-    linear program (`NodePrograms.proven`), one with a bound that is not positive by that of a leaf.
+    is here: the bounds over the box and the cuts are taken as they are, however they were found (trees for hidden units
+    are searches as well), and so are searches on the input box and programs of a MILP solver. A node with `duals` was
+    closed by its linear program (`NodePrograms.proven`), one with a bound that is not positive by that of a leaf.
     """
 
     bounder: Bounder[Any]
