@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -99,7 +100,7 @@ def questions(args: argparse.Namespace) -> list[dict]:
     elif args.instances:
         root = args.instances.parent
         for row in csv.reader(args.instances.open()):
-            if row[1].endswith(("onnx", "gz")) and (args.match is None or args.match in " ".join(row)):
+            if row[1].endswith(("onnx", "gz")) and (args.match is None or re.search(args.match, " ".join(row))):
                 name = f"{Path(row[1]).name.split('.onnx')[0]} {Path(row[2]).name.split('.vnnlib')[0]}"
                 asked.append({"name": name, "network": str(root / row[1]), "property": str(root / row[2])})
     return asked[:: args.every]
@@ -109,7 +110,7 @@ def main() -> None:
     """Ask everything, print each answer and the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--instances", type=Path)
-    parser.add_argument("--match")
+    parser.add_argument("--match", help="a regular expression")
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--robustness", nargs=4, metavar=("NET", "DATA", "EPS", "BEGIN:END"))
     parser.add_argument("--cap", type=float, default=120.0)
