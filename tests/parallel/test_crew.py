@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mipverify.presolve import crown, reduce, unit_rows
 from mipverify.presolve.cutting import cut_tighten
+from mipverify.solvers.branch_and_bound import Effort, progressive_tighten
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.search import PhaseSearch
 from mipverify.solvers.branch_and_bound.splits import root
@@ -150,6 +151,33 @@ def test_no_bound_is_told_that_forgets_nodes_without_an_answer() -> None:
     assert hands.over
     assert told
     assert max(told) <= min(outcome.lower.values())
+
+
+class Forgetful:
+    """Two hands, of which one never has an answer."""
+
+    count = 2
+
+    def map(self, work: Work[C, T, R], context: C, items: Sequence[T], stop: Callable[[], bool]) -> list[R | None]:
+        return [None, *ALONE.map(work, context, items[1:], stop)]
+
+
+def test_nothing_is_claimed_of_hidden_units_without_an_answer() -> None:
+    rng = np.random.default_rng(5)
+    settled = 0
+    for _ in range(3):
+        network = nets.dense(rng, (6, 16, 16, 16, 2))
+        center = rng.normal(size=6)
+        lower, upper = center[None] - 0.4, center[None] + 0.4
+        start = crown(network, lower, upper)
+        tight = progressive_tighten(network, lower, upper, start.known(), Effort(200, 1.0), hands=Forgetful())
+        values = network.values(nets.points(rng, lower, upper, 20_000)[:, 0])
+        for node in network.preactivations:
+            seen = np.asarray(values[node]).reshape(20_000, -1)
+            assert (seen.min(axis=0) >= tight.lower[node][0] - 1e-9).all()
+            assert (seen.max(axis=0) <= tight.upper[node][0] + 1e-9).all()
+        settled += int(start.unstable_counts().sum() - tight.unstable_counts().sum())
+    assert settled
 
 
 def test_searches_prove_the_same_with_more_hands(crew: Crew) -> None:
