@@ -31,7 +31,9 @@ DROPPED = {  # stages that go with an ingredient
         "late cut tightening",
         "late branch and bound",
     ),
-    "branching": (
+    "branching": (  # hidden bounds are cut late then
+        "progressive tightening",
+        "late progressive tightening",
         "input splitting",
         "first branching",
         "branch and bound",
@@ -45,6 +47,7 @@ INGREDIENTS = (*DROPPED, "hidden bounds", "clipping", "programs of nodes", "core
 
 def stages_without(ingredients: list[str]) -> list:
     """The cascade, or what is left of it; without "cores", it is one process instead of one for each."""
+    from mipverify.engine.question import Question
     from mipverify.engine.splitting import split_phases, split_phases_with_cuts
     from mipverify.engine.stages import CASCADE, Stage
 
@@ -62,7 +65,7 @@ def stages_without(ingredients: list[str]) -> list:
     kept = [replace(stage, run=changed.get(stage.name, stage.run)) for stage in CASCADE if stage.name not in dropped]
     if "hidden bounds" in ingredients:  # no stage cuts or branches on them, or leaves time for it
 
-        def skip(question) -> None:  # type: ignore[no-untyped-def]
+        def skip(question: Question) -> None:
             question.hidden_cut = question.tightened_harder = True
 
         kept.insert(0, Stage("no hidden bounds", skip))

@@ -25,9 +25,8 @@ from mipverify.presolve import (
 
 CUTTING = 0.2  # share of the time left that cuts for hidden units may take,
 PROGRESSIVE = 0.6  # that cuts and trees for them may take, and more of that later
-# Nodes for a hidden unit, after which its sign is left open, and the share of its width by which that may be in doubt.
-EFFORTS = (2000, 0.3), (2000, 1.0)
-SETTLED = 0.02  # share of the unstable units whose sign a pass must settle, or the next effort is due
+DOUBTS = 0.3, 1.0  # share of its width by which a hidden unit's sign may be in doubt to be worked on
+SETTLED = 0.02  # share of the unstable units whose sign a pass must settle, or more doubt is due
 
 
 def interval_bounds(question: Question) -> None:
@@ -124,9 +123,9 @@ def tighten_by_cuts(question: Question) -> None:
 
 
 def tighten_progressively(question: Question) -> None:
-    """Cuts and trees of a few nodes for every unstable unit, layer by layer; then the open conditions."""
+    """Cuts and trees for unstable units, layer by layer; then the open conditions."""
     clock = question.clock
-    _tighten_layers(question, clock.elapsed() + PROGRESSIVE * clock.left(), *EFFORTS[0])
+    _tighten_layers(question, clock.elapsed() + PROGRESSIVE * clock.left(), DOUBTS[0])
     question.hidden_cut = True
 
 
@@ -134,19 +133,19 @@ def tighten_harder(question: Question) -> None:
     """The same again and then for all units, as long as that settles signs."""
     clock, question.tightened_harder = question.clock, True
     end = clock.elapsed() + PROGRESSIVE * clock.left()
-    for effort in EFFORTS:
+    for doubt in DOUBTS:
         settled = 1.0
         while settled >= SETTLED and clock.elapsed() < end and not question.decided():
-            settled = _tighten_layers(question, end, *effort)
+            settled = _tighten_layers(question, end, doubt)
 
 
-def _tighten_layers(question: Question, end: float, nodes: int, doubt: float) -> float:
+def _tighten_layers(question: Question, end: float, doubt: float) -> float:
     """One pass over all layers until the clock shows `end`; the share of the unstable units that it has settled."""
     from mipverify.solvers.branch_and_bound import Effort, progressive_tighten
 
     assert question.bounds is not None
     before = int(question.bounds.unstable_counts().sum())
-    question.note(f"dense layers build on each other: trees of {nodes} nodes for hidden units")
+    question.note("dense layers build on each other")
     stop, region = question.clock.stop_at(end), question.case.region
     known = question.bounds.known()
     low, high = question.float_box
@@ -155,7 +154,7 @@ def _tighten_layers(question: Question, end: float, nodes: int, doubt: float) ->
         return signs_met(network, low, high, units, stop, question.project)
 
     tight = progressive_tighten(
-        question.margins, *question.box, known, Effort(nodes, doubt), met, stop, region, question.hands
+        question.margins, *question.box, known, Effort(doubt=doubt), met, stop, region, question.hands
     )
     # Where time was up, layers that were not reached gain by what is known of those before.
     question.bounds = crown(question.margins, *question.box, tight.known(), region)

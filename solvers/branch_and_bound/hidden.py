@@ -30,8 +30,8 @@ SHORT = Search(iterations=12, slope_step=0.1, decay=0.94)  # of each node
 class Effort:
     """How hard to try for the signs of units: nodes for each, and the share of its width that it may be in doubt by."""
 
-    nodes: int = 24
-    doubt: float = 0.25
+    nodes: int = 2000
+    doubt: float = 0.3
 
 
 def settle_signs(
