@@ -3,7 +3,7 @@
 A node is closed once its row is positive everywhere in it. So bounds need to hold only where the row is not above a
 small ceiling and the split units have their phases: a corner of the input box (`presolve/clipping.py`). They help where
 that corner is small, which is when the node's bound is near zero, or once splits of early layers have tightened what
-comes after them. Whether they do is tried on a few units first.
+comes after them. Whether they do shows in the first layer, where clipping costs least: all nodes have the same planes.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from mipverify.solvers.branch_and_bound.splits import Clip, Node
 
 from mipverify.network import Network
 
-TRIED = 12  # units of the last layer
-SHRUNK = 0.02  # of their width: what makes the others worth it
-MATTERS = 0.01  # of what the most important unit costs a row: others of the last layer keep their bounds
-MOST_SPLITS = 31  # of a node, the latest: planes that bounds are searched with
+SHRUNK = 0.02  # of the width of the first layer: what makes the others worth it
+MATTERS = 0.05  # of what the most important unit costs a row: others keep their bounds
+MOST_SPLITS = 7  # of a node, the latest: planes that bounds are searched with
 
 
 class Corners:
@@ -43,16 +42,22 @@ class Corners:
         clipped = list(nodes)
         if not optimum.row.passed:
             return clipped, np.zeros(len(nodes), bool)
-        last = max(optimum.row.passed)
-        cost = _costs(optimum, relaxed, last)
+        last, first = max(optimum.row.passed), self.network.relus[0]
         planes = self._planes(nodes, optimum, relaxed)
-        shrunk = self._shrunk(relaxed, planes, last, cost) > SHRUNK
+        cost = {relu: _costs(optimum, relaxed, relu) for relu in optimum.row.passed}
+        nothing = {relu: np.zeros((1, 1), bool) for relu in self.network.relus}
+        most = np.max([c.max(axis=1) for c in cost.values()], axis=0)[:, None]
+        important = {relu: c > MATTERS * most for relu, c in cost.items()}
+        del nothing[first]
+        bounds = clip(relaxed, planes, {**nothing, **important} if first == last else nothing)
+        shrunk = np.broadcast_to(_share_lost(relaxed.bounds, bounds, first) > SHRUNK, len(nodes))
         places = np.flatnonzero(shrunk)
         if not len(places):
             return clipped, shrunk
-        bounds, cost = _select(relaxed.bounds, places), cost[places]
-        wanted = {last: cost > MATTERS * cost.max(axis=1, keepdims=True)}
-        bounds = clip(Relaxed(bounds, relaxed), planes.of_boxes(places), wanted)
+        bounds = _select(bounds, places)
+        if first != last:
+            wanted = {relu: own[places] for relu, own in important.items()} | {first: np.zeros((1, 1), bool)}
+            bounds = clip(Relaxed(bounds, relaxed), planes.of_boxes(places), wanted)
         for k, place in enumerate(places.tolist()):
             own = {i: (_of_box(bounds.lower[i], k), _of_box(bounds.upper[i], k)) for i in self.sources}
             empty = any(bool((low > high).any()) for low, high in own.values())
@@ -65,18 +70,6 @@ class Corners:
             clipped[place] = replace(node, bounds=own, lower=lower, ceiling=ceiling, clips=clips)
         return clipped, shrunk
 
-    def _shrunk(self, relaxed: Relaxed, planes: Planes, last: int, cost: np.ndarray) -> np.ndarray:
-        """The share (K,) of the width that the units which cost most lose."""
-        trial = np.zeros(cost.shape, bool)
-        np.put_along_axis(trial, np.argsort(-cost, axis=1)[:, :TRIED], True, axis=1)
-        nothing = {relu: np.zeros((1, 1), bool) for relu in self.network.relus}
-        tried = clip(relaxed, planes, {**nothing, last: trial})
-        source, widths = self.network.relu_source(last), []
-        for bounds in (relaxed.bounds, tried):
-            width = (bounds.upper[source] - bounds.lower[source]).reshape(-1, cost.shape[1])
-            widths.append(np.where(trial, np.maximum(width, 0.0), 0.0).sum(axis=1))
-        return np.asarray(1 - widths[1] / np.maximum(widths[0], np.finfo(float).tiny))
-
     def _planes(self, nodes: Sequence[Node], optimum: Optimum, relaxed: Relaxed) -> Planes:
         """What is not positive in the part of each node that has still to be excluded: below its row and its splits."""
         found = Planes.below(optimum.row, np.arange(len(nodes)), self.ceiling)
@@ -87,6 +80,16 @@ class Corners:
                 rows = unit_rows(self.network, self.network.relu_source(relu), units, box, relaxed.bounds.lower[0])
                 found = found.join(Planes.below(pass_back(relaxed, scaled(rows, -signs)), box))
         return found
+
+
+def _share_lost(before: Bounds, after: Bounds, relu: int) -> np.ndarray:
+    """The share (K,) of the width of a layer's unstable units that is gone; all of it where there are none."""
+    source, unstable = before.network.relu_source(relu), np.asarray(before.unstable(relu))
+    widths = []
+    for bounds in (before, after):
+        width = np.where(unstable, np.maximum(bounds.upper[source] - bounds.lower[source], 0.0), 0.0)
+        widths.append(width.reshape(len(width), -1).sum(axis=1))
+    return np.asarray(np.where(widths[0] > 0, 1 - widths[1] / np.maximum(widths[0], np.finfo(float).tiny), 1.0))
 
 
 def _select(bounds: Bounds, places: np.ndarray) -> Bounds:
