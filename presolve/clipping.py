@@ -13,19 +13,20 @@ variables this is the tightening by reduced costs of integer programming].
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from mipverify.presolve.backward import InputRows, Relaxed, pass_back, unit_rows
 from mipverify.presolve.bounds import Bounds
-from mipverify.presolve.crown import negated
+from mipverify.presolve.crown import scaled
 from mipverify.presolve.rounding import SLACK, ball, floor, gamma
 
 from mipverify.network import Network, Relu, sources
 
-ROWS = 2048  # planes of hidden units that are made together
-COORDINATES = 200  # of the input, by which multipliers are found
+ROWS = 512  # units whose planes are made together: they stay in the cache
+COORDINATES = 100  # of the input, by which multipliers are found
 STEPS, STEP, DECAY = 10, 0.3, 0.85  # of their ascent, in parts of a row's extent by that of the plane
 MEAN, SQUARE = 0.8, 0.9
 
@@ -81,23 +82,25 @@ def clip(relaxed: Relaxed, planes: Planes, wanted: Mapping[int, np.ndarray] | No
         if not len(units):
             continue
         now = Relaxed(Bounds(network, tuple(lower), tuple(upper), bounds.region), relaxed)
-        shared = _Rows.of(now, corners, source, np.arange(low.shape[1])) if _of_input_only(network, source) else None
-        # Where the planes of units differ from box to box, those of a few boxes are made together.
-        some = count if shared is not None else max(1, ROWS * count // len(units))
-        for begin in range(0, count, some):
-            here = slice(*np.searchsorted(samples, [begin, begin + some]))
+        every = np.arange(low.shape[1])
+        shared = _Rows.of(now, corners, source, *_both_sides(every)) if _of_input_only(network, source) else None
+        begin = np.searchsorted(samples, np.arange(count + 1))
+        boxes = np.flatnonzero(np.diff(begin))
+        # A few boxes at a time: their rows stay in the cache.
+        for some in np.split(boxes, np.flatnonzero(np.diff(begin[boxes + 1] // ROWS)) + 1):
+            here = slice(begin[some[0]], begin[some[-1] + 1])
             box, unit = samples[here], units[here]
+            both, sides = _both_sides(unit)
+            order = np.argsort(np.tile(box, 2), kind="stable")
+            both, sides, boxes_of = both[order], sides[order], np.tile(box, 2)[order]
             if shared is not None:
-                below, above = shared, -shared
-            else:
-                below = _Rows.of(now, corners, source, unit, box)
-                above = _Rows.of(now, corners, source, unit, box, negative=True)
-            # Boxes one by one: their planes differ in number, and the rows of one stay in the cache.
-            for k in range(begin, min(count, begin + some)):
-                own = slice(*np.searchsorted(box, [k, k + 1]))
-                index = unit[own] if shared is not None else own
-                low[k, unit[own]] = np.maximum(low[k, unit[own]], corners.least(below, index, k))
-                high[k, unit[own]] = np.minimum(high[k, unit[own]], -corners.least(above, index, k))
+                rows = shared.pick(np.where(sides > 0, both, both + len(every)))
+            else:  # the planes of units differ from box to box
+                rows = _Rows.of(now, corners, source, both, sides, boxes_of)
+            least = np.empty(len(both))
+            least[order] = corners.least(rows, boxes_of)
+            low[box, unit] = np.maximum(low[box, unit], least[: len(unit)])
+            high[box, unit] = np.minimum(high[box, unit], -least[len(unit) :])
         lower[source], upper[source] = low.reshape(shape), high.reshape(shape)
     return Bounds(network, tuple(lower), tuple(upper), bounds.region)
 
@@ -149,46 +152,75 @@ class _Corners:
             thin, reach, middle = (v.astype(np.float32) for v in (thin, reach, middle))
         return _Corners(planes, begin, center, radius, extent, size, middle, some, thin, reach)
 
-    def least(self, rows: _Rows, index: np.ndarray | slice, box: int) -> np.ndarray:
-        """Sound lower bounds (U,) of some rows in the part of a box."""
+    def least(self, rows: _Rows, box: np.ndarray) -> np.ndarray:
+        """Sound lower bounds (R,) of rows in the parts of their boxes (R,), ascending."""
+        boxes, first = np.unique(box, return_index=True)
+        parts = [slice(*ends) for ends in itertools.pairwise([*first.tolist(), len(box)])]
+        owns = [slice(self.begin[k], self.begin[k + 1]) for k in boxes.tolist()]
+        value = np.empty(len(box))
         with np.errstate(over="ignore", invalid="ignore"):  # planes that hardly depend on the input; seen to at the end
-            value = self._least(rows, index, slice(self.begin[box], self.begin[box + 1]))
+            mu = self._multipliers(rows.thin, parts, owns)
+            for part, own in zip(parts, owns, strict=True):
+                value[part] = self._value(rows, part, own, mu[part, : own.stop - own.start])
         return np.where(np.isfinite(value), value, -np.inf)
 
-    def _least(self, rows: _Rows, index: np.ndarray | slice, own: slice) -> np.ndarray:
-        """What `least` returns, not finite where the arithmetic overflowed."""
-        v = rows.v[index]
-        mu = self._multipliers(rows.thin[index], own) * (rows.extent[index][:, None] / self.extent[own])
+    def _value(self, rows: _Rows, part: slice, own: slice, mu: np.ndarray) -> np.ndarray:
+        """The bounds that multipliers (U, planes) give, in parts of extents; not finite where arithmetic overflowed."""
+        v = rows.v[part]
+        mu = mu.astype(np.float64) * (rows.extent[part][:, None] / self.extent[own])
         together = mu @ self.planes.a[own]
         together += v
-        value = together @ self.center + rows.constant[index] + mu @ self.planes.constant[own]
+        value = together @ self.center + rows.constant[part] + mu @ self.planes.constant[own]
         np.abs(together, out=together)
         value = value - together @ self.radius
         terms = 2 * v.shape[1] + 2 * mu.shape[1] + 20
-        error = rows.error[index] + gamma(terms, v) * (rows.size[index] + mu @ self.size[own])
+        error = rows.error[part] + gamma(terms, v) * (rows.size[part] + mu @ self.size[own])
         error = error + floor(v) * (1 + np.abs(self.center).sum() + self.radius.sum())
         return np.asarray(value - SLACK * error)
 
-    def _multipliers(self, v: np.ndarray, own: slice) -> np.ndarray:
-        """Good multipliers (U, planes) for rows (U, m), both in parts of their extents: ascent by Adam."""
-        thin, reach = self.thin[own], np.ascontiguousarray(self.reach[own].T)
-        highest = self.middle[own] + reach.sum(axis=0)
-        mu = np.zeros((len(v), len(thin)), np.float32)
-        mean, square = np.zeros_like(mu), np.zeros_like(mu)
+    def _multipliers(self, v: np.ndarray, parts: list[slice], owns: list[slice]) -> np.ndarray:
+        """Good multipliers (R, planes) for rows (R, m), both in parts of their extents: ascent by Adam.
+
+        parts, owns: the rows of each box, and its planes. Boxes with fewer planes than others have zeros instead.
+        """
+        most = max(own.stop - own.start for own in owns)
+        mu = np.zeros((len(v), most), np.float32)
+        mean, square, gradient, highest = (np.zeros_like(mu) for _ in range(4))
+        together, positive = np.empty_like(v), np.empty_like(v)
+        forward, backward = [], []  # arrays of each box: it costs more to look them up than to multiply them
+        for part, own in zip(parts, owns, strict=True):
+            thin, reach = np.zeros((2, most, v.shape[1]), np.float32)
+            thin[: own.stop - own.start], reach[: own.stop - own.start] = self.thin[own], self.reach[own]
+            highest[part, : own.stop - own.start] = self.middle[own] + self.reach[own].sum(axis=1)
+            forward.append((mu[part], thin, together[part]))
+            backward.append((positive[part], np.ascontiguousarray(2 * reach.T), gradient[part]))
         for step in range(1, STEPS + 1):
-            together = mu @ thin
+            for multipliers, planes, out in forward:
+                np.matmul(multipliers, planes, out=out)
             together += v
-            gradient = highest - 2 * ((together > 0).astype(np.float32) @ reach)  # the planes at the minimizer
-            mean = MEAN * mean + (1 - MEAN) * gradient
-            square = SQUARE * square + (1 - SQUARE) * gradient * gradient
+            np.greater(together, 0, out=positive)
+            for ends, reaches, out in backward:
+                np.matmul(ends, reaches, out=out)
+            np.subtract(highest, gradient, out=gradient)  # the planes at the minimizer
+            mean *= MEAN
+            mean += (1 - MEAN) * gradient
+            square *= SQUARE
+            square += (1 - SQUARE) * gradient * gradient
             length = STEP * DECAY ** (step - 1) / (1 - MEAN**step)
-            mu = np.maximum(mu + length * mean / (np.sqrt(square / (1 - SQUARE**step)) + 1e-8), 0)
-        return mu.astype(np.float64)
+            mu += length * mean / (np.sqrt(square / (1 - SQUARE**step)) + 1e-8)
+            np.maximum(mu, 0, out=mu)
+        return mu
+
+
+def _both_sides(units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Units twice, and the signs of the rows that bound them from below and, behind these, from above."""
+    return np.tile(units, 2), np.repeat([1.0, -1.0], len(units))
 
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """Functionals v . x + constant that lie at most `error` above hidden values: v (R, n), the others (R,).
+    """Functionals v . x + constant that lie at most `error` above hidden values or their negatives: v (R, n), the
+    others (R,).
 
     size: |v| . magnitude + |constant|, which rounding errors are relative to. extent: |v| . radius. thin: v at the
     coordinates by which multipliers are found, in parts of the extent, in float32.
@@ -207,12 +239,11 @@ class _Rows:
         corners: _Corners,
         node: int,
         units: np.ndarray,
+        sides: np.ndarray,
         samples: np.ndarray | None = None,
-        *,
-        negative: bool = False,
     ) -> _Rows:
         rows = unit_rows(relaxed.network, node, units, samples, relaxed.bounds.lower[0])
-        reached = pass_back(relaxed, negated(rows) if negative else rows)
+        reached = pass_back(relaxed, scaled(rows, sides))
         v = reached.coefficients.reshape(len(units), -1)
         extent = np.maximum(np.abs(v) @ corners.radius, np.finfo(float).tiny)
         size = np.abs(v) @ (np.abs(corners.center) + corners.radius) + np.abs(reached.constant)
@@ -220,5 +251,6 @@ class _Rows:
             thin = (v[:, corners.some] / extent[:, None]).astype(np.float32)
         return _Rows(v, reached.constant, SLACK * np.asarray(reached.error), size, extent, thin)
 
-    def __neg__(self) -> _Rows:
-        return _Rows(-self.v, -self.constant, self.error, self.size, self.extent, -self.thin)
+    def pick(self, rows: np.ndarray) -> _Rows:
+        """Some of the rows."""
+        return _Rows(*(array[rows] for array in vars(self).values()))
