@@ -19,7 +19,7 @@ from mipverify.solvers.branch_and_bound.splits import Node, root
 from mipverify.parallel import ALONE, Hands, dealt
 
 CEILING = 1e-3  # of the distance to zero: how far above it a sign is proven
-PATIENCE = 8  # nodes of a unit from which each level of its tree has to gain
+PATIENCE = 32  # nodes of a unit from which each level of its tree has to gain
 GAIN = 0.03  # this share of the distance to zero at the root
 BATCH = 128
 TOGETHER = 48  # units
@@ -97,12 +97,15 @@ def _raise(trees: _Trees, work: tuple[np.ndarray, np.ndarray], stop: Callable[[]
     on, spent = np.ones(count, bool), np.zeros(count, int)
     level = _each(_raise_roots, bounder, [root(row) for row in range(count)], stop)
     enough: np.ndarray | None = None
+    before = np.zeros(count, int)
     while level is not None:
         bound = closed.copy()  # of a whole tree: the nodes closed before, and this level
         np.minimum.at(bound, [node.condition for node in level], [node.lower for node in level])
         if enough is None:
             enough = GAIN * np.abs(bound)
-        gained = bound - proven >= enough
+        open_nodes = np.bincount([node.condition for node in level if not node.lower > 0], minlength=count)
+        gained = (bound - proven >= enough) | (open_nodes < before)
+        before = open_nodes
         # A tree that was given up has nodes outside this level: nothing is known of it but what was proven by then.
         proven = np.where(on, np.maximum(proven, bound), proven)
         on &= (proven <= 0) & (spent < trees.most) & (gained | (spent < PATIENCE))
