@@ -24,7 +24,7 @@ from mipverify.presolve import (
 )
 
 CUTTING = 0.2  # share of the time left that cuts for hidden units may take,
-PROGRESSIVE = 0.6  # that cuts and trees for them may take, and more of that later
+PROGRESSIVE = 0.75  # that cuts and trees for them may take, and more of that later
 DOUBTS = 0.3, 1.0  # share of its width by which a hidden unit's sign may be in doubt to be worked on
 SETTLED = 0.02  # share of the unstable units whose sign a pass must settle, or more doubt is due
 
