@@ -56,11 +56,6 @@ class Planes:
         a, constant = np.concatenate([self.a, other.a]), np.concatenate([self.constant, other.constant])
         return Planes(a[order], constant[order], box[order])
 
-    def of_boxes(self, boxes: np.ndarray) -> Planes:
-        """The planes of some boxes, ascending, which are numbered anew."""
-        keep = np.flatnonzero(np.isin(self.box, boxes))
-        return Planes(self.a[keep], self.constant[keep], np.searchsorted(boxes, self.box[keep]))
-
 
 def clip(relaxed: Relaxed, planes: Planes, wanted: Mapping[int, np.ndarray] | None = None) -> Bounds:
     """Bounds of what ReLUs read, for the inputs of each box (K) at which none of its planes is positive.

@@ -161,12 +161,12 @@ class PhaseBounder:
         return self.clip_gain.mean >= self.split_gain.mean or self.turn % TRY_AGAIN == 0
 
     def _clip(self, nodes: list[Node], some: Sequence[int]) -> list[int]:
-        """Clip the hidden bounds of some nodes in place; those that have changed and are open still."""
+        """Clip the hidden bounds of some nodes in place; those that are open still."""
         assert self.corners is not None
-        clipped, shrunk = self.corners.clip(*self.solve([nodes[k] for k in some], LOOK))
+        clipped = self.corners.clip(*self.solve([nodes[k] for k in some], LOOK))
         for k, node in zip(some, clipped, strict=True):
             nodes[k] = node
-        return [k for k, smaller in zip(some, shrunk, strict=True) if smaller and not nodes[k].lower > 0]
+        return [k for k in some if not nodes[k].lower > 0]
 
     def split(self, nodes: Sequence[Node], stop: Callable[[], bool] | None = None) -> list[tuple[Node, Node] | None]:
         """The two children of each node, not bounded yet; None where no unit is unstable."""

@@ -117,7 +117,7 @@ def test_planes_below_a_row_count_its_errors_and_the_level() -> None:
     values = network.forward(points)
     assert (points @ planes.a.T + planes.constant <= values - 0.25).all()
     both = planes.join(Planes(-planes.a, -planes.constant, np.array([1, 2])))
-    assert both.of_boxes(np.array([0, 2])).box.tolist() == [0, 0, 1]
+    assert both.box.tolist() == [0, 0, 1, 2]
 
 
 def test_only_wanted_units_are_worked_on() -> None:
