@@ -11,7 +11,7 @@ from mipverify.presolve.optimized import subset
 from mipverify.solvers.branch_and_bound.branching import FilteredBranching, child
 from mipverify.solvers.branch_and_bound.corners import Corners
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
-from mipverify.solvers.branch_and_bound.splits import Node
+from mipverify.solvers.branch_and_bound.splits import Node, root
 
 from mipverify.formulation.margin import margin_network
 from mipverify.network import Affine, Input, Network, Relu, Term
@@ -167,6 +167,33 @@ def test_no_node_with_a_point_at_zero_is_closed_by_clipped_bounds(kind: str) -> 
             gained.append(node.lower - same.lower)
     assert clipped
     assert max(gained) > 1e-6, "bounds that clipping does not raise would show no fault"
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_clipped_nodes_claim_no_more_than_their_ceiling(kind: str) -> None:
+    rng = np.random.default_rng(8)
+    network = NETWORKS[kind](rng)
+    ((lower, upper),) = zip(*(side for side in nets.boxes(rng, network, 1, radius=0.8)), strict=True)
+    bounder = bounder_of(network, lower, upper)
+    start = bounder.raise_bounds([root(0)])[0]
+    seen = bounder.network.forward(nets.points(rng, lower[None], upper[None], 4000)[:, 0]).reshape(4000, -1)[:, 0]
+    # Hidden bounds that hold where the row is not above its ceiling; higher up it takes any value.
+    ceiling = float(start[0].lower + 0.5 * (seen.min() - start[0].lower))
+    (clipped,) = Corners(network, ceiling).clip(*bounder.solve(start))
+    assert clipped.bounds
+    assert clipped.ceiling == ceiling
+    again = Corners(network, ceiling + 1).clip(*bounder.solve([clipped]))
+    assert again[0].ceiling == ceiling, "bounds that were clipped further down are among them"
+    patient = Search(iterations=200, decay=0.98, enough=np.inf)
+    for node in (clipped, *again):
+        solved, optimum, _ = bounder.solve([replace(node, splits=some_signs(bounder, rng))], patient)
+        assert solved[0].lower <= ceiling
+        assert solved[0].lower == max(node.lower, min(float(optimum.lower[0]), ceiling))
+
+
+def some_signs(bounder: PhaseBounder, rng: np.random.Generator) -> Splits:
+    """Phases for all unstable units, taken at random: as high as the row gets in any part of the box."""
+    return tuple((relu, unit, int(rng.choice([-1, 1]))) for relu, unit in unstable_units(bounder.root))
 
 
 @pytest.mark.parametrize("kind", ["dense", "deep", "conjunctions"])
