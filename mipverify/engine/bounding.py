@@ -26,6 +26,7 @@ from mipverify.presolve import (
 CUTTING = 0.2  # share of the time left that cuts for hidden units may take,
 PROGRESSIVE = 0.75  # that cuts and trees for them may take, and more of that later
 DOUBTS = 0.3, 1.0  # share of its width by which a hidden unit's sign may be in doubt to be worked on
+WHY = "dense layers build on each other"
 SETTLED = 0.02  # share of the unstable units whose sign a pass must settle, or more doubt is due
 
 
@@ -125,6 +126,7 @@ def tighten_by_cuts(question: Question) -> None:
 def tighten_progressively(question: Question) -> None:
     """Cuts and trees for unstable units, layer by layer; then the open conditions."""
     clock = question.clock
+    question.note(WHY)
     _tighten_layers(question, clock.elapsed() + PROGRESSIVE * clock.left(), DOUBTS[0])
     question.hidden_cut = True
 
@@ -132,6 +134,7 @@ def tighten_progressively(question: Question) -> None:
 def tighten_harder(question: Question) -> None:
     """The same again and then for all units, as long as that settles signs."""
     clock, question.tightened_harder = question.clock, True
+    question.note(WHY)
     end = clock.elapsed() + PROGRESSIVE * clock.left()
     for doubt in DOUBTS:
         settled = 1.0
@@ -145,7 +148,6 @@ def _tighten_layers(question: Question, end: float, doubt: float) -> float:
 
     assert question.bounds is not None
     before = int(question.bounds.unstable_counts().sum())
-    question.note("dense layers build on each other")
     stop, region = question.clock.stop_at(end), question.case.region
     known = question.bounds.known()
     low, high = question.float_box
