@@ -147,13 +147,13 @@ def optimize_rows(
     if search.iterations and alpha:
         start = alpha, sign, beta
         layered = relaxed.layered if observe is None else None
-        if layered is not None and fits(layered, sketch, thin, cuts):
-            layers = {k: layer for k, layer in thin_cuts.items() if isinstance(layer, LayerCuts)}
-            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is proven to be worth nothing
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is proven to be worth nothing
+            if layered is not None and fits(layered, sketch, thin, cuts):
+                layers = {k: layer for k, layer in thin_cuts.items() if isinstance(layer, LayerCuts)}
                 ascent = LayeredAscent(layered, sketch, thin, *start, layers, weight)
                 alpha, beta, weight = ascent.run(search, stop)
-        else:
-            alpha, beta, weight = _ascend(sketch, thin, search, *start, free, thin_cuts, weight, stop, observe)
+            else:
+                alpha, beta, weight = _ascend(sketch, thin, search, *start, free, thin_cuts, weight, stop, observe)
     return evaluate_rows(relaxed, rows, alpha, beta, cuts, weight)
 
 

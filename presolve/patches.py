@@ -15,6 +15,7 @@ from mipverify.presolve.rounding import SLACK, floor, gamma
 
 from mipverify.network import Affine, Input, Relu
 from mipverify.network.convolution import Conv
+from mipverify.network.operators import product
 
 CHUNK_BYTES = 4 * 2**20  # of coefficients in one pass
 MATRIX_ENTRIES = 2**22  # a convolution between patches is a dense product up to this size of its matrix
@@ -183,7 +184,7 @@ class _Walk:
         if entries <= MATRIX_ENTRIES and len(a) > 64:
             units = np.eye(a[0].size, dtype=a.dtype).reshape(-1, *a.shape[1:])
             matrix = _spread(conv, units, weight, full).reshape(a[0].size, -1)
-            passed = (a.reshape(len(a), -1) @ matrix).reshape(len(a), -1, *full)
+            passed = product(a.reshape(len(a), -1), matrix).reshape(len(a), -1, *full)
         else:
             passed = _spread(conv, a, weight, full)
         return passed, shift, _step(conv, origin), affine.terms[0].source, error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from array_api_compat import array_namespace
 
-from mipverify.network.operators import Array
+from mipverify.network.operators import Array, product
 
 # The error terms themselves are computed in rounded arithmetic, from nonnegative numbers only: their relative error is
 # gamma(n) of a number of terms far below 1e10, so one per cent covers it.
@@ -20,8 +20,8 @@ SLACK = 1.01
 def gamma(terms: int, like: Array) -> float:
     """gamma(n) of sums of `terms` products in the dtype of `like`."""
     unit = float(array_namespace(like).finfo(like.dtype).eps) / 2
-    product = terms * unit
-    return product / (1 - product) if product < 0.5 else float("inf")
+    relative = terms * unit
+    return relative / (1 - relative) if relative < 0.5 else float("inf")
 
 
 def floor(like: Array) -> float:
@@ -42,7 +42,7 @@ def row_dot(a: Array, b: Array) -> Array:
     a = a.reshape(a.shape[0], -1)
     b = b.reshape(b.shape[0], -1)
     if b.shape[0] == 1:
-        return a @ b[0]
+        return product(a, b[0])
     if isinstance(a, np.ndarray):
         return np.einsum("ri,ri->r", a, b)
     return (a * b).sum(-1)

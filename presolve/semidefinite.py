@@ -152,6 +152,7 @@ class Lifting:
         _make_unit(signs)
         return Vectors(lines, signs, np.eye(1, RANK, dtype=np.float32)[0])
 
+    @np.errstate(invalid="ignore")  # of float32 products (`operators.product`); `prove` tells what came of them
     def solve(
         self,
         rows: np.ndarray,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from array_api_compat import is_torch_array
 
-from mipverify.network.operators import Array, _Weighted
+from mipverify.network.operators import Array, _Weighted, product
 
 BLOCK_BYTES = 2**20  # of one block of products in the transposed convolution
 
@@ -81,10 +81,10 @@ class Conv(_Weighted):
         )
         width = in_channels * kh * kw
         if groups == 1:
-            y = windows.reshape(-1, width) @ weight.reshape(out_channels, width).T
+            y = product(windows.reshape(-1, width), weight.reshape(out_channels, width).T)
         else:
             columns = windows.reshape(-1, groups, width).transpose(1, 0, 2)
-            y = columns @ weight.reshape(groups, out_channels // groups, width).transpose(0, 2, 1)
+            y = product(columns, weight.reshape(groups, out_channels // groups, width).transpose(0, 2, 1))
             y = y.transpose(1, 0, 2)
         return np.ascontiguousarray(y.reshape(batch, oh * ow, out_channels).transpose(0, 2, 1)).reshape(
             batch, *self.out_shape
@@ -116,13 +116,13 @@ class Conv(_Weighted):
         for begin in range(0, rows, block):
             part = a[begin : begin + block]
             columns = part.reshape(len(part), groups, out_channels // groups, oh * ow).transpose(1, 0, 3, 2)
-            product = columns.reshape(groups, len(part) * oh * ow, out_channels // groups) @ kernel
-            product = product.reshape(groups, len(part), oh, ow, kh, kw, in_channels)
+            spreads = product(columns.reshape(groups, len(part) * oh * ow, out_channels // groups), kernel)
+            spreads = spreads.reshape(groups, len(part), oh, ow, kh, kw, in_channels)
             target = full[:, begin : begin + block]
             for i in range(kh):
                 for j in range(kw):
                     window = target[:, :, i * dh : i * dh + sh * oh : sh, j * dw : j * dw + sw * ow : sw]
-                    window += product[:, :, :, :, i, j]
+                    window += spreads[:, :, :, :, i, j]
         return full.transpose(1, 0, 4, 2, 3).reshape(rows, groups * in_channels, *full_hw)
 
     def _crop(self, full: Array) -> Array:

@@ -30,6 +30,18 @@ def parameter_like(parameter: Array, like: Array) -> Array:
     return parameter.astype(like.dtype, copy=False)
 
 
+def product(x: Array, weight: Array) -> Array:
+    """`x @ weight`, as `numpy.matmul` has it.
+
+    Numpy does not get to warn of invalid values in float32: kernels of OpenBLAS for AVX-512 also multiply lanes that
+    they have not loaded, and then an "invalid value" is whatever was in them. The product itself is right.
+    """
+    if x.dtype == np.float32:
+        with np.errstate(invalid="ignore"):
+            return x @ weight
+    return x @ weight
+
+
 class Operator(ABC):
     """A linear map from tensors of `in_shape` to tensors of `out_shape`."""
 
@@ -137,13 +149,13 @@ class Dense(_Weighted):
         self.terms = max(weight.shape)
 
     def apply(self, x: Array) -> Array:
-        return x @ self._weight(x).T
+        return product(x, self._weight(x).T)
 
     def apply_abs(self, x: Array) -> Array:
-        return x @ self._weight(x, absolute=True).T
+        return product(x, self._weight(x, absolute=True).T)
 
     def adjoint(self, a: Array) -> Array:
-        return a @ self._weight(a)
+        return product(a, self._weight(a))
 
     def rows(self, units: np.ndarray, like: Array) -> Array:
         if len(self.in_shape) > 1:

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 
 from mipverify.network.convolution import Conv
-from mipverify.network.operators import Dense, Identity, Index, Operator, Scale, Sparse, Transposed
+from mipverify.network.operators import Dense, Identity, Index, Operator, Scale, Sparse, Transposed, product
 
 RNG = np.random.default_rng(3)
 
@@ -123,3 +123,11 @@ def test_dtype_is_kept(operator: Operator) -> None:
 def test_a_kernel_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="does not fit"):
         Conv(_weight(1, 1, 4, 4), (3, 3))
+
+
+def test_only_float32_products_are_silent_about_invalid_values() -> None:
+    x, weight = np.array([[np.inf, 1.0]], np.float32), np.array([[0.0], [1.0]], np.float32)
+    with np.errstate(invalid="raise"):
+        assert np.isnan(product(x, weight)).all()
+        with pytest.raises(FloatingPointError):
+            product(x.astype(float), weight.astype(float))
