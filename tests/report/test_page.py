@@ -93,23 +93,26 @@ def browse(page: Path, *, width: int = 1280) -> dict:
 
     copy = page.with_name("probed.html")
     copy.write_text(page.read_text().replace("<head>", WATCH, 1).replace("</body>", PROBE + "</body>"))
-    options = [
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--no-first-run",
-        "--enable-logging=stderr",
-        "--virtual-time-budget=5000",
-        f"--user-data-dir={page.parent / 'profile'}",
-        f"--window-size={width},900",
-    ]
-    done = subprocess.run(
-        [str(BROWSER), *options, "--dump-dom", copy.as_uri()], capture_output=True, text=True, timeout=60
-    )
-    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    assert console == []
-    found = re.search(r"SEEN([A-Za-z0-9+/=]+)SEEN</pre>", done.stdout)
+    for patience in (5_000, 20_000, 60_000):  # ms of the page's own time, which goes on while a busy machine decodes
+        options = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--enable-logging=stderr",
+            f"--virtual-time-budget={patience}",
+            f"--user-data-dir={page.parent / f'profile{patience}'}",
+            f"--window-size={width},900",
+        ]
+        done = subprocess.run(
+            [str(BROWSER), *options, "--dump-dom", copy.as_uri()], capture_output=True, text=True, timeout=120
+        )
+        console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        assert console == []
+        found = re.search(r"SEEN([A-Za-z0-9+/=]+)SEEN</pre>", done.stdout)
+        if found:
+            break
     assert found is not None, done.stdout[-2000:] + done.stderr[-2000:]
     return json.loads(base64.b64decode(found[1]))
 
