@@ -13,6 +13,7 @@ from mipverify.solvers.branch_and_bound.splits import Node
 if TYPE_CHECKING:
     from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 
+GROWTH = 3  # the size of a tree is taken to grow as this power of its root's distance to zero
 TOUCHES = 1e-6  # how far above its ReLU a value is on it
 
 
@@ -24,8 +25,8 @@ class FilteredBranching:
     meets it; and the offset that the relaxation's upper line costs the bound (BaBSR's intercept [Bunel et al. 2020]).
     """
 
-    by_gap: int = 4
-    by_intercept: int = 3
+    by_gap: int = 8
+    by_intercept: int = 8
 
     def candidates(self, relaxed: Relaxed, optimum: Optimum) -> tuple[list[int], np.ndarray, np.ndarray]:
         """ReLU nodes in the order of the scores, and both scores (K, total units), 0 where a unit is not unstable."""
@@ -77,10 +78,11 @@ class FilteredBranching:
                 chosen.append(own[0] if own else None)
                 continue
             bounds = estimates[used : used + 2 * len(own)].reshape(-1, 2)
-            bounds = np.minimum(bounds, 1e-3)  # beyond closed is no better
             used += 2 * len(own)
-            gain = np.maximum(bounds - node.lower, 1e-6)
-            chosen.append(own[int(np.argmax(gain[:, 0] * gain[:, 1]))])
+            # How far children are from zero; what is left to do below them grows faster than that.
+            left = -np.clip(bounds.astype(np.float64), node.lower, 0.0)
+            with np.errstate(over="ignore"):
+                chosen.append(own[int(np.argmin((left**GROWTH).sum(axis=1)))])
         return chosen
 
     @staticmethod

@@ -19,11 +19,11 @@ from mipverify.solvers.branch_and_bound.splits import Node, root
 from mipverify.parallel import ALONE, Hands, dealt
 
 CEILING = 1e-3  # of the distance to zero: how far above it a sign is proven
-PATIENCE = 32  # nodes of a unit from which each level of its tree has to gain
-GAIN = 0.03  # this share of the distance to zero at the root
+SPREAD = 48  # times the farthest open node's distance to zero: a tree whose open nodes add up to more is given up
 BATCH = 128
 TOGETHER = 48  # units
 SHORT = Search(iterations=12, slope_step=0.1, decay=0.94)  # of each node
+LONG = Search(iterations=300, slope_step=0.1, decay=0.99)  # of those in which no unit is left to split
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def settle_signs(
     below: of one box. lows, highs: what is known of the units (U,). met: which of them are known not to be positive
     somewhere, and not to be negative, (U,) each.
     Unstable units are worked on until their sign is proven, which is all that a formulation needs to do without their
-    binaries, or for that many nodes, or as long as it gets on; on the side that is nearer to zero, or on the other one
-    where that is known to be in vain. Units that take both signs are left as they are.
+    binaries, or for that many nodes, or until their trees have spread; on the side that is nearer to zero, or on the
+    other one where that is known to be in vain. Units that take both signs are left as they are.
     Those in least doubt come first; once none of some more is settled, the others are left as they are, too.
     """
     lows, highs = lows.copy(), highs.copy()
@@ -96,27 +96,26 @@ def _raise(trees: _Trees, work: tuple[np.ndarray, np.ndarray], stop: Callable[[]
     proven, closed = np.full(count, -np.inf), np.full(count, np.inf)
     on, spent = np.ones(count, bool), np.zeros(count, int)
     level = _each(_raise_roots, bounder, [root(row) for row in range(count)], stop)
-    enough: np.ndarray | None = None
-    before = np.zeros(count, int)
+    depth = 0
     while level is not None:
         bound = closed.copy()  # of a whole tree: the nodes closed before, and this level
         np.minimum.at(bound, [node.condition for node in level], [node.lower for node in level])
-        if enough is None:
-            enough = GAIN * np.abs(bound)
-        open_nodes = np.bincount([node.condition for node in level if not node.lower > 0], minlength=count)
-        gained = (bound - proven >= enough) | (open_nodes < before)
-        before = open_nodes
+        left = np.bincount([node.condition for node in level], [max(-node.lower, 0.0) for node in level], count)
+        spread = left > SPREAD * np.maximum(-bound, 0.0)
         # A tree that was given up has nodes outside this level: nothing is known of it but what was proven by then.
         proven = np.where(on, np.maximum(proven, bound), proven)
-        on &= (proven <= 0) & (spent < trees.most) & (gained | (spent < PATIENCE))
+        on &= (proven <= 0) & (spent < trees.most) & ~spread
         for node in level:
             if node.lower > 0:
                 closed[node.condition] = min(closed[node.condition], node.lower)
+            elif len(node.splits) < depth:  # nothing was left to split: its tree cannot be closed
+                on[node.condition] = False
         parents = [node for node in level if on[node.condition] and not node.lower > 0]
         if not parents:
             break
         level = _each(_split, bounder, parents, stop)
         np.add.at(spent, [node.condition for node in level or []], 1)
+        depth += 1
     return proven
 
 
@@ -140,6 +139,6 @@ def _raise_roots(bounder: PhaseBounder, nodes: Sequence[Node], stop: Callable[[]
 
 
 def _split(bounder: PhaseBounder, parents: Sequence[Node], stop: Callable[[], bool]) -> list[Node]:
-    """The children of nodes; a node without unstable units stands for itself."""
+    """The children of nodes; a node without unstable units stands for itself, with the best bound it can get."""
     done = expand(bounder, parents, stop)
-    return [*done.children, *done.leaves]
+    return [*done.children, *(bounder.solve(done.leaves, LONG, stop)[0] if done.leaves else [])]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from mipverify.presolve import Bounds, Relaxed, crown, optimized_crown
 from mipverify.presolve.layers import Known, tighten_by_layer
-from mipverify.solvers.branch_and_bound import Effort, progressive_tighten
+from mipverify.solvers.branch_and_bound import Effort, hidden, progressive_tighten
 from mipverify.solvers.branch_and_bound.hidden import settle_signs
 from mipverify.solvers.branch_and_bound.progressive import up_to
+from mipverify.solvers.branch_and_bound.search import expand
 
 from mipverify.network import Affine, Input, Network, Relu, Term
 from mipverify.network.operators import Dense, Index
@@ -74,7 +76,7 @@ def test_nearly_all_units_that_stay_unstable_take_both_signs(kind: str, tighten:
             before = (start.lower[node].reshape(-1) < 0) & (start.upper[node].reshape(-1) > 0)
             settled += int(before.sum() - unstable.sum())
     assert settled > 0
-    assert left <= 1  # a tree is given up where a level gains too little, even with one node left
+    assert left == 0
 
 
 @METHODS
@@ -100,6 +102,29 @@ def test_trees_that_are_given_up_claim_no_more_than_they_have_shown(most: int, t
         open_ += int(tight.unstable_counts().sum())
     assert gained
     assert open_
+
+
+def test_trees_of_units_that_take_both_signs_are_given_up_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(7)
+    network = nets.dense(rng, (30, 24, 24, 24, 2))
+    center = rng.normal(size=30)
+    below = up_to(optimized_crown(network, (center - 0.4)[None], (center + 0.4)[None]), network.preactivations[2])
+    values = below.network.forward(center + rng.uniform(-0.4, 0.4, (20_000, 30)))
+    units = np.flatnonzero((values.min(axis=0) < 0) & (values.max(axis=0) > 0))
+    sides = (side[below.network.output].reshape(-1)[units] for side in (below.lower, below.upper))
+    nodes = []
+
+    def counted(*given: Any) -> Any:
+        done = expand(*given)
+        nodes.append(len(done.children))
+        return done
+
+    monkeypatch.setattr(hidden, "expand", counted)
+    low, high = settle_signs(below, units, *sides, (np.zeros(len(units), bool),) * 2, Effort(2000, 1.0))
+    assert (low < 0).all()
+    assert (high > 0).all()
+    assert len(units) > 10
+    assert 50 * len(units) < sum(nodes) < 800 * len(units)
 
 
 def _towards_ends(network: Network, center: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -241,6 +242,28 @@ def test_a_child_is_never_bounded_below_its_parent() -> None:
     assert children is not None
     solved, _, _ = bounder.solve(children)
     assert min(node.lower for node in solved) >= root.lower
+
+
+@pytest.mark.parametrize(("both", "wanted"), [(-0.6, "both"), (-0.9, "one")])
+def test_the_split_is_taken_that_leaves_least_to_do(monkeypatch: pytest.MonkeyPatch, both: float, wanted: str) -> None:
+    """Two children somewhat closer to zero, or one that is closed and one as far as their parent."""
+    rng = np.random.default_rng(6)
+    network = nets.dense(rng, (6, 10, 8, 2))
+    center = rng.normal(size=6)
+    bounder = bounder_of(network, center - 0.7, center + 0.7)
+    ((parent,), optimum, relaxed) = bounder.solve([root(0)])
+    parent, seen = replace(parent, lower=-1.0), []
+
+    def estimate(children: Sequence[Node]) -> np.ndarray:
+        seen.extend(children[::2])
+        bounds = np.full((len(children) // 2, 2), -1.0, np.float32)  # most splits bring nothing
+        bounds[2], bounds[4] = (5.0, -1.0), (both, both)
+        return bounds.reshape(-1)
+
+    monkeypatch.setattr(bounder, "estimate", estimate)
+    (pair,) = FilteredBranching().split(bounder, [parent], optimum, relaxed)
+    assert pair is not None
+    assert pair[0].splits == seen[4 if wanted == "both" else 2].splits
 
 
 @pytest.mark.parametrize("weight", [2.0, -2.0])
