@@ -99,7 +99,3 @@ def _application(typer: Any) -> Any:
 def _fail(code: int, message: str) -> int:
     print("mipverify: error: " + " ".join(message.split()), file=sys.stderr)
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-COMMAND = [sys.executable, "-m", "mipverify.cli.main"]
+COMMAND = [sys.executable, "-m", "mipverify"]
 
 
 def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:

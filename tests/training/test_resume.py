@@ -61,7 +61,7 @@ def test_sigkill(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "--epochs", "8", "--batch-size", "32", "--threads", "1", "--quiet", "--out",
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    killed = subprocess.Popen([sys.executable, "-m", "mipverify.cli.main", *command, "killed"], env=environment)
+    killed = subprocess.Popen([sys.executable, "-m", "mipverify", *command, "killed"], env=environment)
     try:
         deadline = time.monotonic() + 60
         while not Path("killed", CHECKPOINT).exists() and time.monotonic() < deadline:

@@ -1,0 +1,7 @@
+"""`python -m mipverify`: the command line, where its script is not on the path."""
+
+import sys
+
+from mipverify.cli.main import main
+
+sys.exit(main())
