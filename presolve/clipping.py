@@ -142,8 +142,8 @@ class _Corners:
         reach = reach / np.maximum(np.abs(reach).sum(axis=1, keepdims=True), tiny)
         count = max(relaxed.bounds.batch, int(planes.box.max(initial=0)) + 1)
         begin = np.searchsorted(planes.box, np.arange(count + 1))
-        middle = np.clip((a @ center + planes.constant) / extent, -1e6, 1e6)  # beyond 1 the plane is on one side
         with np.errstate(over="ignore"):  # planes that hardly depend on the input; `least` sees to what comes of them
+            middle = np.clip((a @ center + planes.constant) / extent, -1e6, 1e6)  # beyond 1 the plane is on one side
             thin, reach, middle = (v.astype(np.float32) for v in (thin, reach, middle))
         return _Corners(planes, begin, center, radius, extent, size, middle, some, thin, reach)
 

@@ -132,3 +132,19 @@ def test_only_wanted_units_are_worked_on() -> None:
         source = network.relu_source(relu)
         changed = tight.upper[source] != bounds.upper[source]
         assert not changed.any() if relu != first else not np.delete(changed[0], 3).any()
+
+
+@pytest.mark.parametrize("constant", [-1e5, 1e5])
+def test_a_plane_that_does_not_depend_on_the_input_cuts_off_nothing_or_all(constant: float) -> None:
+    rng = np.random.default_rng(86)
+    network, lower, upper = made("dense", rng)
+    bounds = crown(network, lower[None], upper[None])
+    tight = clip(Relaxed(bounds), Planes(np.zeros((1, 6)), np.array([constant]), np.zeros(1, int)))
+    source = network.preactivations[0]
+    if constant < 0:  # it is below zero everywhere
+        values = np.asarray(network.values(rng.uniform(lower, upper, size=(2000, 6)))[source])
+        assert (values >= tight.lower[source]).all()
+        assert (values <= tight.upper[source]).all()
+    else:
+        assert (tight.lower[source] >= bounds.lower[source]).all()
+        assert (tight.upper[source] <= bounds.upper[source]).all()
