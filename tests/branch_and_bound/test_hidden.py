@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from mipverify.solvers.branch_and_bound import Effort, hidden, progressive_tight
 from mipverify.solvers.branch_and_bound.hidden import settle_signs
 from mipverify.solvers.branch_and_bound.progressive import up_to
 from mipverify.solvers.branch_and_bound.search import expand
+from mipverify.solvers.branch_and_bound.splits import Node, root
 
 from mipverify.network import Affine, Input, Network, Relu, Term
 from mipverify.network.operators import Dense, Index
@@ -125,6 +127,41 @@ def test_trees_of_units_that_take_both_signs_are_given_up_early(monkeypatch: pyt
     assert (high > 0).all()
     assert len(units) > 10
     assert 50 * len(units) < sum(nodes) < 800 * len(units)
+
+
+def grown(monkeypatch: pytest.MonkeyPatch, levels: list[list[tuple[int, float]]]) -> tuple[float, int]:
+    """What a tree proves whose nodes have such numbers of splits and such bounds, level by level; levels looked at."""
+    looked = []
+
+    def level(*_: object) -> list[Node]:
+        looked.append(1)
+        return [
+            replace(root(0), splits=((1, 0, 1),) * splits, lower=lower) for splits, lower in levels[len(looked) - 1]
+        ]
+
+    monkeypatch.setattr(hidden, "_raise_roots", level)
+    monkeypatch.setattr(hidden, "_split", level)
+    network = nets.dense(np.random.default_rng(0), (3, 4, 1))
+    below = crown(network, -np.ones((1, 3)), np.ones((1, 3)))
+    low, _ = settle_signs(
+        below, np.zeros(1, int), -np.ones(1), np.full(1, 9.0), (np.zeros(1, bool),) * 2, Effort(500, 1.0)
+    )
+    return float(low[0]), len(looked)
+
+
+def test_a_tree_proves_the_least_bound_of_all_its_closed_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = [[(0, -0.9)], [(1, 0.2), (1, -0.5)], [(2, 0.9), (2, -0.1)], [(3, 0.4), (3, 0.7)]]
+    assert grown(monkeypatch, levels) == (0.2, 4)
+
+
+def test_a_node_without_units_to_split_ends_its_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = [[(0, -0.9)], [(1, 0.2), (1, -0.5)], [(2, 0.9), (1, -0.3)], [(3, 0.4), (1, -0.3)]]
+    assert grown(monkeypatch, levels) == (-0.3, 3)
+
+
+def test_a_tree_that_has_spread_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = [[(k, -0.5)] * 2**k for k in range(9)]
+    assert grown(monkeypatch, levels) == (-0.5, 7)  # 64 nodes as far as the farthest
 
 
 def _towards_ends(network: Network, center: np.ndarray) -> np.ndarray:
