@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -22,6 +23,8 @@ COMMANDS = {
     "finetune": "Go on training an existing network.",
 }
 
+COMPLETION = "_MIPVERIFY_COMPLETE"  # set by the shell that asks how a command line could go on
+
 HELP = """Prove a neural network robust, or find the counterexample.
 
 \b
@@ -34,11 +37,11 @@ Examples:
 
 \b
 Exit codes:
-  0  holds, or the command did its work
-  1  violated
-  2  bad usage or bad input
-  3  undecided within the limits
-  4  internal failure
+  0   holds, or the command did its work
+  2   bad usage or bad input
+  3   undecided within the limits
+  4   internal failure
+  10  violated
 """
 
 
@@ -55,7 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(BAD_INPUT, str(error))
     except KeyboardInterrupt:
         return _fail(UNDECIDED, "interrupted")
-    except Exception as error:  # noqa: BLE001 - every failure has its exit code, and Python's own would mean `violated`
+    except (Exception, SystemExit) as error:  # every failure has its exit code, and Python's own says nothing
+        if isinstance(error, SystemExit) and COMPLETION in os.environ:
+            raise  # how the parser ends once it has answered the shell
         # The parser's usage errors have no common class that typer promises to keep; all of them format themselves.
         if hasattr(error, "format_message"):
             return _fail(BAD_INPUT, error.format_message())

@@ -58,7 +58,7 @@ def verify(
       mipverify verify net.onnx --data mnist_test.npz --index 7 --eps 0.1 --targets 3,5 --json
       mipverify verify net.onnx.gz property.vnnlib.gz --result-file out.txt
 
-    Ends with 0 if the property holds, 1 if it is violated, 3 if neither was shown within the limits.
+    Ends with 0 if the property holds, 10 if it is violated, 3 if neither was shown within the limits.
     """
     asked = QuestionOptions(property, data, index, eps, norm, label, targets, domain)
     if not asked.stated():

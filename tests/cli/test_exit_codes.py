@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def test_holds(cli: Callable[..., Result], folder: Path) -> None:
 
 def test_violated(cli: Callable[..., Result], folder: Path) -> None:
     result = cli("verify", folder / "net.onnx", folder / "violated.vnnlib")
-    assert (result.code, result.err) == (1, "")
+    assert (result.code, result.err) == (10, "")
     assert result.out.startswith("violated")
 
 
@@ -40,8 +41,8 @@ def test_undecided_says_why(cli: Callable[..., Result], folder: Path, monkeypatc
 @pytest.mark.parametrize("eps", ["0.01", "0.6"])
 def test_robustness_of_an_image(eps: str, cli: Callable[..., Result], folder: Path) -> None:
     result = cli("verify", folder / "net.onnx", "--data", folder / "images.npz", "--index", 0, "--eps", eps)
-    assert result.code == (0 if eps == "0.01" else 1)
-    if result.code == 1:
+    assert result.code == (0 if eps == "0.01" else 10)
+    if result.code == 10:
         assert "instead of 0" in result.out
 
 
@@ -126,3 +127,27 @@ def test_help_and_version(cli: Callable[..., Result]) -> None:
         result = cli(*arguments)
         assert (result.code, result.err) == (0, "")
         assert "Examples:" in result.out
+
+
+def test_the_help_and_the_readme_tell_the_codes(cli: Callable[..., Result]) -> None:
+    told = dict(re.findall(r"^ +(\d+) +(\S+)", cli("--help").out.split("Exit codes:")[1], re.MULTILINE))
+    assert {code: word.strip(",") for code, word in told.items()} == {
+        "0": "holds", "2": "bad", "3": "undecided", "4": "internal", "10": "violated",
+    }  # fmt: skip
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \| (\d+) \|", readme, re.MULTILINE) == [
+        ("holds", "0"), ("violated", "10"), ("unknown", "3"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("code", [0, 1, None])
+def test_a_library_that_ends_the_process_gives_no_verdict(
+    code: int | None, cli: Callable[..., Result], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def engine(*_: Any, **__: Any) -> Verdict:
+        raise SystemExit(code)
+
+    answer_with(monkeypatch, engine)
+    result = cli("verify", folder / "net.onnx", folder / "holds.vnnlib")
+    assert (result.code, result.out) == (4, "")
+    assert result.lines == [f"mipverify: error: internal failure: SystemExit: {code}"]

@@ -51,7 +51,7 @@ def test_verification_imports_no_torch(folder: Path) -> None:
 
 def test_exit_code_and_streams_of_the_process(folder: Path) -> None:
     done = run("verify", "net.onnx", "violated.vnnlib", "--json", cwd=folder)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.returncode, done.stderr) == (10, "")
     assert json.loads(done.stdout)["verdict"] == "violated"
 
 

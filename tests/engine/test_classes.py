@@ -89,5 +89,5 @@ def test_batches_of_classes(network: Network) -> None:
 def test_the_command_line_names_the_class(path: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     np.savez(tmp_path / "images.npz", images=np.array([[0.1, 0.9, 0.85]], np.float32), labels=np.array([1]))
     asked = ["--data", str(tmp_path / "images.npz"), "--index", "0", "--eps", "0.05"]
-    assert main(["verify", str(path), *asked]) == 1
+    assert main(["verify", str(path), *asked]) == 10
     assert "class 2 instead of 1" in capfd.readouterr().out
