@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from mipverify.presolve import (
     optimize_rows,
     optimized_crown,
     pass_back,
+    row_chunks,
     unit_rows,
 )
 
@@ -44,18 +45,25 @@ def crown_bounds(question: Question) -> None:
 
 
 def bound_conditions(question: Question) -> None:
-    """One CROWN row for each open condition; its minimizer becomes a hint for the attack."""
+    """One CROWN row for each open condition; the minimizers of the first ones become hints for the attack."""
     assert question.bounds is not None
-    open_ = question.open()
-    relaxed, rows = Relaxed(question.bounds), open_rows(question)
-    reached = pass_back(relaxed, rows)
-    question.learn(open_, minimum_over_box(relaxed, reached, None))
-    question.hints = minimizer(relaxed, reached.coefficients, None).reshape(len(open_), -1)
+    relaxed = Relaxed(question.bounds)
+    hints: list[np.ndarray] = []
+    for some, rows in open_rows(question):
+        reached = pass_back(relaxed, rows)
+        question.learn(some, minimum_over_box(relaxed, reached, None))
+        if not hints:
+            hints.append(minimizer(relaxed, reached.coefficients, None).reshape(len(some), -1))
+    question.hints = np.concatenate(hints) if hints else question.hints
 
 
-def open_rows(question: Question) -> Rows:
-    """The rows of the open conditions."""
-    return unit_rows(question.margins, question.margins.output, question.open(), None, question.box[0])
+def open_rows(question: Question) -> Iterator[tuple[np.ndarray, Rows]]:
+    """The open conditions and their rows, in parts that are passed back together: one, and more until time is up."""
+    open_, network = question.open(), question.margins
+    for part in row_chunks(network, network.output, len(open_)):
+        if part.start and question.clock.over():
+            return
+        yield open_[part], unit_rows(network, network.output, open_[part], None, question.box[0])
 
 
 def optimize_conditions(search: Search) -> Callable[[Question], None]:
@@ -63,11 +71,14 @@ def optimize_conditions(search: Search) -> Callable[[Question], None]:
 
     def run(question: Question) -> None:
         assert question.bounds is not None
-        open_ = question.open()
-        optimum = optimize_rows(Relaxed(question.bounds), open_rows(question), search, stop=question.clock.over)
-        question.learn(open_, optimum.lower)
-        question.hints = optimum.minimizer.reshape(len(open_), -1)
-        question.try_points(question.hints)
+        relaxed = Relaxed(question.bounds)
+        sketch = Relaxed(question.bounds.astype(np.float32))
+        for some, rows in open_rows(question):
+            optimum = optimize_rows(relaxed, rows, search, sketch=sketch, stop=question.clock.over)
+            question.learn(some, optimum.lower)
+            question.hints = optimum.minimizer.reshape(len(some), -1)
+            if question.try_points(question.hints) is not None:
+                return
 
     return run
 

@@ -276,6 +276,10 @@ class Sparse(Operator):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_variants": {}}
 
+    def rows(self, units: np.ndarray, like: Array) -> Array:
+        rows = self.matrix[units].toarray()
+        return parameter_like(rows.reshape(len(units), *self.in_shape), like)
+
     def to_sparse(self) -> Any:
         return self.matrix
 
