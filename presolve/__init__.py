@@ -18,6 +18,7 @@ from mipverify.presolve.interval import interval
 from mipverify.presolve.layers import row_chunks, tighten_by_layer
 from mipverify.presolve.optimized import Optimum, optimize_rows, optimized_crown
 from mipverify.presolve.reduce import reduce
+from mipverify.presolve.signs import nonnegative
 
 __all__ = [
     "Bounds",
@@ -32,6 +33,7 @@ __all__ = [
     "interval",
     "minimizer",
     "minimum_over_box",
+    "nonnegative",
     "optimize_rows",
     "optimized_crown",
     "pass_back",

@@ -100,5 +100,5 @@ def _from_property(path: str, network: Network) -> Question:
     from mipverify.specification import load_vnnlib
 
     specification = load_vnnlib(path)
-    specification.require_shapes(network.input_shape, network.output_shape)
+    specification.require_network(network)
     return Question(specification, {"path": path, "sha256": specification.sha256})

@@ -8,6 +8,7 @@ import numpy as np
 
 from mipverify.attack.signs import signs_met
 from mipverify.engine.question import Question
+from mipverify.formulation.margin import condition_parts
 from mipverify.network import Network
 from mipverify.presolve import (
     Relaxed,
@@ -17,6 +18,7 @@ from mipverify.presolve import (
     interval,
     minimizer,
     minimum_over_box,
+    nonnegative,
     optimize_rows,
     optimized_crown,
     pass_back,
@@ -36,6 +38,21 @@ def interval_bounds(question: Question) -> None:
     question.bounds = interval(question.margins, *question.box, region=question.case.region)
     lower = question.bounds.lower[question.margins.output].reshape(-1)
     question.learn(np.arange(len(lower)), np.where(question.bounds.finite()[0], lower, -np.inf))
+    _exclude_strict_rows(question)
+
+
+def _exclude_strict_rows(question: Question) -> None:
+    """Strict rows that are met nowhere, because what they ask to be negative is a sum of summands that never are."""
+    assert question.bounds is not None
+    conditions = question.case.conditions
+    open_ = [int(c) for c in question.open() if conditions[c].strict.any()]
+    if not open_:
+        return
+    parts = condition_parts(question.network, conditions)
+    node = len(question.network.nodes)
+    rows = [unit for c in open_ for unit, strict in zip(parts[c][1], conditions[c].strict, strict=True) if strict]
+    owner = np.array([c for c in open_ for strict in conditions[c].strict if strict])
+    question.learn_strict(np.unique(owner[nonnegative(question.bounds, node, np.array(rows, int))]))
 
 
 def crown_bounds(question: Question) -> None:

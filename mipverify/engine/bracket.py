@@ -167,11 +167,8 @@ class Bracket:
             self.reason = question.reason
 
     def _violated_at_center(self) -> bool:
-        point = self.perturbation.center.astype(np.float32)
-        output = self.replay.run(point[None])[0]
-        if any(condition.satisfied(point, output) for condition in self.conditions):
-            self.lower, self.upper = 0.0, self.perturbation.distance(point)
-            self.witness = Witness(point, output)
+        """Whether the center itself, or else the nearest float32 of the domain, violates; that is the first witness."""
+        self._try(self.perturbation.center)
         return self.upper == 0
 
     def _radii(self) -> Iterator[float]:

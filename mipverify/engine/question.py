@@ -87,6 +87,8 @@ class Question:
         self._reduced: tuple[Bounds, Reduced] | None = None
         self.margins = margin_network(self.network, self.case.conditions)
         self.lower = np.full(len(self.case.conditions), -np.inf)
+        # A condition of strict rows only is not met where its margin, the largest of theirs, is zero.
+        self._excluded_at_zero = np.array([bool(c.strict.all()) for c in self.case.conditions])
         self.hints = np.zeros((0, self.network.input_size))
         shape, box = (1, *self.network.input_shape), self.case.box
         self.float_box = (box.float32_lower, box.float32_upper)
@@ -104,7 +106,7 @@ class Question:
 
     def open(self) -> np.ndarray:
         """Indices of the conditions that no bound excludes yet."""
-        return np.flatnonzero(~(self.lower > 0))
+        return np.flatnonzero(~((self.lower > 0) | (self._excluded_at_zero & (self.lower >= 0))))
 
     def decided(self) -> bool:
         """Whether there is a witness or no open condition."""
@@ -113,6 +115,11 @@ class Question:
     def learn(self, conditions: np.ndarray, lower: np.ndarray) -> None:
         """Take over proven lower bounds of some conditions; NaN counts as nothing proven."""
         self.lower[conditions] = np.fmax(self.lower[conditions], lower)
+
+    def learn_strict(self, conditions: np.ndarray) -> None:
+        """Take over that in each of these conditions one strict row is never met: its margin is at least zero."""
+        self._excluded_at_zero[conditions] = True
+        self.learn(conditions, np.zeros(len(conditions)))
 
     def learn_all(self, lower: Mapping[int, float]) -> None:
         """The same for bounds by condition."""

@@ -46,7 +46,7 @@ def verify(
     if solver not in SOLVERS:
         raise InputError(f"solver {solver!r} is not one of {', '.join(SOLVERS)}")
     clock = Clock(timeout)
-    specification.require_shapes(network.input_shape, network.output_shape)
+    specification.require_network(network)
     _require_order_properties(network, specification)
     replay = replay_of(network)
     rng = np.random.default_rng(seed)

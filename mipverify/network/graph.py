@@ -71,6 +71,7 @@ class Network:
     path: str | None = None
     sha256: str | None = None
     input_name: str = "input"
+    input_type: str | None = None  # element type of the file's input, such as float32
     notes: tuple[str, ...] = field(default=())  # e.g. that a trailing softmax was dropped
     order_only: bool = False  # the output equals the file's only up to the order of its entries (dropped softmax)
     module: Any = field(default=None, repr=False)  # the torch module it was imported from, if any

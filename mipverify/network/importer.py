@@ -67,6 +67,7 @@ def load(path: str | Path) -> Network:
         path=graph.path,
         sha256=graph.sha256,
         input_name=graph.input_name,
+        input_type=graph.input_type,
         notes=trailing.notes,
         order_only=trailing.order_only,
     )

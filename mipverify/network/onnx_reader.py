@@ -28,6 +28,7 @@ class OnnxGraph:
     constants: dict[str, np.ndarray]
     input_name: str
     input_shape: tuple[int, ...]
+    input_type: str  # float32 or float64
     output_name: str
 
 
@@ -101,7 +102,8 @@ def read(path: str | Path) -> OnnxGraph:
     if not output or output not in produced:
         raise InputError(f"{path}: nothing produces the output {output!r}")
     shape = _input_shape(inputs[0], path)
-    return OnnxGraph(str(path), sha256, opset, nodes, constants, inputs[0].name, shape, output)
+    element = {1: "float32", 11: "float64"}[inputs[0].type.tensor_type.elem_type]
+    return OnnxGraph(str(path), sha256, opset, nodes, constants, inputs[0].name, shape, element, output)
 
 
 def _opset(model: Any, path: str | Path) -> int:

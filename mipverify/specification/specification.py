@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +14,9 @@ from mipverify.errors import InputError
 from mipverify.specification.conditions import Condition
 from mipverify.specification.regions import Region
 from mipverify.specification.sets import Box
+
+if TYPE_CHECKING:
+    from mipverify.network import Network
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,17 +48,28 @@ class Case:
         return f"Case({self.box}, {len(self.conditions)} conditions)"
 
 
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output as a property file declares it. `element`: float32, float64, ..., or None for real numbers."""
+
+    name: str
+    shape: tuple[int, ...]
+    element: str | None
+
+
 @dataclass(frozen=True, eq=False)
 class Specification:
     """Violated by an input that violates any of the `cases`; holds when there is none.
 
     `kind` is "vnnlib" or "robustness"; `path` and `sha256` (of the file as it is on disk) are None without a file.
+    `declared`: the input and the output as the file declares them, where it gives them shapes (VNN-LIB 2).
     """
 
     cases: tuple[Case, ...]
     kind: str
     path: str | None = None
     sha256: str | None = None
+    declared: tuple[Tensor, Tensor] | None = None
 
     @property
     def num_inputs(self) -> int:
@@ -70,18 +85,48 @@ class Specification:
         """Exact decision for one float32 input and the output that belongs to it, of any shapes."""
         return any(case.violated_by(x, y) for case in self.cases)
 
+    def require_network(self, network: Network) -> None:
+        """Raise `InputError` unless this can be asked of `network`: sizes, and shapes and types that were declared."""
+        if network.order_only and self.num_outputs == 1 < prod(network.output_shape):
+            raise InputError(
+                f"{self._where}the property is about one output, but {network.path or 'the network'} ends in a class: "
+                f"{'; '.join(network.notes)} (compare its {prod(network.output_shape)} scores with each other)"
+            )
+        self.require_shapes(network.input_shape, network.output_shape)
+        if self.declared is None:
+            return
+        found = ((network.input_shape, network.input_type), (network.output_shape, None))
+        for what, mine, (shape, element) in zip(("input", "output"), self.declared, found, strict=True):
+            if _without_ones(mine.shape) != _without_ones(shape):
+                raise InputError(
+                    f"{self._where}declares its {what} {mine.name} as {list(mine.shape)}, the network's {what} is "
+                    f"{list(shape)}: which element is which would be a guess"
+                )
+            if None not in (mine.element, element) and mine.element != element:
+                raise InputError(
+                    f"{self._where}declares its {what} {mine.name} as {mine.element}, the network's is {element}"
+                )
+
     def require_shapes(self, input_shape: Sequence[int], output_shape: Sequence[int]) -> None:
         """Raise `InputError` unless a network of these shapes has as many inputs and outputs as are spoken of here."""
         for what, mine, shape in (
-            ("inputs", self.num_inputs, input_shape),
-            ("outputs", self.num_outputs, output_shape),
+            ("input", self.num_inputs, input_shape),
+            ("output", self.num_outputs, output_shape),
         ):
             if prod(shape) != mine:
-                where = f"{self.path}: " if self.path else ""
                 theirs = f"{prod(shape)} (shape {tuple(shape)})"
-                raise InputError(f"{where}the property has {mine} {what}, the network {theirs}")
+                raise InputError(f"{self._where}the property has {mine} {what}{'s'[: mine != 1]}, the network {theirs}")
+
+    @property
+    def _where(self) -> str:
+        return f"{self.path}: " if self.path else ""
 
     def __repr__(self) -> str:
         conditions = sum(len(case.conditions) for case in self.cases)
         origin = f", {self.path}" if self.path else ""
         return f"Specification({self.kind}{origin}: {len(self.cases)} boxes, {conditions} conditions)"
+
+
+def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
+    """Axes of length 1 do not change which element comes first in row-major order."""
+    return tuple(size for size in shape if size != 1)

@@ -29,9 +29,8 @@ def load_vnnlib(path: str | PathLike[str]) -> Specification:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a text file: byte {error.start} is no UTF-8") from None
     if _VERSION_2.search(text) is None:
-        cases = parse_vnnlib1(text, str(path))
-    else:
-        from mipverify.specification.vnnlib2 import parse_vnnlib2  # the official parser loads a native library
+        return Specification(parse_vnnlib1(text, str(path)), "vnnlib", str(path), digest)
+    from mipverify.specification.vnnlib2 import parse_vnnlib2  # the official parser loads a native library
 
-        cases = parse_vnnlib2(text, str(path))
-    return Specification(cases, "vnnlib", str(path), digest)
+    cases, declared = parse_vnnlib2(text, str(path))
+    return Specification(cases, "vnnlib", str(path), digest, declared)

@@ -28,7 +28,7 @@ from mipverify.specification.normal_form import (
     linear_product,
     linear_sum,
 )
-from mipverify.specification.specification import Case
+from mipverify.specification.specification import Case, Tensor
 
 _RELATIONS = {
     vnnlib.LessEqual: "<=",
@@ -39,14 +39,14 @@ _RELATIONS = {
     vnnlib.NotEqual: "!=",
 }
 _MIRRORED = {"<=": ">=", "<": ">", ">=": "<=", ">": "<"}
-# The parser reports the type Real as Unknown.
-_REAL_TYPES = ("Unknown", "Real", "F16", "BF16", "F32", "F64")
+# The parser reports the type Real as Unknown. What each is called in an ONNX file; None where any will do.
+_REAL_TYPES = {"Unknown": None, "Real": None, "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 # The native parser recurses; a deeper file could exhaust its stack, which no exception would tell.
 _DEEPEST = 400
 
 
-def parse_vnnlib2(text: str, path: str) -> tuple[Case, ...]:
-    """The cases of a VNN-LIB 2 property.
+def parse_vnnlib2(text: str, path: str) -> tuple[tuple[Case, ...], tuple[Tensor, Tensor]]:
+    """The cases of a VNN-LIB 2 property, and its input and output as they are declared.
 
     Raises:
         InputError: the official parser refuses the file, or the file needs several networks, inputs or outputs,
@@ -57,7 +57,7 @@ def parse_vnnlib2(text: str, path: str) -> tuple[Case, ...]:
         query = vnnlib.parse_query_string(text)
         tensors = _Tensors(query)
         asserted = [_boolean(assertion.expr, tensors) for assertion in query.assertions]
-        return build_cases(asserted, tensors.variables())
+        return build_cases(asserted, tensors.variables()), tensors.declared()
     except vnnlib.VNNLibException as error:
         raise InputError(f"{path}: {_explain(str(error))}") from None
     except InputError as error:
@@ -119,6 +119,11 @@ class _Tensors:
             indices.append(index % size)
             index //= size
         return f"{self.input_name}[{','.join(map(str, reversed(indices)))}]" if indices else self.input_name
+
+    def declared(self) -> tuple[Tensor, Tensor]:
+        """Name, shape and element type of the input and the output."""
+        first, second = (Tensor(t.name, tuple(t.shape), _REAL_TYPES[t.dtype.name]) for t in (self.input, self.output))
+        return first, second
 
     def variables(self) -> Variables:
         return Variables(prod(self.input_shape), prod(self.output_shape), self.name)

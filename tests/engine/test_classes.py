@@ -91,3 +91,10 @@ def test_the_command_line_names_the_class(path: Path, tmp_path: Path, capfd: pyt
     asked = ["--data", str(tmp_path / "images.npz"), "--index", "0", "--eps", "0.05"]
     assert main(["verify", str(path), *asked]) == 10
     assert "class 2 instead of 1" in capfd.readouterr().out
+
+
+def test_one_output_is_not_the_class_that_a_file_ends_in(network: Network) -> None:
+    box = Box.from_exact([Fraction(0)] * 3, [Fraction(1)] * 3)
+    about = Condition.from_rows([Row({0: Fraction(-1)}, {}, Fraction(-1))], 3, 1)
+    with pytest.raises(mipverify.InputError, match=r"one output, but .*net.onnx ends in a class: ArgMax .* 3 scores"):
+        mipverify.verify(network, Specification((Case(box, (about,)),), "vnnlib"))

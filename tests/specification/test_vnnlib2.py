@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import prod
 
+import numpy as np
 import pytest
 
 from mipverify.errors import InputError
+from mipverify.network import Affine, Input, Network, Term
+from mipverify.network.operators import Dense
 from mipverify.specification import Specification, load_vnnlib
 
 NETWORK = """(vnnlib-version <2.0>)
@@ -90,3 +94,34 @@ def test_refused_in_one_line(tmp_path, content, message):
         load(tmp_path, content)
     assert str(error.value).startswith(str(tmp_path))
     assert "\n" not in str(error.value)
+
+
+def stub(shape: tuple[int, ...], input_type: str | None = "float32", outputs: tuple[int, ...] = (1, 2)) -> Network:
+    size, count = prod(shape), prod(outputs)
+    affine = Affine(outputs, (Term(0, Dense(np.ones((count, size), np.float32))),))
+    return Network((Input(shape), affine), 1, input_type=input_type)
+
+
+def test_a_network_takes_what_the_file_declares(tmp_path):
+    question = load(tmp_path, NETWORK + BOX + OUTPUT)
+    for shape in ((1, 2, 2), (2, 2), (1, 1, 2, 2), (2, 1, 2)):
+        question.require_network(stub(shape))
+    question.require_network(stub((1, 2, 2), None, (2,)))
+    real = load(tmp_path, NETWORK.replace("float32", "real") + BOX + OUTPUT)
+    real.require_network(stub((1, 2, 2), "float64"))
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (stub((1, 4)), r"declares its input X as \[1, 2, 2\], the network's input is \[1, 4\]"),
+        (stub((4, 1)), r"its input X as \[1, 2, 2\]"),
+        (stub((1, 2, 2), "float64"), "declares its input X as float32, the network's is float64"),
+        (stub((1, 2, 3)), "has 4 inputs, the network 6"),
+        (stub((1, 2, 2), outputs=(2, 2)), "has 2 outputs, the network 4"),
+    ],
+)
+def test_another_shape_or_type_is_refused(tmp_path, network, message):
+    with pytest.raises(InputError, match=message) as error:
+        load(tmp_path, NETWORK + BOX + OUTPUT).require_network(network)
+    assert str(error.value).startswith(str(tmp_path / "p.vnnlib"))
