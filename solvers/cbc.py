@@ -23,6 +23,7 @@ from mipverify.solvers.interface import (
 )
 
 from mipverify.formulation.milp import Milp
+from mipverify.parallel.process import tied
 
 
 class Cbc(Solver):
@@ -77,7 +78,7 @@ def _run(command: list[str], log: Path, limits: Limits, stop: Callable[[], bool]
     """Run to the end, or kill where the caller asks for it or time is well over; returns whether it was killed."""
     end = None if limits.time is None else time.perf_counter() + limits.time + 1.0
     with log.open("wb") as out:
-        child = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        child = subprocess.Popen(tied(command), stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
         try:
             while child.poll() is None:
                 if (stop is not None and stop()) or (end is not None and time.perf_counter() > end):

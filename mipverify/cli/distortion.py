@@ -14,6 +14,7 @@ from mipverify.cli.console import green, say, stdout_for_results_only, table, ye
 from mipverify.cli.counterexample import counterexample, write
 from mipverify.cli.exits import DONE, UNDECIDED
 from mipverify.errors import InputError
+from mipverify.parallel.threads import use_one_thread
 
 if TYPE_CHECKING:
     from mipverify.engine.distortion import Distortion
@@ -69,6 +70,7 @@ def distortion(
     opt.check_limits(timeout, workers)
     opt.check_solver(solver)
     opt.check_output("--witness", witness)
+    use_one_thread()
     asked: dict[str, Any] = {
         "norm": norm,
         "targets": opt.parse_targets(targets),

@@ -12,6 +12,7 @@ from mipverify.cli import options as opt
 from mipverify.cli.console import say, stdout_for_results_only, table
 from mipverify.cli.exits import DONE
 from mipverify.cli.question import QuestionOptions
+from mipverify.parallel.threads import use_one_thread
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +43,7 @@ def inspect(
     """
     asked = QuestionOptions(property, data, index, eps, norm, None, None, domain)
     asked.check()
+    use_one_thread()
     with stdout_for_results_only() if json else nullcontext():
         facts = examine(network, asked)
     say(json_module.dumps(facts, allow_nan=False) if json else _text(facts))

@@ -14,6 +14,7 @@ from mipverify.cli import options as opt
 from mipverify.cli.console import green, red, say, stdout_for_results_only, table, yellow
 from mipverify.cli.exits import DONE, INTERNAL
 from mipverify.errors import InputError, MipverifyError
+from mipverify.parallel.threads import use_one_thread
 
 if TYPE_CHECKING:
     from mipverify.report.compare import Comparison
@@ -110,6 +111,7 @@ def _run(
     if retry not in (None, "unknown"):
         raise InputError(f"--retry can only be unknown, not {retry!r}")
 
+    use_one_thread()
     from mipverify.report.live import Live
     from mipverify.report.run import Limits, run_report
 

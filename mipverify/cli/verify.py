@@ -16,6 +16,7 @@ from mipverify.cli.exits import OF_VERDICT
 from mipverify.cli.question import Question, QuestionOptions
 from mipverify.errors import InputError
 from mipverify.parallel import cores
+from mipverify.parallel.threads import use_one_thread
 
 if TYPE_CHECKING:
     from mipverify.engine import Verdict
@@ -70,6 +71,7 @@ def verify(
     opt.check_output("--witness", witness)
     opt.check_output("--result-file", result_file)
     opt.check_solver(solver)
+    use_one_thread()
 
     with stdout_for_results_only() if json else nullcontext():
         from mipverify.cli.progress import Progress

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import time
 import uuid
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mipverify.cluster.executor import ClusterError, Ended, Event, Found, Lost, Task
 from mipverify.cluster.job import Job, Verifier, peak_memory
 from mipverify.errors import InputError
-from mipverify.parallel.process import ONE_THREAD
+from mipverify.parallel.threads import ONE_THREAD
 
 if TYPE_CHECKING:
     from mipverify.engine.sample import SampleResult
@@ -46,6 +47,8 @@ class DaskExecutor:
         if address == "local":
             import dask
 
+            # Dask starts workers by `multiprocessing`: no child of this process finds modules in the working directory.
+            os.environ["PYTHONSAFEPATH"] = "1"
             with dask.config.set({"distributed.scheduler.allowed-failures": 0}):  # who runs again is decided here
                 self._cluster = distributed.LocalCluster(
                     n_workers=workers, threads_per_worker=1, dashboard_address=None, env=ONE_THREAD, silence_logs=50

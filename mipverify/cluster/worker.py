@@ -1,10 +1,9 @@
-"""A worker process of `LocalExecutor`: `python -m mipverify.cluster.worker SOCKET PARENT`."""
+"""A worker process of `LocalExecutor`."""
 
 from __future__ import annotations
 
 import os
 import queue
-import sys
 import threading
 from multiprocessing.connection import Connection
 
@@ -14,9 +13,12 @@ from mipverify.errors import InputError
 from mipverify.parallel.process import connect
 
 
-def main(arguments: list[str]) -> None:
-    """Receive a job and then tasks until the other side is gone; answer with results, one by one."""
-    connection = connect(arguments)
+def main(channel: int, parent: int) -> None:
+    """Receive a job and then tasks until the other side is gone; answer with results, one by one.
+
+    Arguments as of `connect`.
+    """
+    connection = connect(channel, parent)
     job = connection.recv()
     assert isinstance(job, Job)
     tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
@@ -50,7 +52,3 @@ def _listen(connection: Connection, tasks: queue.SimpleQueue[Task]) -> None:
             tasks.put(connection.recv())
     except (EOFError, OSError):
         os._exit(0)  # nobody would receive what the main thread is working on
-
-
-if __name__ == "__main__":
-    main(sys.argv)

@@ -1,10 +1,9 @@
-"""A process of a `Crew`: `python -m mipverify.parallel.member SOCKET PARENT`."""
+"""A process of a `Crew`."""
 
 from __future__ import annotations
 
 import importlib
 import os
-import sys
 
 from mipverify.parallel.process import connect
 
@@ -12,9 +11,9 @@ from mipverify.parallel.process import connect
 NEEDED = ("mipverify.presolve.cutting", "mipverify.solvers.branch_and_bound")
 
 
-def main(arguments: list[str]) -> None:
-    """Do what is sent until the other side is gone."""
-    connection = connect(arguments)
+def main(channel: int, parent: int) -> None:
+    """Do what is sent until the other side is gone; arguments as of `connect`."""
+    connection = connect(channel, parent)
     for module in NEEDED:
         importlib.import_module(module)
     connection.send("ready")
@@ -30,7 +29,3 @@ def main(arguments: list[str]) -> None:
             connection.send(work(context, item, lambda: False))
         except (EOFError, OSError):
             os._exit(0)
-
-
-if __name__ == "__main__":
-    main(sys.argv)

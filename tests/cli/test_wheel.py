@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 import zipfile
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-FOLDERS = {
-    "mipverify": "mipverify",
-    "models": "mipverify/models",
-    "presolve": "mipverify/presolve",
-    "solvers": "mipverify/solvers",
-}
+from tests.cli.installed import FOLDERS, ROOT, build_wheel
 
 
 @pytest.fixture(scope="module")
 def names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """Paths of the files in a wheel that is built from a copy of the sources."""
-    copy = tmp_path_factory.mktemp("source")
-    for folder in FOLDERS:
-        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / file, copy)
-    script = "import sys; from setuptools.build_meta import build_wheel; build_wheel('dist')"
-    subprocess.run([sys.executable, "-c", script], cwd=copy, check=True, capture_output=True, timeout=120)
-    (wheel,) = (copy / "dist").glob("*.whl")
-    return set(zipfile.ZipFile(wheel).namelist())
+    """Paths of the files in a wheel."""
+    return set(zipfile.ZipFile(build_wheel(tmp_path_factory.mktemp("source"))).namelist())
 
 
 def test_one_importable_name(names: set[str]) -> None:

@@ -45,3 +45,10 @@ def fails_here(boss: int, value: int, stop: Stop) -> int:
     if os.getpid() == boss:
         raise RuntimeError
     return value
+
+
+def waits_for_the_end(context: None, value: int, stop: Stop) -> int:
+    """Goes on until it is told to stop."""
+    while not stop():
+        time.sleep(0.01)
+    return value
