@@ -62,9 +62,15 @@ class Builder:
             bias = bias.expand(shape) if is_torch_array(bias) else np.broadcast_to(np.asarray(bias), shape)
             if not is_torch_array(bias) and not bias.any():
                 bias = None
+        if not _finite(bias) or not all(_finite(p) for _, operator in terms for p in operator.parameters()):
+            raise RewriteError("a constant holds infinity or NaN")
         for _, operator in terms:
             operator.terms += any(_wider_than_float32(p) for p in operator.parameters())
         return self._append(Affine(shape, tuple(Term(x.node, operator) for x, operator in terms), bias), shape)
+
+    def constant(self, value: Array) -> Tensor:
+        """A tensor that does not depend on the input."""
+        return self.affine([], np.shape(value), value)
 
     def relu(self, x: Tensor) -> Tensor:
         """max(0, x)."""
@@ -105,8 +111,31 @@ class Builder:
         flat = indices.reshape(-1)
         if flat.size == x.size and np.array_equal(flat, np.arange(x.size)):
             return x.viewed(indices.shape)
-        bias = np.where(indices < 0, np.float32(fill), np.float32(0)) if fill else None
+        bias = np.where(indices < 0, np.float64(fill), 0.0) if fill else None
         return self.affine([(x, Index(flat, x.shape, indices.shape))], indices.shape, bias)
+
+    def join(self, parts: Sequence[Value], indices: np.ndarray) -> Tensor:
+        """The tensor whose entry i is entry indices[i] of all `parts`, flattened and put one behind the other.
+
+        One affine node: each tensor moves to its places and leaves the others zero, constants are the bias.
+        """
+        limited(indices.shape)
+        if len(parts) == 1 and isinstance(parts[0], Tensor):
+            return self.move(parts[0], indices)
+        terms: list[tuple[Tensor, Operator]] = []
+        bias, start = None, 0
+        for part in parts:
+            size = math.prod(part.shape)
+            inside = (indices >= start) & (indices < start + size)
+            if inside.any():
+                if isinstance(part, Tensor):
+                    where = np.where(inside, indices - start, -1)
+                    terms.append((part, Index(where, part.shape, indices.shape)))
+                else:
+                    bias = np.zeros(indices.shape) if bias is None else bias
+                    bias[inside] = part.reshape(-1)[indices[inside] - start]
+            start += size
+        return self.affine(terms, indices.shape, bias)
 
     def broadcast(self, x: Tensor, shape: Sequence[int]) -> Tensor:
         """x repeated by the rules of numpy to `shape`."""
@@ -117,6 +146,12 @@ class Builder:
         operator = Sparse(matrix, x.shape, tuple(shape))
         operator.terms += roundings
         return self.affine([(x, operator)], shape)
+
+
+def _finite(parameter: Array | None) -> bool:
+    if parameter is None:
+        return True
+    return bool(parameter.isfinite().all()) if is_torch_array(parameter) else bool(np.isfinite(parameter).all())
 
 
 def _wider_than_float32(parameter: Array) -> bool:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mipverify.errors import InputError
 from mipverify.network.builder import Builder, RewriteError, Tensor, Value
 from mipverify.network.fold import evaluate
@@ -57,7 +59,10 @@ def load(path: str | Path) -> Network:
         raise InputError(f"{graph.path}: {problems[0]}{more}")
     output = values[trailing.output]
     if not isinstance(output, Tensor):
-        raise InputError(f"{graph.path}: the output {graph.output_name!r} does not depend on the input")
+        try:
+            output = _constant_output(builder, output)
+        except RewriteError as error:
+            raise InputError(f"{graph.path}: the output {graph.output_name!r}: {error}") from None
     problem = trailing.problem(output.shape)
     if problem:
         raise InputError(f"{graph.path}: {problem}")
@@ -71,6 +76,14 @@ def load(path: str | Path) -> Network:
         notes=trailing.notes,
         order_only=trailing.order_only,
     )
+
+
+def _constant_output(builder: Builder, value: Value) -> Tensor:
+    """A network may return the same numbers for every input."""
+    assert isinstance(value, np.ndarray)
+    if value.dtype.kind != "f" or not value.size:
+        raise RewriteError(f"it does not depend on the input and has element type {value.dtype}, shape {value.shape}")
+    return builder.constant(value)
 
 
 def unsupported_operators(path: str | Path) -> list[Unsupported]:
@@ -118,6 +131,7 @@ def _import(graph: OnnxGraph, trailing: Trailing, stop: bool) -> tuple[Builder, 
 def _rewrite(builder: Builder, node: OnnxNode) -> tuple[Value, ...]:
     if not any(isinstance(value, Tensor) for value in node.inputs):
         return evaluate(node)
+    node.check_finite()
     outputs = REWRITES[node.operator](builder, node)
     return outputs if isinstance(outputs, tuple) else (outputs,)
 

@@ -15,6 +15,7 @@ from mipverify.errors import InputError
 
 OLDEST_OPSET = 7  # before it, broadcasting was an attribute
 CONVERTIBLE = (".nnet", ".mat", ".pth", ".pt", ".h5", ".keras")  # `mipverify convert` knows what to do
+RUNTIME_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training", "com.microsoft")
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,21 @@ def read_model(path: str | Path) -> tuple[Any, str]:
         except (OSError, ValueError, onnx.checker.ValidationError) as error:
             raise InputError(f"{path}: its external weights cannot be read: {_one_line(error)}") from None
     if model.functions:
-        import onnx.inliner
-
-        model = onnx.inliner.inline_local_functions(model)
+        model = _inlined(model)
     return model, hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _inlined(model: Any) -> Any:
+    """The model with the calls of its own functions replaced by their bodies.
+
+    A function in the name of an operator that ONNX Runtime has itself is never called: the built-in one is.
+    """
+    import onnx.inliner
+
+    own = [function for function in model.functions if function.domain not in RUNTIME_DOMAINS]
+    del model.functions[:]
+    model.functions.extend(own)
+    return onnx.inliner.inline_local_functions(model) if own else model
 
 
 def read(path: str | Path) -> OnnxGraph:
@@ -144,9 +156,9 @@ def constant_array(tensor: Any) -> np.ndarray:
 
     check_type(tensor.data_type)
     array = onnx.numpy_helper.to_array(tensor)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError("holds NaN or infinity")
-    return array
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise ValueError("holds NaN")
+    return array  # infinity is a bound of Clip that never acts; it is refused wherever it would be computed with
 
 
 def check_type(data_type: int) -> None:

@@ -9,24 +9,25 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from mipverify.network import Network, load
 
 
 class Graph:
-    """Collects the nodes of a model with one float32 input `x`."""
+    """Collects the nodes of a model with one input `x`, float32 unless `dtype` says otherwise."""
 
-    def __init__(self, shape: Sequence[int | str], seed: int = 0, opset: int = 18):
+    def __init__(self, shape: Sequence[int | str], seed: int = 0, opset: int = 18, dtype: Any = np.float32):
+        self.dtype = np.dtype(dtype)
         self.shape, self.opset, self.rng = list(shape), opset, np.random.default_rng(seed)
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self.given_constants: dict[str, np.ndarray] = {}
 
-    def constant(self, value: Any, dtype: Any = np.float32) -> str:
-        """The name of a new initializer."""
+    def constant(self, value: Any, dtype: Any = None) -> str:
+        """The name of a new initializer, of the model's type if none is given."""
         name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype=dtype), name))
+        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype=dtype or self.dtype), name))
         return name
 
     def random(self, *shape: int) -> str:
@@ -46,12 +47,12 @@ class Graph:
         graph = helper.make_graph(
             self.nodes,
             "test",
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, self.shape)],
+            [helper.make_tensor_value_info("x", helper.np_dtype_to_tensor_dtype(self.dtype), self.shape)],
             [helper.make_empty_tensor_value_info(name) for name in outputs],
             self.constants,
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)])
-        model.ir_version = 8
+        model.ir_version = 8 if self.opset < 21 else 10
         return model
 
     def save(self, path: Path, output: str | Sequence[str]) -> Path:
@@ -76,11 +77,13 @@ def agrees(graph: Graph, output: str, path: Path, samples: int = 3, scale: float
     model = path.read_bytes()
     shape = tuple(size if isinstance(size, int) else 1 for size in graph.shape)
     x = graph.rng.normal(size=(samples, *shape)).astype(np.float32) * scale
+    given = x.astype(graph.dtype)
     ours, ours_exact = network.forward(x), network.forward(x.astype(np.float64))
     for i in range(samples):
-        expected = runtime(model, x[i])
+        expected = runtime(model, given[i])
         assert network.output_shape == expected.shape
-        tolerance = 1e-4 * max(1.0, float(np.abs(expected).max()))
-        np.testing.assert_allclose(ours[i], expected, atol=tolerance, rtol=0)
-        np.testing.assert_allclose(ours_exact[i], expected, atol=tolerance, rtol=0)
+        size = max(1.0, float(np.abs(expected).max()))
+        np.testing.assert_allclose(ours[i], expected, atol=1e-4 * size, rtol=0)
+        precision = 1e-12 if graph.dtype == np.float64 else 1e-4
+        np.testing.assert_allclose(ours_exact[i], expected, atol=precision * size, rtol=0)
     return network

@@ -121,7 +121,15 @@ def _bad_constant() -> bytes:
 
 def _constant_output() -> bytes:
     g = Graph([1, 2])
-    return g.model(g.node("Cast", [g.node("Shape", ["x"])], to=TensorProto.FLOAT)).SerializeToString()
+    return g.model(g.node("Shape", ["x"])).SerializeToString()
+
+
+def _infinite_clip(**bounds: float) -> Callable[[], bytes]:
+    def build() -> bytes:
+        g = Graph([1, 2])
+        return g.model(g.node("Clip", ["x", *(g.constant(value) for value in bounds.values())])).SerializeToString()
+
+    return build
 
 
 def _unknown_reader() -> bytes:
@@ -153,10 +161,10 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "reshape": (_reshaped, "operator Reshape .*reshaped"),
     "softmax over rows": (_softmax_over_rows, "operator Softmax .*axis 1"),
     "NaN weight": (_weights(float("nan")), "initializer 'w17'.*NaN"),
-    "infinite weight": (_weights(float("inf")), "initializer 'w17'.*infinity"),
+    "infinite weight": (_weights(float("inf")), "operator Add .*'w17'.*infinity"),
     "half precision weight": (_weights(1.0, TensorProto.FLOAT16), "initializer 'w17'.*float16"),
     "bfloat16 weight": (_weights(1.0, TensorProto.BFLOAT16), "initializer 'w17'.*bfloat16"),
-    "infinite constant": (_bad_constant, "operator Constant .*infinity"),
+    "infinite constant": (_bad_constant, "operator Add .*infinity"),
     "two inputs": (_two_inputs, "one input.*'x', 'second'"),
     "two outputs": (_two_outputs, "one output.*'relu0_0', 'neg1_0'"),
     "integer input": (_input_type(TensorProto.INT32), "input 'x'.*int32"),
@@ -165,7 +173,10 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "open size": (_shaped([1, "length"]), "input 'x' .*'length' along axis 1"),
     "old opset": (_opset(6), "opset 6"),
     "future opset": (_opset(999), "opset 999"),
-    "constant output": (_constant_output, "does not depend on the input"),
+    "constant output": (_constant_output, "does not depend on the input.*int64"),
+    "a lower bound of infinity": (_infinite_clip(min=np.inf), "operator Clip .*inf"),
+    "an upper bound of minus infinity": (_infinite_clip(min=0.0, max=-np.inf), "operator Clip .*inf"),
+    "a bound that is NaN": (_infinite_clip(min=np.nan), "initializer 'c0'.*NaN"),
     "dangling name": (_unknown_reader, "'nowhere', which nothing produces"),
     "mask of a dropout": (_dropout_mask, "operator Cast .*dropout0_1"),
     "empty file": (lambda: b"", "empty"),

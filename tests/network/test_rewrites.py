@@ -116,6 +116,19 @@ def build_conv_transpose(draw: Draw) -> tuple[Graph, str]:
     padding: dict[str, Any] = {"pads": _many(draw, 2 * axes, 0, 1)} if draw(st.booleans()) else {}
     extra = [draw(st.integers(0, stride - 1)) for stride in strides]
     dilations = _many(draw, axes, 1, 2)
+    if draw(st.booleans()):
+        kernel = g.constants[0].dims[2:]
+        reach = [
+            (n - 1) * s + d * (k - 1) + 1 + e
+            for n, s, d, k, e in zip(shape[2:], strides, dilations, kernel, extra, strict=True)
+        ]
+        padding = {
+            "output_shape": [
+                max(1, full + draw(st.integers(-3, stride - 1 - e)))
+                for full, stride, e in zip(reach, strides, extra, strict=True)
+            ],
+            "auto_pad": draw(st.sampled_from(["NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"])),
+        }
     return g, g.node(
         "ConvTranspose", inputs, group=groups, strides=strides, output_padding=extra, dilations=dilations, **padding
     )
@@ -135,12 +148,12 @@ def _pool(draw: Draw, operator: str, **options: Any) -> tuple[Graph, str]:
     g = Graph(shape, opset=opset)
     kernel = _many(draw, axes, 1, 3)
     padding = _padding(draw, axes, min(kernel) - 1)
-    ceil = draw(st.integers(0, 1)) if "pads" in padding else 0
-    dilated = operator == "MaxPool" and padding.get("auto_pad", "VALID") in ("VALID", "NOTSET")
-    if dilated and min(shape[2:]) > 4:
+    same = padding.get("auto_pad", "VALID").startswith("SAME")
+    if min(shape[2:]) > 4 and (operator == "MaxPool" or opset >= 19):
         options["dilations"] = _many(draw, axes, 1, 2)
     # ONNX Runtime refuses SAME where a stride is longer than the window
-    strides = [draw(st.integers(1, 3 if "pads" in padding else k)) for k in kernel]
+    strides = [draw(st.integers(1, k if same else 3)) for k in kernel]
+    ceil = draw(st.integers(0, 1))
     return g, g.node(operator, ["x"], kernel_shape=kernel, strides=strides, ceil_mode=ceil, **padding, **options)
 
 
@@ -169,22 +182,34 @@ def build_activation(draw: Draw) -> tuple[Graph, str]:
     return g, g.node(operator, ["x"])
 
 
+LARGEST = float(np.finfo(np.float32).max)
+
+
 def build_clip(draw: Draw) -> tuple[Graph, str]:
-    bounds = {"min": draw(st.sampled_from([None, -0.5, 0.0, 0.3])), "max": draw(st.sampled_from([None, 0.5, 1.0, 6.0]))}
+    low = draw(st.sampled_from([None, -0.5, 0.0, 0.3, -np.inf, -LARGEST]))
+    high = draw(st.sampled_from([None, 0.5, 1.0, 6.0, np.inf, LARGEST]))
+    bounds = {"min": low, "max": high}
     if draw(st.booleans()):
         g = Graph(draw(SHAPES), opset=draw(st.sampled_from([7, 9, 10])))
         return g, g.node("Clip", ["x"], **{name: value for name, value in bounds.items() if value is not None})
-    g = Graph(draw(SHAPES), opset=draw(st.sampled_from([11, 13, 21])))
+    bounds["max"] = draw(st.sampled_from([high, -0.1]))  # crossed bounds: the upper one wins
+    dtype = draw(st.sampled_from([np.float32, np.float64]))
+    g = Graph(draw(SHAPES), opset=draw(st.sampled_from([12, 13, 21])), dtype=dtype)
+    bounds["min"] = 0.1 if bounds["min"] == 0.3 else bounds["min"]  # a double that is no float32
     names = ["" if value is None else g.constant(value) for value in bounds.values()]
     return g, g.node("Clip", ["x", *names])
 
 
 def build_extremum(draw: Draw) -> tuple[Graph, str]:
     shape = draw(SHAPES)
-    g = Graph(shape, opset=draw(st.sampled_from([8, 12, 13])))
-    candidates = ["x", g.node("Neg", ["x"]), g.random(*shape), g.node("Relu", ["x"]), g.constant(0.2), g.random(1)]
-    picked = draw(st.lists(st.sampled_from(candidates[1:]), max_size=4))
-    return g, g.node(draw(st.sampled_from(["Max", "Min"])), ["x", *picked])
+    g = Graph(shape, opset=draw(st.sampled_from([8, 12, 13])), dtype=draw(st.sampled_from([np.float32, np.float64])))
+    operator = draw(st.sampled_from(["Max", "Min"]))
+    partly = np.where(g.rng.random(shape) < 0.5, -np.inf if operator == "Max" else np.inf, 0.1)
+    never = np.finfo(g.dtype).min if operator == "Max" else np.finfo(g.dtype).max
+    constants = [g.random(*shape), g.constant(0.2), g.random(1), g.constant(partly), g.constant(never)]
+    candidates = [g.node("Neg", ["x"]), g.node("Relu", ["x"]), *constants]
+    picked = draw(st.lists(st.sampled_from(candidates), max_size=4))
+    return g, g.node(operator, ["x", *picked])
 
 
 def build_reduce(draw: Draw) -> tuple[Graph, str]:
@@ -283,7 +308,7 @@ def build_gather(draw: Draw) -> tuple[Graph, str]:
 def build_pad(draw: Draw) -> tuple[Graph, str]:
     shape = [1, 2, draw(st.integers(3, 4)), draw(st.integers(3, 4))]
     opset = draw(OPSETS)
-    g = Graph(shape, opset=opset)
+    g = Graph(shape, opset=opset, dtype=draw(st.sampled_from([np.float32, np.float64])))
     mode = draw(st.sampled_from(["constant", "reflect", "edge"]))
     low = -1 if mode == "constant" else 0
     begin, end = _many(draw, 2, low, 2), _many(draw, 2, low, 2)

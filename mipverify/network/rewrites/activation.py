@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from array_api_compat import is_torch_array
 
@@ -9,7 +11,7 @@ from mipverify.network.builder import Builder, RewriteError, Tensor, multiple, s
 from mipverify.network.operators import Array, Identity
 from mipverify.network.rewrites.registry import OnnxNode, rewrite
 
-_LARGEST = float(np.finfo(np.float32).max)  # a bound of a clip at or beyond it never acts on float32 values
+_FAR = 2.0**24  # a bound in float32 beside which numbers of the size of 1 vanish
 
 
 @rewrite("Relu")
@@ -54,31 +56,60 @@ def absolute_value(builder: Builder, x: Tensor) -> Tensor:
 
 @rewrite("Clip")
 def clip(builder: Builder, node: OnnxNode) -> Tensor:
-    """x moved into [min, max], two constants either of which may be missing."""
-    bounds = []
-    for index, name in ((1, "min"), (2, "max")):
-        constant = node.optional_constant(index, name)
-        value = node.get(name) if constant is None else float(np.asarray(constant).reshape(()))
-        bounds.append(None if value is None or abs(value) >= _LARGEST else float(np.float32(value)))
-    return clipped(builder, node.tensor(0), bounds[0], bounds[1])
+    """x moved into [min, max], two constants either of which may be missing; where they cross, max wins."""
+    low, high = _bound(node, 1, "min"), _bound(node, 2, "max")
+    low = None if low is None or never_acts(low, 1.0) else low
+    high = None if high is None or never_acts(high, -1.0) else high
+    return clipped(builder, node.tensor(0), *(None if bound is None else float(bound) for bound in (low, high)))
+
+
+def _bound(node: OnnxNode, index: int, name: str) -> Any:
+    """A bound as a number of its own type (attributes, which opsets before 11 have, are float32), or None."""
+    constant = node.optional_constant(index, name)
+    if constant is None:
+        value = node.get(name)
+        return None if value is None else np.float32(value)
+    if constant.size != 1:
+        raise RewriteError(f"{name} must be one number, not a tensor of shape {list(constant.shape)}")
+    return constant.reshape(())[()]
+
+
+def never_acts(bound: Any, sign: float) -> Any:
+    """Where max(x, bound) for sign 1, min(x, bound) for sign -1, is x for every number of the type of `bound`.
+
+    So it is for the lowest number of the type, or -infinity, in a maximum, and for the highest one in a minimum. The
+    highest one in a maximum is a bound like all others.
+    """
+    limits = np.finfo(bound.dtype)
+    return bound <= limits.min if sign > 0 else bound >= limits.max
 
 
 def clipped(builder: Builder, x: Tensor, low: float | None, high: float | None) -> Tensor:
     """low + relu(x - low) - relu(x - high)."""
-    if low is not None and high is not None and low > high:
-        low = high  # ONNX: the upper bound wins
     if low is None and high is None:
         return x
-    if low is None or high is None:
-        bound = low if low is not None else high
-        sign = 1.0 if high is None else -1.0  # bound + relu(x - bound), or bound - relu(bound - x)
-        beyond = builder.relu(builder.combine([(x, sign)], _offset(-sign * bound) if bound else None))
-        return builder.combine([(beyond, sign)], _offset(bound))
-    above_low = builder.relu(builder.shift(x, _offset(-low)) if low else x)
-    above_high = builder.relu(builder.shift(x, _offset(-high)) if high else x)
-    terms = [(above_low, Identity(x.shape)), (above_high, multiple(-1.0, x.shape))]
-    return builder.affine(terms, x.shape, _offset(low))
+    if low is not None and high is not None and low >= high:
+        return builder.constant(np.full(x.shape, high))
+    if low is not None and high is not None and max(abs(low), abs(high)) < _FAR:
+        above_low = builder.relu(builder.shift(x, _offset(-low)) if low else x)
+        above_high = builder.relu(builder.shift(x, _offset(-high)) if high else x)
+        terms = [(above_low, Identity(x.shape)), (above_high, multiple(-1.0, x.shape))]
+        return builder.affine(terms, x.shape, _offset(low))
+    x = x if low is None else bounded(builder, x, _offset(low), 1.0)
+    return x if high is None else bounded(builder, x, _offset(high), -1.0)
 
 
-def _offset(value: float | None) -> np.ndarray:
-    return np.asarray(value or 0.0, dtype=np.float64)
+def bounded(builder: Builder, x: Tensor, bound: np.ndarray, sign: float) -> Tensor:
+    """max(x, bound) for sign 1, min(x, bound) for sign -1: bound + relu(x - bound), or bound - relu(bound - x).
+
+    Beside bounds far out, x would vanish in that difference: there, x + relu(bound - x) or x - relu(x - bound).
+    """
+    if np.abs(bound).min() >= _FAR:
+        beyond = builder.relu(builder.combine([(x, -sign)], sign * bound))
+        return builder.combine([(x, 1.0), (beyond, sign)])
+    beyond = builder.relu(builder.combine([(x, sign)], -sign * bound if bound.any() else None))
+    return builder.combine([(beyond, sign)], bound)
+
+
+def _offset(value: float) -> np.ndarray:
+    return np.asarray(value, dtype=np.float64)

@@ -31,20 +31,22 @@ def paired(values: Sequence[int] | None, default: int, count: int) -> tuple[int,
 
 
 def resolved_pads(
-    node: OnnxNode,
-    in_hw: tuple[int, int],
-    kernel: tuple[int, int],
-    strides: tuple[int, int],
-    dilations: tuple[int, int],
+    node: OnnxNode, in_hw: tuple[int, int], kernel: tuple[int, int], strides: tuple[int, int]
 ) -> tuple[int, int, int, int]:
-    """(top, left, bottom, right) of a convolution or pooling node, auto_pad resolved."""
+    """(top, left, bottom, right) of a convolution or pooling node, auto_pad resolved as ONNX Runtime does.
+
+    It ignores dilations here, which the text of ONNX does not; it refuses them in convolutions.
+    """
     mode = node.get("auto_pad", "NOTSET")
     if mode == "VALID":
         return (0, 0, 0, 0)
     if mode in ("SAME_UPPER", "SAME_LOWER"):
         begin, end = [], []
-        for size, k, stride, dilation in zip(in_hw, kernel, strides, dilations, strict=True):
-            total = max(0, (math.ceil(size / stride) - 1) * stride + dilation * (k - 1) + 1 - size)
+        for size, k, stride in zip(in_hw, kernel, strides, strict=True):
+            total = (math.ceil(size / stride) - 1) * stride + k - size
+            if total < -1:
+                raise RewriteError(f"auto_pad {mode} with a stride that leaves out more than one entry: set the pads")
+            total = max(0, total)
             begin.append(total // 2 if mode == "SAME_UPPER" else total - total // 2)
             end.append(total - begin[-1])
         return (begin[0], begin[1], end[0], end[1])
@@ -69,7 +71,9 @@ def conv(builder: Builder, node: OnnxNode) -> Tensor:
     in_hw, count = spatial(x), len(x.shape) - 2
     strides, dilations = paired(node.get("strides"), 1, count), paired(node.get("dilations"), 1, count)
     kernel = (1, weight.shape[2]) if count == 1 else weight.shape[2:]
-    pads = resolved_pads(node, in_hw, kernel, strides, dilations)
+    if node.get("auto_pad", "NOTSET").startswith("SAME") and dilations != (1, 1):
+        raise RewriteError("auto_pad SAME with dilations: ONNX Runtime does not compute it; set the pads")
+    pads = resolved_pads(node, in_hw, kernel, strides)
     bias = node.optional_constant(2, "the bias")
     return convolved(builder, x, weight, bias, strides, pads, dilations, int(node.get("group", 1)))
 
@@ -110,15 +114,20 @@ def conv_transpose(builder: Builder, node: OnnxNode) -> Tensor:
         for n, s, d, k, e in zip(in_hw, strides, dilations, kernel, extra, strict=True)
     )
     mode, wanted = node.get("auto_pad", "NOTSET"), node.get("output_shape")
-    if wanted is not None or mode in ("SAME_UPPER", "SAME_LOWER"):
-        sizes = [1, *wanted[-1:]] if count == 1 and wanted is not None else wanted
-        sizes = [n * s for n, s in zip(in_hw, strides, strict=True)] if sizes is None else sizes[-2:]
-        totals = [max(0, f - size) for f, size in zip(full, sizes, strict=True)]
-        if any(f < size for f, size in zip(full, sizes, strict=True)):
+    if wanted or mode in ("SAME_UPPER", "SAME_LOWER"):
+        sizes = [n * s for n, s in zip(in_hw, strides, strict=True)]
+        if wanted:
+            if len(wanted) not in (count, count + 2):
+                raise RewriteError(f"output_shape has {len(wanted)} numbers for {count} axes")
+            sizes = [1, wanted[-1]] if count == 1 else list(wanted[-2:])
+        elif any(f < size for f, size in zip(full, sizes, strict=True)):
             raise RewriteError("the output is larger than the windows reach: set output_padding instead")
-        before = [t // 2 if mode != "SAME_LOWER" else t - t // 2 for t in totals]
-        if mode == "NOTSET":
-            before = [t - t // 2 for t in totals]
+        totals = [max(0, f - size) for f, size in zip(full, sizes, strict=True)]
+        # What is asked for beyond the windows is padded behind, like output_padding.
+        more = [e + max(0, size - f) for e, size, f in zip(extra, sizes, full, strict=True)]
+        extra = (more[0], more[1])
+        # The larger half of an odd total goes to the start for every mode but SAME_UPPER.
+        before = [t // 2 if mode == "SAME_UPPER" else t - t // 2 for t in totals]
         pads = (before[0], before[1], totals[0] - before[0], totals[1] - before[1])
     else:
         pads = (0, 0, 0, 0) if mode == "VALID" else four(node.get("pads"))

@@ -6,6 +6,7 @@ import numpy as np
 
 from mipverify.network.builder import Builder, Tensor
 from mipverify.network.operators import Identity, Index, Operator, Sparse
+from mipverify.network.rewrites.activation import bounded, never_acts
 from mipverify.network.rewrites.registry import OnnxNode, rewrite
 
 
@@ -35,9 +36,19 @@ def of_two(builder: Builder, a: Tensor, b: Tensor, sign: float) -> Tensor:
 
 
 def against_constant(builder: Builder, x: Tensor, bound: np.ndarray, sign: float) -> Tensor:
-    """max(x, bound) for sign 1, min(x, bound) for sign -1."""
-    beyond = builder.relu(builder.combine([(x, sign)], -sign * bound.astype(np.float64)))
-    return builder.combine([(beyond, sign)], bound)
+    """max(x, bound) for sign 1, min(x, bound) for sign -1; entries whose bound never acts stay as they are."""
+    bound = np.broadcast_to(bound, x.shape)
+    acting = np.flatnonzero(~never_acts(bound, sign))
+    if not len(acting):
+        return x
+    limit = bound.reshape(-1)[acting].astype(np.float64)
+    part = builder.move(x, acting) if len(acting) < x.size else x.viewed((x.size,))
+    result = bounded(builder, part, limit, sign)
+    if len(acting) == x.size:
+        return result.viewed(x.shape)
+    indices = np.arange(x.size)
+    indices[acting] = x.size + np.arange(len(acting))
+    return builder.join([x, result], indices.reshape(x.shape))
 
 
 def tournament(builder: Builder, x: Tensor, candidates: np.ndarray) -> Tensor:

@@ -67,9 +67,11 @@ def windows_of(node: OnnxNode, x: Tensor) -> Windows:
         raise RewriteError("kernel_shape is missing")
     kernel = paired(shape, 1, count)
     strides, dilations = paired(node.get("strides"), 1, count), paired(node.get("dilations"), 1, count)
-    pads = resolved_pads(node, in_hw, kernel, strides, dilations)
-    ceil = bool(node.get("ceil_mode", 0)) and node.get("auto_pad", "NOTSET") == "NOTSET"
-    return Windows(in_hw, kernel, strides, pads, dilations, ceil)
+    longer = any(stride > k for stride, k in zip(strides, kernel, strict=True))
+    if node.get("auto_pad", "NOTSET").startswith("SAME") and dilations != (1, 1) and longer:
+        raise RewriteError("auto_pad SAME with dilations and a stride longer than the window: set the pads")
+    pads = resolved_pads(node, in_hw, kernel, strides)
+    return Windows(in_hw, kernel, strides, pads, dilations, bool(node.get("ceil_mode", 0)))
 
 
 def _out_shape(x: Tensor, hw: tuple[int, ...]) -> tuple[int, ...]:

@@ -73,6 +73,14 @@ class OnnxNode:
         constant = None if index is None else self.optional_constant(index, attribute)
         return None if constant is None else [int(v) for v in np.asarray(constant).reshape(-1)]
 
+    def check_finite(self) -> None:
+        """Raises RewriteError where a constant holds infinity and is no bound, of which infinity is none."""
+        if self.operator in ("Clip", "Max", "Min", "Where"):
+            return
+        for index, value in enumerate(self.inputs):
+            if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not np.isfinite(value).all():
+                raise RewriteError(f"input {index} ({self.input_name(index)!r}) holds infinity")
+
 
 Rewrite: TypeAlias = Callable[[Builder, OnnxNode], Value | tuple[Value, ...]]
 REWRITES: dict[str, Rewrite] = {}

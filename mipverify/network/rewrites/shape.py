@@ -7,7 +7,6 @@ import math
 import numpy as np
 
 from mipverify.network.builder import Builder, RewriteError, Tensor, Value, limited, positions
-from mipverify.network.operators import Index
 from mipverify.network.rewrites.registry import OnnxNode, axis_of, rewrite
 
 
@@ -106,25 +105,11 @@ def concat(builder: Builder, node: OnnxNode) -> Tensor:
 
 
 def concatenated(builder: Builder, parts: list[Value], axis: int) -> Tensor:
-    """One affine node: each tensor is an index operator that leaves the others' places zero, constants are the bias."""
-    counts = [part.shape[axis] for part in parts]
-    starts = np.cumsum([0, *counts])
-    shape = list(parts[0].shape)
-    shape[axis] = int(starts[-1])
-    limited(shape)
-    terms, bias = [], None
-    for part, start, count in zip(parts, starts, counts, strict=False):
-        place = (slice(None),) * axis + (slice(int(start), int(start) + count),)
-        if isinstance(part, Tensor):
-            indices = np.full(shape, -1)
-            indices[place] = positions(part.shape)
-            terms.append((part, Index(indices, part.shape, tuple(shape))))
-        else:
-            bias = np.zeros(shape, part.dtype) if bias is None else bias
-            bias[place] = part
-    if len(terms) == 1 and len(parts) == 1:
-        return terms[0][0]
-    return builder.affine(terms, shape, bias)
+    """Tensors and constants side by side along `axis`."""
+    sizes = np.cumsum([0, *(math.prod(part.shape) for part in parts)])
+    limited([int(sizes[-1])])
+    where = [positions(part.shape) + start for part, start in zip(parts, sizes, strict=False)]
+    return builder.join(parts, np.concatenate(where, axis))
 
 
 @rewrite("Split")
