@@ -8,14 +8,16 @@ import torch
 from mipverify.models.differentiable import Domain, input_box, training_bounds
 from mipverify.models.stability import reduced
 from mipverify.models.traced import Model, logits_of, network_of
-from mipverify.presolve.backward import Relaxed, Rows, minimum_over_box, pass_back, row_dot
-from mipverify.presolve.bounds import Bounds
 from torch import Tensor
 from torch.nn import functional
 
 from mipverify.errors import InputError
 from mipverify.network import Affine, Network
 from mipverify.network.operators import parameter_like
+from mipverify.proof.backward import Relaxed, minimum_over_box, pass_back
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.rounding import row_dot
+from mipverify.proof.rows import Rows
 
 Certificate: TypeAlias = Literal["interval", "crown"]
 Mixture: TypeAlias = Literal["loss", "logits", "product"]

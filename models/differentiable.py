@@ -14,17 +14,17 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from mipverify.models.windows import parallel_bounds, parallel_window_bounds, window_bounds
-from mipverify.presolve.backward import Relaxed, Rows, minimum_over_box, pass_back, unit_rows
-from mipverify.presolve.bounds import Bounds
-from mipverify.presolve.crown import negated
-from mipverify.presolve.interval import affine_interval
-from mipverify.presolve.patches import convolution
-from mipverify.presolve.relaxation import Relaxation, relax
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from mipverify.errors import InputError
 from mipverify.network import Input, Network, Relu, sources
+from mipverify.proof.backward import Relaxed, minimum_over_box, pass_back
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.interval import affine_interval
+from mipverify.proof.patches import convolution
+from mipverify.proof.relaxation import Relaxation, relax
+from mipverify.proof.rows import Rows, unit_rows
 
 Method: TypeAlias = Literal["interval", "improved_interval", "crown"]
 Domain: TypeAlias = tuple[float, float] | None
@@ -173,7 +173,7 @@ def _each_side(relaxed: Relaxed, node: int, samples: Tensor, units: Tensor) -> t
         return window_bounds(relaxed, node, samples, units)
     rows = _rows(relaxed, node, samples, units)
     low = minimum_over_box(relaxed, pass_back(relaxed, rows, sound=False), rows.samples, sound=False)
-    opposite = pass_back(relaxed, negated(rows), sound=False)
+    opposite = pass_back(relaxed, rows.negated(), sound=False)
     return low, -minimum_over_box(relaxed, opposite, rows.samples, sound=False)
 
 

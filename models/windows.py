@@ -1,5 +1,5 @@
 """Rows of convolutional units as windows over their receptive field, differentiable: the torch counterpart of
-`mipverify.presolve.patches`, without its error terms."""
+`mipverify.proof.patches`, without its error terms."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from mipverify.presolve.backward import Relaxed, Rows, minimum_over_box, pass_back
-from mipverify.presolve.patches import convolution
 from torch import Tensor
 from torch.nn import functional
 
 from mipverify.network import Affine, Input, Relu
 from mipverify.network.convolution import Conv
 from mipverify.network.operators import parameter_like
+from mipverify.proof.backward import Relaxed, minimum_over_box, pass_back
+from mipverify.proof.patches import convolution
+from mipverify.proof.rows import Rows
 
 MATRIX_ENTRIES = 2**20  # a convolution between windows is a dense product up to this size of its matrix
 

@@ -1,24 +1,17 @@
 """Bounds of every value in a network, from interval arithmetic to optimized CROWN; each method is sound by itself."""
 
 from mipverify.presolve.ascent import Search
-from mipverify.presolve.backward import (
-    InputRows,
-    Relaxed,
-    Rows,
-    minimizer,
-    minimum_over_box,
-    pass_back,
-    row_minimum,
-    unit_rows,
-)
-from mipverify.presolve.bounds import Bounds
 from mipverify.presolve.crown import condition_rows, crown
 from mipverify.presolve.fast_lin import fast_lin
-from mipverify.presolve.interval import interval
 from mipverify.presolve.layers import row_chunks, tighten_by_layer
 from mipverify.presolve.optimized import Optimum, optimize_rows, optimized_crown
-from mipverify.presolve.reduce import reduce
-from mipverify.presolve.signs import nonnegative
+
+from mipverify.proof.backward import Relaxed, minimizer, minimum_over_box, pass_back, row_minimum
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.interval import interval
+from mipverify.proof.reduction import reduce
+from mipverify.proof.rows import InputRows, Rows, unit_rows
+from mipverify.proof.signs import nonnegative
 
 __all__ = [
     "Bounds",

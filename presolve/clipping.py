@@ -18,12 +18,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from mipverify.presolve.backward import InputRows, Relaxed, pass_back, unit_rows
-from mipverify.presolve.bounds import Bounds
-from mipverify.presolve.crown import scaled
-from mipverify.presolve.rounding import SLACK, ball, floor, gamma
 
 from mipverify.network import Network, Relu, sources
+from mipverify.proof.backward import Relaxed, pass_back
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.rounding import SLACK, ball, floor, gamma
+from mipverify.proof.rows import InputRows, unit_rows
 
 ROWS = 512  # units whose planes are made together: they stay in the cache
 COORDINATES = 100  # of the input, by which multipliers are found
@@ -238,7 +238,7 @@ class _Rows:
         samples: np.ndarray | None = None,
     ) -> _Rows:
         rows = unit_rows(relaxed.network, node, units, samples, relaxed.bounds.lower[0])
-        reached = pass_back(relaxed, scaled(rows, sides))
+        reached = pass_back(relaxed, rows.scaled(sides))
         v = reached.coefficients.reshape(len(units), -1)
         extent = np.maximum(np.abs(v) @ corners.radius, np.finfo(float).tiny)
         size = np.abs(v) @ (np.abs(corners.center) + corners.radius) + np.abs(reached.constant)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 from array_api_compat import array_namespace
-from mipverify.presolve.backward import Relaxed, Rows, row_minimum, unit_rows
-from mipverify.presolve.bounds import Bounds
 from mipverify.presolve.fast_lin import fast_lin_units
 from mipverify.presolve.layers import Known, row_chunks, tighten_by_layer
-from mipverify.presolve.patches import adaptive_patches, convolution
 
 from mipverify.network import Network
 from mipverify.network.operators import Array
+from mipverify.proof.backward import Relaxed, row_minimum
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.patches import adaptive_patches, convolution
+from mipverify.proof.rows import Rows, unit_rows
 from mipverify.specification.regions import Region
 
 
@@ -49,21 +50,8 @@ def _unit_bounds(relaxed: Relaxed, node: int, samples: np.ndarray, units: np.nda
         boxes = None if single else samples[part]
         rows = unit_rows(relaxed.network, node, units[part], boxes, relaxed.bounds.lower[0])
         lows[part] = row_minimum(relaxed, rows)
-        highs[part] = -row_minimum(relaxed, negated(rows))
+        highs[part] = -row_minimum(relaxed, rows.negated())
     return lows, highs
-
-
-def negated(rows: Rows) -> Rows:
-    """The rows of the negative quantities."""
-    constant = None if rows.constant is None else -rows.constant
-    return Rows({index: -a for index, a in rows.coefficients.items()}, rows.samples, constant, rows.doubt)
-
-
-def scaled(rows: Rows, factors: np.ndarray) -> Rows:
-    """The rows times factors (R,), powers of two up to their sign: nothing is rounded."""
-    coefficients = {i: a * factors.reshape(-1, *[1] * (a.ndim - 1)) for i, a in rows.coefficients.items()}
-    constant = None if rows.constant is None else rows.constant * factors
-    return Rows(coefficients, rows.samples, constant, None if rows.doubt is None else rows.doubt * np.abs(factors))
 
 
 def condition_rows(

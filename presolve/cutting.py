@@ -10,16 +10,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from mipverify.presolve.ascent import Search
-from mipverify.presolve.backward import Relaxed, Rows, unit_rows
-from mipverify.presolve.bounds import Bounds
-from mipverify.presolve.crown import negated
-from mipverify.presolve.cuts import OwnCuts
 from mipverify.presolve.layers import Known, tighten_by_layer
-from mipverify.presolve.optimized import Optimum, optimize_rows, subset
+from mipverify.presolve.optimized import Optimum, optimize_rows
 from mipverify.presolve.separation import Separator, cuttable, separate_rows
 
 from mipverify.network import Network
 from mipverify.parallel import ALONE, Hands, dealt
+from mipverify.proof.backward import Relaxed
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.cuts import OwnCuts
+from mipverify.proof.rows import Rows, unit_rows
 from mipverify.specification.regions import Region
 
 ENTRIES = 2**23  # of all cuts of the rows that are worked on together
@@ -95,7 +95,7 @@ def raise_rows(
         average = _Average(cutting.search.iterations // 2)
         found = optimize_rows(
             relaxed,
-            subset(rows, index),
+            rows.take(index),
             cutting.search,
             slopes=slopes,
             cuts=cuts,
@@ -215,7 +215,7 @@ def _cut_units(
             unstable = (found[:count] < 0) & (found[count:] < 0)
             return np.tile(unstable, 2) & (gained > WORTH * np.tile(width, 2))
 
-        found = raise_rows(relaxed, _both(rows), separators, cutting, worth, stop)
+        found = raise_rows(relaxed, rows.with_negated(), separators, cutting, worth, stop)
         lows[part] = np.maximum(lows[part], found[:count])
         highs[part] = np.minimum(highs[part], -found[count:])
     return lows, highs
@@ -234,19 +234,8 @@ def share_cut_off(bounds: Bounds, sample: int = 12) -> float:
         if not len(units):
             continue
         units = units[np.linspace(0, len(units) - 1, min(sample, len(units))).astype(int)]
-        rows = _both(unit_rows(network, node, units, None, bounds.lower[0]))
+        rows = unit_rows(network, node, units, None, bounds.lower[0]).with_negated()
         found = raise_rows(Relaxed(bounds), rows, separators, cutting, lambda lower, gained: np.ones(len(lower), bool))
         width = (bounds.upper[node] - bounds.lower[node]).reshape(-1)[units]
         return float(np.mean(1 - np.minimum(-found[: len(units)] - found[len(units) :], width) / width))
     return 0.0
-
-
-def _both(rows: Rows) -> Rows:
-    """Rows, and after them the same with the other sign."""
-    other = negated(rows)
-
-    def both(one: np.ndarray | None, two: np.ndarray | None) -> np.ndarray | None:
-        return None if one is None or two is None else np.concatenate([one, two])
-
-    coefficients = {k: np.concatenate([v, other.coefficients[k]]) for k, v in rows.coefficients.items()}
-    return Rows(coefficients, None, both(rows.constant, other.constant), both(rows.doubt, other.doubt))

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from mipverify.presolve.cuts import LayerCuts
 
 from mipverify.network import Affine, Network, Relu
 from mipverify.network.operators import Dense, Index, parameter_like
+from mipverify.proof.cuts import LayerCuts
 
 
 @dataclass(frozen=True, eq=False)

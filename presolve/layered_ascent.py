@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from mipverify.presolve.ascent import Adam, Search
-from mipverify.presolve.backward import Relaxed, Rows
-from mipverify.presolve.cuts import Cuts, LayerCuts
 from mipverify.presolve.layered import CutColumns, Layered
+
+from mipverify.proof.backward import Relaxed
+from mipverify.proof.cuts import Cuts, LayerCuts
+from mipverify.proof.rows import Rows
 
 FINISHED = 0.5  # share of the columns that need no more steps, from which on the others go on alone
 

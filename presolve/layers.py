@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 import numpy as np
-from mipverify.presolve.backward import Relaxed
-from mipverify.presolve.bounds import Bounds
-from mipverify.presolve.interval import interval
 
 from mipverify.network import Network, sources
 from mipverify.network.operators import Array
+from mipverify.proof.backward import Relaxed
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.interval import interval
 from mipverify.specification.regions import Region
 
 ROW_BYTES = 32 * 2**20  # rows of one pass: small enough to stay near the caches, large enough for dense products

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-from mipverify.presolve.backward import Relaxed
-from mipverify.presolve.bounds import Bounds
 from mipverify.presolve.layers import Known, tighten_by_layer
 
 from mipverify.formulation import Milp, encode
 from mipverify.network import Network
+from mipverify.proof.backward import Relaxed
+from mipverify.proof.bounds import Bounds
 from mipverify.specification.regions import Region
 
 

@@ -9,28 +9,20 @@ pre-activation there, and the derivative by a multiplier is minus that pre-activ
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from mipverify.presolve.ascent import Adam, Search
-from mipverify.presolve.backward import (
-    InputRows,
-    Relaxed,
-    Rows,
-    minimizer,
-    minimum_over_box,
-    pass_back,
-    pick,
-    unit_rows,
-)
-from mipverify.presolve.bounds import Bounds
-from mipverify.presolve.crown import negated
-from mipverify.presolve.cuts import Cuts, LayerCuts, respond
+from mipverify.presolve.layered import Layered
 from mipverify.presolve.layered_ascent import LayeredAscent, fits
 from mipverify.presolve.layers import Known, row_chunks, tighten_by_layer
 
 from mipverify.network import Input, Network, Relu
 from mipverify.network.graph import affine_value
+from mipverify.proof.backward import Relaxed, minimizer, minimum_over_box, pass_back, pick
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.cuts import Cuts, LayerCuts, respond
+from mipverify.proof.rows import InputRows, Rows, unit_rows
 from mipverify.specification.regions import Region
 
 
@@ -121,7 +113,7 @@ def optimize_rows(
     step, the values of all nodes (R, *shape) and the phases of layers with cuts (R, units) at the relaxation's minimum.
     """
     sketch = sketch or Relaxed(relaxed.bounds.astype(np.float32))
-    thin = rows.sketched()
+    thin = rows.surrogate()
     count = len(next(iter(rows.coefficients.values())))
     reach = max(rows.coefficients)
     shapes = {node: (count, *relaxed.network.nodes[node].shape) for node in relaxed.network.relus if node <= reach}
@@ -146,7 +138,7 @@ def optimize_rows(
     }
     if search.iterations and alpha:
         start = alpha, sign, beta
-        layered = relaxed.layered if observe is None else None
+        layered = _layered(relaxed) if observe is None else None
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is proven to be worth nothing
             if layered is not None and fits(layered, sketch, thin, cuts):
                 layers = {k: layer for k, layer in thin_cuts.items() if isinstance(layer, LayerCuts)}
@@ -155,6 +147,14 @@ def optimize_rows(
             else:
                 alpha, beta, weight = _ascend(sketch, thin, search, *start, free, thin_cuts, weight, stop, observe)
     return evaluate_rows(relaxed, rows, alpha, beta, cuts, weight)
+
+
+def _layered(relaxed: Relaxed) -> Layered | None:
+    """The network in layers, if it is of that form; made once for all boxes within the outermost ones."""
+    if Layered not in relaxed.kept:
+        relaxed.kept[Layered] = Layered.of(relaxed.network)
+    found: Layered | None = relaxed.kept[Layered]
+    return found
 
 
 def _ascend(
@@ -298,23 +298,12 @@ def optimized_units(
         boxes = None if single else samples[part]
         rows = unit_rows(relaxed.network, node, units[part], boxes, source.lower[0])
         highs[part] = np.minimum(
-            highs[part], -optimize_rows(relaxed, negated(rows), search, sketch=sketch, stop=stop).lower
+            highs[part], -optimize_rows(relaxed, rows.negated(), search, sketch=sketch, stop=stop).lower
         )
         open_ = np.flatnonzero(highs[part] > 0)
         if len(open_):
-            some = subset(rows, open_)
+            some = rows.take(open_)
             found = optimize_rows(relaxed, some, search, sketch=sketch, stop=stop).lower
             index = np.arange(part.start, part.stop)[open_]
             lows[index] = np.maximum(lows[index], found)
     return lows, highs
-
-
-def subset(rows: Rows, keep: np.ndarray) -> Rows:
-    """Some of the rows, by index."""
-    return replace(
-        rows,
-        coefficients={i: a[keep] for i, a in rows.coefficients.items()},
-        samples=None if rows.samples is None else rows.samples[keep],
-        constant=None if rows.constant is None else rows.constant[keep],
-        doubt=None if rows.doubt is None else rows.doubt[keep],
-    )

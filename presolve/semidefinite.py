@@ -25,9 +25,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from mipverify.presolve.ascent import Adam
-from mipverify.presolve.bounds import Bounds
-from mipverify.presolve.reduce import Exact, affine_rows
-from mipverify.presolve.rounding import SLACK, ball, floor, gamma
+
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.reduction import Exact, affine_rows
+from mipverify.proof.rounding import SLACK, ball, floor, gamma
 
 RANK = 8  # of the vectors
 DECAY = 0.96  # of the steps of lines

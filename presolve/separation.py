@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from mipverify.presolve.bounds import Bounds
-from mipverify.presolve.cuts import OwnCuts
 
 from mipverify.network import Affine, Network
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.cuts import OwnCuts
 
 ROUNDOFF = 1e-15  # several units in the last place
 

@@ -8,9 +8,9 @@ Nothing is asked of mu but its sign where a side of a row is infinite, and a wro
 from __future__ import annotations
 
 import numpy as np
-from mipverify.presolve.rounding import SLACK, floor, gamma
 
 from mipverify.formulation.milp import Milp
+from mipverify.proof.rounding import SLACK, floor, gamma
 
 
 def certified_bound(milp: Milp, multipliers: np.ndarray, objective: np.ndarray | None = None) -> float:

@@ -13,7 +13,7 @@ from mipverify.engine.question import Question
 from mipverify.formulation import Milp, encode
 from mipverify.formulation.scaling import equilibrated
 from mipverify.presolve import Bounds
-from mipverify.presolve.reduce import Reduced
+from mipverify.proof.reduction import Reduced
 
 if TYPE_CHECKING:
     from mipverify.solvers.branch_and_bound.splits import Node

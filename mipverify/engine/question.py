@@ -17,7 +17,7 @@ from mipverify.network.replay import Replay
 from mipverify.parallel import ALONE, Hands
 from mipverify.presolve import Bounds, reduce
 from mipverify.presolve.layers import Known
-from mipverify.presolve.reduce import Reduced
+from mipverify.proof.reduction import Reduced
 from mipverify.specification import Case, Condition
 
 if TYPE_CHECKING:

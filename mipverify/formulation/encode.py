@@ -17,7 +17,7 @@ from mipverify.specification.regions import Region
 
 if TYPE_CHECKING:
     from mipverify.presolve import Bounds
-    from mipverify.presolve.cuts import LayerCuts
+    from mipverify.proof.cuts import LayerCuts
 
 
 @dataclass(frozen=True, eq=False)

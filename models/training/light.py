@@ -16,7 +16,7 @@ from mipverify.network.operators import Operator, parameter_like
 def light_interval(network: Network, lower: Tensor, upper: Tensor) -> Bounds:
     """Bounds of every node over boxes (B, *input_shape), differentiable in the weights.
 
-    Those of `mipverify.presolve.interval` up to rounding, at half the cost of a training step with them: the error
+    Those of `mipverify.proof.interval` up to rounding, at half the cost of a training step with them: the error
     terms have a gradient too, and it is of no use.
     """
     lows: list[Tensor] = []

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from mipverify.presolve import InputRows, Relaxed, Search, minimum_over_box, optimize_rows, pass_back, unit_rows
-from mipverify.presolve.rounding import gamma
+
+from mipverify.proof.rounding import gamma
 
 CLEARANCE = 1e-6  # points whose margin is proven to be above this are cut off a box
 SLOPES = Search(iterations=5)

@@ -14,7 +14,6 @@ from dataclasses import replace
 import numpy as np
 from mipverify.presolve import Optimum, Relaxed, pass_back, unit_rows
 from mipverify.presolve.clipping import Planes, clip
-from mipverify.presolve.crown import scaled
 from mipverify.solvers.branch_and_bound.splits import Clip, Node
 
 from mipverify.network import Network
@@ -65,7 +64,7 @@ class Corners:
             if splits:
                 box, units, signs = (np.array(v) for v in zip(*splits, strict=True))
                 rows = unit_rows(self.network, self.network.relu_source(relu), units, box, relaxed.bounds.lower[0])
-                found = found.join(Planes.below(pass_back(relaxed, scaled(rows, -signs)), box))
+                found = found.join(Planes.below(pass_back(relaxed, rows.scaled(-signs)), box))
         return found
 
 

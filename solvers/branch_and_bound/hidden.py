@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from mipverify.presolve import Bounds, Search, unit_rows
-from mipverify.presolve.crown import scaled
 from mipverify.solvers.branch_and_bound.corners import Corners
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.search import expand
@@ -91,7 +90,7 @@ def _raise(trees: _Trees, work: tuple[np.ndarray, np.ndarray], stop: Callable[[]
     """Proven lower bounds (U,) of some units times some factors: a tree for each, all of them level by level."""
     units, factor = work
     network, count = trees.below.network, len(units)
-    rows = scaled(unit_rows(network, network.output, units, None, trees.below.lower[0]), factor)
+    rows = unit_rows(network, network.output, units, None, trees.below.lower[0]).scaled(factor)
     bounder = PhaseBounder(trees.below, rows, SHORT, corners=trees.corners)
     proven, closed = np.full(count, -np.inf), np.full(count, np.inf)
     on, spent = np.ones(count, bool), np.zeros(count, int)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from mipverify.presolve import Bounds, Optimum, Relaxed, Rows, Search, minimum_over_box, optimize_rows, pass_back
-from mipverify.presolve.cuts import LayerCuts
-from mipverify.presolve.optimized import subset
 from mipverify.solvers.branch_and_bound.branching import FilteredBranching
 from mipverify.solvers.branch_and_bound.corners import Corners
 from mipverify.solvers.branch_and_bound.programs import NodePrograms
 from mipverify.solvers.branch_and_bound.splits import Node
+
+from mipverify.proof.cuts import LayerCuts
 
 QUICK = Search(iterations=30, slope_step=0.1, decay=0.97)
 PATIENT = Search(iterations=60, slope_step=0.1, decay=0.98)
@@ -84,7 +84,7 @@ class PhaseBounder:
 
     def condition_rows(self, conditions: np.ndarray) -> Rows:
         """The rows of the given conditions (K,)."""
-        return subset(self.rows, conditions)
+        return self.rows.take(conditions)
 
     def _stack(self, arrays: Sequence[dict[int, np.ndarray]]) -> dict[int, np.ndarray]:
         keys = set().union(*(a.keys() for a in arrays)) if arrays else set()
@@ -213,7 +213,7 @@ class PhaseBounder:
         rows = self.condition_rows(np.array([node.condition for node in nodes]))
         reached = pass_back(
             relaxed,
-            rows.sketched(),
+            rows.surrogate(),
             slopes=self._stack([node.slopes for node in nodes]),
             multipliers=self._stack([node.multipliers for node in nodes]),
             cuts={node: layer.dense(np.float32) for node, layer in self.cuts.items()},

@@ -14,12 +14,12 @@ import numpy as np
 import scipy.sparse as sp
 from mipverify.presolve import Bounds, Rows
 from mipverify.presolve.layered import Layered
-from mipverify.presolve.relaxation import relax
 from mipverify.solvers.branch_and_bound.splits import Node
 from mipverify.solvers.certificate import proven_bound
 
 from mipverify.formulation import Milp
 from mipverify.network import Network
+from mipverify.proof.relaxation import relax
 
 if TYPE_CHECKING:
     from mipverify.solvers.highs import Restarted
@@ -51,7 +51,7 @@ class NodePrograms:
         self.objectives[:, :n] = flat[:, :n]
         self.objectives[:, n + units : n + units + layered.seen[node]] = flat[:, n:]
         constant = np.zeros(count) if rows.constant is None else rows.constant
-        self.offsets = constant if rows.doubt is None else np.nextafter(constant - rows.doubt, -np.inf)
+        self.offsets = constant if rows.deviation is None else np.nextafter(constant - rows.deviation, -np.inf)
         self.affine = tuple(
             np.nextafter(layered.bias + sign * layered.doubt, sign * np.inf) for sign in (-1.0, 1.0)
         )  # what z - inputs @ x - units @ y lies between
@@ -72,7 +72,7 @@ class NodePrograms:
         ):
             return None
         numbers = layered.inputs, layered.units, layered.bias, layered.doubt, *rows.coefficients.values()
-        given = (array for array in (*numbers, rows.constant, rows.doubt) if array is not None)
+        given = (array for array in (*numbers, rows.constant, rows.deviation) if array is not None)
         return NodePrograms(network, layered, rows) if all(np.isfinite(array).all() for array in given) else None
 
     def raise_bounds(

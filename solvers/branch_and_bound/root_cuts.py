@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from mipverify.presolve import Bounds, Optimum, Relaxed, unit_rows
-from mipverify.presolve.cuts import LayerCuts, OwnCuts
 from mipverify.presolve.cutting import Cutting, raise_rows, separators_below
 from mipverify.solvers.branch_and_bound.splits import Node
 
 from mipverify.network import Network
+from mipverify.proof.cuts import LayerCuts, OwnCuts
 
 WORTH = 0.02  # share of the distance to zero that a round must gain
 ROUNDS = 10

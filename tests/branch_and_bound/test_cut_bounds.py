@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from mipverify.presolve import Search, crown, unit_rows
-from mipverify.presolve.cuts import LayerCuts, meet
 from mipverify.presolve.separation import Separator, cuttable, separate_rows
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.root_cuts import root_cuts
 from mipverify.solvers.branch_and_bound.splits import Node
 
 from mipverify.network import Network
+from mipverify.proof.cuts import LayerCuts, meet
 from tests.branch_and_bound.test_node_bounds import lowest_inside, unstable_units
 from tests.presolve import nets
 from tests.soundness.nets import lowest_sampled

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from mipverify.presolve import Bounds, Search, crown, optimized_crown, reduce, unit_rows
-from mipverify.presolve.optimized import subset
 from mipverify.solvers.branch_and_bound.branching import FilteredBranching, child
 from mipverify.solvers.branch_and_bound.corners import Corners
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
@@ -156,7 +155,7 @@ def test_no_node_with_a_point_at_zero_is_closed_by_clipped_bounds(kind: str) -> 
             constants.append(-lowest_inside(network, lower, upper, splits, start, conditions[-1], rng))
             nodes.append(Node(k, splits, float("-inf"), {}, {}))
         # Rows whose least value in their node is zero, or below where the walk did not find it.
-        rows = subset(plain.rows, np.array(conditions))
+        rows = plain.rows.take(np.array(conditions))
         rows = replace(rows, constant=(0.0 if rows.constant is None else rows.constant) + np.array(constants))
         corners = Corners(network, 10.0 ** -int(trial))
         bounder = PhaseBounder(plain.root, rows, Search(iterations=12, decay=0.9), corners=corners)

@@ -95,7 +95,7 @@ def test_what_the_network_is_in_doubt_about_lowers_bounds() -> None:
     for node in bounds.network.nodes:
         if isinstance(node, Affine) and node.uncertainty is not None:
             node.uncertainty[:] += 0.25
-    rows = replace(rows, doubt=np.full(3, 0.25))
+    rows = replace(rows, deviation=np.full(3, 0.25))
     doubtful = NodePrograms.of(bounds.network, rows)
     assert doubtful is not None
     after, _ = solve(doubtful, PhaseBounder(bounds, rows), [Node(k, (), float("-inf"), {}, {}) for k in range(3)])

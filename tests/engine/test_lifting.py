@@ -8,12 +8,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from mipverify.presolve import Bounds
-from mipverify.presolve.reduce import Reduced
 from mipverify.solvers.branch_and_bound.splits import Node
 
 from mipverify.engine import searches, verify
 from mipverify.engine.question import Question
 from mipverify.engine.stages import CASCADE, Stage
+from mipverify.proof.reduction import Reduced
 from tests.soundness import exact
 from tests.soundness.nets import dense, exact_output, question
 

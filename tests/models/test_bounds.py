@@ -8,12 +8,11 @@ import torch
 from mipverify.models import Traced, differentiable, input_box, training_bounds
 from mipverify.models.traced import detached
 from mipverify.presolve import interval, row_minimum, tighten_by_layer, unit_rows
-from mipverify.presolve.backward import Relaxed
-from mipverify.presolve.crown import negated
-from mipverify.presolve.relaxation import Relaxation
 from torch import nn
 
 from mipverify.errors import InputError
+from mipverify.proof.backward import Relaxed
+from mipverify.proof.relaxation import Relaxation
 from tests.models.nets import EPS, NAMES, case
 
 METHODS = ("interval", "improved_interval", "crown")
@@ -49,7 +48,7 @@ def rows_of(lines=None):
             sides = {relu: relaxed.network.relu_source(relu) for relu in relaxed.network.relus}
             relaxed.lines = {i: lines(relaxed.bounds.lower[s], relaxed.bounds.upper[s]) for i, s in sides.items()}
         rows = unit_rows(relaxed.network, node, units, samples, relaxed.bounds.lower[0])
-        return row_minimum(relaxed, rows), -row_minimum(relaxed, negated(rows))
+        return row_minimum(relaxed, rows), -row_minimum(relaxed, rows.negated())
 
     return bounder
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from mipverify.presolve import Bounds, Relaxed, Search, crown, fast_lin, interval, optimized_crown, pass_back, unit_rows
-from mipverify.presolve.backward import minimum_over_box
 from mipverify.presolve.linear import lp_tighten
 from mipverify.solvers import certified_program
 
 from mipverify.network import Network
+from mipverify.proof.backward import minimum_over_box
 from tests.presolve.nets import boxes, convolutional, dense, points
 
 METHODS: dict[str, Callable[..., Bounds]] = {

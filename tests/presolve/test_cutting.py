@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from mipverify.presolve import Search, crown, optimized_crown, reduce
-from mipverify.presolve.cuts import OwnCuts, meet
 from mipverify.presolve.cutting import Cutting, cut_tighten
 from mipverify.presolve.separation import Separator, cuttable, separate_rows
 
 from mipverify.network import Network
+from mipverify.proof.cuts import OwnCuts, meet
 from tests.presolve import nets
 
 NETWORKS = {

@@ -7,13 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from mipverify.presolve import Relaxed, Search, crown, optimize_rows, reduce, unit_rows
-from mipverify.presolve.backward import row_minimum
-from mipverify.presolve.crown import negated
-from mipverify.presolve.fast_lin import both_sides
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.splits import root
 
 from mipverify.network import Affine, Network
+from mipverify.proof.backward import row_minimum
+from mipverify.proof.parallel import both_sides
 from tests.presolve.nets import boxes, convolutional, dense
 
 
@@ -68,7 +67,7 @@ def test_bounds_of_a_doubtful_node_leave_its_own_doubt_open() -> None:
         relaxed, rows = Relaxed(bounds), unit_rows(network, network.output, units, None, bounds.lower[0])
         nodes, _, _ = PhaseBounder(bounds, rows).solve([root(int(k)) for k in units], Search(iterations=0))
         low, high = both_sides(relaxed, rows)
-        again = both_sides(relaxed, negated(negated(rows)))[0]
+        again = both_sides(relaxed, rows.negated().negated())[0]
         return [row_minimum(relaxed, rows), -high, low, again, np.array([node.lower for node in nodes])]
 
     for firm, open_ in zip(bound(np.zeros(3)), bound(doubts), strict=True):

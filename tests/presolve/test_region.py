@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mipverify.presolve.region import region_minimum
 from scipy.optimize import linprog
 
+from mipverify.proof.input_minimum import region_minimum
 from mipverify.specification.regions import Ball, Region
 
 

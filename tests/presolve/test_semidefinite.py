@@ -9,10 +9,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from mipverify.presolve import interval, optimized_crown, reduce
-from mipverify.presolve.bounds import Bounds
 from mipverify.presolve.semidefinite import Lifted, Lifting, Shallow, Vectors, _highest
 
 from mipverify.network import Affine, Network
+from mipverify.proof.bounds import Bounds
 from tests.presolve import nets
 
 WIDTHS = [(3, 5, 2), (6, 14, 3), (30, 60, 3), (60, 25, 4)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from array_api_compat import array_namespace
-from mipverify.presolve.bounds import Bounds
-from mipverify.presolve.rounding import ball, floor, gamma
 
 from mipverify.network import Affine, Input, Network, Relu
 from mipverify.network.graph import affine_value
 from mipverify.network.operators import Array, parameter_like
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.rounding import ball, floor, gamma, rounding_terms
 from mipverify.specification.regions import Region
 
 
@@ -69,8 +69,3 @@ def affine_interval(node: Affine, lows: list[Array], highs: list[Array]) -> tupl
         radius = radius + parameter_like(node.uncertainty, like)[None]
     radius = radius * (1 + 2 * error) + 4 * gamma(1, like) * xp.abs(center) + floor(like)
     return center - radius, center + radius
-
-
-def rounding_terms(node: Affine) -> int:
-    """Number of roundings that one entry of an affine node's value, or of a row passed back through it, may gather."""
-    return max((term.operator.terms for term in node.terms), default=1) + len(node.terms) + 4

@@ -7,9 +7,9 @@ That decides strict conditions, which exclude zero. Here nothing is added up: on
 from __future__ import annotations
 
 import numpy as np
-from mipverify.presolve.bounds import Bounds
 
 from mipverify.network import Affine, Relu
+from mipverify.proof.bounds import Bounds
 
 # Entries of operators that are looked at for one question; beyond it a sign counts as not shown.
 MOST_ENTRIES = 20_000_000

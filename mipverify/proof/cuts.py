@@ -16,7 +16,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
-from mipverify.presolve.rounding import gamma, row_dot
+
+from mipverify.proof.rounding import gamma, row_dot
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,11 +222,15 @@ def meeting_error(
     met: Met,
     magnitude: np.ndarray,
     source_magnitude: np.ndarray,
+    terms: int,
 ) -> np.ndarray:
-    """A bound (R,) of the rounding errors of `meet` and of passing the cuts on to their source."""
+    """A bound (R,) of the rounding errors of `meet` and of passing the cuts on to their source.
+
+    terms: roundings of what passes through the layer and is added up beside.
+    """
     flat, below = magnitude.reshape(len(magnitude), -1), source_magnitude.reshape(len(source_magnitude), -1)
     size = np.abs(cuts.step) + np.abs(cuts.limit) + cuts.of_units(flat) + cuts.at(below, magnitude=True)
-    terms = 4 * flat.shape[1] + 4 * len(cuts) + 40
+    terms = terms + 4 * flat.shape[1] + 4 * len(cuts) + 40
     total = row_dot(np.abs(coefficients) + np.abs(met.weight) + np.abs(met.slope), magnitude)
     return gamma(terms, coefficients) * (total + row_dot(multipliers, size) + np.abs(met.phase).sum(axis=1))
 

@@ -9,21 +9,20 @@ sound in exact arithmetic: an error in a coefficient of node k matters at most |
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
-from mipverify.presolve.bounds import Bounds
-from mipverify.presolve.cuts import Cuts, Met, meet, meeting_error
-from mipverify.presolve.interval import rounding_terms
-from mipverify.presolve.layered import Layered
-from mipverify.presolve.region import region_minimum
-from mipverify.presolve.relaxation import Relaxation, relax
-from mipverify.presolve.rounding import SLACK, floor, gamma, row_dot
 
 from mipverify.network import Input, Network, Relu
 from mipverify.network.operators import Array, parameter_like
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.cuts import Cuts, Met, meet, meeting_error
+from mipverify.proof.input_minimum import region_minimum
+from mipverify.proof.relaxation import Relaxation, relax
+from mipverify.proof.rounding import SLACK, backward_terms, constant_terms, floor, gamma, reads, rounding_terms, row_dot
+from mipverify.proof.rows import InputRows, Rows
 from mipverify.specification.regions import Region
 
 
@@ -47,9 +46,9 @@ class Relaxed:
         return {node: relax(bounds.lower[source], bounds.upper[source]) for node, source in sources.items()}
 
     @cached_property
-    def layered(self) -> Layered | None:
-        """The network in layers, if it is of that form."""
-        return Layered.of(self.network) if self._outer is None else self._outer.layered
+    def kept(self) -> dict[Any, Any]:
+        """What searches on these boxes and on parts of them make once and use again."""
+        return {} if self._outer is None else self._outer.kept
 
     @cached_property
     def magnitudes(self) -> tuple[Array, ...]:
@@ -95,70 +94,12 @@ class Relaxed:
         return tuple(found)
 
 
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Linear functionals of node values, one a row, each over one box of the batch.
-
-    coefficients: for some nodes an array (R, *shape). samples: (R,) box of each row; None: row r has box r, or the
-    only one. constant: (R,), or None for zero. doubt: by how much a quantity may lie below or above what the
-    coefficients and the constant make of it, (R,), or None for nothing.
-    """
-
-    coefficients: Mapping[int, Array]
-    samples: np.ndarray | None = None
-    constant: Array | None = None
-    doubt: Array | None = None
-
-    def sketched(self) -> Rows:
-        """Numpy rows in float32 and without doubt: for searching, not for concluding."""
-        with np.errstate(over="ignore"):  # a row that overflows finds no better bound, no more
-            coefficients = {node: array.astype(np.float32) for node, array in self.coefficients.items()}
-            constant = None if self.constant is None else self.constant.astype(np.float32)
-        return Rows(coefficients, self.samples, constant)
-
-
-@dataclass(frozen=True, eq=False)
-class InputRows:
-    """Rows that reached the input: quantity >= coefficients . x + constant - error, with error zero if not asked for.
-
-    passed: the coefficients (R, *shape) with which each ReLU node was met, if they were to be kept. met: the lines
-    chosen where cuts were dualized.
-    """
-
-    coefficients: Array
-    constant: Array
-    error: Array | float
-    passed: dict[int, Array] = field(default_factory=dict)
-    met: dict[int, Met] = field(default_factory=dict)
-
-
 def pick(values: Array, samples: np.ndarray | None) -> Array:
     """Values (B, ...) of each row's box: (R, ...), or (1, ...) where all rows share one.
 
     samples None: row r belongs to box r, or all rows to the one box there is.
     """
     return values if samples is None or values.shape[0] == 1 else values[samples]
-
-
-def unit_rows(network: Network, node: int, units: np.ndarray, samples: np.ndarray | None, like: Array) -> Rows:
-    """Rows that stand for single entries of a node: `units` (R,) are flat indices into it."""
-    xp = array_namespace(like)
-    current = network.nodes[node]
-    if isinstance(current, (Relu, Input)):
-        one_hot = np.zeros((len(units), int(np.prod(current.shape))))
-        one_hot[np.arange(len(units)), units] = 1.0
-        return Rows({node: parameter_like(one_hot.reshape(-1, *current.shape), like)}, samples)
-    coefficients: dict[int, Array] = {}
-    for term in current.terms:
-        rows = term.operator.rows(units, like).reshape(len(units), *network.nodes[term.source].shape)
-        coefficients[term.source] = coefficients[term.source] + rows if term.source in coefficients else rows
-    constant = None
-    if current.bias is not None:
-        constant = xp.reshape(parameter_like(current.bias, like), (-1,))[units]
-    doubt = None
-    if current.uncertainty is not None:
-        doubt = xp.reshape(parameter_like(current.uncertainty, like), (-1,))[units]
-    return Rows(coefficients, samples, constant, doubt)
 
 
 def pass_back(
@@ -175,21 +116,19 @@ def pass_back(
     """Pass rows back to the input.
 
     slopes: for some ReLU nodes the lower slopes to use instead, in [0, 1], (R, *shape) [Xu et al. 2021].
-    multipliers: for some ReLU nodes signed split multipliers (R, *shape), subtracted from the coefficients of the
-    pre-activation: nonnegative where it was split to be >= 0, nonpositive where <= 0 [Wang et al. 2021, theorem 3.1].
+    multipliers: for some ReLU nodes the multipliers (R, *shape) of bounds of the pre-activation, subtracted from its
+    coefficients: positive ones of its lower bound, negative ones of the upper one. Where a split has made that zero,
+    these are the multipliers of beta-CROWN [Wang et al. 2021, theorem 3.1]; for others, duals of a linear program.
     cuts, cut_multipliers: by ReLU node, rows that hold there and their multipliers (R, T), not negative (numpy only).
     sound: bound the rounding errors as well. keep: return the coefficients at ReLU nodes.
     """
-    network, samples = relaxed.network, rows.samples
+    network, samples, like = relaxed.network, rows.samples, rows.like
     pending = dict(rows.coefficients)
-    like = next(iter(pending.values()))
     xp = array_namespace(like)
     zero = xp.zeros_like(like.reshape(like.shape[0], -1)[:, 0])
     constant = zero if rows.constant is None else rows.constant + zero
-    error = zero
-    if sound:
-        error = xp.abs(constant) * gamma(len(network.nodes) + 4, like) + pick(relaxed.underflow[max(pending)], samples)
-        error = error if rows.doubt is None else error + rows.doubt
+    error = starting_error(relaxed, rows, constant) if sound else zero
+    further = len(cut_multipliers or ())  # layers whose cuts add to the coefficients of their source
     passed: dict[int, Array] = {}
     met: dict[int, Met] = {}
     for index in range(max(pending), 0, -1):
@@ -197,6 +136,8 @@ def pass_back(
         if coefficients is None:
             continue
         node = network.nodes[index]
+        magnitude: Array = pick(relaxed.magnitudes[index], samples) if sound else None
+        rounding = gamma(backward_terms(network, index) + further, like) if sound else 0.0
         if isinstance(node, Relu):
             line = relaxed.lines[index]
             if cuts is not None and cut_multipliers is not None and index in cuts and index in cut_multipliers:
@@ -205,45 +146,42 @@ def pass_back(
                 own = _flat(pick(line.lower_slope, samples) if slopes is None else slopes[index])
                 met[index], gain = meet(layer, factors, _flat(coefficients), low, high, own)
                 constant = constant + gain
-                if keep:
-                    passed[index] = met[index].weight.reshape(coefficients.shape)
                 through = met[index].slope.reshape(coefficients.shape)
                 if sound:
-                    magnitude = pick(relaxed.magnitudes[index], samples)
                     beneath = pick(relaxed.magnitudes[layer.source], samples)
-                    error = error + meeting_error(layer, factors, _flat(coefficients), met[index], magnitude, beneath)
+                    more = backward_terms(network, index) + reads(network, index) + further
+                    error = error + meeting_error(
+                        layer, factors, _flat(coefficients), met[index], magnitude, beneath, more
+                    )
                 _add(pending, layer.source, -layer.over_source(factors).reshape(-1, *network.nodes[layer.source].shape))
-                if multipliers is not None and index in multipliers:
-                    through = through - multipliers[index]
-                    if sound:
-                        error = error + gamma(8, like) * row_dot(xp.abs(multipliers[index]), magnitude)
-                _add(pending, node.source, through)
-                continue
+                coefficients = met[index].weight.reshape(coefficients.shape)
+            else:
+                positive = xp.clip(coefficients, min=0)
+                negative = coefficients - positive
+                below = slopes[index] if slopes is not None and index in slopes else pick(line.lower_slope, samples)
+                if sound and slopes is not None and index in slopes:
+                    below = xp.clip(below, min=0, max=1)
+                through = positive * below + negative * pick(line.upper_slope, samples)
+                constant = constant + row_dot(negative, pick(line.upper_offset, samples))
+                if sound:
+                    error = error + rounding * row_dot(positive - negative, magnitude)
             if keep:
                 passed[index] = coefficients
-            positive = xp.clip(coefficients, min=0)
-            negative = coefficients - positive
-            lower_slope = slopes[index] if slopes is not None and index in slopes else pick(line.lower_slope, samples)
-            through = positive * lower_slope + negative * pick(line.upper_slope, samples)
-            constant = constant + row_dot(negative, pick(line.upper_offset, samples))
-            if sound:
-                magnitude = pick(relaxed.magnitudes[index], samples)
-                terms = 2 * magnitude.reshape(magnitude.shape[0], -1).shape[1] + 8
-                error = error + gamma(terms, like) * row_dot(positive - negative, magnitude)
             if multipliers is not None and index in multipliers:
-                through = through - multipliers[index]
+                factors = multipliers[index]
+                from_below = xp.clip(factors, min=0)
+                low, high = (pick(side[node.source], samples) for side in (relaxed.bounds.lower, relaxed.bounds.upper))
+                constant = constant + row_dot(from_below, low) + row_dot(factors - from_below, high)
+                through = through - factors
                 if sound:
-                    error = error + gamma(8, like) * row_dot(xp.abs(multipliers[index]), magnitude)
+                    error = error + 2 * rounding * row_dot(xp.abs(factors), magnitude)
             _add(pending, node.source, through)
             continue
         assert not isinstance(node, Input)
         if node.bias is not None:
             constant = constant + row_dot(coefficients, parameter_like(node.bias, like)[None])
         if sound:
-            magnitude = pick(relaxed.magnitudes[index], samples)
-            size = magnitude.reshape(magnitude.shape[0], -1).shape[1]
-            terms = max(rounding_terms(node), size) + network.use_counts[index] + len(network.nodes) + 4
-            error = error + gamma(terms, like) * row_dot(xp.abs(coefficients), magnitude)
+            error = error + rounding * row_dot(xp.abs(coefficients), magnitude)
             if node.uncertainty is not None:
                 error = error + row_dot(xp.abs(coefficients), parameter_like(node.uncertainty, like)[None])
         for term in node.terms:
@@ -251,6 +189,22 @@ def pass_back(
             _add(pending, term.source, back.reshape(back.shape[0], *network.nodes[term.source].shape))
     reached = pending[0] if 0 in pending else xp.zeros((like.shape[0], *network.input_shape), dtype=like.dtype)
     return InputRows(reached, constant, error, passed, met)
+
+
+def starting_error(relaxed: Relaxed, rows: Rows, constant: Array) -> Array:
+    """What rows (R,) may be off by before they are passed back: rounded when they were made, underflow further on."""
+    network = relaxed.network
+    start = max(rows.coefficients) if rows.units is None else rows.units[0]
+    error = abs(constant) * gamma(constant_terms(network), constant) + pick(relaxed.underflow[start], rows.samples)
+    if rows.units is not None:
+        node, units, factors = rows.units
+        sizes = _flat(relaxed.magnitudes[node])
+        affine = network.nodes[node]
+        assert not isinstance(affine, (Input, Relu))
+        box = 0 if len(sizes) == 1 else np.arange(len(units)) if rows.samples is None else rows.samples
+        terms = rounding_terms(affine) + reads(network, node)
+        error = error + gamma(terms, constant) * factors * sizes[box, units]
+    return error if rows.deviation is None else error + rows.deviation
 
 
 def _add(pending: dict[int, Array], index: int, rows: Array) -> None:
@@ -271,7 +225,7 @@ def minimum_over_box(relaxed: Relaxed, rows: InputRows, samples: np.ndarray | No
         magnitude = pick(relaxed.magnitudes[0], samples)
         terms = 2 * relaxed.network.input_size + 8
         error = rows.error + gamma(terms, a) * row_dot(positive - negative, magnitude)
-        value = value - SLACK * error - gamma(len(relaxed.network.nodes) + 8, a) * xp.abs(value) - floor(a)
+        value = value - SLACK * error - gamma(constant_terms(relaxed.network), a) * xp.abs(value) - floor(a)
     return xp.where(xp.isfinite(value), value, -xp.inf * xp.ones_like(value))
 
 
@@ -281,7 +235,7 @@ def _minimum_over_region(relaxed: Relaxed, rows: InputRows, samples: np.ndarray 
     value = value + constant
     if sound:
         value = (
-            value - SLACK * (error + rows.error) - gamma(len(relaxed.network.nodes) + 8, a) * np.abs(value) - floor(a)
+            value - SLACK * (error + rows.error) - gamma(constant_terms(relaxed.network), a) * np.abs(value) - floor(a)
         )
     return np.where(np.isfinite(value), value, -np.inf)
 

@@ -8,8 +8,8 @@ a . x >= (a + mu G) . x - mu . h. So a rough search costs tightness, never sound
 from __future__ import annotations
 
 import numpy as np
-from mipverify.presolve.rounding import SLACK, floor, gamma
 
+from mipverify.proof.rounding import SLACK, floor, gamma
 from mipverify.specification.regions import Ball, Region
 
 LEVEL_STEPS = 6
@@ -41,7 +41,8 @@ def region_minimum(
         magnitude = np.abs(value).sum(axis=1)
     else:
         total, point, magnitude = _in_ball(region.ball, a, lower, upper)
-    error = error + gamma(6 * a.shape[1] + 40, a) * (magnitude + np.abs(constant)) + floor(a)
+    underflow = floor(a) * (1 + size.sum(axis=1) + (0.0 if region.ball is None else _reach(region.ball)))
+    error = error + gamma(6 * a.shape[1] + 40, a) * (magnitude + np.abs(constant)) + underflow
     if dtype == np.float32:  # a search, where this precision is all that is asked for
         return (total + constant).astype(dtype), error.astype(dtype), point.astype(dtype)
     return total + constant, SLACK * error, point
@@ -64,15 +65,37 @@ def _in_ball(
         inside = np.minimum(inner, level[:, None])
         dual = inside.max(axis=1, initial=0.0)
     else:
-        level = _l2_level(inner, steps, radius)[:, None]
-        step = np.minimum(inner / np.maximum(level, 1e-300), steps)
-        inside = np.minimum(level * step, inner)
-        dual = np.sqrt((inside * inside).sum(axis=1))
+        exponent = _exponent(inner)
+        part = np.ldexp(inner, -exponent)
+        with np.errstate(over="ignore", invalid="ignore"):
+            level = _l2_level(part, steps, radius)[:, None]
+            step = np.minimum(part / np.maximum(level, 1e-300), steps)
+            share = level * step
+        # Any share will do; one that is no number is replaced by that of the box.
+        inside = np.minimum(np.ldexp(np.where(np.isfinite(share), share, 0.0), exponent), inner)
+        dual = _norm(inside)
     gain = radius * dual + ((scaled - inside) * room).sum(axis=1)
     middle = a @ ball.center
     magnitude = np.abs(a) @ np.abs(ball.center) + radius * dual + (scaled * np.abs(room)).sum(axis=1)
     point = ball.center - np.sign(a) * step * ball.scale
     return middle - gain, np.clip(point, lower, upper), magnitude
+
+
+def _exponent(values: np.ndarray) -> np.ndarray:
+    """The power of two (R, 1) just above the largest of nonnegative values (R, n)."""
+    return np.asarray(np.frexp(values.max(axis=1, initial=0.0))[1][:, None])
+
+
+def _norm(values: np.ndarray) -> np.ndarray:
+    """The l_2 norm (R,) of nonnegative values (R, n), in parts of a power of two: no square that matters underflows."""
+    exponent = _exponent(values)
+    part = np.ldexp(values, -exponent)
+    return np.asarray(np.ldexp(np.sqrt((part * part).sum(axis=1)), exponent[:, 0]))
+
+
+def _reach(ball: Ball) -> float:
+    """Above what an error of 1 in every coefficient may change over the ball."""
+    return float(ball.radius) * (1 + float(ball.scale.sum())) + float(np.abs(ball.center).sum())
 
 
 def _l1_step(scaled: np.ndarray, room: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
-from mipverify.presolve.backward import Relaxed, Rows, pick, row_minimum
-from mipverify.presolve.interval import rounding_terms
-from mipverify.presolve.rounding import SLACK, floor, gamma
 
 from mipverify.network import Affine, Input, Relu
 from mipverify.network.convolution import Conv
 from mipverify.network.operators import product
+from mipverify.proof.backward import Relaxed, pick, row_minimum
+from mipverify.proof.rounding import SLACK, constant_terms, floor, gamma, rounding_terms
+from mipverify.proof.rows import Rows
 
 CHUNK_BYTES = 4 * 2**20  # of coefficients in one pass
 MATRIX_ENTRIES = 2**22  # a convolution between patches is a dense product up to this size of its matrix
@@ -96,7 +96,7 @@ class _Walk:
         """Both sides at once, with the upper line's slope on both."""
         a, constant, origin, source = self.start()
         extra = np.zeros_like(constant)  # what the upper side has on top: all offsets
-        error = _absolute_sum(constant[:, None], 1.0) * gamma(len(self.relaxed.network.nodes) + 4, a)
+        error = _absolute_sum(constant[:, None], 1.0) * gamma(constant_terms(self.relaxed.network), a)
         error = error + pick(self.relaxed.underflow[self.node], self.samples)
         relaxed, network = self.relaxed, self.relaxed.network
         while not isinstance(network.nodes[source], Input):
@@ -116,7 +116,7 @@ class _Walk:
         low, high = (self._windows(v, origin, a)[self.window] for v in (lower, upper))
         positive = np.maximum(a, 0)
         negative_part = a - positive
-        error = error + self._error(a, 0, None) + gamma(len(network.nodes) + 8, a) * extra
+        error = error + self._error(a, 0, None) + gamma(constant_terms(network), a) * extra
         lows = _dot(positive, low) + _dot(negative_part, high) + constant
         highs = _dot(positive, high) + _dot(negative_part, low) + constant + extra
         return _rounded(lows, error, -1.0), _rounded(highs, error, 1.0)
@@ -128,7 +128,7 @@ class _Walk:
     def _adaptive(self, sign: float) -> np.ndarray:
         a, constant, origin, source = self.start()
         a, constant = sign * a, sign * constant
-        error = np.abs(constant) * gamma(len(self.relaxed.network.nodes) + 4, a)
+        error = np.abs(constant) * gamma(constant_terms(self.relaxed.network), a)
         error = error + pick(self.relaxed.underflow[self.node], self.samples)
         relaxed, network = self.relaxed, self.relaxed.network
         while not isinstance(network.nodes[source], Input):
@@ -199,7 +199,7 @@ class _Walk:
             largest = np.maximum(largest, peak[self.boxes] if len(peak) > 1 else peak)
         current = network.nodes[node]
         own = rounding_terms(current) if isinstance(current, Affine) else 0
-        terms = 2 * a[0].size + own + len(network.nodes) + 16
+        terms = 2 * a[0].size + own + constant_terms(network) + 16
         return _absolute_sum(a, gamma(terms, a)) * largest[self.window]
 
     def _windows(self, values: np.ndarray, origin: np.ndarray, a: np.ndarray) -> np.ndarray:

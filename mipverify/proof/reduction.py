@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from mipverify.presolve.backward import Relaxed, pass_back, unit_rows
-from mipverify.presolve.bounds import Bounds
-from mipverify.presolve.interval import interval
-from mipverify.presolve.relaxation import Relaxation
-from mipverify.presolve.rounding import SLACK
 
 from mipverify.network import Affine, Input, Network, Node, Relu, Term
 from mipverify.network.operators import Dense, Index
+from mipverify.proof.backward import Relaxed, pass_back
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.interval import interval
+from mipverify.proof.relaxation import Relaxation
+from mipverify.proof.rounding import SLACK
+from mipverify.proof.rows import unit_rows
 
 
 @dataclass

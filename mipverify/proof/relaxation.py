@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from array_api_compat import array_namespace
-from mipverify.presolve.rounding import floor
 
 from mipverify.network.operators import Array
+from mipverify.proof.rounding import floor
 
 
 @dataclass(frozen=True, eq=False)
