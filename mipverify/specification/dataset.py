@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from os import PathLike
@@ -22,13 +21,15 @@ class Dataset:
     """Images and their labels.
 
     `stored`: the images as the file holds them, (N, ...), uint8 or float. `labels`: int64 (N,). `name`: file name
-    without folder. Use `image(index)` for one and `images` for all; only what is asked for is converted.
+    without folder. `sha256`: of the file that holds the images, as it was read; "" where there is none. Use
+    `image(index)` for one and `images` for all; only what is asked for is converted.
     """
 
     stored: NDArray[Any]
     labels: NDArray[np.int64]
     name: str
     path: str
+    sha256: str = ""
     _arranged: tuple[int, ...] | None = field(default=None)
     _channels_last: bool = field(default=False)
 
@@ -44,11 +45,6 @@ class Dataset:
     def images(self) -> NDArray[Any]:
         """All images as floats, (N, *image_shape); uint8 pixels k become the float32 nearest to k/255."""
         return self.batch(0, len(self))
-
-    @cached_property
-    def sha256(self) -> str:
-        """SHA-256 of the file that holds the images, as it is on disk; computed when first asked for."""
-        return hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
 
     def image(self, index: int) -> NDArray[Any]:
         """One image as floats, shape `image_shape`.
@@ -96,7 +92,7 @@ class Dataset:
         raise InputError(f"{self.path}: images have shape {shapes}")
 
     def _with(self, shape: tuple[int, ...], *, channels_last: bool) -> Dataset:
-        return Dataset(self.stored, self.labels, self.name, self.path, shape, channels_last)
+        return replace(self, _arranged=shape, _channels_last=channels_last)
 
     def _require(self, index: int) -> None:
         if not 0 <= index < len(self):
@@ -123,18 +119,18 @@ def load_dataset(path: str | PathLike[str]) -> Dataset:
     place = Path(path)
     name = place.name.removesuffix(".gz")
     if name.endswith(".npz"):
-        images, labels = read_npz(place)
+        images, labels, sha256 = read_npz(place)
     elif "idx" in name and "ubyte" in name:
-        images, labels = read_idx(place)
+        images, labels, sha256 = read_idx(place)
     elif name.endswith(".csv"):
-        images, labels = read_csv(place)
+        images, labels, sha256 = read_csv(place)
     else:
         raise InputError(f"{path}: data must be .npz, IDX (-images-idx3-ubyte[.gz]) or .csv[.gz]")
     if images.ndim < 2 or images.size == 0:
         raise InputError(f"{path}: images must have shape (N, ...) with N at least 1, not {images.shape}")
     if images.dtype != np.uint8 and images.dtype not in (np.float16, np.float32, np.float64):
         raise InputError(f"{path}: images must be uint8 or floats, not {images.dtype}")
-    return Dataset(images, _integers(labels, len(images), str(path)), name, str(path))
+    return Dataset(images, _integers(labels, len(images), str(path)), name, str(path), sha256)
 
 
 def _integers(labels: NDArray[Any], count: int, path: str) -> NDArray[np.int64]:

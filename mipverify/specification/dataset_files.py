@@ -17,21 +17,20 @@ from mipverify.specification.files import read_file
 
 _IDX_UBYTE = 0x08
 
-Arrays = tuple[NDArray[Any], NDArray[Any]]
+Arrays = tuple[NDArray[Any], NDArray[Any], str]  # images, labels, and the SHA-256 of the file that holds the images
 
 
 def read_npz(path: Path) -> Arrays:
     """`images` and `labels` of a NumPy archive, compressed or not; pickled objects are refused."""
+    content, digest = read_file(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             missing = [key for key in ("images", "labels") if key not in archive]
             if missing:
                 found = ", ".join(archive.files) or "nothing"
                 raise InputError(f"{path}: no array {missing[0]!r}; found {found}")
-            return archive["images"], archive["labels"]
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or 'damaged .npz file: ' + str(error)}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
+            return archive["images"], archive["labels"], digest
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: damaged .npz file: {error}") from None
@@ -45,12 +44,13 @@ def read_idx(path: Path) -> Arrays:
     bare = labels.with_name(labels.name.removesuffix(".gz"))
     for place in (labels, bare, bare.with_name(bare.name + ".gz")):
         if place.exists():
-            return _idx_array(path), _idx_array(place)
+            images, digest = _idx_array(path)
+            return images, _idx_array(place)[0], digest
     raise InputError(f"{path}: the labels file {labels.name} is not beside it")
 
 
-def _idx_array(path: Path) -> NDArray[np.uint8]:
-    content, _ = read_file(path)
+def _idx_array(path: Path) -> tuple[NDArray[np.uint8], str]:
+    content, digest = read_file(path)
     if len(content) < 4 or content[:2] != b"\0\0":
         raise InputError(f"{path}: not an IDX file")
     kind, dimensions = content[2], content[3]
@@ -63,12 +63,12 @@ def _idx_array(path: Path) -> NDArray[np.uint8]:
     expected = int(np.prod(shape, dtype=object))
     if len(content) - start != expected:
         raise InputError(f"{path}: {expected} bytes expected for shape {shape}, {len(content) - start} found")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape), digest
 
 
 def read_csv(path: Path) -> Arrays:
     """One image a line, the label first; a first line of words is a header."""
-    content, _ = read_file(path)
+    content, digest = read_file(path)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -88,7 +88,7 @@ def read_csv(path: Path) -> Arrays:
         row = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
         raise InputError(f"{path}: image {row} has a value that is not finite")
     grey_levels = pixels.max() > 1 and pixels.min() >= 0 and pixels.max() <= 255 and (pixels == np.floor(pixels)).all()
-    return pixels.astype(np.uint8 if grey_levels else np.float32), labels
+    return pixels.astype(np.uint8 if grey_levels else np.float32), labels, digest
 
 
 def _is_number(text: str) -> bool:
