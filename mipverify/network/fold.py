@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from mipverify.network.builder import RewriteError, limited
-from mipverify.network.onnx_reader import check_type, constant_array
-from mipverify.network.rewrites.registry import OnnxNode
+from mipverify.network.onnx_reader import check_type, constant_array, sparse_array
+from mipverify.network.rewrites.registry import OnnxNode, axis_of
 from mipverify.network.rewrites.shape import sliced
 
 
@@ -52,6 +52,11 @@ def _constant(node: OnnxNode) -> np.ndarray:
                 return constant_array(value)
             except ValueError as error:
                 raise RewriteError(str(error)) from None
+        if name == "sparse_value":
+            try:
+                return sparse_array(value)
+            except ValueError as error:
+                raise RewriteError(str(error)) from None
         if name in ("value_float", "value_floats"):
             return np.asarray(value, dtype=np.float32)
         if name in ("value_int", "value_ints"):
@@ -73,6 +78,26 @@ def _cast(node: OnnxNode) -> np.ndarray:
     except ValueError as error:
         raise RewriteError(str(error)) from None
     return _array(node, 0).astype(tensor_dtype_to_np_dtype(node.get("to")))
+
+
+def _dequantized(node: OnnxNode) -> np.ndarray:
+    """(x - zero point) * scale, rounded to the type of the scale as ONNX Runtime does."""
+    x, scale, zero = _array(node, 0), _array(node, 1), node.optional_constant(2, "the zero point")
+    if scale.dtype not in (np.float32, np.float64) or node.get("output_dtype", 0):
+        raise RewriteError("only float32 scales are supported")
+    if scale.ndim or scale.size > 1:
+        axis, block = axis_of(int(node.get("axis", 1)), x.ndim), int(node.get("block_size", 0))
+        scale = _along(scale, x.shape, axis, block)
+        zero = None if zero is None else _along(zero, x.shape, axis, block)
+    centered = x.astype(np.int32) - (0 if zero is None else zero.astype(np.int32))
+    return centered.astype(scale.dtype) * scale
+
+
+def _along(values: np.ndarray, shape: tuple[int, ...], axis: int, block: int) -> np.ndarray:
+    """Numbers for each position, or each block of positions, along `axis`, so that they broadcast to `shape`."""
+    if block:
+        return np.repeat(values, block, axis)[(slice(None),) * axis + (slice(shape[axis]),)]
+    return values.reshape([-1 if i == axis else 1 for i in range(len(shape))])
 
 
 def _slice(node: OnnxNode) -> np.ndarray:
@@ -102,6 +127,7 @@ _SIMPLE: dict[str, Callable[[OnnxNode], Any]] = {
     "Concat": lambda node: np.concatenate([_array(node, i) for i in range(len(node.inputs))], node.get("axis", 0)),
     "Constant": _constant,
     "ConstantOfShape": _constant_of_shape,
+    "DequantizeLinear": _dequantized,
     "Gather": lambda node: np.take(_array(node, 0), _array(node, 1).astype(np.int64), axis=node.get("axis", 0)),
     "Identity": lambda node: _array(node, 0),
     "Reshape": _reshape,

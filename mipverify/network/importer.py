@@ -9,14 +9,26 @@ from typing import Any
 import numpy as np
 
 from mipverify.errors import InputError
+from mipverify.network.blame import complaint
+from mipverify.network.branches import taken
 from mipverify.network.builder import Builder, RewriteError, Tensor, Value
 from mipverify.network.fold import evaluate
 from mipverify.network.graph import Network
 from mipverify.network.onnx_reader import OnnxGraph, read
+from mipverify.network.ordering import reads
 from mipverify.network.rewrites import REWRITES, OnnxNode
 from mipverify.network.simplify import finish
 from mipverify.network.trailing import Trailing, strip
 
+_QUANTIZED = (
+    "QuantizeLinear",
+    "DynamicQuantizeLinear",
+    "DequantizeLinear",
+    "QLinearConv",
+    "QLinearMatMul",
+    "MatMulInteger",
+    "ConvInteger",
+)
 _ADVICE = {
     "Sign": "its jump needs an encoding of its own, which does not exist yet",
     "Sigmoid": "it is not piecewise linear; as the last layer it is dropped, inside the network it is not supported",
@@ -28,11 +40,10 @@ _ADVICE = {
     "RNN": "recurrent layers are not supported: unroll the model before exporting it",
     "Loop": "control flow is not supported: export the model with a fixed number of steps",
     "Scan": "control flow is not supported: export the model with a fixed number of steps",
-    "If": "control flow is not supported: export the branch that is taken",
-    "QuantizeLinear": "quantized networks are not supported: export the float32 model",
-    "DequantizeLinear": "quantized networks are not supported: export the float32 model",
-    "QLinearConv": "quantized networks are not supported: export the float32 model",
-    "QLinearMatMul": "quantized networks are not supported: export the float32 model",
+    "If": "its condition depends on the network's input: export the branch that is taken",
+    **dict.fromkeys(_QUANTIZED, "quantized networks are not supported: export the float32 model"),
+    "HardSwish": "it is not piecewise linear: between its kinks it is a parabola",
+    "ThresholdedRelu": "it jumps",
 }
 
 
@@ -114,12 +125,9 @@ def _import(graph: OnnxGraph, trailing: Trailing, stop: bool) -> tuple[Builder, 
         node = OnnxNode(proto, [values[name] if name else None for name in proto.input], opset)
         builder.name = node.name
         try:
-            outputs = _rewrite(builder, node)
+            outputs = _rewrite(builder, node, values)
         except RewriteError as error:
             problems.append(Unsupported(node.operator, node.name, opset, str(error)))
-        except (ValueError, IndexError, TypeError) as error:  # shapes that do not fit, an attribute out of range
-            reason = f"its inputs or attributes do not fit: {' '.join(str(error).split())}"
-            problems.append(Unsupported(node.operator, node.name, opset, reason))
         else:
             values.update({name: value for name, value in zip(proto.output, outputs, strict=False) if name})
             continue
@@ -128,23 +136,53 @@ def _import(graph: OnnxGraph, trailing: Trailing, stop: bool) -> tuple[Builder, 
     return builder, values, problems
 
 
-def _rewrite(builder: Builder, node: OnnxNode) -> tuple[Value, ...]:
-    if not any(isinstance(value, Tensor) for value in node.inputs):
-        return evaluate(node)
-    node.check_finite()
-    outputs = REWRITES[node.operator](builder, node)
-    return outputs if isinstance(outputs, tuple) else (outputs,)
+def _rewrite(builder: Builder, node: OnnxNode, values: dict[str, Value]) -> tuple[Value, ...]:
+    """The outputs of one node of a graph whose tensors so far are `values`.
+
+    Raises RewriteError where the node cannot be read or is malformed: what goes wrong unforeseen in a node that ONNX
+    Runtime runs is a fault of ours.
+    """
+    try:
+        if node.operator == "If":
+            return taken(node, values, lambda inner, known: _rewrite(builder, inner, known))
+        if not any(isinstance(value, Tensor) for value in node.inputs):
+            return evaluate(node)
+        if node.operator not in REWRITES:
+            raise RewriteError(_advice(node.proto))
+        node.check_finite()
+        outputs = REWRITES[node.operator](builder, node)
+        return outputs if isinstance(outputs, tuple) else (outputs,)
+    except (RewriteError, MemoryError):
+        raise
+    except Exception as error:
+        reason = complaint(node)
+        if reason is None:
+            raise
+        raise RewriteError(f"its inputs or attributes do not fit: {reason}") from error
 
 
 def _refused_by_name(nodes: tuple[Any, ...], graph: OnnxGraph) -> dict[int, str]:
     """Positions of the nodes whose operator is not supported whatever its attributes, with the reason."""
     constants = {*graph.constants, ""}
+    eight_bit: set[str] = set()  # constants made of integers of at most 8 bits by DequantizeLinear
     refused: dict[int, str] = {}
     for i, proto in enumerate(nodes):
         if proto.domain not in ("", "ai.onnx"):
             refused[i] = f"it belongs to {proto.domain!r}, not to the standard operators"
-        elif constants.issuperset(proto.input) or proto.op_type in ("Shape", "Size"):
+        elif proto.op_type == "If" and constants.issuperset(proto.input):
+            continue  # the branch that is taken decides
+        elif constants.issuperset(reads(proto)) or proto.op_type in ("Shape", "Size"):
             constants.update(proto.output)  # evaluated once and for all
+            stored = graph.constants.get(proto.input[0]) if proto.input else None
+            narrow = proto.op_type == "DequantizeLinear" and (stored is None or stored.dtype.itemsize == 1)
+            if narrow or eight_bit.intersection(proto.input):
+                eight_bit.update(proto.output)
+        elif proto.op_type in ("MatMul", "Gemm") and eight_bit.intersection(proto.input):
+            refused[i] = "quantized networks are not supported: ONNX Runtime multiplies by 8-bit weights in integers"
         elif proto.op_type not in REWRITES:
-            refused[i] = _ADVICE.get(proto.op_type, "not supported: export the model without it")
+            refused[i] = _advice(proto)
     return refused
+
+
+def _advice(proto: Any) -> str:
+    return _ADVICE.get(proto.op_type, "not supported: export the model without it")

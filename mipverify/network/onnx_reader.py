@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from mipverify.errors import InputError
+from mipverify.network.builder import LARGEST_TENSOR
+from mipverify.network.ordering import ordered, reads
 
 OLDEST_OPSET = 7  # before it, broadcasting was an attribute
 CONVERTIBLE = (".nnet", ".mat", ".pth", ".pt", ".h5", ".keras")  # `mipverify convert` knows what to do
@@ -20,7 +24,7 @@ RUNTIME_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.pre
 
 @dataclass(frozen=True)
 class OnnxGraph:
-    """The part of an ONNX model that leads from its input to its output, nodes in the order of the file."""
+    """The part of an ONNX model that leads from its input to its output, each node after those that it reads."""
 
     path: str
     sha256: str
@@ -98,9 +102,9 @@ def read(path: str | Path) -> OnnxGraph:
         names = ", ".join(repr(output.name) for output in graph.output) or "none"
         raise InputError(f"{path}: exactly one output is supported, the file has {len(graph.output)}: {names}")
     output = graph.output[0].name
-    nodes = _live(graph, output)
-    needed = {name for node in nodes for name in node.input} | {output}
-    constants = {tensor.name: _initializer(tensor, path) for tensor in graph.initializer if tensor.name in needed}
+    nodes = ordered(graph, str(path))
+    needed = {name for node in nodes for name in reads(node)} | {output}
+    constants = stored_constants(graph, path, needed)
     stored = {tensor.name for tensor in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
     inputs = [value for value in graph.input if value.name not in stored]
     if len(inputs) != 1:
@@ -108,7 +112,7 @@ def read(path: str | Path) -> OnnxGraph:
         raise InputError(f"{path}: exactly one input is supported, the file has {len(inputs)}: {names}")
     produced = {name for node in nodes for name in node.output} | set(constants) | {inputs[0].name, ""}
     for node in nodes:
-        for name in node.input:
+        for name in reads(node):
             if name not in produced:
                 raise InputError(f"{path}: node {node.name or node.output[0]!r} reads {name!r}, which nothing produces")
     if not output or output not in produced:
@@ -133,21 +137,37 @@ def _opset(model: Any, path: str | Path) -> int:
     return int(versions[0])
 
 
-def _live(graph: Any, output: str) -> tuple[Any, ...]:
-    """The nodes that `output` depends on, in order."""
-    needed, live = {output}, []
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            live.append(node)
-            needed.update(node.input)
-    return tuple(reversed(live))
+def stored_constants(graph: Any, path: str | Path, needed: set[str] | None = None) -> dict[str, np.ndarray]:
+    """The initializers of a graph, sparse ones filled up; only those in `needed`, if it is given."""
+    constants = {}
+    for tensor in graph.initializer:
+        if needed is None or tensor.name in needed:
+            constants[tensor.name] = _initializer(tensor, tensor.name, constant_array, path)
+    for sparse in graph.sparse_initializer:
+        if needed is None or sparse.values.name in needed:
+            constants[sparse.values.name] = _initializer(sparse, sparse.values.name, sparse_array, path)
+    return constants
 
 
-def _initializer(tensor: Any, path: str | Path) -> np.ndarray:
+def _initializer(tensor: Any, name: str, read: Callable[[Any], np.ndarray], path: str | Path) -> np.ndarray:
     try:
-        return constant_array(tensor)
+        return read(tensor)
     except ValueError as error:
-        raise InputError(f"{path}: initializer {tensor.name!r}: {_one_line(error)}") from None
+        raise InputError(f"{path}: initializer {name!r}: {_one_line(error)}") from None
+
+
+def sparse_array(tensor: Any) -> np.ndarray:
+    """The array of an `onnx.SparseTensorProto`, zero where it says nothing; raises ValueError if it cannot be used."""
+    shape = tuple(int(size) for size in tensor.dims)
+    values, indices = constant_array(tensor.values).reshape(-1), constant_array(tensor.indices)
+    if any(size < 0 for size in shape) or math.prod(shape) > LARGEST_TENSOR:
+        raise ValueError(f"a tensor of shape {list(shape)} cannot be held")
+    flat = np.ravel_multi_index(tuple(indices.T), shape) if indices.ndim == 2 else indices.reshape(-1)
+    if len(flat) != len(values) or (flat.size and not 0 <= flat.min() <= flat.max() < math.prod(shape)):
+        raise ValueError("its indices do not fit")
+    array = np.zeros(shape, values.dtype)
+    array.reshape(-1)[flat] = values
+    return array
 
 
 def constant_array(tensor: Any) -> np.ndarray:
@@ -166,8 +186,8 @@ def check_type(data_type: int) -> None:
     import onnx
 
     types = onnx.TensorProto
-    allowed = (types.FLOAT, types.DOUBLE, types.INT64, types.INT32, types.INT16, types.INT8, types.UINT8, types.BOOL)
-    if data_type not in allowed:
+    whole = (types.INT64, types.INT32, types.INT16, types.INT8, types.INT4, types.UINT16, types.UINT8, types.UINT4)
+    if data_type not in (types.FLOAT, types.DOUBLE, types.BOOL, *whole):
         raise ValueError(f"element type {_type_name(data_type)} is not supported: convert the model to float32")
 
 

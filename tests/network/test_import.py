@@ -17,7 +17,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from mipverify.errors import InputError
 from mipverify.network import Affine, Input, Network, Relu, load
 from mipverify.network.convolution import Conv
 from mipverify.network.describe import describe
@@ -292,33 +291,6 @@ def test_importing_the_package_is_cheap() -> None:
 
 def test_an_index_operator_knows_repeats() -> None:
     assert Index(np.array([0, 0, 1]), (2,), (3,)).terms == 2
-
-
-FUNCTION = """<ir_version: 9, opset_import: ["": 17, "own": 1]>
-g (float[1,2] x) => (float[1,2] y) { %s }
-<domain: "own", opset_import: ["": 17]> F (a) => (b) { b = Relu (a) }
-<domain: "own", opset_import: ["": 17]> Relu (a) => (b) { b = Neg (a) }
-<domain: "%s", opset_import: ["": 17]> Relu (a) => (b) { b = Neg (a) }"""
-
-
-@pytest.mark.parametrize("domain", ["", "ai.onnx"])
-@pytest.mark.parametrize("body", ["y = Relu (x)", "y = own.F (x)", "h = own.Relu (x) y = Relu (h)"])
-def test_functions_never_stand_in_for_built_in_operators(body: str, domain: str, tmp_path: Path) -> None:
-    path = tmp_path / "net.onnx"
-    path.write_bytes(onnx.parser.parse_model(FUNCTION % (body, domain)).SerializeToString())
-    x = np.array([[1.0, -2.0]], np.float32)
-    np.testing.assert_array_equal(load(path).forward(x[None])[0], runtime(path.read_bytes(), x))
-
-
-def test_a_function_in_the_name_of_a_foreign_operator_is_not_called(tmp_path: Path) -> None:
-    """ONNX Runtime has com.microsoft.Gelu itself."""
-    text = """<ir_version: 9, opset_import: ["": 17, "com.microsoft": 1]>
-    g (float[1,2] x) => (float[1,2] y) { y = com.microsoft.Gelu (x) }
-    <domain: "com.microsoft", opset_import: ["": 17]> Gelu (a) => (b) { b = Neg (a) }"""
-    path = tmp_path / "net.onnx"
-    path.write_bytes(onnx.parser.parse_model(text).SerializeToString())
-    with pytest.raises(InputError, match=r"Gelu.*com\.microsoft"):
-        load(path)
 
 
 def test_a_constant_network(tmp_path: Path) -> None:

@@ -1,0 +1,48 @@
+"""Whose fault an unexpected error in a rewrite is: that of the node, or ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mipverify.network.rewrites.registry import OnnxNode
+
+
+def complaint(node: OnnxNode) -> str | None:
+    """What ONNX Runtime finds wrong with the node and the shapes that it is given; None if it runs.
+
+    Asked only after a rewrite has failed in a way that it does not foresee: a node that ONNX Runtime runs is one that
+    we should have read or refused, and the error is ours.
+    """
+    import onnxruntime
+
+    try:
+        content, given = _alone(node)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = 1, 4
+        onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"]).run(None, given)
+    except Exception as error:  # noqa: BLE001  # it has a class for each of its reasons, onnx others for malformed nodes
+        return " ".join(str(error).split())
+    return None
+
+
+def _alone(node: OnnxNode) -> tuple[bytes, dict[str, np.ndarray]]:
+    """A model of this node alone, and zeros of the shapes of what it reads from the network."""
+    from onnx import helper, numpy_helper
+
+    constants: dict[str, Any] = {}
+    inputs, given = [], {}
+    floats = [v.dtype for v in node.inputs if isinstance(v, np.ndarray) and v.dtype.kind == "f"]
+    dtype = floats[0] if floats else np.dtype(np.float32)
+    for name, value in zip(node.proto.input, node.inputs, strict=True):
+        if isinstance(value, np.ndarray):
+            constants[name] = numpy_helper.from_array(value, name)
+        elif value is not None and name not in given:
+            given[name] = np.zeros(value.shape, dtype)
+            inputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), value.shape))
+    outputs = [helper.make_empty_tensor_value_info(name) for name in node.proto.output if name]
+    graph = helper.make_graph([node.proto], "alone", inputs, outputs, list(constants.values()))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", node.opset)])
+    model.ir_version = 10
+    return model.SerializeToString(), given
