@@ -55,12 +55,15 @@ def examine(path: str, asked: QuestionOptions) -> dict[str, Any]:
     from mipverify.network import load, unsupported_operators
     from mipverify.network.describe import describe
     from mipverify.network.onnx_reader import read
+    from mipverify.network.validation import unit_box, validated
 
-    refused = unsupported_operators(path)
-    facts = {"path": path, "opset": read(path).opset, "unsupported_operators": [asdict(entry) for entry in refused]}
+    graph = read(path)
+    refused = unsupported_operators(graph.file)
+    facts = {"path": path, "opset": graph.opset, "unsupported_operators": [asdict(entry) for entry in refused]}
     if refused:
         return facts
-    network = load(path)
+    network = load(graph.file)
+    validated(network, unit_box(network))
     facts |= {
         "sha256": network.sha256,
         "input": {"name": network.input_name, "shape": list(network.input_shape)},

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import resource
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mipverify.errors import InputError
@@ -20,6 +17,7 @@ if TYPE_CHECKING:
 
     from mipverify.engine.sample import SampleResult
     from mipverify.network import Network
+    from mipverify.network.model_file import ModelFile
     from mipverify.specification.dataset import Dataset
 
 
@@ -27,11 +25,11 @@ if TYPE_CHECKING:
 class Job:
     """One network, one data set, one radius, and how to look for the answer.
 
-    network  path of the ONNX file, its contents (for a machine that does not share the file system), or a Network
+    network  path of the ONNX file, what was read of it (whatever becomes of the file meanwhile), or a Network
     data     path of the data set, or (images (N, ...) as a file would hold them, labels (N,))
     """
 
-    network: str | bytes | Network
+    network: str | ModelFile | Network
     data: str | tuple[NDArray[Any], NDArray[np.int64]]
     eps: str
     timeout: float
@@ -43,7 +41,9 @@ class Job:
         """The same job without reference to a file of this machine."""
         network = self.network
         if isinstance(network, str):
-            network = Path(network).read_bytes()
+            from mipverify.network.model_file import read_model
+
+            network = read_model(network)[1]
         data = self.data
         if isinstance(data, str):
             from mipverify.specification import load_dataset
@@ -96,19 +96,10 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _network(source: str | bytes | Network) -> Network:
-    if not isinstance(source, str | bytes):
-        return source
-    from mipverify.network import load
+def _network(source: str | ModelFile | Network) -> Network:
+    from mipverify.network import Network, load
 
-    if isinstance(source, str):
-        return load(source)
-    suffix = ".onnx.gz" if source[:2] == b"\x1f\x8b" else ".onnx"
-    # Kept until the process ends: witnesses are replayed on this file.
-    with tempfile.NamedTemporaryFile(prefix="mipverify-", suffix=suffix, delete=False) as file:
-        file.write(source)
-    atexit.register(Path(file.name).unlink, missing_ok=True)
-    return load(file.name)
+    return source if isinstance(source, Network) else load(source)
 
 
 def dataset_of(images: NDArray[Any], labels: NDArray[np.int64], name: str = "in memory") -> Dataset:

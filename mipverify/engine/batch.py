@@ -12,7 +12,8 @@ from mipverify.attack.pgd import Attack, descend
 from mipverify.engine.sample import OPEN, SampleResult
 from mipverify.engine.verify import verify
 from mipverify.network import Network
-from mipverify.network.replay import Replay, replay_of
+from mipverify.network.replay import Replay
+from mipverify.network.validation import compare, points_of, validated
 from mipverify.presolve import (
     Bounds,
     Relaxed,
@@ -91,9 +92,12 @@ def verify_batch(
     the batched stages do not decide as `open`. timeout: seconds for each of those otherwise. A sample whose clean
     output does not put its label strictly first is misclassified: ties count as errors, as in `robustness`.
     """
+    if not len(images):
+        return
     indices = np.arange(len(images)) if indices is None else np.asarray(indices)
     images = images.reshape(len(images), -1)
-    replay = replay_of(network)
+    ball = linf_ball(images[0], eps)
+    replay = validated(network, points_of([(ball.float32_lower, ball.float32_upper)]))
     for begin in range(0, len(images), BATCH):
         part = slice(begin, begin + BATCH)
         for result in _verify_some(network, replay, images[part], labels[part], eps, indices[part]):
@@ -111,7 +115,10 @@ def _verify_some(
 ) -> Iterator[SampleResult]:
     begin = time.perf_counter()
     count = len(images)
-    outputs = _scores(replay.run(images.astype(np.float32)), network.output_size)
+    points = images.astype(np.float32)
+    outputs = replay.run(points)
+    compare(network, points, outputs)
+    outputs = _scores(outputs, network.output_size)
     others = outputs.astype(np.float64).copy()
     others[np.arange(count), labels] = -np.inf
     right = outputs[np.arange(count), labels] > others.max(axis=1)

@@ -18,7 +18,7 @@ from mipverify.engine.verdict import Witness
 from mipverify.engine.verify import run_cascade
 from mipverify.formulation import margin_network
 from mipverify.network import Network
-from mipverify.network.replay import replay_of
+from mipverify.network.validation import points_of, validated
 from mipverify.presolve import crown
 from mipverify.presolve.layers import Known
 from mipverify.specification import Case, Condition
@@ -71,7 +71,8 @@ class Bracket:
         self.cap, self.gap, self.clock = cap, gap, clock
         self.solver = solver
         self.rng = np.random.default_rng(seed)
-        self.replay = replay_of(network)
+        box, _ = perturbation.within(cap)
+        self.replay = validated(network, points_of([(box.float32_lower, box.float32_upper)]))
         self.report = progress or (lambda stage, text: None)
         self.lower, self.upper = 0.0, float("inf")
         self.witness: Witness | None = None

@@ -13,10 +13,11 @@ from mipverify.engine.stages import CASCADE, Stage
 from mipverify.engine.verdict import Verdict
 from mipverify.errors import InputError
 from mipverify.network import Network
-from mipverify.network.replay import replay_of
+from mipverify.network.validation import points_of, validated
 from mipverify.parallel import Crew
 from mipverify.specification import Specification
 
+MOST_VALIDATED = 4  # boxes on whose points the network is compared with its original
 MOST_STEPS = 100  # told of: a property of many cases has many
 SOLVERS = ("auto", "bab", "highs", "cbc", "scip")
 
@@ -48,7 +49,8 @@ def verify(
     clock = Clock(timeout)
     specification.require_network(network)
     _require_order_properties(network, specification)
-    replay = replay_of(network)
+    boxes = [(case.box.float32_lower, case.box.float32_upper) for case in specification.cases[:MOST_VALIDATED]]
+    replay = validated(network, points_of(boxes))
     rng = np.random.default_rng(seed)
     questions: list[Question] = []
     reason = ""

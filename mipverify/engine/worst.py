@@ -21,7 +21,7 @@ from mipverify.engine.verify import run_cascade
 from mipverify.errors import InputError
 from mipverify.formulation import margin_network
 from mipverify.network import Network
-from mipverify.network.replay import replay_of
+from mipverify.network.validation import points_of, validated
 from mipverify.presolve import crown
 from mipverify.presolve.layers import Known
 from mipverify.specification import Case
@@ -137,7 +137,8 @@ class _Search:
         self.box, self.region = perturbation.within(eps)
         self.radius = float(exact_number(eps, "eps"))
         self.gap, self.clock, self.solver = gap, clock, solver
-        self.rng, self.replay = np.random.default_rng(seed), replay_of(network)
+        self.rng = np.random.default_rng(seed)
+        self.replay = validated(network, points_of([(self.box.float32_lower, self.box.float32_upper)]))
         self.report = progress or (lambda stage, text: None)
         self.known: Known | None = None  # of the hidden units: the level is about the output only
         self.lower, self.trusted, self.reason = -np.inf, list[str](), ""

@@ -10,6 +10,7 @@ from mipverify.network.graph import Affine, Input, Network, Node, Relu, Term, so
 
 if TYPE_CHECKING:
     from mipverify.network.importer import Unsupported
+    from mipverify.network.model_file import ModelFile
 
 __all__ = [
     "Affine",
@@ -29,18 +30,21 @@ __all__ = [
 # The importers need onnx or torch: loaded on the first call, not with this package.
 
 
-def load(path: str | Path) -> Network:
-    """The network in the ONNX file `path` (`.onnx` or `.onnx.gz`); raises InputError if it cannot be used."""
+def load(source: str | Path | ModelFile) -> Network:
+    """The network in an ONNX file (`.onnx` or `.onnx.gz`), or in what was read of one.
+
+    Raises InputError if it cannot be used.
+    """
     from mipverify.network.importer import load as read
 
-    return read(path)
+    return read(source)
 
 
-def unsupported_operators(path: str | Path) -> list[Unsupported]:
-    """Every node of the ONNX file `path` that `load` would refuse, with its reason; empty if there is none."""
+def unsupported_operators(source: str | Path | ModelFile) -> list[Unsupported]:
+    """Every node of an ONNX file that `load` would refuse, with its reason; empty if there is none."""
     from mipverify.network.importer import unsupported_operators as find
 
-    return find(path)
+    return find(source)
 
 
 def from_torch(module: Any, input_shape: tuple[int, ...]) -> Network:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from array_api_compat import array_namespace
 
+from mipverify.network.model_file import ModelFile
 from mipverify.network.operators import Array, Operator, parameter_like
 
 
@@ -38,12 +39,14 @@ class Affine:
     """Sum of `terms` plus `bias` (an array of `shape`, or None).
 
     uncertainty: what the node stands for may differ from that by this much, entry by entry; None for nothing.
+    magnitude: entry by entry, the sum of the absolute values of what the bias was added up from; None for |bias|.
     """
 
     shape: tuple[int, ...]
     terms: tuple[Term, ...]
     bias: Array | None = None
     uncertainty: Array | None = None
+    magnitude: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Network:
     """A trained piecewise-linear network.
 
     nodes: in topological order, the input first. output: index of the node whose value the network returns.
-    names: a name for each node, from the file it was read from. path, sha256, input_name: where it came from.
+    names: a name for each node, from the file it was read from. path, sha256, input_name, file: where it came from.
+    dropped: functions behind the output that keep the order of its entries, the innermost first ("Softmax", "ArgMax").
     """
 
     nodes: tuple[Node, ...]
@@ -73,7 +77,9 @@ class Network:
     input_name: str = "input"
     input_type: str | None = None  # element type of the file's input, such as float32
     notes: tuple[str, ...] = field(default=())  # e.g. that a trailing softmax was dropped
-    order_only: bool = False  # the output equals the file's only up to the order of its entries (dropped softmax)
+    dropped: tuple[str, ...] = ()
+    double: bool = False  # its original computes in float64 throughout
+    file: ModelFile | None = field(default=None, repr=False)
     module: Any = field(default=None, repr=False)  # the torch module it was imported from, if any
     parameters: Any = field(
         default=None, repr=False
@@ -92,6 +98,11 @@ class Network:
                         raise ValueError(f"node {index}: {term.operator} does not take {self.nodes[term.source].shape}")
                     if term.operator.out_size != math.prod(node.shape):
                         raise ValueError(f"node {index}: {term.operator} does not give {node.shape}")
+
+    @property
+    def order_only(self) -> bool:
+        """Whether the output equals the file's only up to the order of its entries."""
+        return bool(self.dropped)
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from mipverify.network.branches import taken
 from mipverify.network.builder import Builder, RewriteError, Tensor, Value
 from mipverify.network.fold import evaluate
 from mipverify.network.graph import Network
+from mipverify.network.model_file import ModelFile
 from mipverify.network.onnx_reader import OnnxGraph, read
 from mipverify.network.ordering import reads
 from mipverify.network.rewrites import REWRITES, OnnxNode
+from mipverify.network.rewrites.registry import Rewrite
 from mipverify.network.simplify import finish
-from mipverify.network.trailing import Trailing, strip
+from mipverify.network.trailing import Tail, trailing_nodes
 
 _QUANTIZED = (
     "QuantizeLinear",
@@ -60,36 +63,54 @@ class Unsupported:
         return f"operator {self.operator} (node {self.node!r}, opset {self.opset}): {self.reason}"
 
 
-def load(path: str | Path) -> Network:
-    """The network in the ONNX file `path`; raises InputError that names the first node that cannot be imported."""
-    graph = read(path)
-    trailing = strip(graph)
-    builder, values, problems = _import(graph, trailing, stop=True)
+@dataclass(frozen=True)
+class Reading:
+    """A file's graph as nodes of a network, before they are simplified.
+
+    values: by the file's name of a tensor, what it became. tail: what was dropped at the end. problems: why it is not
+    a network, empty if it is one.
+    """
+
+    graph: OnnxGraph
+    builder: Builder
+    values: dict[str, Value]
+    tail: Tail
+    problems: list[Unsupported]
+
+
+def load(source: str | Path | ModelFile) -> Network:
+    """The network in an ONNX file; raises InputError that names the first node that cannot be imported."""
+    found = trace(read(source))
+    graph, problems, output = found.graph, found.problems, found.values.get(found.graph.output_name)
     if problems:
         more = f" (and {len(problems) - 1} more: see `mipverify inspect`)" if len(problems) > 1 else ""
         raise InputError(f"{graph.path}: {problems[0]}{more}")
-    output = values[trailing.output]
     if not isinstance(output, Tensor):
         try:
-            output = _constant_output(builder, output)
+            output = _constant_output(found.builder, output)
         except RewriteError as error:
             raise InputError(f"{graph.path}: the output {graph.output_name!r}: {error}") from None
-    problem = trailing.problem(output.shape)
-    if problem:
-        raise InputError(f"{graph.path}: {problem}")
+    shape = found.tail.shape or output.shape
+    if graph.output_shape is not None and math.prod(graph.output_shape) != math.prod(shape):
+        raise InputError(
+            f"{graph.path}: the output {graph.output_name!r} is declared with the shape {list(graph.output_shape)}, "
+            f"but what leads to it makes {list(shape)} of it"
+        )
     return finish(
-        builder,
+        found.builder,
         output,
         path=graph.path,
-        sha256=graph.sha256,
+        sha256=graph.file.sha256,
         input_name=graph.input_name,
         input_type=graph.input_type,
-        notes=trailing.notes,
-        order_only=trailing.order_only,
+        notes=found.tail.notes,
+        dropped=found.tail.dropped,
+        file=graph.file,
+        double=graph.double,
     )
 
 
-def _constant_output(builder: Builder, value: Value) -> Tensor:
+def _constant_output(builder: Builder, value: Value | None) -> Tensor:
     """A network may return the same numbers for every input."""
     assert isinstance(value, np.ndarray)
     if value.dtype.kind != "f" or not value.size:
@@ -97,24 +118,24 @@ def _constant_output(builder: Builder, value: Value) -> Tensor:
     return builder.constant(value)
 
 
-def unsupported_operators(path: str | Path) -> list[Unsupported]:
+def unsupported_operators(source: str | Path | ModelFile) -> list[Unsupported]:
     """Every node of the file that cannot be imported, with the reason; other defects of the file raise InputError."""
-    graph = read(path)
-    return _import(graph, strip(graph), stop=False)[2]
+    return trace(read(source), stop=False).problems
 
 
-def _import(graph: OnnxGraph, trailing: Trailing, stop: bool) -> tuple[Builder, dict[str, Value], list[Unsupported]]:
+def trace(graph: OnnxGraph, stop: bool = True) -> Reading:
     """Rewrite all nodes. With `stop`, operators without a rewrite end it before any work is done."""
     problems: list[Unsupported] = []
-    opset = graph.opset
-    nodes = trailing.nodes
-    refused = _refused_by_name(nodes, graph)
+    opset, nodes = graph.opset, graph.nodes
+    trailing = trailing_nodes(graph)
+    refused = _refused_by_name(graph, trailing)
     for i, reason in refused.items():
         problems.append(Unsupported(nodes[i].op_type, OnnxNode(nodes[i], (), opset).name, opset, reason))
     builder = Builder(graph.input_shape, graph.input_name)
     values: dict[str, Value] = {**graph.constants, graph.input_name: builder.input}
+    found = Reading(graph, builder, values, Tail(), problems)
     if problems and stop:
-        return builder, values, problems
+        return found
     for i, proto in enumerate(nodes):
         missing = [name for name in proto.input if name and name not in values]
         if missing and not problems:  # else it follows from a node that has already been refused
@@ -125,7 +146,7 @@ def _import(graph: OnnxGraph, trailing: Trailing, stop: bool) -> tuple[Builder, 
         node = OnnxNode(proto, [values[name] if name else None for name in proto.input], opset)
         builder.name = node.name
         try:
-            outputs = _rewrite(builder, node, values)
+            outputs = _rewrite(builder, node, values, found.tail.take if i in trailing else None)
         except RewriteError as error:
             problems.append(Unsupported(node.operator, node.name, opset, str(error)))
         else:
@@ -133,11 +154,13 @@ def _import(graph: OnnxGraph, trailing: Trailing, stop: bool) -> tuple[Builder, 
             continue
         if stop:
             break
-    return builder, values, problems
+    return found
 
 
-def _rewrite(builder: Builder, node: OnnxNode, values: dict[str, Value]) -> tuple[Value, ...]:
-    """The outputs of one node of a graph whose tensors so far are `values`.
+def _rewrite(
+    builder: Builder, node: OnnxNode, values: dict[str, Value], rule: Rewrite | None = None
+) -> tuple[Value, ...]:
+    """The outputs of one node of a graph whose tensors so far are `values`; `rule` replaces that of the table.
 
     Raises RewriteError where the node cannot be read or is malformed: what goes wrong unforeseen in a node that ONNX
     Runtime runs is a fault of ours.
@@ -147,10 +170,11 @@ def _rewrite(builder: Builder, node: OnnxNode, values: dict[str, Value]) -> tupl
             return taken(node, values, lambda inner, known: _rewrite(builder, inner, known))
         if not any(isinstance(value, Tensor) for value in node.inputs):
             return evaluate(node)
-        if node.operator not in REWRITES:
+        rule = rule or REWRITES.get(node.operator)
+        if rule is None:
             raise RewriteError(_advice(node.proto))
         node.check_finite()
-        outputs = REWRITES[node.operator](builder, node)
+        outputs = rule(builder, node)
         return outputs if isinstance(outputs, tuple) else (outputs,)
     except (RewriteError, MemoryError):
         raise
@@ -161,12 +185,12 @@ def _rewrite(builder: Builder, node: OnnxNode, values: dict[str, Value]) -> tupl
         raise RewriteError(f"its inputs or attributes do not fit: {reason}") from error
 
 
-def _refused_by_name(nodes: tuple[Any, ...], graph: OnnxGraph) -> dict[int, str]:
+def _refused_by_name(graph: OnnxGraph, trailing: frozenset[int]) -> dict[int, str]:
     """Positions of the nodes whose operator is not supported whatever its attributes, with the reason."""
     constants = {*graph.constants, ""}
     eight_bit: set[str] = set()  # constants made of integers of at most 8 bits by DequantizeLinear
     refused: dict[int, str] = {}
-    for i, proto in enumerate(nodes):
+    for i, proto in enumerate(graph.nodes):
         if proto.domain not in ("", "ai.onnx"):
             refused[i] = f"it belongs to {proto.domain!r}, not to the standard operators"
         elif proto.op_type == "If" and constants.issuperset(proto.input):
@@ -179,7 +203,7 @@ def _refused_by_name(nodes: tuple[Any, ...], graph: OnnxGraph) -> dict[int, str]
                 eight_bit.update(proto.output)
         elif proto.op_type in ("MatMul", "Gemm") and eight_bit.intersection(proto.input):
             refused[i] = "quantized networks are not supported: ONNX Runtime multiplies by 8-bit weights in integers"
-        elif proto.op_type not in REWRITES:
+        elif proto.op_type not in REWRITES and i not in trailing:
             refused[i] = _advice(proto)
     return refused
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import math
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +12,10 @@ import numpy as np
 
 from mipverify.errors import InputError
 from mipverify.network.builder import LARGEST_TENSOR
+from mipverify.network.model_file import ModelFile, one_line, parse, read_model
 from mipverify.network.ordering import ordered, reads
 
 OLDEST_OPSET = 7  # before it, broadcasting was an attribute
-CONVERTIBLE = (".nnet", ".mat", ".pth", ".pt", ".h5", ".keras")  # `mipverify convert` knows what to do
 RUNTIME_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training", "com.microsoft")
 
 
@@ -26,8 +23,7 @@ RUNTIME_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.pre
 class OnnxGraph:
     """The part of an ONNX model that leads from its input to its output, each node after those that it reads."""
 
-    path: str
-    sha256: str
+    file: ModelFile
     opset: int
     nodes: tuple[Any, ...]  # onnx.NodeProto
     constants: dict[str, np.ndarray]
@@ -35,68 +31,18 @@ class OnnxGraph:
     input_shape: tuple[int, ...]
     input_type: str  # float32 or float64
     output_name: str
+    output_shape: tuple[int, ...] | None  # as the file declares it; None where it does not, or leaves sizes open
+    double: bool  # whether it computes in float64 throughout
+
+    @property
+    def path(self) -> str:
+        return self.file.path
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """The content of `path`, unpacked if its name ends in .gz."""
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a directory, not an ONNX file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    if path.suffix == ".gz":
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{path}: not a valid gzip file: {error}") from None
-    if not data:
-        raise InputError(f"{path}: the file is empty")
-    return data
-
-
-def read_model(path: str | Path) -> tuple[Any, str]:
-    """The parsed `onnx.ModelProto` and the SHA-256 of the file as it lies on disk."""
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    data = read_bytes(path)
-    if Path(str(path).removesuffix(".gz")).suffix.lower() in CONVERTIBLE:
-        raise InputError(f"{path}: not an ONNX file: convert it first with `mipverify convert {path} NET.onnx`")
-    try:
-        model = onnx.load_from_string(data)
-    except (DecodeError, ValueError, RuntimeError):
-        raise InputError(f"{path}: not an ONNX model, or a damaged one") from None
-    if not model.graph.node and not model.graph.output:
-        raise InputError(f"{path}: not an ONNX model: it holds no graph")
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        try:
-            onnx.external_data_helper.load_external_data_for_model(model, str(Path(path).parent))
-        except (OSError, ValueError, onnx.checker.ValidationError) as error:
-            raise InputError(f"{path}: its external weights cannot be read: {_one_line(error)}") from None
-    if model.functions:
-        model = _inlined(model)
-    return model, hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def _inlined(model: Any) -> Any:
-    """The model with the calls of its own functions replaced by their bodies.
-
-    A function in the name of an operator that ONNX Runtime has itself is never called: the built-in one is.
-    """
-    import onnx.inliner
-
-    own = [function for function in model.functions if function.domain not in RUNTIME_DOMAINS]
-    del model.functions[:]
-    model.functions.extend(own)
-    return onnx.inliner.inline_local_functions(model) if own else model
-
-
-def read(path: str | Path) -> OnnxGraph:
-    """Read and check everything about the file `path` that does not depend on single operators."""
-    model, sha256 = read_model(path)
-    graph = model.graph
+def read(source: str | Path | ModelFile) -> OnnxGraph:
+    """Read and check everything about a file that does not depend on single operators."""
+    model, file = (parse(source), source) if isinstance(source, ModelFile) else read_model(source)
+    path, graph = file.path, _inlined(model).graph
     opset = _opset(model, path)
     if len(graph.output) != 1:
         names = ", ".join(repr(output.name) for output in graph.output) or "none"
@@ -118,8 +64,24 @@ def read(path: str | Path) -> OnnxGraph:
     if not output or output not in produced:
         raise InputError(f"{path}: nothing produces the output {output!r}")
     shape = _input_shape(inputs[0], path)
+    declared, double = _declared(graph.output[0]), _double(inputs[0], nodes)
     element = {1: "float32", 11: "float64"}[inputs[0].type.tensor_type.elem_type]
-    return OnnxGraph(str(path), sha256, opset, nodes, constants, inputs[0].name, shape, element, output)
+    return OnnxGraph(file, opset, nodes, constants, inputs[0].name, shape, element, output, declared, double)
+
+
+def _inlined(model: Any) -> Any:
+    """The model with the calls of its own functions replaced by their bodies.
+
+    A function in the name of an operator that ONNX Runtime has itself is never called: the built-in one is.
+    """
+    import onnx.inliner
+
+    if not model.functions:
+        return model
+    own = [function for function in model.functions if function.domain not in RUNTIME_DOMAINS]
+    del model.functions[:]
+    model.functions.extend(own)
+    return onnx.inliner.inline_local_functions(model) if own else model
 
 
 def _opset(model: Any, path: str | Path) -> int:
@@ -153,7 +115,7 @@ def _initializer(tensor: Any, name: str, read: Callable[[Any], np.ndarray], path
     try:
         return read(tensor)
     except ValueError as error:
-        raise InputError(f"{path}: initializer {name!r}: {_one_line(error)}") from None
+        raise InputError(f"{path}: initializer {name!r}: {one_line(error)}") from None
 
 
 def sparse_array(tensor: Any) -> np.ndarray:
@@ -208,6 +170,8 @@ def _input_shape(value: Any, path: str | Path) -> tuple[int, ...]:
         raise InputError(f"{path}: input {value.name!r} has element type {name}: export the model in float32")
     if not kind.HasField("shape"):
         raise InputError(f"{path}: input {value.name!r} has no shape: export the model with a fixed input shape")
+    if not kind.shape.dim:
+        raise InputError(f"{path}: input {value.name!r} is a number without axes: export the model with a batch axis")
     shape = []
     for axis, dim in enumerate(kind.shape.dim):
         if dim.WhichOneof("value") == "dim_value" and dim.dim_value == 0:
@@ -224,5 +188,19 @@ def _input_shape(value: Any, path: str | Path) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _declared(value: Any) -> tuple[int, ...] | None:
+    """The shape that the file states for its output, an open batch size as 1; None if it leaves sizes open."""
+    kind = value.type.tensor_type
+    sizes = [int(dim.dim_value) for dim in kind.shape.dim]
+    if not kind.HasField("shape") or any(size < 1 for size in sizes[1:]):
+        return None
+    return tuple(max(1, size) for size in sizes)
+
+
+def _double(given: Any, nodes: tuple[Any, ...]) -> bool:
+    """Whether the input is float64, and nothing on the way is cast to float32."""
+    import onnx
+
+    types = onnx.TensorProto
+    casts = (a.i for node in nodes if node.op_type == "Cast" for a in node.attribute if a.name == "to")
+    return bool(given.type.tensor_type.elem_type == types.DOUBLE and types.FLOAT not in casts)

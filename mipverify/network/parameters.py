@@ -70,7 +70,7 @@ class ParameterMap:
             sha256=original.sha256,
             input_name="parameters",
             notes=original.notes,
-            order_only=original.order_only,
+            dropped=original.dropped,
             parameters=self,
         )
 

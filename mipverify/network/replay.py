@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from mipverify.errors import InputError
 from mipverify.network.graph import Network
+from mipverify.network.model_file import ModelFile
 from mipverify.network.parameters import ParameterMap
+
+_SILENT = 4  # ONNX Runtime's level for fatal errors alone: what it refuses is told once, as an error of ours
+_LONGEST = 300  # characters of its message
 
 
 class Replay(Protocol):
@@ -20,55 +26,59 @@ class Replay(Protocol):
 
 
 class OnnxRuntimeReplay:
-    """An ONNX file in ONNX Runtime, on one thread, whatever its batch size and trailing softmax or argmax."""
+    """An ONNX model in ONNX Runtime, on one thread, one input at a time, each exactly of the shape that it declares.
 
-    def __init__(self, path: str | Path):
+    Raises InputError, here or in `run`, where ONNX Runtime cannot load or run the model.
+    """
+
+    def __init__(self, source: str | Path | ModelFile):
         import onnxruntime
 
-        from mipverify.network.onnx_reader import read_bytes
+        from mipverify.network.model_file import read_model
 
+        file = source if isinstance(source, ModelFile) else read_model(source)[1]
+        self._path = file.path
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # From bytes, a file with external weights would not find them.
-        model = read_bytes(path) if Path(path).suffix == ".gz" else str(path)
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        options.log_severity_level = _SILENT
+        self._run_options = onnxruntime.RunOptions()
+        self._run_options.log_severity_level = _SILENT
+        try:
+            self._session = onnxruntime.InferenceSession(file.content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # noqa: BLE001  # its errors have no base class of their own
+            raise self._refusal("load", error) from None
         given = self._session.get_inputs()
         stored = {value.name for value in self._session.get_overridable_initializers()}
         self._input = next(value for value in given if value.name not in stored)
-        sizes = self._input.shape
-        self._batched = len(sizes) > 1 and not isinstance(sizes[0], int)
-        self.input_shape = tuple(size if isinstance(size, int) and size > 0 else 1 for size in sizes)
+        self.input_shape = tuple(size if isinstance(size, int) and size > 0 else 1 for size in self._input.shape)
+        self.open_batch = bool(self._input.shape) and not isinstance(self._input.shape[0], int)
         self._dtype = np.float64 if self._input.type == "tensor(double)" else np.float32
 
     def run(self, x: np.ndarray) -> np.ndarray:
-        """x (N, n) float32 -> outputs (N, k), flattened, in the type that the file gives."""
-        x = np.ascontiguousarray(x, dtype=np.float32).astype(self._dtype).reshape(len(x), *self.input_shape)
-        if self._batched:
-            outputs = self._evaluate(x.reshape(-1, *self.input_shape[1:]))
-            # A file may carry a reshape to one sample in spite of its symbolic batch size.
-            if outputs is not None and outputs.ndim and outputs.shape[0] == len(x) > 0:
-                return outputs.reshape(len(x), -1)
-        rows = []
-        for sample in x:
-            output = self._evaluate(sample)
-            if output is None:
-                raise RuntimeError("ONNX Runtime cannot run the network on an input of its declared shape")
-            rows.append(output.reshape(-1))
+        """x (N, n) float32 -> outputs (N, k), flattened, in the type that the file gives. Each input runs alone."""
+        rows = [self.output(sample).reshape(-1) for sample in np.asarray(x, dtype=np.float32)]
         return np.stack(rows) if rows else np.zeros((0, 0), dtype=self._dtype)
 
-    def _evaluate(self, x: np.ndarray) -> np.ndarray | None:
-        """The output, or None where the graph does not take this batch size."""
-        import onnxruntime.capi.onnxruntime_pybind11_state as state
-
+    def output(self, x: np.ndarray) -> np.ndarray:
+        """The output, in its own shape, at one input of n entries; several inputs (N, ...) run as one batch."""
+        count = x.size // max(1, math.prod(self.input_shape))
+        shape = (count, *self.input_shape[1:]) if count > 1 else self.input_shape
+        given = np.ascontiguousarray(x).astype(self._dtype).reshape(shape)
         try:
-            return np.asarray(self._session.run(None, {self._input.name: x})[0])
-        except (state.Fail, state.InvalidArgument, state.RuntimeException):
-            return None
+            return np.asarray(self._session.run(None, {self._input.name: given}, self._run_options)[0])
+        except Exception as error:  # noqa: BLE001
+            raise self._refusal("run", error) from None
+
+    def _refusal(self, what: str, error: Exception) -> Exception:
+        text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
+        if "bad_alloc" in text or "Failed to allocate memory" in text:
+            return MemoryError(text)
+        text = re.sub(r"\S*onnxruntime_src\S* (?:.*?\) )?", "", text)
+        return InputError(f"{self._path}: ONNX Runtime cannot {what} it: {text[:_LONGEST]}")
 
 
 class ModuleReplay:
-    """A torch module in float32: the original of a network that came from no file."""
+    """A torch module, in evaluation mode and the type of its parameters: the original of a network from no file."""
 
     def __init__(self, module: Any, input_shape: tuple[int, ...]):
         self._module, self.input_shape = module, tuple(input_shape)
@@ -77,17 +87,13 @@ class ModuleReplay:
         """x (N, n) float32 -> outputs (N, k), flattened; one sample at a time, as the question is asked."""
         import torch
 
-        parameter = next(iter(self._module.parameters()), None)
-        device = torch.device("cpu") if parameter is None else parameter.device
-        training = self._module.training
-        self._module.eval()
-        try:
-            with torch.no_grad():
-                given = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).to(device)
-                rows = [self._module(sample.reshape(self.input_shape)).reshape(-1) for sample in given]
-            return torch.stack(rows).cpu().numpy() if rows else np.zeros((0, 0), dtype=np.float32)
-        finally:
-            self._module.train(training)
+        from mipverify.network.torch_import import evaluating
+
+        parameter = next(iter(self._module.parameters()), torch.zeros(0))
+        given = torch.from_numpy(np.array(x, dtype=np.float32)).to(parameter.device, parameter.dtype)
+        with torch.no_grad(), evaluating(self._module):
+            rows = [self._module(sample.reshape(self.input_shape)).reshape(-1) for sample in given]
+        return torch.stack(rows).cpu().numpy() if rows else np.zeros((0, 0), dtype=np.float32)
 
 
 def replay_of(network: Network) -> Replay:
@@ -97,8 +103,8 @@ def replay_of(network: Network) -> Replay:
     """
     if network.parameters is not None:
         return _MappedReplay(network.parameters, replay_of(network.parameters.original))
-    if network.path is not None:
-        return OnnxRuntimeReplay(network.path)
+    if network.file is not None:
+        return OnnxRuntimeReplay(network.file)
     if network.module is not None:
         return ModuleReplay(network.module, network.input_shape)
     return _OwnReplay(network)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,9 @@ def finish(builder: Builder, output: Tensor, **origin: Any) -> Network:
 def _viewed(node: Node, shape: tuple[int, ...]) -> Node:
     """A node with its value in another shape; those who read it take views anyway."""
     if isinstance(node, Affine):
-        return Affine(shape, node.terms, None if node.bias is None else node.bias.reshape(shape))
+        magnitude = None if node.magnitude is None else node.magnitude.reshape(shape)
+        bias = None if node.bias is None else node.bias.reshape(shape)
+        return replace(node, shape=shape, bias=bias, magnitude=magnitude)
     assert isinstance(node, Relu)
     return Relu(shape, node.source)
 
@@ -66,7 +69,7 @@ def _redirected(node: Node, alias: list[int]) -> Node:
     if isinstance(node, Relu):
         return Relu(node.shape, alias[node.source])
     if isinstance(node, Affine):
-        return Affine(node.shape, tuple(Term(alias[t.source], t.operator) for t in node.terms), node.bias)
+        return replace(node, terms=tuple(Term(alias[t.source], t.operator) for t in node.terms))
     return node
 
 
@@ -107,7 +110,7 @@ def _composed(node: Affine, nodes: list[Node]) -> Affine:
         if isinstance(term.operator, Index) and _is_identity(term.operator):
             term = Term(term.source, Identity(term.operator.out_shape))
         terms.append(term)
-    return Affine(node.shape, tuple(terms), node.bias)
+    return replace(node, terms=tuple(terms))
 
 
 def _is_identity(operator: Index) -> bool:
@@ -127,17 +130,28 @@ def _fold(nodes: list[Node], output: int) -> None:
         if not isinstance(node, Affine):
             continue
         terms: list[Term] = []
-        bias = node.bias
+        bias, magnitude = node.bias, node.magnitude
         for term in node.terms:
             source = nodes[term.source]
             if isinstance(term.operator, Identity) and isinstance(source, Affine) and uses[term.source] == 1:
                 possible, total = _exact_sum(bias, source.bias, node.shape)
                 if possible:
                     terms += source.terms
+                    magnitude = _magnitude(bias, magnitude, source, node.shape)
                     bias = total
                     continue
             terms.append(term)
-        nodes[i] = Affine(node.shape, tuple(terms), bias)
+        nodes[i] = replace(node, terms=tuple(terms), bias=bias, magnitude=magnitude)
+
+
+def _magnitude(bias: Array | None, magnitude: Array | None, source: Affine, shape: tuple[int, ...]) -> Array | None:
+    """`Affine.magnitude` of a bias to which that of `source` is added."""
+    if source.bias is None:
+        return magnitude
+    added = abs(source.bias) if source.magnitude is None else source.magnitude
+    if bias is None:
+        return None if source.magnitude is None else added.reshape(shape)
+    return (abs(bias) if magnitude is None else magnitude) + added.reshape(shape)
 
 
 def _exact_sum(a: Array | None, b: Array | None, shape: tuple[int, ...]) -> tuple[bool, Array | None]:
@@ -176,6 +190,6 @@ def _without_dead(nodes: list[Node], output: int) -> tuple[list[Node], int, list
         if isinstance(node, Relu):
             node = Relu(node.shape, number[node.source])
         elif isinstance(node, Affine):
-            node = Affine(node.shape, tuple(Term(number[t.source], t.operator) for t in node.terms), node.bias)
+            node = replace(node, terms=tuple(Term(number[t.source], t.operator) for t in node.terms))
         renumbered.append(node)
     return renumbered, number[output], kept

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,7 +17,15 @@ from mipverify.network.simplify import finish
 from mipverify.network.torch_functions import call_function, call_method
 from mipverify.network.torch_layers import call_module
 
-_RANKING = ("softmax", "log_softmax", "sigmoid", "argmax", "Softmax", "LogSoftmax", "Sigmoid")
+_RANKING = {
+    "softmax": "Softmax",
+    "log_softmax": "LogSoftmax",
+    "sigmoid": "Sigmoid",
+    "argmax": "ArgMax",
+    "Softmax": "Softmax",
+    "LogSoftmax": "LogSoftmax",
+    "Sigmoid": "Sigmoid",
+}
 
 
 def from_torch(module: torch.nn.Module, input_shape: tuple[int, ...]) -> Network:
@@ -36,20 +46,30 @@ def from_torch(module: torch.nn.Module, input_shape: tuple[int, ...]) -> Network
             raise InputError(f"parameter {name!r} has element type {parameter.dtype}: convert the module to float32")
         if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
             raise InputError(f"parameter {name!r} holds NaN or infinity")
-    training = module.training
-    try:
-        traced = fx.symbolic_trace(module.eval())
-    except Exception as error:  # noqa: BLE001  # tracing runs the module's own code
-        text = " ".join(str(error).split())
-        raise InputError(f"{type(module).__name__} cannot be traced by torch.fx: {text}") from None
-    finally:
-        module.train(training)
+    with evaluating(module):
+        try:
+            traced = fx.symbolic_trace(module)
+        except Exception as error:  # noqa: BLE001  # tracing runs the module's own code
+            text = " ".join(str(error).split())
+            raise InputError(f"{type(module).__name__} cannot be traced by torch.fx: {text}") from None
     builder = Builder(shape, "input")
     output, dropped = _interpret(traced, builder)
     notes = tuple(
         f"{name} at the end dropped: only properties of the order of the outputs can be verified" for name in dropped
     )
-    return finish(builder, output, notes=notes, order_only=bool(dropped), module=module)
+    return finish(builder, output, notes=notes, dropped=tuple(_RANKING[name] for name in dropped), module=module)
+
+
+@contextmanager
+def evaluating(module: torch.nn.Module) -> Iterator[None]:
+    """In here the module is in evaluation mode; afterwards each part is in the mode that it was in before."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:  # one by one: parts may be frozen
+            part.training = training
 
 
 def _interpret(traced: fx.GraphModule, builder: Builder) -> tuple[Tensor, list[str]]:

@@ -3,78 +3,90 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
 
+from mipverify.network.builder import Builder, RewriteError, Tensor
 from mipverify.network.onnx_reader import OnnxGraph
+from mipverify.network.rewrites import REWRITES, OnnxNode
 
-_MONOTONE = ("Softmax", "LogSoftmax", "Sigmoid", "ArgMax")
+INCREASING = ("Softmax", "LogSoftmax", "Sigmoid")  # of any two entries, the larger one stays the larger one
+_RANKING = (*INCREASING, "ArgMax")
 _PASSIVE = ("Identity", "Dropout", "Flatten", "Squeeze", "Unsqueeze", "Reshape", "Cast")
 
 
-@dataclass(frozen=True)
-class Trailing:
-    """The nodes that remain, the tensor that is now the output, and what was dropped behind it (last first)."""
-
-    nodes: tuple[Any, ...]
-    output: str
-    dropped: tuple[Any, ...]
-    opset: int
-    notes: tuple[str, ...]
-
-    @property
-    def order_only(self) -> bool:
-        """Whether the network's output equals the file's only up to the order of its entries."""
-        return bool(self.dropped)
-
-    def problem(self, shape: tuple[int, ...]) -> str | None:
-        """Why the dropped operators do not rank all entries of an output of `shape` against each other, or None."""
-        for node in self.dropped:
-            if node.op_type == "Sigmoid" or node.op_type in _PASSIVE:
-                continue
-            given = {attribute.name: attribute.i for attribute in node.attribute}
-            old_softmax = node.op_type != "ArgMax" and self.opset < 13
-            axis = given.get("axis", 0 if node.op_type == "ArgMax" else 1 if old_softmax else -1)
-            covered = math.prod(shape[axis:]) if old_softmax else shape[axis] if -len(shape) <= axis < len(shape) else 0
-            if covered != math.prod(shape):
-                name = node.name or node.output[0]
-                return (
-                    f"operator {node.op_type} (node {name!r}, opset {self.opset}): along axis {axis} it does not "
-                    f"compare all entries of a tensor of shape {list(shape)}"
-                )
-        return None
-
-
-def strip(graph: OnnxGraph) -> Trailing:
-    """Drop the ranking operators at the end of `graph`."""
-    producer = {name: node for node in graph.nodes for name in node.output}
-    output, dropped, pending = graph.output_name, [], []
-    current = output
+def trailing_nodes(graph: OnnxGraph) -> frozenset[int]:
+    """Positions of the nodes from the innermost ranking operator at the end of `graph` to its output; empty without."""
+    producer = {name: i for i, node in enumerate(graph.nodes) for name in node.output}
+    found: list[int] = []
+    pending: list[int] = []
+    current = graph.output_name
     while current in producer:
-        node = producer[current]
-        if not node.input or not node.input[0]:
+        node = graph.nodes[producer[current]]
+        if node.domain not in ("", "ai.onnx") or not node.input or current != node.output[0]:
             break
-        if node.op_type in _MONOTONE and node.domain in ("", "ai.onnx"):
-            pending.append(node)
-            dropped += pending
+        pending.append(producer[current])
+        if node.op_type in _RANKING:
+            found += pending
             pending = []
-            output = node.input[0]
-        elif node.op_type in _PASSIVE:
-            pending.append(node)
-        else:
+        elif node.op_type not in _PASSIVE:
             break
         current = node.input[0]
-    if not dropped:
-        return Trailing(graph.nodes, output, (), graph.opset, ())
-    needed, kept = {output}, []
-    for node in reversed(graph.nodes):
-        if needed.intersection(node.output):
-            kept.append(node)
-            needed.update(node.input)
-    notes = tuple(
-        f"{node.op_type} at the end (node {node.name or node.output[0]!r}) dropped: only properties of the order "
-        "of the outputs can be verified"
-        for node in dropped
-        if node.op_type in _MONOTONE
-    )
-    return Trailing(tuple(reversed(kept)), output, tuple(dropped), graph.opset, notes)
+    return frozenset(found)
+
+
+class Tail:
+    """Takes the trailing nodes one after another; each is checked, and leaves its input's entries as they are.
+
+    dropped: the ranking operators so far, the innermost first. shape: of what the file gives behind the last of them.
+    """
+
+    def __init__(self) -> None:
+        self.dropped: tuple[str, ...] = ()
+        self.shape: tuple[int, ...] | None = None
+        self.notes: tuple[str, ...] = ()
+
+    def take(self, builder: Builder, node: OnnxNode) -> Tensor:
+        """The scores (of the network's output) behind `node`. Raises RewriteError where `node` does not keep order."""
+        x = node.tensor(0)
+        if self.dropped[-1:] == ("ArgMax",):
+            self._behind_class(node)
+            return x
+        if node.operator not in _RANKING:
+            y = REWRITES[node.operator](builder, node)
+            assert isinstance(y, Tensor)
+            self.shape = y.shape
+            return y
+        if node.operator != "Sigmoid":
+            self._require_all_entries(node, x.shape)
+        self.dropped += (node.operator,)
+        self.notes += (
+            f"{node.operator} at the end (node {node.name!r}) dropped: only properties of the order of the outputs "
+            "can be verified",
+        )
+        self.shape = x.shape
+        if node.operator == "ArgMax":
+            self.shape = (1,) * (len(x.shape) - (0 if node.get("keepdims", 1) else 1))
+        return x
+
+    def _require_all_entries(self, node: OnnxNode, shape: tuple[int, ...]) -> None:
+        """Refuse an operator that does not rank all entries of its input of `shape` against each other."""
+        if node.operator == "ArgMax":
+            axis, old = int(node.get("axis", 0)), False
+        else:
+            old = node.opset < 13  # there it ranks the entries of all axes from `axis` on
+            axis = int(node.get("axis", 1 if old else -1))
+        inside = -len(shape) <= axis < len(shape)
+        covered = math.prod(shape[axis:]) if old else shape[axis] if inside else 0
+        if covered != math.prod(shape):
+            raise RewriteError(f"along axis {axis} it does not compare all entries of a tensor of shape {list(shape)}")
+
+    def _behind_class(self, node: OnnxNode) -> None:
+        """Behind an ArgMax there is one integer: it may be reshaped, and cast to types that hold every class."""
+        from onnx import TensorProto
+
+        if node.operator in _RANKING:
+            raise RewriteError("it follows an ArgMax: what it gives does not depend on the order of the outputs")
+        wide = (TensorProto.INT64, TensorProto.INT32, TensorProto.FLOAT, TensorProto.DOUBLE)
+        if node.operator == "Cast" and node.get("to") not in wide:
+            name = TensorProto.DataType.Name(node.get("to")).lower()
+            raise RewriteError(f"a cast of the class to {name} may change it: use int32, int64 or floats")
+        self.shape = None  # of one entry: there is nothing to move

@@ -11,11 +11,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mipverify.errors import InputError, MipverifyError
 from mipverify.report.configuration import parse_samples
 from mipverify.report.lock import DirectoryLock
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mipverify.network import Network
+    from mipverify.network.model_file import ModelFile
+    from mipverify.specification import Dataset
 
 COLUMNS = ("index", "label", "status", "lower", "upper", "adversarial_label", "seconds", "questions", "nodes", "reason")
 
@@ -69,7 +76,7 @@ def run_distances(
     try:
         store = _Store(folder / "results.sqlite", json.dumps(identity, sort_keys=True))
         wanted = [index for index in selection if index not in store.finished()]
-        for done, row in enumerate(_answers(network, data, wanted, asked, workers), 1):
+        for done, row in enumerate(_answers(loaded, dataset, wanted, asked, workers), 1):
             store.put(row)
             if progress is not None:
                 progress("samples", f"{done} of {len(wanted)}: {row['index']} {row['status']}")
@@ -118,15 +125,17 @@ class _Store:
 
 
 def _answers(
-    network: str, data: str, wanted: list[int], asked: dict[str, Any], workers: int
+    network: Network, data: Dataset, wanted: list[int], asked: dict[str, Any], workers: int
 ) -> Iterator[dict[str, Any]]:
+    assert network.file is not None
+    given = ((network.file, index, data.image(index), data.label(index), asked) for index in wanted)
     if workers <= 1 or len(wanted) <= 1:
-        for index in wanted:
-            yield _answer(network, data, index, asked)
+        for one in given:
+            yield _answer(*one)
         return
     # spawn: the parent has threads of native libraries, which a fork would copy in an unknown state
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        tasks = [pool.submit(_answer, network, data, index, asked) for index in wanted]
+        tasks = [pool.submit(_answer, *one) for one in given]
         try:
             for task in as_completed(tasks):
                 yield task.result()
@@ -143,20 +152,16 @@ def _one_thread() -> None:
 
 
 @lru_cache(maxsize=1)
-def _loaded(network: str, data: str) -> tuple[Any, Any]:
+def _loaded(file: ModelFile) -> Network:
     from mipverify.network import load
-    from mipverify.specification import load_dataset
 
-    net = load(network)
-    return net, load_dataset(data).fit_to(net.input_shape)
+    return load(file)
 
 
-def _answer(network: str, data: str, index: int, asked: dict[str, Any]) -> dict[str, Any]:
+def _answer(file: ModelFile, index: int, image: np.ndarray, label: int, asked: dict[str, Any]) -> dict[str, Any]:
     from mipverify.engine.distortion import minimum_distortion
 
-    net, dataset = _loaded(network, data)
-    label = dataset.label(index)
-    found = minimum_distortion(net, dataset.image(index), label, **asked)
+    found = minimum_distortion(_loaded(file), image, label, **asked)
     record = found.to_json()
     other = None
     if found.witness is not None:

@@ -136,11 +136,12 @@ def adversarial_accuracy(
     import numpy as np
 
     if not isinstance(network, str | Path):
-        loaded, source = network, network.path or network
+        loaded, source = network, network.file or network
     else:
         from mipverify.network import load
 
-        loaded, source = load(network), str(network)
+        loaded = load(network)
+        source = loaded.file or loaded
     pixels, classes = np.asarray(images), np.asarray(labels)
     if classes.shape != (len(pixels),) or not np.issubdtype(classes.dtype, np.integer):
         raise InputError(f"labels: {len(pixels)} integers are needed, not {classes.dtype} of shape {classes.shape}")
@@ -191,7 +192,9 @@ def run_report(
         eps=radius,
         norm=norm,
     )
-    job = Job(network, data, radius, limits.timeout, limits.solver, limits.seed, limits.verifier)
+    # What was read, not where: the files may be replaced while the run goes on.
+    given = (dataset.stored, dataset.labels)
+    job = Job(loaded.file or loaded, given, radius, limits.timeout, limits.solver, limits.seed, limits.verifier)
     result = _run(job, loaded, dataset, configuration, samples, Path(out), limits, progress)
     publish(result, dataset, loaded)
     return result

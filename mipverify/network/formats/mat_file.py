@@ -12,7 +12,7 @@ from mipverify.network.formats.layer_list import Arrays, dense_layer, parse
 from mipverify.network.formats.layers import Dense, Relu, Shape
 from mipverify.network.formats.mat5 import read_mat5
 from mipverify.network.formats.program import Program, Step
-from mipverify.network.onnx_reader import read_bytes
+from mipverify.network.model_file import read_bytes
 
 _MOST_ATTEMPTS = 10_000
 _HDF5 = b"\x89HDF\r\n\x1a\n"

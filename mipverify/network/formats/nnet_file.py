@@ -12,7 +12,7 @@ import numpy as np
 from mipverify.errors import InputError
 from mipverify.network.formats.layers import Dense, Relu
 from mipverify.network.formats.program import Program, Step
-from mipverify.network.onnx_reader import read_bytes
+from mipverify.network.model_file import read_bytes
 
 NORMALIZE = ("none", "inputs", "outputs", "both")
 _LARGEST = 1_000_000  # units in a layer, beyond which a header is taken for damaged

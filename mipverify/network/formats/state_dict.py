@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mipverify.errors import InputError
-from mipverify.network.onnx_reader import read_bytes
+from mipverify.network.model_file import read_bytes
 
 _NESTED = ("state_dict", "model_state_dict")  # where training frameworks put it beside the state of the optimizer
 _PREFIX = "module."  # of torch.nn.DataParallel

@@ -1,0 +1,58 @@
+"""A-priori bounds of how far another evaluation of a network in floating point may be from its real-valued function.
+
+For sums of n products in any order, with or without fused multiply-add, |fl(s) - s| <= gamma(n) sum |a_i b_i| with
+gamma(n) = n u / (1 - n u) [Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1]. Errors of
+earlier nodes are passed on by the absolute values of the weights; a ReLU passes them on as they are.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mipverify.network.graph import Affine, Network, Relu
+from mipverify.network.operators import parameter_like
+
+SLACK = 1.01  # for the rounding of the error terms themselves, which are sums of nonnegative numbers
+EXTRA = 8  # roundings of one node beyond those of its sums: weights and biases that a runtime folds into each other
+_TINY = 2.0**-126, 2.0**-1022  # below which float32 and float64 lose relative precision
+
+
+def unit_roundoff(double: bool) -> float:
+    """u of float64 or float32."""
+    return 2.0**-53 if double else 2.0**-24
+
+
+def node_error(
+    node: Affine, sizes: list[np.ndarray], errors: list[np.ndarray], double: bool, like: np.ndarray
+) -> np.ndarray:
+    """Bound (B, *shape) of the error of an affine node.
+
+    sizes: |value| (B, *shape) of every earlier node. errors: bounds of the errors they already have. Rounding of the
+    comparison's own evaluation in float64 is covered too.
+    """
+    terms = sum(term.operator.terms for term in node.terms) + len(node.terms) + EXTRA
+    relative = terms * (unit_roundoff(double) + unit_roundoff(True))
+    gamma = relative / (1 - relative) if relative < 0.5 else np.inf
+    total = np.zeros((len(like), *node.shape))
+    for term in node.terms:
+        error, size = errors[term.source], sizes[term.source]
+        x = error + gamma * (size + error)
+        total += term.operator.apply_abs(x.reshape(len(x), *term.operator.in_shape)).reshape(total.shape)
+    if node.bias is not None:
+        size = np.abs(node.bias) if node.magnitude is None else node.magnitude
+        total += gamma * parameter_like(size, like)[None]
+    return SLACK * total + terms * _TINY[double]
+
+
+def error_bounds(network: Network, values: list[np.ndarray], double: bool) -> list[np.ndarray]:
+    """For every node a bound (1, *shape) of the error at all points whose values (P, *shape) are given."""
+    sizes = [np.abs(value).max(axis=0, keepdims=True) for value in values]
+    errors: list[np.ndarray] = []
+    for node in network.nodes:
+        if isinstance(node, Affine):
+            errors.append(node_error(node, sizes, errors, double, sizes[0]))
+        elif isinstance(node, Relu):
+            errors.append(errors[node.source].reshape(1, *node.shape))
+        else:
+            errors.append(np.zeros((1, *node.shape)))
+    return errors

@@ -1,0 +1,166 @@
+"""Whether what was read is what runs: a network against its original, at points, within what rounding explains.
+
+A wrong rewrite, an operator that the runtime understands differently and a random layer all become a refusal, before
+anything is proven of a network that nobody runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from mipverify.errors import InputError
+from mipverify.network.graph import Network
+from mipverify.network.replay import OnnxRuntimeReplay, Replay, replay_of
+from mipverify.network.rounding_error import error_bounds, unit_roundoff
+
+BEYOND = (0.5, 2.0, 16.0)  # scales of points outside of the input set, which turn the signs of hidden units
+
+
+def validated(network: Network, points: np.ndarray, seed: int = 0) -> Replay:
+    """The original of `network`, after comparing both at float32 points (P, n) and at random ones around them.
+
+    Raises InputError that names the first tensor that differs, or says why the original cannot be run.
+    """
+    original = replay_of(network)
+    validate(network, original, points, seed)
+    return original
+
+
+def validate(network: Network, original: Replay, points: np.ndarray, seed: int = 0) -> None:
+    """The same for an original that is at hand."""
+    points = np.asarray(points, dtype=np.float32).reshape(len(points), -1)
+    if network.parameters is not None:
+        whole = network.parameters.original
+        validate(whole, replay_of(whole), network.parameters.inputs(points), seed)
+        return
+    if _is_its_own_original(network):
+        return
+    if isinstance(original, OnnxRuntimeReplay):
+        _check_shape(network, original, points[0])
+    outputs = original.run(points)
+    if not np.isfinite(outputs).all():
+        raise InputError(f"{_name(network)}: its output at an input of the set is NaN or infinite")
+    _check_repetition(network, original, points[0], outputs[0])
+    compare(network, points, outputs)
+    around = _around(points, np.random.default_rng(seed))
+    compare(network, around, original.run(around))
+
+
+def compare(network: Network, points: np.ndarray, outputs: np.ndarray) -> None:
+    """Raise InputError where outputs (P, k) of the original at points (P, n) are not those of `network`.
+
+    Outputs beyond float32, NaN or infinite, say nothing.
+    """
+    finite = np.isfinite(outputs).all(axis=1)
+    if _is_its_own_original(network) or not finite.any():
+        return
+    points, outputs = points[finite], outputs[finite]
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = network.values(points.astype(np.float64).reshape(len(points), *network.input_shape))
+        scores = values[network.output].reshape(len(points), -1)
+        errors = error_bounds(network, values, network.double)[network.output].reshape(1, -1)
+        right = _explained(network, scores, errors, outputs.astype(np.float64))
+    if right.all():
+        return
+    at = int(np.flatnonzero(~right.all(axis=1))[0])
+    raise InputError(_difference(network, points[at], scores[at], errors[0], outputs[at], right[at]))
+
+
+def _explained(network: Network, scores: np.ndarray, errors: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """Entry by entry (P, k), whether rounding of scores (P, n) up to `errors` (1, n) explains the outputs."""
+    for name in network.dropped:
+        if name == "ArgMax":
+            if outputs.shape[1] != 1 or not ((outputs >= 0) & (outputs < scores.shape[1])).all():
+                return np.zeros(outputs.shape, bool)
+            chosen = outputs.astype(int)
+            best = (scores - errors).max(axis=1, keepdims=True)
+            return np.take_along_axis(scores + errors, chosen, axis=1) >= best
+        scores, errors = _applied(name, scores, errors, unit_roundoff(network.double))
+    return (np.abs(outputs - scores) <= errors) | (outputs == scores)  # false for NaN
+
+
+def _applied(name: str, scores: np.ndarray, errors: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:
+    """A dropped function of scores (P, n) and bounds of the error of its value there.
+
+    The runtime's exponential is a polynomial of some units in the last place: 64 units cover it.
+    """
+    widest = errors.max(axis=1, keepdims=True)
+    if name == "Sigmoid":
+        values = 0.5 * (1 + np.tanh(0.5 * scores))
+        return values, np.minimum(errors / 4, 1.0) + 64 * unit
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    logarithm = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    if name == "LogSoftmax":
+        return logarithm, 2 * widest + 64 * unit * (1 + np.abs(scores).max(axis=1, keepdims=True))
+    values = np.exp(logarithm)
+    inside = 2 * widest + 64 * unit * (1 + np.abs(shifted))
+    return values, np.minimum(values * np.expm1(np.minimum(inside, 700.0)) + 64 * unit, 1.0)
+
+
+def _difference(
+    network: Network, point: np.ndarray, scores: np.ndarray, errors: np.ndarray, output: np.ndarray, right: np.ndarray
+) -> str:
+    entry = int(np.flatnonzero(~right)[0])
+    what = f"output {entry} is {output[entry]:.9g} there"
+    if not network.dropped:
+        what += f" and {scores[entry]:.9g} as read, of which rounding explains {errors[entry]:.3g}"
+    return f"{_name(network)}: what was read is not what runs: {what}"
+
+
+def _check_shape(network: Network, original: OnnxRuntimeReplay, point: np.ndarray) -> None:
+    shape = original.output(point).shape
+    count = 1 if "ArgMax" in network.dropped else network.output_size
+    if math.prod(shape) != count or (not network.dropped and shape != network.output_shape):
+        raise InputError(
+            f"{_name(network)}: what was read is not what runs: the output has the shape {list(shape)} there and "
+            f"{list(network.output_shape)} as read"
+        )
+
+
+def _check_repetition(network: Network, original: Replay, point: np.ndarray, output: np.ndarray) -> None:
+    again = original.run(point[None])[0]
+    if not np.array_equal(again, output):
+        entry = int(np.flatnonzero(again != output)[0])
+        raise InputError(
+            f"{_name(network)}: two runs on one input differ (output {entry} is {output[entry]:.9g}, then "
+            f"{again[entry]:.9g}): export the model in evaluation mode"
+        )
+
+
+def _around(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Random points (R, n) about the first of `points`, at the scales of `BEYOND`."""
+    center = points[:1].astype(np.float64)
+    spread = max(1.0, float(np.abs(points - center).max(initial=0.0)))
+    steps = [scale * spread * rng.standard_normal((2, points.shape[1])) for scale in BEYOND]
+    with np.errstate(over="ignore"):
+        around = (center + np.concatenate(steps)).astype(np.float32)
+    return around[np.isfinite(around).all(axis=1)]
+
+
+def _is_its_own_original(network: Network) -> bool:
+    return network.file is None and network.module is None
+
+
+def _name(network: Network) -> str:
+    return network.path or "the module"
+
+
+def points_of(boxes: Sequence[tuple[np.ndarray, np.ndarray]], seed: int = 0) -> np.ndarray:
+    """Points (P, n) of some boxes of float32 bounds (n,): centers, corners and random ones."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for low, high in boxes:
+        sides = rng.random((2, len(low))) < 0.5
+        shares = np.stack([np.full(len(low), 0.5), sides[0], ~sides[0], sides[1], rng.random(len(low))])
+        inside = low.astype(np.float64) + shares * (high.astype(np.float64) - low)
+        found.append(np.clip(inside.astype(np.float32), low, high))
+    return np.concatenate(found)
+
+
+def unit_box(network: Network) -> np.ndarray:
+    """Points of [0, 1]^n, for want of an input set."""
+    size = network.input_size
+    return points_of([(np.zeros(size, np.float32), np.ones(size, np.float32))])

@@ -1,0 +1,154 @@
+"""What is read is compared with what runs, before anything is proven of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from mipverify.engine import verify
+from mipverify.errors import InputError
+from mipverify.network import load
+from mipverify.network.builder import Builder, Tensor
+from mipverify.network.replay import replay_of
+from mipverify.network.rewrites import REWRITES, OnnxNode
+from mipverify.network.validation import unit_box, validated
+from mipverify.specification import robustness
+from tests.network.graphs import Graph
+
+
+def _mixing_the_batch(path: Path) -> Path:
+    """y = (x - mean of the batch) + relu(x) - relu(-x) - x: 0 for any single input."""
+    g = Graph(["N", 2])
+    centered = g.node("Sub", ["x", g.node("ReduceMean", ["x", g.constant([0], np.int64)])])
+    negative = g.node("Relu", [g.node("Neg", ["x"])])
+    zero = g.node("Sub", [g.node("Sub", [g.node("Relu", ["x"]), negative]), "x"])
+    return g.save(path, g.node("Add", [centered, zero]))
+
+
+def test_an_operator_that_mixes_the_batch_runs_on_one_input_at_a_time(tmp_path: Path) -> None:
+    network = load(_mixing_the_batch(tmp_path / "net.onnx"))
+    replay = validated(network, unit_box(network))
+    x = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
+    np.testing.assert_array_equal(replay.run(x), np.zeros((5, 2)))
+
+
+@pytest.mark.parametrize("ranking", ["Softmax", "LogSoftmax", "Sigmoid"])
+@pytest.mark.parametrize("target", ["INT64", "INT32", "INT8", "UINT8", "BOOL", "FLOAT16"])
+def test_a_cast_behind_the_last_layer_is_refused(ranking: str, target: str, tmp_path: Path) -> None:
+    g = Graph([1, 3])
+    y = g.node(ranking, [g.node("Gemm", ["x", g.random(3, 3)])])
+    path = g.save(tmp_path / "net.onnx", g.node("Cast", [y], to=getattr(TensorProto, target)))
+    with pytest.raises(InputError, match=f"operator Cast .*{target.lower()}"):
+        load(path)
+
+
+@pytest.mark.parametrize("operator", ["Round", "Floor", "Sign", "Not"])
+def test_steps_behind_the_last_layer_are_refused(operator: str, tmp_path: Path) -> None:
+    g = Graph([1, 3])
+    path = g.save(tmp_path / "net.onnx", g.node(operator, [g.node("Softmax", ["x"])]))
+    with pytest.raises(InputError, match=f"operator ({operator}|Softmax) "):
+        load(path)
+
+
+def test_an_argmax_is_checked_on_the_shape_that_it_reads(tmp_path: Path) -> None:
+    g = Graph([1, 4])
+    pairs = g.node("Reshape", [g.node("Softmax", ["x"]), g.constant([2, 2], np.int64)])
+    path = g.save(tmp_path / "net.onnx", g.node("ArgMax", [pairs], axis=1))
+    with pytest.raises(InputError, match=r"operator ArgMax .*axis 1 .*\[2, 2\]"):
+        load(path)
+    g = Graph([1, 4])
+    row = g.node("Reshape", [g.node("Softmax", ["x"]), g.constant([4], np.int64)])
+    network = load(g.save(path, g.node("ArgMax", [row], axis=0, keepdims=0)))
+    validated(network, unit_box(network))
+    assert network.dropped == ("Softmax", "ArgMax")
+
+
+def test_a_class_keeps_its_value(tmp_path: Path) -> None:
+    for target, good in ((TensorProto.FLOAT, True), (TensorProto.INT32, True), (TensorProto.UINT8, False)):
+        g = Graph([1, 300])
+        y = g.node("Cast", [g.node("ArgMax", ["x"], axis=1)], to=target)
+        path = g.save(tmp_path / "net.onnx", g.node("Reshape", [y, g.constant([-1], np.int64)]))
+        if good:
+            validated(load(path), np.random.default_rng(0).normal(size=(4, 300)))
+            continue
+        with pytest.raises(InputError, match=r"operator Cast .*uint8"):
+            load(path)
+
+
+def _twice(builder: Builder, node: OnnxNode) -> Tensor:
+    return builder.scale(node.tensor(0), np.float64(2.0))
+
+
+def _identity(builder: Builder, node: OnnxNode) -> Tensor:
+    return node.tensor(0)
+
+
+@pytest.mark.parametrize("operator", ["Relu", "Neg", "Transpose"])
+@pytest.mark.parametrize("altered", [_twice, _identity])
+@pytest.mark.parametrize("end", [(), ("Sigmoid",), ("Softmax",)])
+def test_a_wrong_reading_is_refused(
+    operator: str, altered: Any, end: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    g = Graph([4, 4])
+    h = g.node("Relu", [g.node("Gemm", ["x", g.random(4, 4), g.random(4)])])
+    h = g.node("Neg", [g.node("Gemm", [g.node("Transpose", [h]), g.random(4, 4)])])
+    h = g.node("Reshape", [h, g.constant([1, 16], np.int64)])
+    for name in end:
+        h = g.node(name, [h], axis=1) if name != "Sigmoid" else g.node(name, [h])
+    path = g.save(tmp_path / "net.onnx", h)
+    validated(load(path), unit_box(load(path)))
+    monkeypatch.setitem(REWRITES, operator, altered)
+    network = load(path)
+    with pytest.raises(InputError, match=r"net\.onnx: what was read is not what runs"):
+        verify(network, robustness(np.full((4, 4), 0.5), 0, "0.1", num_classes=16))
+
+
+def test_what_cannot_be_loaded_or_run_is_refused_in_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    g = Graph([1, 1, 3, 3])
+    y = g.node("Conv", ["x", g.random(1, 1, 2, 2)], auto_pad="SAME_UPPER", dilations=[2, 2])
+    path = g.save(tmp_path / "net.onnx", y)
+    with monkeypatch.context() as patch:
+        patch.setitem(REWRITES, "Conv", _identity)  # which refuses it already
+        network = load(path)
+    with pytest.raises(InputError, match=r"net\.onnx: ONNX Runtime cannot run it: .*Dilation") as caught:
+        validated(network, unit_box(network))
+    assert "\n" not in str(caught.value)
+    g = Graph([1, 2])
+    model = g.model(g.node("Relu", ["x"]))
+    model.ir_version = 99
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match=r"net\.onnx: ONNX Runtime cannot load it: .*IR version") as caught:
+        replay_of(load(path))
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_output_declared_with_another_size_is_refused(tmp_path: Path) -> None:
+    g = Graph([1, 2])
+    model = g.model(g.node("Relu", ["x"]))
+    name = model.graph.output[0].name
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]))
+    path = tmp_path / "net.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match=r"declared with the shape \[1, 3\].*\[1, 2\]"):
+        load(path)
+
+
+def test_a_double_model_is_compared_in_double_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change of 1e-9 would drown in float32's rounding errors."""
+    g = Graph([1, 3])
+    h = g.node("Mul", ["x", g.constant([1.0, 2.0, 3.0], np.float64)])
+    model = g.model(g.node("Add", [h, g.constant([0.1, 0.2, 0.3], np.float64)]))
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+    path = tmp_path / "net.onnx"
+    path.write_bytes(model.SerializeToString())
+    validated(load(path), unit_box(load(path)))
+    monkeypatch.setitem(REWRITES, "Mul", lambda b, n: b.scale(n.tensor(0), n.constant(1, "factor") * (1 + 1e-9)))
+    with pytest.raises(InputError, match="not what runs"):
+        validated(load(path), unit_box(load(path)))
