@@ -29,6 +29,10 @@ def inspect(
     eps: opt.Eps = None,
     norm: opt.Norm = "linf",
     domain: opt.Domain = "0,1",
+    scale: opt.Scale = None,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
+    layout: opt.Layout = None,
     json: opt.Json = False,
 ) -> int:
     """Show the layers of a network, its ReLUs, parameters and unsupported operators.
@@ -41,7 +45,7 @@ def inspect(
       mipverify inspect net.onnx property.vnnlib
       mipverify inspect net.onnx --data mnist_test.npz --index 7 --eps 0.1 --json
     """
-    asked = QuestionOptions(property, data, index, eps, norm, None, None, domain)
+    asked = QuestionOptions(property, data, index, eps, norm, None, None, domain, scale, mean, std, layout)
     asked.check()
     use_one_thread()
     with stdout_for_results_only() if json else nullcontext():
@@ -72,7 +76,9 @@ def examine(path: str, asked: QuestionOptions) -> dict[str, Any]:
         **describe(network).to_json(),
     }
     if asked.stated():
-        facts["stability"] = stability(network, asked.build(network).specification)
+        question = asked.build(network)
+        facts["property"] = question.about
+        facts["stability"] = stability(network, question.specification)
     return facts
 
 

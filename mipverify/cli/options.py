@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mipverify.errors import InputError
+
+if TYPE_CHECKING:
+    from mipverify.specification.preprocessing import Preprocessing
 
 Network = Annotated[str, typer.Argument(metavar="NETWORK", help="ONNX file (.onnx or .onnx.gz).", show_default=False)]
 Property = Annotated[
@@ -21,9 +24,23 @@ Data = Annotated[
     typer.Option(metavar="FILE", help="Images and labels: .npz, IDX or CSV with the label first."),
 ]
 Index = Annotated[int | None, typer.Option(metavar="I", help="Which image of the data, from 0.")]
-Eps = Annotated[str | None, typer.Option(metavar="E", help="Radius of the perturbation; a decimal, read exactly.")]
+Eps = Annotated[
+    str | None, typer.Option(metavar="E", help="Radius of the perturbation, read exactly: 0.1 or 8/255 or 1e-3.")
+]
 Norm = Annotated[str, typer.Option(metavar="NORM", help="Norm of the perturbation.")]
 Domain = Annotated[str, typer.Option(metavar="LOW,HIGH", help="Legal values of a pixel, or `none`.")]
+Scale = Annotated[
+    str | None,
+    typer.Option(metavar="S", help="Stored values are multiplied by this. [default: 1/255 for uint8 pixels, else 1]"),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(metavar="M,...", help="The network takes (pixel - mean) / std: one number, or one for each channel."),
+]
+Std = Annotated[str | None, typer.Option(metavar="S,...", help="See --mean; radius and domain are those of pixels.")]
+Layout = Annotated[
+    str | None, typer.Option(metavar="nchw|nhwc", help="How the data holds images, where shapes do not tell.")
+]
 Label = Annotated[int | None, typer.Option(metavar="L", help="Right class, if not the label in the data.")]
 Targets = Annotated[str | None, typer.Option(metavar="T,...", help="Only these wrong classes count, e.g. 3,5.")]
 
@@ -77,13 +94,32 @@ def parse_targets(text: str | None) -> tuple[int, ...] | None:
 
 
 def parse_domain(text: str) -> tuple[str, str] | None:
-    """The decimals in a pair such as 0,1, or None for `none`."""
+    """The numbers in a pair such as 0,1 or 0,1/2, or None for `none`."""
     if text == "none":
         return None
     low, comma, high = text.partition(",")
     if not comma:
         raise InputError(f"--domain must be two numbers such as 0,1, or none, not {text!r}")
     return low.strip(), high.strip()
+
+
+def parse_preprocessing(
+    domain: str, scale: str | None, mean: str | None, std: str | None, layout: str | None
+) -> Preprocessing:
+    """What lies between the stored values and the network, from the options of that name."""
+    from mipverify.specification.preprocessing import Preprocessing
+
+    try:
+        return Preprocessing.of(
+            domain=parse_domain(domain),
+            scale=scale,
+            mean=0 if mean is None else [part.strip() for part in mean.split(",")],
+            std=1 if std is None else [part.strip() for part in std.split(",")],
+            layout=None if layout is None else layout.lower(),
+        )
+    except InputError as error:
+        named = re.match(r"(domain|scale|mean|std|layout)\b", str(error))
+        raise InputError(f"--{error}" if named else str(error)) from None
 
 
 def check_output(option: str, path: str | None) -> None:

@@ -5,20 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mipverify.cli.options import parse_domain, parse_targets
+from mipverify.cli.options import parse_preprocessing, parse_targets
 from mipverify.errors import InputError
 
 if TYPE_CHECKING:
     from mipverify.network import Network
     from mipverify.specification import Specification
+    from mipverify.specification.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
 class Question:
-    """What the user asks: a property file, or the robustness of one image. `about` is what a record should keep."""
+    """What the user asks: a property file, or the robustness of one image. `about` is what a record should keep.
+
+    preprocessing: what was done to the image, in words; empty for a property file.
+    """
 
     specification: Specification
     about: dict[str, Any]
+    preprocessing: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,10 @@ class QuestionOptions:
     label: int | None
     targets: str | None
     domain: str = "0,1"
+    scale: str | None = None
+    mean: str | None = None
+    std: str | None = None
+    layout: str | None = None
 
     def stated(self) -> bool:
         """Whether a question is asked at all."""
@@ -40,7 +49,16 @@ class QuestionOptions:
 
     def check(self) -> None:
         """Refuse combinations that state no question, or two."""
-        of_data = {"--index": self.index, "--eps": self.eps, "--label": self.label, "--targets": self.targets}
+        of_data = {
+            "--index": self.index,
+            "--eps": self.eps,
+            "--label": self.label,
+            "--targets": self.targets,
+            "--scale": self.scale,
+            "--mean": self.mean,
+            "--std": self.std,
+            "--layout": self.layout,
+        }
         if self.property is not None:
             given = [name for name, value in {"--data": self.data, **of_data}.items() if value is not None]
             if given:
@@ -54,7 +72,12 @@ class QuestionOptions:
             if missing:
                 raise InputError(f"--data needs {' and '.join(missing)} too")
         parse_targets(self.targets)
-        parse_domain(self.domain)
+        if self.data is not None:
+            self.preprocessing()
+
+    def preprocessing(self) -> Preprocessing:
+        """What lies between the data and the network."""
+        return parse_preprocessing(self.domain, self.scale, self.mean, self.std, self.layout)
 
     def build(self, network: Network) -> Question:
         """Read the property or the data and fit it to the network. Raises InputError where they disagree."""
@@ -67,7 +90,8 @@ class QuestionOptions:
     def _from_data(self, path: str, index: int, network: Network) -> Question:
         from mipverify.specification import load_dataset, robustness
 
-        dataset = load_dataset(path).fit_to(network.input_shape)
+        given = self.preprocessing()
+        dataset = load_dataset(path, given).fit_to(network.input_shape)
         image = dataset.image(index)
         label = self.label
         if label is None:
@@ -80,8 +104,10 @@ class QuestionOptions:
             self.eps,
             num_classes=network.output_size,
             norm=self.norm,
-            domain=parse_domain(self.domain),
+            domain=given.domain,
             targets=parse_targets(self.targets),
+            mean=dataset.mean,
+            std=dataset.std,
         )
         about = {
             "path": path,
@@ -90,10 +116,10 @@ class QuestionOptions:
             "label": label,
             "eps": self.eps,
             "norm": self.norm,
-            "domain": self.domain,
             "targets": parse_targets(self.targets),
+            **dataset.record(),
         }
-        return Question(specification, about)
+        return Question(specification, about, dataset.described())
 
 
 def _from_property(path: str, network: Network) -> Question:

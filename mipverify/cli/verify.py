@@ -33,6 +33,10 @@ def verify(
     eps: opt.Eps = None,
     norm: opt.Norm = "linf",
     domain: opt.Domain = "0,1",
+    scale: opt.Scale = None,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
+    layout: opt.Layout = None,
     label: opt.Label = None,
     targets: opt.Targets = None,
     timeout: opt.Timeout = 300.0,
@@ -61,7 +65,7 @@ def verify(
 
     Ends with 0 if the property holds, 10 if it is violated, 3 if neither was shown within the limits.
     """
-    asked = QuestionOptions(property, data, index, eps, norm, label, targets, domain)
+    asked = QuestionOptions(property, data, index, eps, norm, label, targets, domain, scale, mean, std, layout)
     if not asked.stated():
         raise InputError("what is to be verified? Give a PROPERTY file, or --data FILE --index I --eps E")
     asked.check()
@@ -150,6 +154,8 @@ def describe(verdict: Verdict, question: Question, *, verbose: bool) -> str:
         lines.append(f"  output  {_output(verdict, question)}")
     if verdict.trusted:
         lines.append(f"  trusts  {', '.join(verdict.trusted)}")
+    if question.preprocessing:
+        lines.append(f"  data    {question.preprocessing}")
     if verbose and verdict.statistics:
         rest = {key: value for key, value in verdict.statistics.items() if key not in ("steps", "seconds")}
         lines += ["", table(("statistic", "value"), [(key, _short(value)) for key, value in _flat(rest)], left=2)]

@@ -70,6 +70,8 @@ def minimum_distortion(
     domain: tuple[object, object] | None = (0, 1),
     scale: ArrayLike | None = None,
     constraints: Sequence[tuple[ArrayLike, object]] = (),
+    mean: object = 0,
+    std: object = 1,
     margin: object = 0,
     gap: float = GAP,
     timeout: float = 300.0,
@@ -82,12 +84,16 @@ def minimum_distortion(
 
     A tie counts as adversarial. targets: only these classes count. margin: a target's score must exceed the label's by
     this much. scale: radius of each feature in units of the distance, 0 fixes it. constraints: (coefficients, limit)
-    with coefficients . x <= limit. gap: relative gap at which the search ends. max_distance: look no further.
+    with coefficients . x <= limit. mean, std: the network takes (x - mean) / std, as in `robustness`; distances, domain
+    and scale are those of x, the witness is an input of the network. gap: relative gap at which the search ends.
+    max_distance: look no further.
 
     Raises:
         InputError: arguments out of range, or an image that does not fit the network, the domain or the constraints.
     """
-    perturbation = Perturbation.around(image, norm=norm, scale=scale, domain=domain, constraints=constraints)
+    perturbation = Perturbation.around(
+        image, norm=norm, scale=scale, domain=domain, constraints=constraints, mean=mean, std=std
+    )
     return closest_violation(
         network,
         perturbation,

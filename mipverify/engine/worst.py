@@ -68,6 +68,8 @@ def worst_margin(
     domain: tuple[object, object] | None = (0, 1),
     scale: ArrayLike | None = None,
     constraints: Sequence[tuple[ArrayLike, object]] = (),
+    mean: object = 0,
+    std: object = 1,
     gap: float = GAP,
     timeout: float = 300.0,
     solver: str = "auto",
@@ -83,7 +85,9 @@ def worst_margin(
         InputError: arguments out of range, an image that does not fit, or a network that gives classes, not scores.
     """
     started = time.perf_counter()
-    perturbation = Perturbation.around(image, norm=norm, scale=scale, domain=domain, constraints=constraints)
+    perturbation = Perturbation.around(
+        image, norm=norm, scale=scale, domain=domain, constraints=constraints, mean=mean, std=std
+    )
     if perturbation.size != network.input_size:
         raise InputError(f"the image has {perturbation.size} values, the network {network.input_size} inputs")
     if not 0 < gap < np.inf:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 
 from mipverify.errors import InputError
+from mipverify.specification.exact import canonical, exact_number
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,11 @@ class RunConfiguration:
 
 
 def canonical_eps(text: str) -> str:
-    """The radius as a decimal without superfluous zeros: 0.10 and 1e-1 are the same question as 0.1."""
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        raise InputError(f"--eps must be a decimal number, not {text!r}") from None
-    if not value.is_finite() or value < 0:
+    """The radius as text without superfluous zeros: 0.10 and 1e-1 are the same question as 0.1, 16/510 as 8/255."""
+    value = exact_number(text, "--eps")
+    if value < 0:
         raise InputError(f"--eps must be a number that is not negative, not {text!r}")
-    plain = format(value, "f")
-    return (plain.rstrip("0").rstrip(".") or "0") if "." in plain else plain
+    return canonical(value)
 
 
 def parse_samples(text: str | None, count: int) -> range:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-import warnings
+import lzma
+import math
 import zipfile
 import zlib
 from pathlib import Path
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mipverify.errors import InputError
-from mipverify.specification.files import read_file
+from mipverify.specification.exact import shorten
+from mipverify.specification.files import LARGEST_RATIO, SMALLEST_BOMB, read_file
 
 _IDX_UBYTE = 0x08
 
@@ -21,19 +23,53 @@ Arrays = tuple[NDArray[Any], NDArray[Any], str]  # images, labels, and the SHA-2
 
 
 def read_npz(path: Path) -> Arrays:
-    """`images` and `labels` of a NumPy archive, compressed or not; pickled objects are refused."""
+    """`images` and `labels` of a NumPy archive, compressed or not; pickled objects are refused unread."""
     content, digest = read_file(path)
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            missing = [key for key in ("images", "labels") if key not in archive]
-            if missing:
-                found = ", ".join(archive.files) or "nothing"
-                raise InputError(f"{path}: no array {missing[0]!r}; found {found}")
-            return archive["images"], archive["labels"], digest
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            for key in ("images", "labels"):
+                if key not in names:
+                    found = ", ".join(names[:20]) or "nothing"
+                    raise InputError(f"{path}: no array {key!r}; found {shorten(found, 200)}")
+            return _member(archive, "images", path), _member(archive, "labels", path), digest
+    except _DAMAGED as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: damaged .npz file: {error}") from None
+        raise InputError(f"{path}: damaged .npz file: {shorten(' '.join(str(error).split()), 160)}") from None
+
+
+_DAMAGED = (
+    OSError,
+    ValueError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+    RuntimeError,
+)
+
+
+def _member(archive: zipfile.ZipFile, key: str, path: Path) -> NDArray[Any]:
+    """One array, read only if its header says as much as is there, and no absurd amount of it."""
+    info = archive.getinfo(f"{key}.npy")
+    if info.file_size > max(SMALLEST_BOMB, LARGEST_RATIO * info.compress_size):
+        raise InputError(
+            f"{path}: array {key!r} expands from {info.compress_size:,} to {info.file_size:,} bytes: save it "
+            "uncompressed if it is meant so"
+        )
+    with archive.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        read_header = {1: np.lib.format.read_array_header_1_0}.get(version[0], np.lib.format.read_array_header_2_0)
+        shape, _, dtype = read_header(file)
+        if dtype.hasobject:
+            raise InputError(f"{path}: array {key!r} holds pickled objects, which are not read: save it as numbers")
+        size = math.prod(shape) * dtype.itemsize
+        if min(shape, default=0) < 0 or size != info.file_size - file.tell():
+            raise InputError(f"{path}: array {key!r} says shape {shape}, {size} bytes, and holds another number")
+    with archive.open(info) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def read_idx(path: Path) -> Arrays:
@@ -64,36 +100,3 @@ def _idx_array(path: Path) -> tuple[NDArray[np.uint8], str]:
     if len(content) - start != expected:
         raise InputError(f"{path}: {expected} bytes expected for shape {shape}, {len(content) - start} found")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape), digest
-
-
-def read_csv(path: Path) -> Arrays:
-    """One image a line, the label first; a first line of words is a header."""
-    content, digest = read_file(path)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file: byte {error.start} is no UTF-8") from None
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    skip = 0 if _is_number(first.split(",")[0]) else 1
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # no data: reported below
-            table = np.loadtxt(io.StringIO(text), delimiter=",", skiprows=skip, ndmin=2, comments=None)
-    except ValueError as error:
-        raise InputError(f"{path}: not a table of numbers: {error}") from None
-    if table.size == 0 or table.shape[1] < 2:
-        raise InputError(f"{path}: no line with a label and pixels")
-    labels, pixels = table[:, 0], table[:, 1:]
-    if not np.isfinite(table).all():
-        row = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
-        raise InputError(f"{path}: image {row} has a value that is not finite")
-    grey_levels = pixels.max() > 1 and pixels.min() >= 0 and pixels.max() <= 255 and (pixels == np.floor(pixels)).all()
-    return pixels.astype(np.uint8 if grey_levels else np.float32), labels, digest
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

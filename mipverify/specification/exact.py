@@ -19,14 +19,17 @@ from mipverify.errors import InputError
 #: because `Decimal` rounds to the precision of its context.
 Exact: TypeAlias = Decimal | Fraction
 
-_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
-# Beyond any float, and small enough that a Fraction of it costs nothing.
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,9})?")
+# Beyond any float, and small enough that a Fraction of it costs nothing: a float64 has at most 767 digits.
 _LARGEST_EXPONENT = 5000
+_MOST_DIGITS = 2000
+#: Size in bits of numerators and denominators at which arithmetic on numbers of a file ends.
+MOST_BITS = 40_000
 
 
 def parse_decimal(text: str) -> Decimal | None:
-    """The exact value of a decimal literal, or None when `text` is none (names, `nan`, `inf`, absurd exponents)."""
-    if _NUMBER.fullmatch(text) is None:
+    """The exact value of a decimal literal, or None when `text` is none (names, `nan`, `inf`, absurd sizes)."""
+    if len(text) > _MOST_DIGITS or _NUMBER.fullmatch(text) is None:
         return None
     try:
         value = Decimal(text)
@@ -35,8 +38,18 @@ def parse_decimal(text: str) -> Decimal | None:
     return value if value == 0 or abs(value.adjusted()) <= _LARGEST_EXPONENT else None
 
 
+def parse_number(text: str) -> Fraction | None:
+    """The exact value of a decimal or of a quotient of two, such as 8/255; None when `text` is neither."""
+    numerator, slash, denominator = text.partition("/")
+    above = parse_decimal(numerator.strip())
+    below = parse_decimal(denominator.strip()) if slash else Decimal(1)
+    if above is None or below is None or below == 0:
+        return None
+    return Fraction(above) / Fraction(below)
+
+
 def exact_number(value: object, what: str) -> Fraction:
-    """The number a user wrote, exactly: "0.1" and the float 0.1 both mean one tenth.
+    """The number a user wrote, exactly: "0.1" and the float 0.1 both mean one tenth, "8/255" a quotient.
 
     A float is read as the shortest decimal that prints it, because that is what its author typed.
 
@@ -49,11 +62,39 @@ def exact_number(value: object, what: str) -> Fraction:
         return Fraction(int(value))
     text = str(value).strip() if isinstance(value, str | Decimal) else ""
     if isinstance(value, float | np.floating):
-        text = float.__repr__(float(value))
-    number = parse_decimal(text)
+        text = repr(value.item() if isinstance(value, np.floating) else value)
+    number = parse_number(text)
     if number is None:
-        raise InputError(f"{what} must be a finite number, not {value!r}")
-    return Fraction(number)
+        raise InputError(f"{what} must be a finite number such as 0.1 or 8/255, not {shorten(repr(value))}")
+    return number
+
+
+def canonical(number: Fraction) -> str:
+    """A number as text that is the same for equal numbers: 0.1 for 0.10 and 1e-1, 8/255 for 16/510."""
+    decimal = _as_decimal(number)
+    # Decimal: Python refuses to print whole numbers of more than 4300 digits.
+    return f"{Decimal(number.numerator)}/{Decimal(number.denominator)}" if decimal is None else decimal
+
+
+def _as_decimal(number: Fraction) -> str | None:
+    """The decimal without superfluous zeros and exponent, or None where there is none of moderate length."""
+    rest, places = number.denominator, 0
+    for prime in (2, 5):
+        power = 0
+        while rest % prime == 0:
+            rest //= prime
+            power += 1
+        places = max(places, power)
+    if rest != 1 or places > _LARGEST_EXPONENT:
+        return None
+    digits = str(Decimal(abs(number.numerator) * 10**places // number.denominator)).rjust(places + 1, "0")
+    sign = "-" if number < 0 else ""
+    return sign + (f"{digits[:-places]}.{digits[-places:]}" if places else digits)
+
+
+def shorten(text: str, most: int = 40) -> str:
+    """Text for a message, cut where a hostile file would make it long."""
+    return text if len(text) <= most else f"{text[: most - 1]}… ({len(text)} characters)"
 
 
 class Rounded(NamedTuple):
@@ -115,7 +156,13 @@ def show_exact(value: Exact) -> str:
     """The number for a message: the decimal that prints its nearest float where that is exact, else in full."""
     shortest = repr(_nearest_float(value))
     number = parse_decimal(shortest)
-    return shortest.removesuffix(".0") if number is not None and number == value else str(value)
+    return shortest.removesuffix(".0") if number is not None and number == value else shorten(_digits(value))
+
+
+def _digits(value: Exact) -> str:
+    if isinstance(value, Fraction) and max(value.numerator.bit_length(), value.denominator.bit_length()) > 4000:
+        return f"a number near {_nearest_float(value):.6g}"
+    return str(value)
 
 
 def float_up(value: Fraction) -> float:

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from mipverify.errors import InputError
 from mipverify.specification.exact import exact_number
-from mipverify.specification.regions import NORMS, Ball, Region, distance, linear_rows
+from mipverify.specification.normalization import Normalization
+from mipverify.specification.regions import NORMS, Ball, ExactBall, Region, distance, linear_rows, rounding
 from mipverify.specification.sets import Box
 
 _Kind: TypeAlias = tuple[Fraction, Fraction, Fraction | None, Fraction | None]
@@ -23,8 +24,9 @@ _Kind: TypeAlias = tuple[Fraction, Fraction, Fraction | None, Fraction | None]
 class Perturbation:
     """All x in a domain with ||(x - center) / scale|| <= radius and `matrix @ x <= offset`, for every radius.
 
-    center, scale: float64 (n,), taken as exactly the numbers they are; a scale of 0 fixes its coordinate. lower, upper:
-    exact limits of the domain (n,), None for none. norm: linf, l1 or l2. matrix, offset: (m, n), (m,).
+    center, scale: float64 (n,), taken as exactly the numbers they are unless `exact` holds the numbers that they are
+    nearest to; a scale of 0 fixes its coordinate. lower, upper: exact limits of the domain (n,), None for none. norm:
+    linf, l1 or l2. matrix, offset: (m, n), (m,).
     """
 
     center: NDArray[np.float64]
@@ -34,6 +36,7 @@ class Perturbation:
     norm: str = "linf"
     matrix: NDArray[np.float64] | None = None
     offset: NDArray[np.float64] | None = None
+    exact: tuple[tuple[Fraction, ...], tuple[Fraction, ...]] | None = None
 
     @classmethod
     def around(
@@ -44,12 +47,15 @@ class Perturbation:
         scale: ArrayLike | None = None,
         domain: tuple[object, object] | None = (0, 1),
         constraints: Sequence[tuple[ArrayLike, object]] = (),
+        mean: object = 0,
+        std: object = 1,
     ) -> Perturbation:
         """Perturbations of an input of any shape.
 
         scale: radius of each feature in units of the common one, of the input's shape; 1 by default, 0 fixes a feature.
         domain: limits that hold for all features, or one array (or list of decimals) of each side, read exactly.
         constraints: pairs (coefficients, limit): coefficients . x <= limit.
+        mean, std: the perturbations are those of z = (x - mean) / std, at the distances and in the domain of x.
 
         Raises:
             InputError: a norm that does not exist, sizes that differ, a center outside of its domain or constraints.
@@ -66,10 +72,35 @@ class Perturbation:
         for i, (low, value, high) in enumerate(zip(lower, flat.tolist(), upper, strict=True)):
             if (low is not None and value < low) or (high is not None and value > high):
                 raise InputError(f"input {i} is {value}, outside of its domain")
+        normalization = Normalization.of(mean, std, np.shape(center))
+        if normalization is not None:
+            if len(constraints):
+                raise InputError("constraints cannot be combined with a mean or std: state all for the network's input")
+            return cls._normalized(flat, sizes, lower, upper, norm, normalization)
         matrix, offset = linear_rows(constraints, len(flat)) if len(constraints) else (None, None)
         if matrix is not None and not Region(None, matrix, offset).contains(flat):
             raise InputError("the unperturbed input does not meet the input constraints")
         return cls(flat, sizes, lower, upper, norm, matrix, offset)
+
+    @classmethod
+    def _normalized(
+        cls,
+        center: NDArray[np.float64],
+        scale: NDArray[np.float64],
+        lower: tuple[Fraction | None, ...],
+        upper: tuple[Fraction | None, ...],
+        norm: str,
+        normalization: Normalization,
+    ) -> Perturbation:
+        pairs = [normalization.pairs[k] for k in normalization.which]
+        moved = [
+            tuple(None if v is None else (Fraction(v) - mean) / std for v, (mean, std) in zip(side, pairs, strict=True))
+            for side in (center.tolist(), lower, upper)
+        ]
+        sizes = tuple(Fraction(v) / std for v, (_, std) in zip(scale.tolist(), pairs, strict=True))
+        middle = tuple(v for v in moved[0] if v is not None)
+        around, scales = (np.array([float(v) for v in side]) for side in (middle, sizes))
+        return cls(around, scales, moved[1], moved[2], norm, exact=(middle, sizes))
 
     @property
     def size(self) -> int:
@@ -83,9 +114,10 @@ class Perturbation:
         Images repeat few values: exact arithmetic is done once for each.
         """
         kinds: dict[_Kind, int] = {}
-        exact = lru_cache(maxsize=None)(Fraction)
-        given = zip(self.center.tolist(), self.scale.tolist(), self.lower, self.upper, strict=True)
-        where = [kinds.setdefault((exact(c), exact(s), low, high), len(kinds)) for c, s, low, high in given]
+        fraction = lru_cache(maxsize=None)(Fraction)
+        centers, scales = self.exact or (map(fraction, self.center.tolist()), map(fraction, self.scale.tolist()))
+        given = zip(centers, scales, self.lower, self.upper, strict=True)
+        where = [kinds.setdefault(kind, len(kinds)) for kind in given]
         return list(kinds), np.array(where, np.intp)
 
     def within(self, radius: object) -> tuple[Box, Region | None]:
@@ -98,15 +130,24 @@ class Perturbation:
         upper = [_inner(c + exact * s, high, min) for c, s, _, high in kinds]
         few = Box.from_exact(lower, upper, name="the input value number {}".format)
         box = Box(few.lower[where], few.upper[where], few.float32_lower[where], few.float32_upper[where])
-        ball = None if self.norm == "linf" else Ball(self.norm, self.center, exact, self.scale)
+        ball = None if self.norm == "linf" else self._ball(exact)
         if ball is None and self.matrix is None:
             return box, None
         return box, Region(ball, self.matrix, self.offset)
 
+    def _ball(self, radius: Fraction) -> Ball:
+        if self.exact is None:
+            return Ball(self.norm, self.center, radius, self.scale)
+        return ExactBall(*self.exact, radius).enclosing(self.norm)
+
     def distance(self, x: ArrayLike) -> float:
         """An upper bound, tight to rounding, of the distance of a float32 input (n,) from the center."""
-        exact = distance(np.asarray(x, np.float64).reshape(-1) - self.center, self.norm, self.scale)
-        return float(exact) * (1 + 1e-13)
+        near = float(distance(np.asarray(x, np.float64).reshape(-1) - self.center, self.norm, self.scale))
+        return near * (1 + 1e-13) if self.exact is None else near + self._rounding * (near + 1)
+
+    @cached_property
+    def _rounding(self) -> float:
+        return 2 * float(rounding(self.center, self.scale)) + 1e-13
 
     @cached_property
     def limits(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -5,39 +5,78 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mipverify.errors import InputError
 from mipverify.specification.exact import exact_number, float_up
+from mipverify.specification.normalization import Normalization
 
 NORMS = ("linf", "l1", "l2")
+
+
+@dataclass(frozen=True, eq=False)
+class ExactBall:
+    """Center, scale (n,) and radius of a ball that are no floats."""
+
+    center: tuple[Fraction, ...]
+    scale: tuple[Fraction, ...]
+    radius: Fraction
+
+    def enclosing(self, norm: str) -> Ball:
+        """The ball of floats that holds this one, no larger than rounding makes it."""
+        center, scale = (np.array([float(v) for v in side]) for side in (self.center, self.scale))
+        return Ball(norm, center, self.radius + (self.radius + 1) * 2 * rounding(center, scale), scale, self)
+
+
+def rounding(center: NDArray[np.float64], scale: NDArray[np.float64]) -> Fraction:
+    """By how much scaled distances d from a rounded center differ from exact ones, at most, in units of d + 1.
+
+    center, scale: float64 (n,), each the nearest to an exact number; coordinates of scale 0 are not moved.
+    """
+    moved = scale > 0
+    shift = float(np.sum((np.abs(center[moved]) + np.finfo(float).tiny) / scale[moved])) * 2.0**-53
+    return Fraction(2.0**-51 + 1.01 * shift)
 
 
 @dataclass(frozen=True, eq=False)
 class Ball:
     """All x with ||(x - center) / scale|| <= radius in the l_1 or l_2 norm; a scale of 0 fixes its coordinate.
 
-    center, scale: float64 (n,), taken as exactly the numbers they are. radius: exact.
+    center, scale: float64 (n,), taken as exactly the numbers they are. radius: exact. exact: the set itself, where its
+    center or scale are no floats; the fields are then those of a ball around it, which is what proofs are about.
     """
 
     norm: str
     center: NDArray[np.float64]
     radius: Fraction
     scale: NDArray[np.float64]
+    exact: ExactBall | None = None
 
     @classmethod
-    def around(cls, center: ArrayLike, radius: object, norm: str, scale: ArrayLike | None = None) -> Ball:
-        """The ball around a point of any shape. Raises InputError for a negative radius or another norm."""
+    def around(cls, center: ArrayLike, radius: object, norm: str, normalization: Normalization | None = None) -> Ball:
+        """The ball around a point of any shape, in the coordinates that a normalization gives.
+
+        Raises InputError for a negative radius or another norm.
+        """
         if norm not in ("l1", "l2"):
             raise InputError(f"norm {norm!r} is not one of l1, l2")
         exact = exact_number(radius, "eps")
         if exact < 0:
             raise InputError(f"eps must not be negative: {radius}")
         flat = np.asarray(center, np.float64).reshape(-1)
-        sizes = np.ones(len(flat)) if scale is None else np.asarray(scale, np.float64).reshape(-1)
-        return cls(norm, flat, exact, sizes)
+        if normalization is None:
+            return cls(norm, flat, exact, np.ones(len(flat)))
+        pairs = [normalization.pairs[k] for k in normalization.which]
+        middle = tuple((Fraction(v) - mean) / std for v, (mean, std) in zip(flat.tolist(), pairs, strict=True))
+        return ExactBall(middle, tuple(1 / std for _, std in pairs), exact).enclosing(norm)
+
+    @cached_property
+    def inner_radius(self) -> float:
+        """A radius, up to rounding of its float, at which a ball around `center` lies within the set."""
+        return float(self.radius if self.exact is None else max(2 * self.exact.radius - self.radius, Fraction(0)))
 
     def distance(self, x: ArrayLike) -> NDArray[np.float64]:
         """The scaled norm of x - center, (..., n) -> (...,), in float64."""
@@ -47,19 +86,27 @@ class Ball:
         """Exact decision for one point (n,) of floats."""
         near = float(self.distance(x))
         radius = float(self.radius)
+        if self.exact is not None:
+            if near < self.inner_radius * (1 - 1e-9):
+                return True
+            return near <= radius * (1 + 1e-9) and self._contains_exactly(x, self.exact)
         if near < radius * (1 - 1e-9):
             return True
         if near > radius * (1 + 1e-9):
             return False
+        center, scale = (tuple(map(Fraction, side.tolist())) for side in (self.center, self.scale))
+        return self._contains_exactly(x, ExactBall(center, scale, self.radius))
+
+    def _contains_exactly(self, x: ArrayLike, exact: ExactBall) -> bool:
         total = Fraction(0)
-        for value, middle, scale in zip(np.asarray(x).tolist(), self.center.tolist(), self.scale.tolist(), strict=True):
+        for value, middle, scale in zip(np.asarray(x).tolist(), exact.center, exact.scale, strict=True):
             if value == middle:
                 continue
             if scale == 0:
                 return False
-            step = abs(Fraction(value) - Fraction(middle)) / Fraction(scale)
+            step = abs(Fraction(value) - middle) / scale
             total += step if self.norm == "l1" else step * step
-        return total <= (self.radius if self.norm == "l1" else self.radius**2)
+        return total <= (exact.radius if self.norm == "l1" else exact.radius**2)
 
 
 def distance(step: NDArray[np.float64], norm: str, scale: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -110,7 +157,7 @@ class Region:
             return points
         step = points.astype(np.float64) - self.ball.center
         far = distance(step, self.ball.norm, self.ball.scale)[:, None]
-        radius = float(self.ball.radius)
+        radius = self.ball.inner_radius
         with np.errstate(divide="ignore", invalid="ignore"):
             factor = np.where(far > radius, radius * (1 - 1e-12) / far, 1.0)
         factor = np.where(np.isfinite(factor), factor, 0.0)

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 
 from mipverify.errors import InputError
 from mipverify.specification.conditions import Condition, Row
-from mipverify.specification.exact import exact_number
+from mipverify.specification.exact import exact_number, shorten
+from mipverify.specification.normalization import Normalization
 from mipverify.specification.regions import NORMS, Ball, Region
 from mipverify.specification.sets import Box
 from mipverify.specification.specification import Case, Specification
@@ -26,6 +27,8 @@ def robustness(
     norm: str = "linf",
     domain: tuple[object, object] | None = (0, 1),
     targets: Iterable[int] | None = None,
+    mean: object = 0,
+    std: object = 1,
 ) -> Specification:
     """Violated by an input within `eps` of `image`, inside `domain`, at which a target's score reaches the label's.
 
@@ -37,14 +40,18 @@ def robustness(
         eps: radius, read exactly: "0.1", Decimal("0.1") and the float 0.1 mean one tenth.
         norm: "linf", "l1" or "l2".
         domain: smallest and largest legal pixel, read as exactly as `eps`; None: no limits.
+        mean, std: the network takes (pixel - mean) / std, while image, eps and domain are those of pixels. A number,
+            one for each channel, or an array that broadcasts to the image; read as exactly as `eps`. The set of the
+            question, and its witness, are then inputs of the network.
 
     Raises:
         InputError: an argument is out of range; an image pixel lies outside of the domain.
     """
     if norm not in NORMS:
         raise InputError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
-    box = linf_ball(image, eps, domain=domain)
-    region = None if norm == "linf" else Region(Ball.around(image, eps, norm))
+    normalization = Normalization.of(mean, std, np.shape(image))
+    box = linf_ball(image, eps, domain=domain, normalization=normalization)
+    region = None if norm == "linf" else Region(Ball.around(image, eps, norm, normalization))
     conditions = misclassified(label, num_classes, box.size, targets=targets)
     return Specification((Case(box, conditions, region),), "robustness")
 
@@ -66,18 +73,31 @@ def misclassified(
     )
 
 
-def linf_ball(image: ArrayLike, eps: object, *, domain: tuple[object, object] | None = (0, 1)) -> Box:
+def linf_ball(
+    image: ArrayLike,
+    eps: object,
+    *,
+    domain: tuple[object, object] | None = (0, 1),
+    normalization: Normalization | None = None,
+) -> Box:
     """The box of all inputs within `eps` of `image` in every coordinate and inside `domain`, read exactly.
 
-    An array of many images gives the box of their concatenation: one exact computation for all of them.
+    With a normalization, the box of the network inputs z = (x - mean) / std that these x become. An array of many
+    images gives the box of their concatenation: one exact computation for all of them.
 
     Raises:
         InputError: `eps` is negative or no number; an image pixel is no finite float or lies outside of the domain.
     """
     radius = exact_number(eps, "eps")
     if radius < 0:
-        raise InputError(f"eps must not be negative: {eps}")
-    return _ball(_pixels(image), radius, _limits(domain))
+        raise InputError(f"eps must not be negative: {shorten(str(eps))}")
+    return _ball(_pixels(image), radius, _limits(domain), normalization)
+
+
+def nearest_inputs(images: ArrayLike, normalization: Normalization | None) -> np.ndarray:
+    """The float32 network inputs nearest to images (B, ...) themselves: (B, n)."""
+    box = linf_ball(images, 0, domain=None, normalization=normalization)
+    return box.float32_lower.reshape(len(np.asarray(images)), -1)
 
 
 def _pixels(image: ArrayLike) -> np.ndarray:
@@ -101,8 +121,13 @@ def _limits(domain: tuple[object, object] | None) -> tuple[Fraction, Fraction] |
     return low, high
 
 
-def _ball(pixels: np.ndarray, radius: Fraction, limits: tuple[Fraction, Fraction] | None) -> Box:
-    # Images repeat few values (grey levels): exact arithmetic is done once for each.
+def _ball(
+    pixels: np.ndarray,
+    radius: Fraction,
+    limits: tuple[Fraction, Fraction] | None,
+    normalization: Normalization | None,
+) -> Box:
+    # Images repeat few values (grey levels): exact arithmetic is done once for each, and for each mean and std.
     values, where = np.unique(pixels, return_inverse=True)
     exact = [Fraction(value) for value in values.tolist()]
     lower, upper = [value - radius for value in exact], [value + radius for value in exact]
@@ -114,6 +139,14 @@ def _ball(pixels: np.ndarray, radius: Fraction, limits: tuple[Fraction, Fraction
                 span = f"[{float(low)}, {float(high)}]"
                 raise InputError(f"image pixel {pixel} is {values[i]}, outside of the domain {span}")
         lower, upper = [max(low, bound) for bound in lower], [min(high, bound) for bound in upper]
+    if normalization is not None:
+        copies = len(pixels) // normalization.size
+        if copies * normalization.size != len(pixels):
+            raise InputError(f"mean and std are those of {normalization.size} inputs, the image has {len(pixels)}")
+        kinds, where = np.unique(np.stack([where, np.tile(normalization.which, copies)]), axis=1, return_inverse=True)
+        pairs = [(int(i), *normalization.pairs[k]) for i, k in kinds.T]
+        lower, upper = ([(side[i] - mean) / std for i, mean, std in pairs] for side in (lower, upper))
+        where = where.reshape(-1)
     few = Box.from_exact(lower, upper, name="the pixel value number {}".format)
     return Box(few.lower[where], few.upper[where], few.float32_lower[where], few.float32_upper[where])
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from os import PathLike
 
-from mipverify.errors import InputError
-from mipverify.specification.files import read_file
+from mipverify.specification.files import decoded, read_file
 from mipverify.specification.specification import Specification
 from mipverify.specification.vnnlib1 import parse_vnnlib1
 
@@ -24,10 +23,7 @@ def load_vnnlib(path: str | PathLike[str]) -> Specification:
             input; the message names the file and, where there is one, the line.
     """
     content, digest = read_file(path)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file: byte {error.start} is no UTF-8") from None
+    text = decoded(content, str(path))
     if _VERSION_2.search(text) is None:
         return Specification(parse_vnnlib1(text, str(path)), "vnnlib", str(path), digest)
     from mipverify.specification.vnnlib2 import parse_vnnlib2  # the official parser loads a native library

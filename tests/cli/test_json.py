@@ -62,8 +62,12 @@ def test_the_question_about_an_image_is_recorded(cli: Callable[..., Result], fol
         "label": 0,
         "eps": "0.010",
         "norm": "linf",
-        "domain": "0,1",
         "targets": [1, 2],
+        "domain": "0,1",
+        "scale": "1/255",
+        "mean": ["0"],
+        "std": ["1"],
+        "layout": None,
     }
 
 
