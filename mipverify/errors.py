@@ -12,3 +12,7 @@ class InputError(MipverifyError, ValueError):
 
     The command line prints it and ends with exit code 2. Everything else that escapes is an internal failure.
     """
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: the caller asked for it
+    """Raised by work that was told to stop before it had anything to give."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from mipverify.models.differentiable import Domain
 from mipverify.models.traced import Model, detached, network_of
-from mipverify.presolve import crown, interval
+from mipverify.presolve import Bounds, crown, interval
 
 from mipverify.errors import InputError
 
-_METHODS = {"interval": interval, "crown": crown}
+_METHODS: dict[str, Callable[..., Bounds]] = {"interval": interval, "crown": crown}
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,12 +3,13 @@
 from mipverify.presolve.ascent import Search
 from mipverify.presolve.crown import condition_rows, crown
 from mipverify.presolve.fast_lin import fast_lin
-from mipverify.presolve.layers import row_chunks, tighten_by_layer
+from mipverify.presolve.layers import tighten_by_layer
 from mipverify.presolve.optimized import Optimum, optimize_rows, optimized_crown
 
 from mipverify.proof.backward import Relaxed, minimizer, minimum_over_box, pass_back, row_minimum
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.interval import interval
+from mipverify.proof.parts import row_chunks
 from mipverify.proof.reduction import reduce
 from mipverify.proof.rows import InputRows, Rows, unit_rows
 from mipverify.proof.signs import nonnegative

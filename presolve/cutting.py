@@ -172,7 +172,7 @@ def cut_tighten(
     def bounder(relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return cut_units(relaxed.bounds, node, units, stop, hands, cutting)
 
-    return tighten_by_layer(network, lower, upper, bounder, known, region)
+    return tighten_by_layer(network, lower, upper, bounder, known, region, stop)
 
 
 def cut_units(

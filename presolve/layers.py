@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import numpy as np
@@ -12,9 +12,8 @@ from mipverify.network.operators import Array
 from mipverify.proof.backward import Relaxed
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.interval import interval
+from mipverify.proof.parts import never
 from mipverify.specification.regions import Region
-
-ROW_BYTES = 32 * 2**20  # rows of one pass: small enough to stay near the caches, large enough for dense products
 
 Known: TypeAlias = Mapping[int, tuple[Array, Array]]
 UnitBounder: TypeAlias = Callable[[Relaxed, int, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -27,20 +26,26 @@ def tighten_by_layer(
     bounder: UnitBounder,
     known: Known | None = None,
     region: Region | None = None,
+    stop: Callable[[], bool] = never,
 ) -> Bounds:
-    """Layer by layer: tighten the unstable units with `bounder`, then carry on from the tightened bounds."""
+    """Layer by layer: tighten the unstable units with `bounder`, then carry on from the tightened bounds.
+
+    Once `stop` returns true, layers that were not reached keep what interval arithmetic makes of those before.
+    """
     known = dict(known or {})
     bounds = interval(network, lower, upper, known, region)
     for node in network.preactivations:
         if region is None and _reads_input_once(network, node):
             continue  # interval arithmetic is exact there
+        if stop():
+            break
         mask = np.asarray(bounds.unstable(node)).reshape(bounds.batch, -1)
         samples, units = np.nonzero(mask)
         if not len(units):
             continue
         lows, highs = bounder(Relaxed(bounds), node, samples, units)
         known[node] = _scatter(bounds, node, samples, units, lows, highs)
-        bounds = interval(network, lower, upper, known, region)
+        bounds = interval(network, lower, upper, known, region, bounds, node)
     return bounds
 
 
@@ -57,11 +62,3 @@ def _scatter(
     low[samples, units] = np.maximum(low[samples, units], lows)
     high[samples, units] = np.minimum(high[samples, units], highs)
     return low.reshape(shape), high.reshape(shape)
-
-
-def row_chunks(network: Network, node: int, count: int) -> Iterator[slice]:
-    """Slices of `count` rows, each small enough for one pass back from `node`."""
-    widest = max(int(np.prod(n.shape)) for n in network.nodes[: node + 1])
-    size = max(1, ROW_BYTES // (8 * widest))
-    for begin in range(0, count, size):
-        yield slice(begin, min(count, begin + size))

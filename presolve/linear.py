@@ -52,4 +52,4 @@ def lp_tighten(
                     lows[index] = program.bound(wanted.objective, wanted.offset)
         return lows, highs
 
-    return tighten_by_layer(network, lower, upper, bounder, known, region)
+    return tighten_by_layer(network, lower, upper, bounder, known, region, stop)

@@ -15,13 +15,14 @@ import numpy as np
 from mipverify.presolve.ascent import Adam, Search
 from mipverify.presolve.layered import Layered
 from mipverify.presolve.layered_ascent import LayeredAscent, fits
-from mipverify.presolve.layers import Known, row_chunks, tighten_by_layer
+from mipverify.presolve.layers import Known, tighten_by_layer
 
 from mipverify.network import Input, Network, Relu
 from mipverify.network.graph import affine_value
 from mipverify.proof.backward import Relaxed, minimizer, minimum_over_box, pass_back, pick
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.cuts import Cuts, LayerCuts, respond
+from mipverify.proof.parts import never, row_chunks
 from mipverify.proof.rows import InputRows, Rows, unit_rows
 from mipverify.specification.regions import Region
 
@@ -272,7 +273,7 @@ def optimized_crown(
     def bounder(relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return optimized_units(relaxed, node, samples, units, search, stop)
 
-    return tighten_by_layer(network, lower, upper, bounder, known, region)
+    return tighten_by_layer(network, lower, upper, bounder, known, region, stop or never)
 
 
 def optimized_units(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +10,9 @@ import numpy as np
 
 from mipverify.attack.gradient import values_and_gradient
 from mipverify.network import Network
+
+STEP_WORK = 2**29  # multiplications of one step of all walks, one way: 0.1 s or so
+STEP_BYTES = 2**27  # of node values
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,6 @@ def pgd(
     starts = lower + starts * (upper - lower)
     if hints is not None and len(hints):
         starts = np.concatenate([starts, hints.astype(np.float32)])
-    x = np.clip(np.tile(starts, (len(conditions), 1)), lower, upper).astype(np.float32)
-    x = x if project is None else project(x)
-    rows = np.zeros((len(x), margins.output_size), np.float32)
-    rows[np.arange(len(x)), np.repeat(conditions, len(starts))] = 1
     found: list[object] = []
 
     def accept(walks: np.ndarray, points: np.ndarray) -> bool:
@@ -99,5 +99,25 @@ def pgd(
             found.append(witness)
         return bool(found)
 
-    descend(margins, x, lower[None], upper[None], rows, settings, accept, stop, project)
+    size = max(1, walks_at_once(margins) // len(starts))
+    for begin in range(0, len(conditions), size):
+        if begin and (found or stop()):
+            break
+        some = conditions[begin : begin + size]
+        x = np.clip(np.tile(starts, (len(some), 1)), lower, upper).astype(np.float32)
+        x = x if project is None else project(x)
+        rows = np.zeros((len(x), margins.output_size), np.float32)
+        rows[np.arange(len(x)), np.repeat(some, len(starts))] = 1
+        descend(margins, x, lower[None], upper[None], rows, settings, accept, stop, project)
     return found[0] if found else None
+
+
+def walks_at_once(network: Network) -> int:
+    """How many walks take a step together, for the time that it takes and for the memory of all node values."""
+    entries = sum(math.prod(node.shape) for node in network.nodes)
+    return max(1, min(STEP_WORK // network.work[-1], STEP_BYTES // (4 * entries)))
+
+
+def attack_work(network: Network, conditions: int, settings: Attack) -> int:
+    """Multiplications of an attack on so many conditions, about: each step goes forward and back."""
+    return 2 * (settings.steps + 1) * settings.restarts * conditions * network.work[-1]

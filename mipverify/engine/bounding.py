@@ -57,7 +57,8 @@ def _exclude_strict_rows(question: Question) -> None:
 
 def crown_bounds(question: Question) -> None:
     """CROWN for the unstable units and the open conditions."""
-    question.bounds = crown(question.margins, *question.box, question.known, question.case.region)
+    stop = question.clock.over
+    question.bounds = crown(question.margins, *question.box, question.known, question.case.region, stop)
     bound_conditions(question)
 
 
@@ -187,7 +188,7 @@ def _tighten_layers(question: Question, end: float, doubt: float) -> float:
         question.margins, *question.box, known, Effort(doubt=doubt), met, stop, region, question.hands
     )
     # Where time was up, layers that were not reached gain by what is known of those before.
-    question.bounds = crown(question.margins, *question.box, tight.known(), region)
+    question.bounds = crown(question.margins, *question.box, tight.known(), region, question.clock.over)
     optimize_conditions(Search(iterations=30))(question)
     after = int(question.bounds.unstable_counts().sum())
     question.report("hidden", f"{after} of {before} units are unstable still, bound {question.lower.min():.4g}")

@@ -4,14 +4,41 @@ from __future__ import annotations
 
 import numpy as np
 
+from mipverify.attack.pgd import Attack, attack_work
 from mipverify.engine.question import Question
+
+QUICK = Attack(restarts=4, steps=12)  # before bounds that cost more
 
 FEW_BINARIES = 200  # up to here a MILP solver gets a share of the time
 FEW_DENSE_BINARIES = 100  # the same where hidden bounds lose much by cuts: programs of dense layers take far longer
 FEW_INPUTS = 12  # up to here halving the input box beats splitting ReLUs
 MOST_LIFTED = 2000  # units up to which semidefinite bounds are proven in seconds
 MOST_ENTRIES = 2**18  # of linear programs of nodes
+MOST_REDUCED = 2**26  # coefficients of a reduced network, which searches and programs work on: 512 MB
+ATTACK_FIRST = 4  # times the work of a quick attack, from which CROWN comes after it
 MUCH_CUT_OFF = 0.05  # share of widths from which cutting all hidden bounds pays before branching
+
+
+def bounds_cost_more(question: Question) -> bool:
+    """Whether CROWN of all unstable units costs several times what a quick attack does."""
+    assert question.bounds is not None
+    network, bounds = question.margins, question.bounds
+    rows = sum(int(np.count_nonzero(bounds.unstable(node))) * network.work[node] for node in network.preactivations)
+    # Each unit is passed back once in float32 and once a side in float64.
+    return 3 * rows > ATTACK_FIRST * attack_work(network, len(question.open()), QUICK)
+
+
+def reducible(question: Question) -> bool:
+    """Whether the network reduced to its unstable units fits into memory: no search on phases without."""
+    from mipverify.proof.reduction import entries
+
+    if question.bounds is None:
+        return False
+    fits = entries(question.bounds) <= MOST_REDUCED
+    if not fits:
+        units = int(question.bounds.unstable_counts().sum())
+        question.reason = f"{units} unstable ReLUs are too many to branch on"
+    return fits
 
 
 def by_milp(question: Question) -> bool:
@@ -42,7 +69,7 @@ def shallow(question: Question) -> bool:
     if question.bounds is None:
         return False
     counts = question.bounds.unstable_counts()
-    return int((counts > 0).sum()) == 1 and int(counts.sum()) <= MOST_LIFTED
+    return int((counts > 0).sum()) == 1 and int(counts.sum()) <= MOST_LIFTED and reducible(question)
 
 
 def hidden_cuts_pay(question: Question) -> bool:
@@ -92,6 +119,8 @@ def _cut_gain(question: Question) -> float:
     """The share of the width of hidden bounds that cuts take away; measured on a few units, once."""
     from mipverify.presolve.cutting import share_cut_off
 
+    if not reducible(question):
+        return 0.0
     if question.cut_gain is None:
         question.cut_gain = share_cut_off(question.reduced.bounds)
         question.note(f"cuts take {question.cut_gain:.1%} off the width of hidden bounds")

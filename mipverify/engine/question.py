@@ -98,10 +98,13 @@ class Question:
 
     @property
     def reduced(self) -> Reduced:
-        """The margin network reduced to what is unstable within `bounds`, made once for them."""
+        """The margin network reduced to what is unstable within `bounds`, made once for them.
+
+        Raises Stopped where time is up before it is done.
+        """
         assert self.bounds is not None
         if self._reduced is None or self._reduced[0] is not self.bounds:
-            self._reduced = self.bounds, reduce(self.bounds)
+            self._reduced = self.bounds, reduce(self.bounds, self.clock.over)
         return self._reduced[1]
 
     def open(self) -> np.ndarray:

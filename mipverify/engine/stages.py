@@ -20,12 +20,15 @@ from mipverify.engine.bounding import (
 )
 from mipverify.engine.lifting import lift_signs, split_lifted
 from mipverify.engine.policy import (
+    QUICK,
+    bounds_cost_more,
     by_milp,
     few_inputs,
     harder_tightening_pays,
     hidden_cuts_are_left,
     hidden_cuts_pay,
     milp_may_finish,
+    reducible,
     shallow,
     small,
     was_interrupted,
@@ -34,6 +37,8 @@ from mipverify.engine.programs import solve_milp
 from mipverify.engine.question import Question
 from mipverify.engine.splitting import split_boxes, split_phases, split_phases_with_cuts
 from mipverify.presolve import Search
+
+MOST_ATTACKED = 256  # conditions at once
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def attack(settings: Attack) -> Callable[[Question], None]:
         pgd(
             question.margins,
             *question.float_box,
-            question.open(),
+            _lowest(question, question.open()),
             settings,
             question.rng,
             question.try_points,
@@ -72,23 +77,33 @@ def attack(settings: Attack) -> Callable[[Question], None]:
     return run
 
 
+def _lowest(question: Question, conditions: np.ndarray) -> np.ndarray:
+    """Some conditions, if there are many: those with the least margins in the middle of the box."""
+    if len(conditions) <= MOST_ATTACKED:
+        return conditions
+    low, high = question.float_box
+    middle = (0.5 * (low + high)).reshape(1, *question.network.input_shape)
+    return conditions[np.argsort(question.margins.forward(middle).reshape(-1)[conditions])[:MOST_ATTACKED]]
+
+
 LONG_ATTACK = Stage("long attack", attack(Attack(restarts=16, steps=60)))
 
 # The order and the budgets, at a glance. A stage runs while the question is open and time is left.
 CASCADE: tuple[Stage, ...] = (
     Stage("evaluation", evaluate),
     Stage("interval", interval_bounds),
+    Stage("quick attack", attack(QUICK), when=bounds_cost_more),
     Stage("crown", crown_bounds),
-    Stage("attack", attack(Attack(restarts=4, steps=12))),
+    Stage("attack", attack(QUICK)),
     Stage("optimized crown", optimize_conditions(Search(iterations=20)), when=lambda q: not few_inputs(q)),
     Stage("input splitting", split_boxes, when=lambda q: few_inputs(q) and not by_milp(q)),
     Stage("tightening", tighten_units(Search(iterations=20)), when=lambda q: not few_inputs(q) or by_milp(q)),
     Stage("semidefinite", lift_signs, when=lambda q: not by_milp(q) and shallow(q)),
     LONG_ATTACK,
     Stage("semidefinite branching", split_lifted, when=lambda q: q.lifted is not None),
-    Stage("first branching", split_phases, when=lambda q: not by_milp(q)),
+    Stage("first branching", split_phases, when=lambda q: not by_milp(q) and reducible(q)),
     Stage("progressive tightening", tighten_progressively, when=lambda q: not by_milp(q) and hidden_cuts_pay(q)),
-    Stage("branch and bound", split_phases_with_cuts, when=lambda q: not by_milp(q)),
+    Stage("branch and bound", split_phases_with_cuts, when=lambda q: not by_milp(q) and reducible(q)),
     Stage("late progressive tightening", tighten_harder, when=lambda q: not by_milp(q) and harder_tightening_pays(q)),
     Stage("lp tightening", tighten_by_lp, when=lambda q: by_milp(q) and not small(q)),
     Stage("milp", solve_milp, when=lambda q: by_milp(q) or milp_may_finish(q)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from mipverify.engine.budget import Clock, memory_cap
 from mipverify.engine.question import Question
 from mipverify.engine.stages import CASCADE, Stage
 from mipverify.engine.verdict import Verdict
-from mipverify.errors import InputError
+from mipverify.errors import InputError, Stopped
 from mipverify.network import Network
 from mipverify.network.validation import points_of, validated
 from mipverify.parallel import Crew
@@ -79,11 +80,12 @@ def run_cascade(question: Question, stages: Sequence[Stage] = CASCADE) -> None:
         if question.clock.over():
             question.reason = "time"
             break
-        if stage.when(question):
-            question.stage = stage.name
-            question.report(stage.name, "")
-            with question.step(stage.name):
-                stage.run(question)
+        with suppress(Stopped):  # the clock tells why
+            if stage.when(question):
+                question.stage = stage.name
+                question.report(stage.name, "")
+                with question.step(stage.name):
+                    stage.run(question)
 
 
 def _require_order_properties(network: Network, specification: Specification) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from array_api_compat import is_torch_array
 
@@ -39,6 +41,10 @@ class Conv(_Weighted):
         self.out_shape = (1, out_channels, *out_hw)
         self.terms = kh * kw * max(in_channels, out_channels)
 
+    @property
+    def work(self) -> int:
+        return self.out_size * math.prod(self.weight.shape[1:])
+
     def apply(self, x: Array) -> Array:
         return self._forward(x, self._weight(x))
 
@@ -51,6 +57,16 @@ class Conv(_Weighted):
     def adjoint_abs(self, a: Array) -> Array:
         """The transpose of |W|, for `Transposed.apply_abs`."""
         return self._backward(a, self._weight(a, absolute=True))
+
+    def reach(self, size: tuple[int, ...]) -> tuple[int, int]:
+        """Height and width of the part of the (padded) input that a part (h, w) of the output reads."""
+        height, width = (
+            (extent - 1) * stride + dilation * (taps - 1) + 1
+            for extent, stride, dilation, taps in zip(
+                size, self.strides, self.dilations, self.weight.shape[2:], strict=True
+            )
+        )
+        return height, width
 
     def _forward(self, x: Array, weight: Array) -> Array:
         batch, (top, left, bottom, right) = x.shape[0], self.pads

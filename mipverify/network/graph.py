@@ -18,6 +18,8 @@ from array_api_compat import array_namespace
 from mipverify.network.model_file import ModelFile
 from mipverify.network.operators import Array, Operator, parameter_like
 
+ENTRY_WORK = 8  # multiplications of a dense product in the time that arithmetic on one entry takes
+
 
 @dataclass(frozen=True)
 class Input:
@@ -145,6 +147,17 @@ class Network:
             for source in sources(node):
                 counts[source] += 1
         return tuple(counts)
+
+    @cached_property
+    def work(self) -> tuple[int, ...]:
+        """Multiplications of passing one row from each node back to the input, or one point up to it, about."""
+        found: list[int] = []
+        for node in self.nodes:
+            own = ENTRY_WORK * math.prod(node.shape)
+            if isinstance(node, Affine):
+                own += sum(term.operator.work for term in node.terms)
+            found.append(own + (found[-1] if found else 0))
+        return tuple(found)
 
     def values(self, x: Array) -> list[Array]:
         """The value of every node at the inputs x (B, *input_shape), each (B, *shape)."""

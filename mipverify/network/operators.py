@@ -57,6 +57,11 @@ class Operator(ABC):
     def out_size(self) -> int:
         return math.prod(self.out_shape)
 
+    @property
+    def work(self) -> int:
+        """Multiplications, or numbers moved, for one row: what the time of a pass is estimated by."""
+        return max(self.in_size, self.out_size)
+
     @abstractmethod
     def apply(self, x: Array) -> Array:
         """W x for x of shape (B, *in_shape) -> (B, *out_shape)."""
@@ -150,6 +155,10 @@ class Dense(_Weighted):
 
     def apply(self, x: Array) -> Array:
         return product(x, self._weight(x).T)
+
+    @property
+    def work(self) -> int:
+        return self.out_size * self.in_shape[-1]
 
     def apply_abs(self, x: Array) -> Array:
         return product(x, self._weight(x, absolute=True).T)
@@ -249,6 +258,10 @@ class Sparse(Operator):
         self.terms = int(max(per_row.max(initial=1), per_column.max(initial=1)))
         self._variants: dict[tuple[str, Any], Any] = {}
 
+    @property
+    def work(self) -> int:
+        return max(self.matrix.nnz, self.in_size, self.out_size)
+
     def _variant(self, kind: str, like: Array) -> Any:
         """The matrix, its absolute value or its transpose for the library and dtype of `like`, made on first use."""
         key = (kind, (like.dtype, like.device) if is_torch_array(like) else like.dtype)
@@ -303,6 +316,10 @@ class Transposed(Operator):
     def __init__(self, inner: Operator):
         self.inner = inner
         self.in_shape, self.out_shape, self.terms = inner.out_shape, inner.in_shape, inner.terms
+
+    @property
+    def work(self) -> int:
+        return self.inner.work
 
     def apply(self, x: Array) -> Array:
         return self.inner.adjoint(x)

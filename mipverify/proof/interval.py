@@ -20,16 +20,19 @@ def interval(
     upper: Array,
     known: Mapping[int, tuple[Array, Array]] | None = None,
     region: Region | None = None,
+    earlier: Bounds | None = None,
+    first: int = 0,
 ) -> Bounds:
     """Bounds of every node by interval arithmetic [Tjeng et al. 2019, section 4.2], sound in exact arithmetic.
 
     lower, upper: the input boxes (B, *input_shape). known: proven bounds of some nodes, which are intersected with.
-    region: passed on to methods that use more than the box.
+    region: passed on to methods that use more than the box. earlier, first: bounds of the nodes before `first`, made by
+    the same call, which are taken over.
     """
-    lows: list[Array] = []
-    highs: list[Array] = []
+    lows: list[Array] = [] if earlier is None else list(earlier.lower[:first])
+    highs: list[Array] = [] if earlier is None else list(earlier.upper[:first])
     xp = array_namespace(lower)
-    for index, node in enumerate(network.nodes):
+    for index, node in enumerate(network.nodes[len(lows) :], len(lows)):
         if isinstance(node, Input):
             low, high = xp.reshape(lower, (-1, *node.shape)), xp.reshape(upper, (-1, *node.shape))
         elif isinstance(node, Relu):

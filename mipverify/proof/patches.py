@@ -5,6 +5,7 @@ The rounding analysis is that of `pass_back`, with the largest magnitude of a no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -14,10 +15,12 @@ from mipverify.network import Affine, Input, Relu
 from mipverify.network.convolution import Conv
 from mipverify.network.operators import product
 from mipverify.proof.backward import Relaxed, pick, row_minimum
+from mipverify.proof.parts import ROW_BYTES, ROW_WORK, never
 from mipverify.proof.rounding import SLACK, constant_terms, floor, gamma, rounding_terms
 from mipverify.proof.rows import Rows
 
 CHUNK_BYTES = 4 * 2**20  # of coefficients in one pass
+PATCH_WORK = 64  # multiplications in the time that arithmetic on an entry of a patch and its window takes
 MATRIX_ENTRIES = 2**22  # a convolution between patches is a dense product up to this size of its matrix
 
 
@@ -36,32 +39,79 @@ def convolution(relaxed: Relaxed, node: int) -> Conv | None:
 
 
 def parallel_patches(
-    relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray
+    relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray, stop: Callable[[], bool] = never
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds (R,), (R,) of single entries `units` of a convolution's output by parallel lines, both sides at once."""
-    return _in_chunks(relaxed, node, samples, units, _Walk.parallel)
+    """Bounds (R,), (R,) of single entries `units` of a convolution's output by parallel lines, both sides at once.
+
+    From `stop` on they are infinite.
+    """
+    return _in_chunks(relaxed, node, samples, units, _Walk.parallel, stop)
 
 
 def adaptive_patches(
-    relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray
+    relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray, stop: Callable[[], bool] = never
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds (R,), (R,) of single entries `units` of a convolution's output by CROWN's lines."""
-    return _in_chunks(relaxed, node, samples, units, _Walk.both)
+    """Bounds (R,), (R,) of single entries `units` of a convolution's output by CROWN's lines.
+
+    From `stop` on they are infinite.
+    """
+    return _in_chunks(relaxed, node, samples, units, _Walk.both, stop)
 
 
 def _in_chunks(
-    relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray, method: Callable[[_Walk], Sides]
+    relaxed: Relaxed,
+    node: int,
+    samples: np.ndarray,
+    units: np.ndarray,
+    method: Callable[[_Walk], Sides],
+    stop: Callable[[], bool],
 ) -> Sides:
-    lows, highs = np.empty(len(units)), np.empty(len(units))
+    lows, highs = np.full(len(units), -np.inf), np.full(len(units), np.inf)
     conv = convolution(relaxed, node)
     assert conv is not None
     like = relaxed.bounds.lower[0]
-    size = max(1, CHUNK_BYTES // (conv._weight(like)[0].size * like.itemsize))
+    size = CHUNK_BYTES // (conv._weight(like)[0].size * like.itemsize)
+    size = max(1, min(size, _most_rows(relaxed, node, conv, dense=method is _Walk.both)))
     for begin in range(0, len(units), size):
+        if stop():
+            break
         part = slice(begin, begin + size)
         walk = _Walk(relaxed, node, conv, samples[part], units[part])
         lows[part], highs[part] = method(walk)
     return lows, highs
+
+
+def _most_rows(relaxed: Relaxed, node: int, conv: Conv, dense: bool) -> int:
+    """How many units of a node may be passed back together, for the time that it takes and for the memory.
+
+    dense: what no longer pays as patches goes on as whole rows.
+    """
+    network, current = relaxed.network, relaxed.network.nodes[node]
+    size, work = (1, 1), 0
+    while True:
+        assert isinstance(current, Affine)
+        size = conv.reach(size)
+        entries, source = conv.in_shape[1] * size[0] * size[1], current.terms[0].source
+        work += PATCH_WORK * entries
+        step = _below(relaxed, source, size)
+        if step is None:
+            break
+        node, conv = step
+        current = network.nodes[node]
+        work += entries * math.prod(conv.weight.shape[1:])
+    if not dense or isinstance(network.nodes[source], Input):
+        return ROW_WORK // work
+    # Whole rows are formed two or three times on their way.
+    return min(ROW_WORK // (work + network.work[source]), ROW_BYTES // (8 * math.prod(network.nodes[source].shape)))
+
+
+def _below(relaxed: Relaxed, source: int, size: tuple[int, ...]) -> tuple[int, Conv] | None:
+    """The affine node below a ReLU and its convolution, if patches of this size can stay patches on their way."""
+    current = relaxed.network.nodes[source]
+    if not isinstance(current, Relu) or 2 * size[0] * size[1] > current.shape[-1] * current.shape[-2]:
+        return None
+    below = convolution(relaxed, current.source)
+    return None if below is None else (current.source, below)
 
 
 class _Walk:
@@ -86,10 +136,9 @@ class _Walk:
         if affine.bias is not None:
             constant = np.asarray(affine.bias, self.like.dtype).reshape(-1)[self.units]
         # The patch of one unit is its kernel, spread out by the dilation.
-        weight, (dh, dw) = self.conv._weight(self.like), self.conv.dilations
-        size = (dh * (weight.shape[2] - 1) + 1, dw * (weight.shape[3] - 1) + 1)
+        weight = self.conv._weight(self.like)
         one = np.eye(len(weight), dtype=self.like.dtype)[:, :, None, None]
-        coefficients = _spread(self.conv, one, weight, size)[self.channel]
+        coefficients = _spread(self.conv, one, weight, self.conv.reach((1, 1)))[self.channel]
         return coefficients, constant, _step(self.conv, self.first), affine.terms[0].source
 
     def parallel(self) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +149,7 @@ class _Walk:
         error = error + pick(self.relaxed.underflow[self.node], self.samples)
         relaxed, network = self.relaxed, self.relaxed.network
         while not isinstance(network.nodes[source], Input):
-            step = self._next(source, a)
+            step = _below(relaxed, source, a.shape[2:])
             if step is None:  # dense from here: leave these to the second pass
                 return np.full(len(a), -np.inf), np.full(len(a), np.inf)
             line = relaxed.lines[source]
@@ -132,7 +181,7 @@ class _Walk:
         error = error + pick(self.relaxed.underflow[self.node], self.samples)
         relaxed, network = self.relaxed, self.relaxed.network
         while not isinstance(network.nodes[source], Input):
-            step = self._next(source, a)
+            step = _below(relaxed, source, a.shape[2:])
             if step is None:
                 dense = _dense(a, origin[self.window], network.nodes[source].shape)
                 found = row_minimum(relaxed, Rows({source: dense}, self.samples, constant))
@@ -155,15 +204,6 @@ class _Walk:
         value = _dot(positive, low) + _dot(a - positive, high) + constant
         return _rounded(value, error + self._error(a, 0, None), -1.0)
 
-    def _next(self, source: int, a: np.ndarray) -> tuple[int, Conv] | None:
-        """The affine node below a ReLU and its convolution, if the rows can stay patches on their way through it."""
-        network = self.relaxed.network
-        current = network.nodes[source]
-        if not isinstance(current, Relu) or 2 * a.shape[2] * a.shape[3] > current.shape[-1] * current.shape[-2]:
-            return None
-        below = convolution(self.relaxed, current.source)
-        return None if below is None else (current.source, below)
-
     def _convolve(
         self, step: tuple[int, Conv], a: np.ndarray, origin: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | float, np.ndarray, int, np.ndarray]:
@@ -176,10 +216,7 @@ class _Walk:
             bias = np.broadcast_to(np.asarray(affine.bias, a.dtype), affine.shape)
             shift = _dot(a, self._windows(bias[None], origin, a)[self.window])
         error = self._error(a, node, None)
-        weight = conv._weight(a)
-        (sh, sw), (dh, dw) = conv.strides, conv.dilations
-        h, w = a.shape[2:]
-        full = ((h - 1) * sh + dh * (weight.shape[2] - 1) + 1, (w - 1) * sw + dw * (weight.shape[3] - 1) + 1)
+        weight, full = conv._weight(a), conv.reach(a.shape[2:])
         entries = a[0].size * weight.shape[1] * full[0] * full[1]
         if entries <= MATRIX_ENTRIES and len(a) > 64:
             units = np.eye(a[0].size, dtype=a.dtype).reshape(-1, *a.shape[1:])

@@ -7,16 +7,19 @@ of multiplying out become an uncertainty of the rows, so that bounds of the redu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
+from mipverify.errors import Stopped
 from mipverify.network import Affine, Input, Network, Node, Relu, Term
 from mipverify.network.operators import Dense, Index
 from mipverify.proof.backward import Relaxed, pass_back
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.interval import interval
+from mipverify.proof.parts import never, row_chunks
 from mipverify.proof.relaxation import Relaxation
 from mipverify.proof.rounding import SLACK
 from mipverify.proof.rows import unit_rows
@@ -77,8 +80,19 @@ class Reduced:
         return found
 
 
-def reduce(bounds: Bounds) -> Reduced:
-    """The reduced network over the same box (batch 1): same input, same output, unstable ReLUs only."""
+def entries(bounds: Bounds) -> int:
+    """How many coefficients the reduced network would have (bounds of batch 1)."""
+    width, found = bounds.network.input_size, 0
+    for count in (*bounds.unstable_counts()[0].tolist(), bounds.network.output_size):
+        found, width = found + count * width, width + count
+    return int(found)
+
+
+def reduce(bounds: Bounds, stop: Callable[[], bool] = never) -> Reduced:
+    """The reduced network over the same box (batch 1): same input, same output, unstable ReLUs only.
+
+    Raises Stopped once `stop` returns true.
+    """
     network, exact = bounds.network, Exact(bounds)
     growing = _Growing(network.input_size, [Input(network.input_shape)])
     known = {}
@@ -87,11 +101,12 @@ def reduce(bounds: Bounds) -> Reduced:
         if not len(units):
             continue
         source = network.relu_source(node)
-        reduced = growing.affine(affine_rows(exact, source, units, growing.originals()))
+        reduced = growing.affine(affine_rows(exact, source, units, growing.originals(), stop))
         known[reduced] = (bounds.lower[source].reshape(1, -1)[:, units], bounds.upper[source].reshape(1, -1)[:, units])
         growing.nodes.append(Relu((len(units),), reduced))
         growing.blocks.append((len(growing.nodes) - 1, node, units))
-    output = growing.affine(affine_rows(exact, network.output, np.arange(network.output_size), growing.originals()))
+    outputs = np.arange(network.output_size)
+    output = growing.affine(affine_rows(exact, network.output, outputs, growing.originals(), stop))
     small = Network(tuple(growing.nodes), output, input_name=network.input_name)
     layers = tuple((small.relu_source(node), network.relu_source(relu), units) for node, relu, units in growing.blocks)
     return Reduced(interval(small, bounds.lower[0], bounds.upper[0], known, bounds.region), layers)
@@ -100,7 +115,7 @@ def reduce(bounds: Bounds) -> Reduced:
 class Exact(Relaxed):
     """A network whose unstable ReLUs end the way back: what they are met with is kept, and goes no further."""
 
-    @property
+    @cached_property
     def lines(self) -> dict[int, Relaxation]:
         found = {}
         for node in self.network.relus:
@@ -111,16 +126,29 @@ class Exact(Relaxed):
 
 
 def affine_rows(
-    exact: Exact, node: int, units: np.ndarray, blocks: Sequence[tuple[int, np.ndarray]]
+    exact: Exact,
+    node: int,
+    units: np.ndarray,
+    blocks: Sequence[tuple[int, np.ndarray]],
+    stop: Callable[[], bool] = never,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Entries `units` of a node as rows over the input and over units of some ReLU nodes, one after the other.
 
     blocks: the ReLU nodes and their units. Coefficients (U, width), constants (U,), and the errors of both (U,).
+    Raises Stopped once `stop` returns true.
     """
-    start = unit_rows(exact.network, node, units, None, exact.bounds.lower[0])
-    reached = pass_back(exact, start, keep=True)
-    parts = [reached.coefficients.reshape(len(units), -1)]
-    for original, own in blocks:
-        met = reached.passed.get(original)
-        parts.append(np.zeros((len(units), len(own))) if met is None else met.reshape(len(units), -1)[:, own])
-    return np.concatenate(parts, axis=1), np.asarray(reached.constant), SLACK * np.asarray(reached.error)
+    width = exact.network.input_size + sum(len(own) for _, own in blocks)
+    found = np.zeros((len(units), width)), np.empty(len(units)), np.empty(len(units))
+    for part in row_chunks(exact.network, node, len(units)):
+        if stop():
+            raise Stopped
+        start = unit_rows(exact.network, node, units[part], None, exact.bounds.lower[0])
+        reached = pass_back(exact, start, keep=True)
+        count, begin = part.stop - part.start, exact.network.input_size
+        found[0][part, :begin] = reached.coefficients.reshape(count, -1)
+        for original, own in blocks:
+            if original in reached.passed:
+                found[0][part, begin : begin + len(own)] = reached.passed[original].reshape(count, -1)[:, own]
+            begin += len(own)
+        found[1][part], found[2][part] = reached.constant, SLACK * np.asarray(reached.error)
+    return found

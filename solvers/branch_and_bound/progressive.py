@@ -16,6 +16,7 @@ from mipverify.presolve.cutting import cut_units
 from mipverify.presolve.layers import Known, tighten_by_layer
 from mipverify.solvers.branch_and_bound.hidden import Effort, settle_signs
 
+from mipverify.errors import Stopped
 from mipverify.network import Network
 from mipverify.parallel import ALONE, Hands
 from mipverify.specification.regions import Region
@@ -47,7 +48,10 @@ def progressive_tighten(
         if stop():
             return lows, highs
         part = up_to(relaxed.bounds, node)
-        below = reduce(part).bounds
+        try:
+            below = reduce(part, stop).bounds
+        except Stopped:
+            return lows, highs
         low, high = cut_units(below, below.network.output, units, stop, hands)
         lows, highs = np.maximum(lows, low), np.minimum(highs, high)
         open_ = np.flatnonzero((lows < 0) & (highs > 0))
@@ -58,7 +62,7 @@ def progressive_tighten(
             lows[open_], highs[open_] = sides
         return lows, highs
 
-    return tighten_by_layer(network, lower, upper, bounder, known, region)
+    return tighten_by_layer(network, lower, upper, bounder, known, region, stop)
 
 
 def up_to(bounds: Bounds, node: int) -> Bounds:

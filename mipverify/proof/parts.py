@@ -1,0 +1,28 @@
+"""Rows in parts: as many as are passed back together, in bounded memory and time; between two, someone may stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from mipverify.network import Network
+
+ROW_BYTES = 32 * 2**20  # rows of one pass: small enough to stay near the caches, large enough for dense products
+ROW_WORK = 2**28  # multiplications of one pass: 0.05 s or so, for whoever is to stop between two
+
+
+def never() -> bool:
+    """The `stop` of work that goes on to its end."""
+    return False
+
+
+def row_chunks(network: Network, node: int, count: int) -> Iterator[slice]:
+    """Slices of `count` rows, each small enough for one pass back from `node`, in memory and in time.
+
+    By estimated work and not by the clock, so that the same question gets the same slices, and the same bounds.
+    """
+    widest = max(int(np.prod(n.shape)) for n in network.nodes[: node + 1])
+    size = max(1, min(ROW_BYTES // (8 * widest), ROW_WORK // network.work[node]))
+    for begin in range(0, count, size):
+        yield slice(begin, min(count, begin + size))

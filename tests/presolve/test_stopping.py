@@ -1,0 +1,79 @@
+"""Bounds whose work is cut short after any number of looks at the clock: sound, never looser; what is done is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from mipverify.presolve import Bounds, Search, crown, fast_lin, interval, optimized_crown, row_chunks
+from mipverify.presolve.cutting import cut_tighten
+
+from mipverify.network import Network
+from mipverify.proof import parts, patches
+from tests.presolve import nets
+
+
+def after(calls: int, seen: list[int] | None = None) -> Callable[[], bool]:
+    """A `stop` that is true from that call on; seen: counts them."""
+    count = [0] if seen is None else seen
+
+    def stop() -> bool:
+        count[0] += 1
+        return count[0] > calls
+
+    return stop
+
+
+Method = Callable[[Network, np.ndarray, np.ndarray, Callable[[], bool]], Bounds]
+METHODS: dict[str, Method] = {
+    "fast-lin": lambda n, low, high, stop: fast_lin(n, low, high, stop=stop),
+    "crown": lambda n, low, high, stop: crown(n, low, high, stop=stop),
+    "optimized": lambda n, low, high, stop: optimized_crown(n, low, high, None, Search(iterations=3), stop),
+    "cuts": lambda n, low, high, stop: cut_tighten(n, low[:1], high[:1], stop=stop),
+}
+
+
+@pytest.mark.parametrize("shape", ["dense", "skip", "convolutional"])
+@pytest.mark.parametrize("method", METHODS)
+def test_work_that_is_cut_short_anywhere_leaves_sound_bounds(
+    method: str, shape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "ROW_WORK", 1)  # a look at the clock between any two rows
+    monkeypatch.setattr(patches, "ROW_WORK", 1)
+    rng = np.random.default_rng(5)
+    network = (
+        nets.convolutional(rng, 5) if shape == "convolutional" else nets.dense(rng, (3, 6, 6, 6, 2), shape == "skip")
+    )
+    low, high = nets.boxes(rng, network, 2, radius=0.6)
+    seen = [0]
+    whole = METHODS[method](network, low, high, after(10**9, seen))
+    low, high = low[: whole.batch], high[: whole.batch]
+    plain = interval(network, low, high)
+    values = [network.values(x) for x in nets.points(rng, low, high, 50)]
+    assert seen[0] > 10
+    better = []
+    for calls in np.unique(np.linspace(0, seen[0], 8).astype(int)):
+        count = [0]
+        found = METHODS[method](network, low, high, after(int(calls), count))
+        assert count[0] <= calls + 2 * len(network.preactivations) + 2  # nobody works on without looking
+        for node in range(len(network.nodes)):
+            for at in values:
+                assert (at[node] >= found.lower[node] - 1e-9).all()
+                assert (at[node] <= found.upper[node] + 1e-9).all()
+            assert (found.lower[node] >= plain.lower[node] - 1e-9).all()
+            assert (found.upper[node] <= plain.upper[node] + 1e-9).all()
+        better.append(sum(float((a - b).sum()) for a, b in zip(found.lower, plain.lower, strict=True)))
+    assert better[0] == 0
+    assert better[-1] > better[len(better) // 2] > 0  # what was reached is kept
+
+
+def test_slices_of_rows_are_as_long_as_memory_and_time_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nets.dense(np.random.default_rng(0), (50, 400, 400, 2))
+    many = [part.stop - part.start for part in row_chunks(network, 3, 10**6)]
+    assert 8 * 400 * max(many) <= parts.ROW_BYTES
+    assert max(many) * network.work[3] <= parts.ROW_WORK
+    assert sum(many) == 10**6
+    assert network.work[3] >= 400 * 400 + 50 * 400
+    monkeypatch.setattr(parts, "ROW_WORK", 1)
+    assert [(p.start, p.stop) for p in row_chunks(network, 3, 2)] == [(0, 1), (1, 2)]
