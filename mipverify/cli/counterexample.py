@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from mipverify.engine import Verdict, Witness
 
 
@@ -14,6 +16,16 @@ def counterexample(witness: Witness) -> str:
     pairs = [f"(X_{i} {_number(v)})" for i, v in enumerate(witness.input.reshape(-1))]
     pairs += [f"(Y_{i} {_number(v)})" for i, v in enumerate(witness.output.reshape(-1))]
     return "(" + "\n ".join(pairs) + ")\n"
+
+
+def wrong_class(output: NDArray[Any], label: int) -> str:
+    """The class that a witness is given, for people; output: of the original network."""
+    from mipverify.engine.sample import other_class
+
+    scores, other = output.reshape(-1), other_class(output, label)
+    if len(scores) == 1:  # the file ends in an ArgMax
+        return f"class {other} instead of {label}"
+    return f"class {other} ({scores[other]:.6g}) instead of {label} ({scores[label]:.6g})"
 
 
 def result_word(verdict: Verdict, timeout: float) -> str:

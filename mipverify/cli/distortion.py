@@ -11,7 +11,7 @@ import typer
 from mipverify import __version__
 from mipverify.cli import options as opt
 from mipverify.cli.console import green, say, stdout_for_results_only, table, yellow
-from mipverify.cli.counterexample import counterexample, write
+from mipverify.cli.counterexample import counterexample, write, wrong_class
 from mipverify.cli.exits import DONE, UNDECIDED
 from mipverify.errors import InputError
 from mipverify.parallel.threads import use_one_thread
@@ -131,9 +131,7 @@ def describe(found: Distortion, label: int, *, verbose: bool) -> str:
     if found.status == "bounded":
         lines.append(f"  reason    {found.reason}")
     if found.witness is not None:
-        scores = found.witness.output.reshape(-1)
-        other = max((k for k in range(len(scores)) if k != label), key=lambda k: float(scores[k]))
-        lines.append(f"  output    class {other} ({scores[other]:.6g}) instead of {label} ({scores[label]:.6g})")
+        lines.append(f"  output    {wrong_class(found.witness.output, label)}")
     if found.trusted:
         lines.append(f"  trusts    {', '.join(found.trusted)}")
     if verbose:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mipverify import __version__
 from mipverify.cli import options as opt
 from mipverify.cli.console import green, red, say, stdout_for_results_only, table, yellow
-from mipverify.cli.counterexample import counterexample, result_word, write
+from mipverify.cli.counterexample import counterexample, result_word, write, wrong_class
 from mipverify.cli.exits import OF_VERDICT
 from mipverify.cli.question import Question, QuestionOptions
 from mipverify.errors import InputError
@@ -167,13 +167,7 @@ def _output(verdict: Verdict, question: Question) -> str:
     assert verdict.witness is not None
     output = verdict.witness.output.reshape(-1)
     if question.specification.kind == "robustness":
-        label = question.about["label"]
-        if len(output) == 1:  # the file ends in an ArgMax
-            return f"class {int(output[0])} instead of {label}"
-        scores = output.copy()
-        scores[label] = float("-inf")  # a tie violates: the other class is the one to name
-        other = int(scores.argmax())
-        return f"class {other} ({output[other]:.6g}) instead of {label} ({output[label]:.6g})"
+        return wrong_class(output, question.about["label"])
     shown = ", ".join(f"{value:.6g}" for value in output[:8])
     return shown + (f", … ({len(output)} values)" if len(output) > 8 else "")
 

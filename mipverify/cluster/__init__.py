@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mipverify.cluster.executor import ClusterError, Executor
-from mipverify.cluster.job import Job
+from mipverify.cluster.executor import Answer, ClusterError, Executor, Job
+from mipverify.cluster.job import SampleJob
 from mipverify.cluster.schedule import Schedule
 
-__all__ = ["ClusterError", "Executor", "Job", "Schedule", "open_executor"]
+__all__ = ["Answer", "ClusterError", "Executor", "Job", "SampleJob", "Schedule", "open_executor"]
 
 
 def open_executor(job: Job, *, workers: int, cluster: str | None = None) -> Executor:

@@ -9,15 +9,12 @@ import uuid
 import warnings
 from concurrent.futures import CancelledError
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mipverify.cluster.executor import ClusterError, Ended, Event, Found, Lost, Task
-from mipverify.cluster.job import Job, Verifier, peak_memory
+from mipverify.cluster.executor import Answer, ClusterError, Ended, Event, Found, Job, Lost, Runner, Task
+from mipverify.cluster.job import peak_memory
 from mipverify.errors import InputError
 from mipverify.parallel.threads import ONE_THREAD
-
-if TYPE_CHECKING:
-    from mipverify.engine.sample import SampleResult
 
 CONNECT, RECONNECT = 10.0, 60.0  # seconds
 
@@ -42,7 +39,7 @@ class DaskExecutor:
         except ImportError:
             raise InputError("--cluster needs dask: pip install 'mipverify[cluster]'") from None
         self._dask = distributed
-        self._job = job.portable()
+        self._job = job
         self._cluster: Any = None
         if address == "local":
             import dask
@@ -72,9 +69,7 @@ class DaskExecutor:
         return max(AHEAD * self._workers - len(self._in_flight), 0)
 
     def submit(self, task: Task) -> None:
-        future = self._client.submit(
-            run_task, self._verifier, task.indices, task.only_cheap, pure=False, key=f"mipverify-{uuid.uuid4()}"
-        )
+        future = self._client.submit(run_task, self._runner, task, pure=False, key=f"mipverify-{uuid.uuid4()}")
         self._in_flight[task.number] = future
         future.add_done_callback(partial(_report, self._over, task.number))
 
@@ -103,7 +98,7 @@ class DaskExecutor:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sending large graph")
             # A task and not scattered data: Dask makes it again when the workers that held it are gone.
-            self._verifier = self._client.submit(Verifier, self._job, pure=False, key=f"mipverify-{uuid.uuid4()}")
+            self._runner = self._client.submit(make_runner, self._job, pure=False, key=f"mipverify-{uuid.uuid4()}")
         self._count_workers()
 
     def _reconnect(self) -> list[Event]:
@@ -147,13 +142,16 @@ class DaskExecutor:
         return [Lost(number, f"the task was {future.status}", blame=False)]
 
 
-def run_task(
-    verifier: Verifier, indices: tuple[int, ...], only_cheap: bool
-) -> tuple[list[SampleResult], int, str | None]:
+def make_runner(job: Job) -> Runner:
+    """On a worker: the job, ready to run."""
+    return job.runner()
+
+
+def run_task(runner: Runner, task: Task) -> tuple[list[Answer], int, str | None]:
     """On a worker: what was found, the peak memory, and why the rest is missing."""
-    results: list[SampleResult] = []
+    results: list[Answer] = []
     try:
-        results.extend(verifier.run(indices, only_cheap=only_cheap))
+        results.extend(runner.run(task))
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001 - one sample that fails must not cost the others

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from mipverify.errors import MipverifyError
-
-if TYPE_CHECKING:
-    from mipverify.engine.sample import SampleResult
 
 
 class ClusterError(MipverifyError):
@@ -17,11 +15,56 @@ class ClusterError(MipverifyError):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Samples that one worker takes together: a batch for the cheap stages, or a single open sample."""
+    """Samples that one worker takes together: a batch for the cheap stages, or a single open sample.
+
+    spent: seconds of its time limit that earlier workers have spent on the single sample before they died.
+    """
 
     number: int
     indices: tuple[int, ...]
     only_cheap: bool
+    spent: float = 0.0
+
+
+class Answer(Protocol):
+    """What is known about one sample."""
+
+    @property
+    def index(self) -> int:
+        """Which sample."""
+
+    @property
+    def open(self) -> bool:
+        """Whether the stages for batches ended without a decision, so that the sample is owed work of its own."""
+
+    @property
+    def hardness(self) -> float:
+        """How hard an open sample is expected to be; any scale."""
+
+
+class Runner(Protocol):
+    """A job with all that it needs in memory, in the process that works on it."""
+
+    def run(self, task: Task, stop: Callable[[], bool] | None = None) -> Iterator[Answer]:
+        """Answers for the samples of a task, in any order; with `only_cheap`, some of them `open`."""
+
+
+class Job(Protocol):
+    """One question asked of many samples; sent to each worker once, and complete: no worker reads a file for it."""
+
+    @property
+    def timeout(self) -> float:
+        """Seconds for a sample."""
+
+    @property
+    def batched(self) -> bool:
+        """Whether there are cheap stages for many samples together."""
+
+    def runner(self) -> Runner:
+        """Raises InputError if the parts of the question do not fit each other."""
+
+    def given_up(self, index: int, reason: str) -> Answer:
+        """The answer for a sample that no worker survived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +72,7 @@ class Found:
     """A sample of a task in flight has its result."""
 
     number: int
-    result: SampleResult
+    result: Answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 
-from mipverify.cluster.executor import Ended, Event, Found, Lost, Task
-from mipverify.cluster.job import Job, Verifier, peak_memory
+from mipverify.cluster.executor import Ended, Event, Found, Job, Lost, Task
+from mipverify.cluster.job import peak_memory
 from mipverify.errors import InputError
 
 
@@ -51,13 +51,13 @@ class HereExecutor:
 
     def _work(self) -> None:
         try:
-            verifier = Verifier(self._job)
+            runner = self._job.runner()
         except Exception as error:  # noqa: BLE001 - raised again by wait()
             self._events.put(error)
             return
         while (task := self._tasks.get()) is not None and not self._stopped.is_set():
             try:
-                for result in verifier.run(task.indices, only_cheap=task.only_cheap, stop=self._stopped.is_set):
+                for result in runner.run(task, self._stopped.is_set):
                     self._events.put(Found(task.number, result))
                 self._events.put(Ended(task.number, peak_memory()))
             except InputError as error:

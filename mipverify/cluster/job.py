@@ -1,20 +1,17 @@
-"""What a worker needs to know, once, to verify samples of a data set."""
+"""The verification of the samples of a data set, as workers get it."""
 
 from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mipverify.errors import InputError
+from mipverify.cluster.executor import Task
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from mipverify.engine.sample import SampleResult
     from mipverify.network import Network
     from mipverify.network.model_file import ModelFile
@@ -22,98 +19,79 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Job:
+class SampleJob:
     """One network, one data set, one radius, and how to look for the answer.
 
-    network  path of the ONNX file, what was read of it (whatever becomes of the file meanwhile), or a Network
-    data     path of the data set, or (images (N, ...) as a file would hold them, labels (N,))
+    network  what was read of an ONNX file, which each worker imports, or a Network that comes from no file
+    data     the samples; fitted to the network by each worker
     """
 
-    network: str | ModelFile | Network
-    data: str | tuple[NDArray[Any], NDArray[np.int64]]
+    network: ModelFile | Network
+    data: Dataset
     eps: str
     timeout: float
     solver: str = "auto"
     seed: int = 0
     verifier: str = "mipverify.engine.batch:verify_batch"
 
-    def portable(self) -> Job:
-        """The same job without reference to a file of this machine."""
-        network = self.network
-        if isinstance(network, str):
-            from mipverify.network.model_file import read_model
+    batched = True
 
-            network = read_model(network)[1]
-        data = self.data
-        if isinstance(data, str):
-            from mipverify.specification import load_dataset
+    def runner(self) -> Verifier:
+        """Raises InputError if network and data do not fit each other."""
+        return Verifier(self)
 
-            dataset = load_dataset(data)
-            data = (dataset.stored, dataset.labels)
-        return replace(self, network=network, data=data)
+    def given_up(self, index: int, reason: str) -> SampleResult:
+        """Undecided, and why."""
+        from mipverify.engine.sample import SampleResult
+
+        return SampleResult(index, self.data.label(index), -1, "unknown", "none", 0.0, reason=f"given up: {reason}")
 
 
 class Verifier:
-    """A job with network and data in memory.
+    """A job with the network imported and all images as the floats that it takes."""
 
-    Raises InputError if they cannot be read or do not fit each other.
-    """
-
-    def __init__(self, job: Job):
+    def __init__(self, job: SampleJob):
         module, _, name = job.verifier.partition(":")
         self._verify: Callable[..., Iterator[SampleResult]] = getattr(import_module(module), name)
         self._job = job
-        self._network = _network(job.network)
-        data = _data(job.data).fit_to(self._network.input_shape)
+        self._network = imported(job.network)
+        data = job.data.fit_to(self._network.input_shape)
         self._images, self._labels = data.images, data.labels
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type[Verifier], tuple[SampleJob]]:
         return Verifier, (self._job,)
 
-    def run(
-        self, indices: Sequence[int], *, only_cheap: bool, stop: Callable[[], bool] | None = None
-    ) -> Iterator[SampleResult]:
-        """Results of these samples, in any order; with `only_cheap`, some of them `open`."""
+    def run(self, task: Task, stop: Callable[[], bool] | None = None) -> Iterator[SampleResult]:
+        """As `Runner.run`."""
         import numpy as np
 
-        chosen = np.asarray(indices, dtype=np.int64)
+        chosen = np.asarray(task.indices, dtype=np.int64)
         yield from self._verify(
             self._network,
             self._images[chosen],
             self._labels[chosen],
             self._job.eps,
             indices=chosen,
-            timeout=self._job.timeout,
+            timeout=self._job.timeout - task.spent,
             solver=self._job.solver,
             seed=self._job.seed,
-            only_cheap=only_cheap,
+            only_cheap=task.only_cheap,
             stop=stop,
         )
+
+
+def as_sent(network: Network) -> ModelFile | Network:
+    """What of a network is sent to workers: the bytes that it was read from, which also replay its witnesses."""
+    return network if network.file is None else network.file
+
+
+def imported(network: ModelFile | Network) -> Network:
+    """The network that was sent."""
+    from mipverify.network import Network, load
+
+    return network if isinstance(network, Network) else load(network)
 
 
 def peak_memory() -> int:
     """Largest resident size of this process so far, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _network(source: str | ModelFile | Network) -> Network:
-    from mipverify.network import Network, load
-
-    return source if isinstance(source, Network) else load(source)
-
-
-def dataset_of(images: NDArray[Any], labels: NDArray[np.int64], name: str = "in memory") -> Dataset:
-    """Arrays as a data set. Raises InputError if there is not one label for each image."""
-    from mipverify.specification.dataset import Dataset
-
-    if len(images) != len(labels):
-        raise InputError(f"data: {len(images)} images, but {len(labels)} labels")
-    return Dataset(images, labels, name, name)
-
-
-def _data(source: str | tuple[NDArray[Any], NDArray[np.int64]]) -> Dataset:
-    if isinstance(source, str):
-        from mipverify.specification import load_dataset
-
-        return load_dataset(source)
-    return dataset_of(*source)

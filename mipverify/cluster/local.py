@@ -8,8 +8,7 @@ import time
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 
-from mipverify.cluster.executor import ClusterError, Ended, Event, Found, Lost, Task
-from mipverify.cluster.job import Job
+from mipverify.cluster.executor import ClusterError, Ended, Event, Found, Job, Lost, Task
 from mipverify.errors import InputError
 from mipverify.parallel.process import start
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import heapq
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Generic, TypeVar, cast
 
-from mipverify.cluster.executor import Ended, Executor, Found, Lost, Task
-from mipverify.engine.sample import SampleResult
+from mipverify.cluster.executor import Answer, Ended, Executor, Found, Job, Lost, Task
+
+A = TypeVar("A", bound=Answer)
 
 # A batch has to be large enough for dense products and small enough that all workers end together.
 SMALLEST_BATCH, LARGEST_BATCH, BATCHES_PER_WORKER = 16, 128, 4
@@ -19,37 +22,38 @@ ATTEMPTS = 2
 HOPELESS = 8
 
 
-class Schedule:
-    """Runs samples on an executor and yields their results.
+class Schedule(Generic[A]):
+    """Runs the samples of a job on an executor and yields their answers.
 
     The caller stores what it is given before it asks for more. `peak_memory` is the largest resident size of a
     worker in bytes, `failures` counts tasks that were lost.
     """
 
-    def __init__(self, executor: Executor, indices: Sequence[int], labels: Sequence[int]):
-        self._executor = executor
-        self._labels = {int(index): int(label) for index, label in zip(indices, labels, strict=True)}
-        self._batches = list(reversed(split(indices, executor.workers)))
-        self._open: list[tuple[float, int]] = []  # hardness and index: the easiest comes first
+    def __init__(self, executor: Executor, indices: Sequence[int], job: Job):
+        self._executor, self._job = executor, job
+        self._batches = list(reversed(split(indices, executor.workers))) if job.batched else []
+        # Hardness and index: the easiest comes first.
+        self._open = [] if job.batched else [(0.0, int(index)) for index in sorted(indices)]
         self._suspects: list[int] = []  # to be run with nothing else in flight
         self._alone: int | None = None  # number of the task that is
-        self._in_flight: dict[int, Task] = {}
+        self._in_flight: dict[int, tuple[Task, float]] = {}  # with the time of submission
         self._missing: dict[int, set[int]] = {}
         self._blamed: Counter[int] = Counter()
+        self._spent: dict[int, float] = {}  # seconds of a sample's limit that workers took with them
         self._numbers = 0
         self._results = 0
         self.peak_memory = 0
         self.failures = 0
 
-    def run(self) -> Iterator[list[SampleResult]]:
-        """Final results as they arrive, everything that is there at once in one list; empty lists keep time."""
+    def run(self) -> Iterator[list[A]]:
+        """Final answers as they arrive, everything that is there at once in one list; empty lists keep time."""
         while self._batches or self._open or self._suspects or self._in_flight:
             self._submit()
-            finished: list[SampleResult] = []
+            finished: list[A] = []
             for event in self._executor.wait(1.0):
                 match event:
                     case Found(number, result):
-                        finished += self._found(number, result)
+                        finished += self._found(number, cast(A, result))
                     case Ended(number, peak_memory):
                         self.peak_memory = max(self.peak_memory, peak_memory)
                         finished += self._over(number, "the worker forgot the sample", blame=True)
@@ -71,24 +75,25 @@ class Schedule:
             else:
                 return
             self._numbers += 1
-            task = Task(self._numbers, indices, only_cheap)
-            self._in_flight[task.number] = task
+            spent = 0.0 if only_cheap else self._spent.get(indices[0], 0.0)
+            task = Task(self._numbers, indices, only_cheap, spent)
+            self._in_flight[task.number] = task, time.monotonic()
             self._missing[task.number] = set(indices)
             self._executor.submit(task)
 
-    def _found(self, number: int, result: SampleResult) -> list[SampleResult]:
+    def _found(self, number: int, result: A) -> list[A]:
         if number not in self._in_flight or result.index not in self._missing[number]:
             return []
         self._missing[number].remove(result.index)
         self._results += 1
-        if result.open and self._in_flight[number].only_cheap:
-            heapq.heappush(self._open, (hardness(result), result.index))
+        if result.open and self._in_flight[number][0].only_cheap:
+            heapq.heappush(self._open, (result.hardness, result.index))
             return []
         return [result]
 
-    def _over(self, number: int, reason: str, *, blame: bool) -> list[SampleResult]:
+    def _over(self, number: int, reason: str, *, blame: bool) -> list[A]:
         """Queue again what a task did not deliver, or give up a sample that was the cause too often."""
-        task = self._in_flight.pop(number, None)
+        task, began = self._in_flight.pop(number, (None, 0.0))
         missing = self._missing.pop(number, set())
         if task is None or not missing:
             return []
@@ -105,16 +110,16 @@ class Schedule:
         for index in sorted(missing):
             self._blamed[index] += 1
             certain = task.number == self._alone or (self._executor.exact_blame and len(missing) == 1)
-            if self._blamed[index] >= ATTEMPTS and certain:
-                given_up.append(self._unknown(index, reason))
+            if certain and not task.only_cheap:
+                self._spent[index] = task.spent + time.monotonic() - began
+            late = self._spent.get(index, 0.0) >= self._job.timeout
+            if certain and (self._blamed[index] >= ATTEMPTS or late):
+                given_up.append(cast(A, self._job.given_up(index, reason)))
             elif self._blamed[index] >= ATTEMPTS:
                 self._suspects.append(index)
             else:
                 heapq.heappush(self._open, (float("inf"), index))
         return given_up
-
-    def _unknown(self, index: int, reason: str) -> SampleResult:
-        return SampleResult(index, self._labels[index], -1, "unknown", "none", 0.0, reason=f"given up: {reason}")
 
 
 def split(indices: Sequence[int], workers: int) -> list[tuple[int, ...]]:
@@ -122,9 +127,3 @@ def split(indices: Sequence[int], workers: int) -> list[tuple[int, ...]]:
     wanted = -(-len(indices) // (BATCHES_PER_WORKER * max(workers, 1)))
     size = min(max(wanted, SMALLEST_BATCH), LARGEST_BATCH)
     return [tuple(int(i) for i in indices[at : at + size]) for at in range(0, len(indices), size)]
-
-
-def hardness(result: SampleResult) -> float:
-    """How hard an open sample is expected to be: how far its bound is from zero, and how many ReLUs are undecided."""
-    margin = result.margin_lower_bound
-    return (-margin if margin is not None else 1e9) + 1e-6 * sum(result.unstable)

@@ -7,8 +7,8 @@ import queue
 import threading
 from multiprocessing.connection import Connection
 
-from mipverify.cluster.executor import Ended, Found, Lost, Task
-from mipverify.cluster.job import Job, Verifier, peak_memory
+from mipverify.cluster.executor import Ended, Found, Lost, Runner, Task
+from mipverify.cluster.job import peak_memory
 from mipverify.errors import InputError
 from mipverify.parallel.process import connect
 
@@ -20,22 +20,21 @@ def main(channel: int, parent: int) -> None:
     """
     connection = connect(channel, parent)
     job = connection.recv()
-    assert isinstance(job, Job)
     tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, tasks), daemon=True).start()
     try:
-        verifier = Verifier(job)
+        runner = job.runner()
     except InputError as error:
         connection.send(error)
         return
     connection.send(None)
     while True:
-        _work(connection, verifier, tasks.get())
+        _work(connection, runner, tasks.get())
 
 
-def _work(connection: Connection, verifier: Verifier, task: Task) -> None:
+def _work(connection: Connection, runner: Runner, task: Task) -> None:
     try:
-        for result in verifier.run(task.indices, only_cheap=task.only_cheap):
+        for result in runner.run(task):
             connection.send(Found(task.number, result))
         connection.send(Ended(task.number, peak_memory()))
     except InputError as error:

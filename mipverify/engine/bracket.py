@@ -12,7 +12,7 @@ from mipverify.attack.gradient import values_and_gradient
 from mipverify.attack.nearby import kicked
 from mipverify.attack.pgd import Attack
 from mipverify.engine.budget import Clock
-from mipverify.engine.question import Question
+from mipverify.engine.question import Question, meets
 from mipverify.engine.stages import CASCADE, Stage, attack
 from mipverify.engine.verdict import Witness
 from mipverify.engine.verify import run_cascade
@@ -108,9 +108,15 @@ class Bracket:
             "seconds": {name: round(seconds, 4) for name, seconds in self.clock.stages.items()},
         }
 
+    def resume(self, lower: float, point: np.ndarray | None) -> None:
+        """Go on from a lower bound that was proven before and a point (n,) that violated; the point is replayed."""
+        self.proven[:] = self.lower = min(lower, self.cap)
+        if point is not None:
+            self._try(point)
+
     def close(self) -> None:
         """Narrow the bracket until it is closed, empty or out of time."""
-        if self._violated_at_center():
+        if self._violated_at_center() or self.closed:
             return
         for radius in self._radii():
             if self.witness is not None or self.clock.over():
@@ -302,7 +308,7 @@ class Bracket:
         """Replay a point; whether it violates."""
         x = self._whole.nearest_float32(point[None])[0]
         output = self.replay.run(x[None])[0]
-        if not self._whole.violated_by(x, output):
+        if not (self._whole.contains(x) and any(meets(self.network, c, x, output) for c in self.conditions)):
             return False
         self._take(Witness(x, output))
         return True

@@ -13,12 +13,25 @@ from numpy.typing import ArrayLike
 from mipverify.engine.bracket import Bracket
 from mipverify.engine.budget import Clock
 from mipverify.engine.verdict import Witness
+from mipverify.engine.verify import require_order
 from mipverify.errors import InputError
 from mipverify.network import Network
 from mipverify.specification.perturbation import Perturbation
 from mipverify.specification.robustness import misclassified
 
 GAP = 1e-4  # relative, between the proven bounds of an optimal distance
+INTERRUPTED = "interrupted"  # the reason of a search that Ctrl-C has ended
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a distance before a search: a proven lower bound, and an input that violates or None.
+
+    The input is replayed before it counts; the bound is taken for proven.
+    """
+
+    lower: float
+    witness: ArrayLike | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,7 @@ def minimum_distortion(
     solver: str = "auto",
     seed: int = 0,
     progress: Callable[[str, str], None] | None = None,
+    known: Known | None = None,
 ) -> Distortion:
     """The distance from `image` (of the network's input shape) to the closest input that is not classified as `label`.
 
@@ -86,7 +100,8 @@ def minimum_distortion(
     this much. scale: radius of each feature in units of the distance, 0 fixes it. constraints: (coefficients, limit)
     with coefficients . x <= limit. mean, std: the network takes (x - mean) / std, as in `robustness`; distances, domain
     and scale are those of x, the witness is an input of the network. gap: relative gap at which the search ends.
-    max_distance: look no further.
+    max_distance: look no further. known: what an earlier search for the same distance came to; this one goes on from
+    there.
 
     Raises:
         InputError: arguments out of range, or an image that does not fit the network, the domain or the constraints.
@@ -106,6 +121,7 @@ def minimum_distortion(
         solver=solver,
         seed=seed,
         progress=progress,
+        known=known,
     )
 
 
@@ -122,6 +138,7 @@ def closest_violation(
     solver: str = "auto",
     seed: int = 0,
     progress: Callable[[str, str], None] | None = None,
+    known: Known | None = None,
 ) -> Distortion:
     """The smallest radius at which a perturbation reaches a wrong class; arguments as in `minimum_distortion`."""
     started = time.perf_counter()
@@ -132,15 +149,18 @@ def closest_violation(
     if max_distance is not None and not max_distance > 0:
         raise InputError(f"the largest distance must be positive, not {max_distance:g}")
     conditions = misclassified(label, network.output_size, network.input_size, targets=targets, margin=margin)
+    require_order(network, conditions)
     cap = min(perturbation.reach, np.inf if max_distance is None else max_distance)
     if not np.isfinite(cap):
         raise InputError("without limits of the domain a largest distance is needed")
     bracket = Bracket(network, perturbation, conditions, cap, gap, Clock(timeout), seed, solver, progress)
+    if known is not None:
+        bracket.resume(known.lower, None if known.witness is None else np.asarray(known.witness, np.float32))
     reason = ""
     try:
         bracket.close()
     except KeyboardInterrupt:
-        reason = "interrupted"
+        reason = INTERRUPTED
     except MemoryError:
         reason = "out of memory"
     status: Literal["optimal", "bounded", "none"] = "bounded"

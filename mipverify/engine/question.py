@@ -157,7 +157,9 @@ class Question:
             return None
         outputs = self.replay.run(x[likely])
         for point, output in zip(x[likely], outputs, strict=True):
-            if self._inside(point) and any(self._met(condition, point, output) for condition in self.case.conditions):
+            if self._inside(point) and any(
+                meets(self.network, condition, point, output) for condition in self.case.conditions
+            ):
                 self.witness = Witness(point.copy(), output.copy())
                 return self.witness
         return None
@@ -171,12 +173,13 @@ class Question:
     def _inside(self, point: np.ndarray) -> bool:
         return self.case.region is None or self.case.region.contains(point)
 
-    def _met(self, condition: Condition, point: np.ndarray, output: np.ndarray) -> bool:
-        """Whether the original file's output meets a condition, exactly."""
-        if len(output) == self.network.output_size:
-            return condition.satisfied(point, output)
-        # The file ends in an ArgMax and gives a class, which no other output exceeds: that answers conditions in which
-        # this class reaches others, and nothing that is strict, for it may be a tie.
-        if output[0] != np.round(output[0]) or condition.strict.any():
-            return False
-        return bool((condition.output_rows[:, int(output[0])] < 0).all())
+
+def meets(network: Network, condition: Condition, point: np.ndarray, output: np.ndarray) -> bool:
+    """Whether the output (k,) of a network's original at a point (n,) meets a condition, exactly."""
+    if len(output) == network.output_size:
+        return condition.satisfied(point, output)
+    # The file ends in an ArgMax and gives a class, which no other output exceeds: that answers conditions in which
+    # this class reaches others, and nothing that is strict, for it may be a tie.
+    if output[0] != np.round(output[0]) or condition.strict.any():
+        return False
+    return bool((condition.output_rows[:, int(output[0])] < 0).all())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,6 +15,17 @@ VERDICTS: tuple[SampleVerdict, ...] = ("misclassified", "holds", "violated", "un
 
 # The reason of a sample that the batched stages left undecided and that nothing else has tried yet.
 OPEN = "open"
+
+
+def other_class(output: NDArray[Any], label: int) -> int:
+    """The class that an original's output for a wrong input names; a tie with `label` counts for the other class.
+
+    output: scores, or the class alone where the file ends in an ArgMax (the label itself where it breaks a tie so).
+    """
+    scores = output.reshape(-1)
+    if len(scores) == 1:
+        return int(scores[0])
+    return max((k for k in range(len(scores)) if k != label), key=lambda k: float(scores[k]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,3 +60,9 @@ class SampleResult:
     def open(self) -> bool:
         """Whether the batched stages ended without a decision, so that the sample is owed work of its own."""
         return self.verdict == "unknown" and self.reason == OPEN
+
+    @property
+    def hardness(self) -> float:
+        """How hard an open sample is expected to be: how far its bound is from 0, and how many ReLUs are undecided."""
+        margin = self.margin_lower_bound
+        return (-margin if margin is not None else 1e9) + 1e-6 * sum(self.unstable)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +16,7 @@ from mipverify.errors import InputError, Stopped
 from mipverify.network import Network
 from mipverify.network.validation import points_of, validated
 from mipverify.parallel import Crew
-from mipverify.specification import Specification
+from mipverify.specification import Condition, Specification
 
 MOST_VALIDATED = 4  # boxes on whose points the network is compared with its original
 MOST_STEPS = 100  # told of: a property of many cases has many
@@ -49,7 +49,7 @@ def verify(
         raise InputError(f"solver {solver!r} is not one of {', '.join(SOLVERS)}")
     clock = Clock(timeout)
     specification.require_network(network)
-    _require_order_properties(network, specification)
+    require_order(network, (condition for case in specification.cases for condition in case.conditions))
     boxes = [(case.box.float32_lower, case.box.float32_upper) for case in specification.cases[:MOST_VALIDATED]]
     replay = validated(network, points_of(boxes))
     rng = np.random.default_rng(seed)
@@ -88,19 +88,21 @@ def run_cascade(question: Question, stages: Sequence[Stage] = CASCADE) -> None:
                     stage.run(question)
 
 
-def _require_order_properties(network: Network, specification: Specification) -> None:
-    """A network that stands for a file up to the order of its outputs can answer comparisons of two outputs only."""
+def require_order(network: Network, conditions: Iterable[Condition]) -> None:
+    """Raise InputError unless `network` can answer the conditions.
+
+    One that stands for a file up to the order of its outputs can answer comparisons of two outputs only.
+    """
     if not network.order_only:
         return
-    for case in specification.cases:
-        for condition in case.conditions:
-            rows = condition.output_rows
-            pairs = ((rows != 0).sum(axis=1) == 2) & (rows.sum(axis=1) == 0) & (condition.offset == 0)
-            if condition.input_rows is not None or not pairs.all():
-                raise InputError(
-                    f"{network.path or 'the network'}: {'; '.join(network.notes)}; the property asks for more than the "
-                    f"order of outputs ({condition.label or 'a condition'})"
-                )
+    for condition in conditions:
+        rows = condition.output_rows
+        pairs = ((rows != 0).sum(axis=1) == 2) & (rows.sum(axis=1) == 0) & (condition.offset == 0)
+        if condition.input_rows is not None or not pairs.all():
+            raise InputError(
+                f"{network.path or 'the network'}: {'; '.join(network.notes)}; the property asks for more than the "
+                f"order of outputs ({condition.label or 'a condition'})"
+            )
 
 
 def _verdict(

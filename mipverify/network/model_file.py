@@ -20,12 +20,13 @@ class ModelFile:
     """An ONNX model in memory. What becomes of the file that it came from changes nothing.
 
     path: where it came from. sha256: of that file as it lay on disk; of the file and the weights that it keeps in other
-    files, if it does. content: the model as one message, unpacked and with all weights.
+    files, if it does. content: the model as one message, unpacked and with all weights. others: those other files.
     """
 
     path: str
     sha256: str
     content: bytes = field(repr=False)
+    others: tuple[str, ...] = ()
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -44,12 +45,13 @@ def read_model(path: str | Path) -> tuple[Any, ModelFile]:
         raise InputError(f"{path}: not an ONNX file: convert it first with `mipverify convert {path} NET.onnx`")
     model = _parsed(path, content)
     digest = hashlib.sha256(stored)
-    if _load_external(path, model, digest):
+    others = _load_external(path, model, digest)
+    if others:
         try:
             content = model.SerializeToString()
         except Exception as error:  # noqa: BLE001  # protobuf's own classes differ between its implementations
             raise InputError(f"{path}: with its weights it is larger than 2 GB: {one_line(error)}") from None
-    return model, ModelFile(str(path), digest.hexdigest(), content)
+    return model, ModelFile(str(path), digest.hexdigest(), content, others)
 
 
 def parse(file: ModelFile) -> Any:
@@ -99,21 +101,22 @@ def _parsed(path: str | Path, content: bytes) -> Any:
     return model
 
 
-def _load_external(path: str | Path, model: Any, digest: Any) -> bool:
-    """Read the weights that lie in other files into the model and the digest; whether there are any."""
+def _load_external(path: str | Path, model: Any, digest: Any) -> tuple[str, ...]:
+    """Read the weights that lie in other files into the model and the digest; returns the paths of these files."""
     import onnx
 
-    found = False
+    found: dict[str, None] = {}
     for tensor in _tensors(model):
         if not onnx.external_data_helper.uses_external_data(tensor):
             continue
-        found = True
+        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        found[str(Path(path).parent / location)] = None
         try:
             onnx.external_data_helper.load_external_data_for_tensor(tensor, str(Path(path).parent))
         except (OSError, ValueError, RuntimeError, onnx.checker.ValidationError) as error:
             raise InputError(f"{path}: its external weights cannot be read: {one_line(error)}") from None
         digest.update(f"\0{tensor.name}\0{len(tensor.raw_data)}\0".encode() + tensor.raw_data)
-    return found
+    return tuple(found)
 
 
 def _tensors(model: Any) -> Iterator[Any]:

@@ -96,8 +96,8 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
 
 def write_comparison(path: Path, comparison: Comparison) -> None:
     """Write the comparison as one self-contained HTML file."""
+    from mipverify.report.files import Replacing
     from mipverify.report.page import environment
-    from mipverify.report.summary import Replacing
 
     html = environment().get_template("compare.html").render(comparison=comparison)
     with Replacing(path) as file:

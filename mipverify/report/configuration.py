@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 
@@ -11,7 +12,11 @@ from mipverify.specification.exact import canonical, exact_number
 
 @dataclass(frozen=True)
 class RunConfiguration:
-    """What has to be the same for two results to belong into one directory."""
+    """What has to be the same for two results to belong into one directory.
+
+    network, data: paths, which may change. The hashes are of what was read of them: `network_sha256` covers weights in
+    other files, `labels_sha256` labels in another file.
+    """
 
     network: str
     network_sha256: str
@@ -20,6 +25,7 @@ class RunConfiguration:
     labels_sha256: str
     eps: str
     norm: str
+    settings: str = "{}"  # all else that states the question, as JSON with sorted keys and canonical values
 
     def differences(self, stored: RunConfiguration) -> list[str]:
         """What this question asks otherwise than `stored` does; file names may change, contents may not."""
@@ -32,6 +38,10 @@ class RunConfiguration:
             found.append(f"eps ({stored.eps})")
         if self.norm != stored.norm:
             found.append(f"norm ({stored.norm})")
+        mine, theirs = json.loads(self.settings), json.loads(stored.settings)
+        for name in sorted(mine.keys() | theirs.keys()):
+            if mine.get(name) != theirs.get(name):
+                found.append(f"{name} ({theirs.get(name)})")
         return found
 
 

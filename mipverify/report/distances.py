@@ -4,44 +4,111 @@ from __future__ import annotations
 
 import csv
 import json
-import sqlite3
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
-from functools import lru_cache
-from multiprocessing import get_context
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from mipverify.errors import InputError, MipverifyError
+from mipverify.cluster import Schedule, open_executor
+from mipverify.cluster.executor import Task
+from mipverify.cluster.job import as_sent, imported
+from mipverify.engine.distortion import INTERRUPTED, Known, minimum_distortion
+from mipverify.engine.sample import other_class
 from mipverify.report.configuration import parse_samples
-from mipverify.report.lock import DirectoryLock
+from mipverify.report.database import FILE, StoreError
+from mipverify.report.distance_store import DistanceResult, DistanceStore
+from mipverify.report.files import Replacing, inputs_of, refuse_overwriting
+from mipverify.report.hashes import hash_arrays, hash_network
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from mipverify.network import Network
     from mipverify.network.model_file import ModelFile
-    from mipverify.specification import Dataset
+    from mipverify.specification.dataset import Dataset
 
 COLUMNS = ("index", "label", "status", "lower", "upper", "adversarial_label", "seconds", "questions", "nodes", "reason")
-
-_TABLES = """
-CREATE TABLE IF NOT EXISTS distance_run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS distances (
-    sample INTEGER PRIMARY KEY, label INTEGER NOT NULL, status TEXT NOT NULL, lower REAL NOT NULL, upper REAL,
-    adversarial_label INTEGER, seconds REAL NOT NULL, questions INTEGER NOT NULL, nodes INTEGER NOT NULL,
-    reason TEXT NOT NULL, witness TEXT);
-"""
+TABLE, SUMMARY = "distances.csv", "distances.json"
+LIMITS = ("timeout", "solver", "seed")  # how to look for the answer: none of it changes the question
 
 
 @dataclass(frozen=True)
 class Distances:
-    """A run: one dictionary with COLUMNS for each sample, a summary, and the files they are in."""
+    """A run: one dictionary with COLUMNS for each sample, a summary, and the table that they are in."""
 
     rows: list[dict[str, Any]]
     summary: dict[str, Any]
     csv: Path
+
+
+@dataclass(frozen=True)
+class DistanceJob:
+    """Minimum distortion of the samples of a data set, as workers get it.
+
+    asked: arguments of `minimum_distortion`. known: by sample, what an earlier run has found.
+    """
+
+    network: ModelFile | Network
+    data: Dataset
+    asked: Mapping[str, Any]
+    known: Mapping[int, DistanceResult] = field(default_factory=dict)
+
+    batched = False
+
+    @property
+    def timeout(self) -> float:
+        return float(self.asked["timeout"])
+
+    def runner(self) -> Measurer:
+        """Raises InputError if network and data do not fit each other."""
+        return Measurer(self)
+
+    def given_up(self, index: int, reason: str) -> DistanceResult:
+        """Nothing but what was known, and why."""
+        text = f"given up: {reason}"
+        return DistanceResult(index, self.data.label(index), "bounded", 0.0, None, None, 0.0, 0, 0, text)
+
+
+class Measurer:
+    """A job with network and data in memory."""
+
+    def __init__(self, job: DistanceJob):
+        self._job = job
+        self._network = imported(job.network)
+        self._data = job.data.fit_to(self._network.input_shape)
+
+    def __reduce__(self) -> tuple[type[Measurer], tuple[DistanceJob]]:
+        return Measurer, (self._job,)
+
+    def run(self, task: Task, stop: Callable[[], bool] | None = None) -> Iterator[DistanceResult]:
+        """As `Runner.run`; what an interruption has left of the bounds of a sample is an answer, the last one."""
+        for index in task.indices:
+            if stop is not None and stop():
+                return
+            result = self._measure(index, self._job.timeout - task.spent)
+            yield result
+            if result.reason == INTERRUPTED:
+                raise KeyboardInterrupt
+
+    def _measure(self, index: int, timeout: float) -> DistanceResult:
+        label, before = self._data.label(index), self._job.known.get(index)
+        asked = {**self._job.asked, "timeout": timeout}
+        if before is not None:
+            asked["known"] = Known(before.lower, None if before.witness is None else before.witness["input"])
+        found = minimum_distortion(self._network, self._data.image(index), label, **asked)
+        return DistanceResult(
+            index,
+            label,
+            found.status,
+            found.lower,
+            found.upper,
+            None if found.witness is None else other_class(found.witness.output, label),
+            found.seconds,
+            int(found.statistics["questions"]),
+            int(found.statistics["nodes"]),
+            found.reason,
+            found.to_json()["witness"],
+            found.trusted,
+        )
 
 
 def run_distances(
@@ -56,144 +123,97 @@ def run_distances(
 ) -> Distances:
     """Minimum distortion of the samples BEGIN:END of a data set; asked: the arguments of `minimum_distortion`.
 
-    Writes results.sqlite, distances.csv and distances.json into `out`. Samples whose bounds have not met run again,
-    and keep the better of both answers.
+    Writes results.sqlite, distances.csv and distances.json into `out`. Samples whose bounds have not met run again:
+    they go on from the bounds and the witness that are there, and keep the better of both answers.
     """
     from mipverify.network import load
     from mipverify.specification import load_dataset
 
-    loaded = load(network)
-    dataset = load_dataset(data).fit_to(loaded.input_shape)
-    selection = parse_samples(samples, len(dataset.labels))
-    question = {key: value for key, value in asked.items() if key not in ("timeout", "solver", "seed")}
-    identity = {"network": loaded.sha256, "data": dataset.sha256, **question}
     folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = DirectoryLock(folder)
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be written ({error.strerror})") from None
-    try:
-        store = _Store(folder / "results.sqlite", json.dumps(identity, sort_keys=True))
-        wanted = [index for index in selection if index not in store.finished()]
-        for done, row in enumerate(_answers(loaded, dataset, wanted, asked, workers), 1):
-            store.put(row)
-            if progress is not None:
-                progress("samples", f"{done} of {len(wanted)}: {row['index']} {row['status']}")
-        rows = store.rows(selection)
-    except sqlite3.Error as error:
-        raise MipverifyError(f"{folder / 'results.sqlite'}: {error}; what was finished is kept") from None
-    finally:
-        lock.close()
-    table = folder / "distances.csv"
-    with table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-    summary = _summary(rows)
-    (folder / "distances.json").write_text(json.dumps(summary, indent=1) + "\n")
-    return Distances(rows, summary, table)
+    names = (TABLE, SUMMARY, FILE)
+    loaded, dataset = load(network), load_dataset(data)
+    refuse_overwriting([("--out", folder / name) for name in names], inputs_of(loaded, data))
+    dataset.fit_to(loaded.input_shape)
+    selection = parse_samples(samples, len(dataset))
+    with DistanceStore(folder, question(loaded, dataset, asked), asked["gap"]) as store:
+        before = {result.index: result for result in store.results(selection)}
+        wanted = [index for index in selection if index not in before or before[index].status == "bounded"]
+        if wanted:
+            known = {index: before[index] for index in wanted if index in before}
+            job = DistanceJob(as_sent(loaded), dataset, asked, known)
+            for done, result in enumerate(_answers(job, wanted, workers), 1):
+                kept = store.put(result)
+                if progress is not None:
+                    progress("samples", f"{done} of {len(wanted)}: {kept.index} {kept.status}")
+        results = store.results(selection)
+    return _publish(folder, results)
 
 
-class _Store:
-    def __init__(self, path: Path, identity: str):
-        self._database = sqlite3.connect(path, isolation_level=None)
-        self._database.executescript(_TABLES)
-        stored = self._database.execute("SELECT value FROM distance_run WHERE key = 'question'").fetchone()
-        if stored is None:
-            self._database.execute("INSERT INTO distance_run VALUES ('question', ?)", (identity,))
-        elif stored[0] != identity:
-            raise InputError(f"{path.parent}: holds a run that asks another question")
+def question(network: Network, data: Dataset, asked: Mapping[str, Any]) -> dict[str, str]:
+    """All that a distance depends on, by name; what means the same reads the same."""
+    from mipverify.specification.exact import exact_number
 
-    def finished(self) -> set[int]:
-        query = "SELECT sample FROM distances WHERE status != 'bounded'"
-        return {index for (index,) in self._database.execute(query)}
-
-    def put(self, row: dict[str, Any]) -> None:
-        old = self._database.execute(
-            "SELECT lower, upper, seconds FROM distances WHERE sample = ?", (row["index"],)
-        ).fetchone()
-        if old is not None:
-            row = {**row, "lower": max(row["lower"], old[0]), "seconds": row["seconds"] + old[2]}
-        values = [row[column] for column in COLUMNS] + [json.dumps(row["witness"])]
-        self._database.execute(f"INSERT OR REPLACE INTO distances VALUES ({','.join('?' * 11)})", values)
-
-    def rows(self, selection: range) -> list[dict[str, Any]]:
-        query = "SELECT * FROM distances WHERE sample >= ? AND sample < ? ORDER BY sample"
-        found = self._database.execute(query, (selection.start, selection.stop))
-        return [dict(zip(COLUMNS, row[: len(COLUMNS)], strict=True)) for row in found]
-
-
-def _answers(
-    network: Network, data: Dataset, wanted: list[int], asked: dict[str, Any], workers: int
-) -> Iterator[dict[str, Any]]:
-    assert network.file is not None
-    given = ((network.file, index, data.image(index), data.label(index), asked) for index in wanted)
-    if workers <= 1 or len(wanted) <= 1:
-        for one in given:
-            yield _answer(*one)
-        return
-    # spawn: the parent has threads of native libraries, which a fork would copy in an unknown state
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        tasks = [pool.submit(_answer, *one) for one in given]
-        try:
-            for task in as_completed(tasks):
-                yield task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-
-
-def _one_thread() -> None:
-    import os
-
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = "1"
-
-
-@lru_cache(maxsize=1)
-def _loaded(file: ModelFile) -> Network:
-    from mipverify.network import load
-
-    return load(file)
-
-
-def _answer(file: ModelFile, index: int, image: np.ndarray, label: int, asked: dict[str, Any]) -> dict[str, Any]:
-    from mipverify.engine.distortion import minimum_distortion
-
-    found = minimum_distortion(_loaded(file), image, label, **asked)
-    record = found.to_json()
-    other = None
-    if found.witness is not None:
-        scores = found.witness.output.reshape(-1)
-        other = max((k for k in range(len(scores)) if k != label), key=lambda k: float(scores[k]))
-    return {
-        "index": index,
-        "label": label,
-        "status": found.status,
-        "lower": found.lower,
-        "upper": found.upper,
-        "adversarial_label": other,
-        "seconds": found.seconds,
-        "questions": found.statistics["questions"],
-        "nodes": found.statistics["nodes"],
-        "reason": found.reason,
-        "witness": record["witness"],
+    domain, targets = asked["domain"], asked["targets"]
+    farthest = asked["max_distance"]
+    stated = {
+        "network": network.sha256 or hash_network(network),
+        "data": hash_arrays(data.stored),
+        "labels": hash_arrays(data.labels),
+        "norm": str(asked["norm"]),
+        "domain": "none" if domain is None else ",".join(str(exact_number(end, "--domain")) for end in domain),
+        "targets": "all" if targets is None else ",".join(map(str, sorted(set(targets)))),
+        "margin": str(exact_number(asked["margin"], "--margin")),
+        "gap": repr(float(asked["gap"])),
+        "max_distance": "none" if farthest is None else repr(float(farthest)),
     }
+    others = {name: str(value) for name, value in asked.items() if name not in (*stated, *LIMITS)}
+    return stated | others
 
 
-def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    from statistics import median
+def _answers(job: DistanceJob, wanted: Sequence[int], workers: int) -> Iterator[DistanceResult]:
+    """Answers as they arrive: of this process for one worker, else of others."""
+    if min(workers, len(wanted)) <= 1:
+        runner = job.runner()
+        for number, index in enumerate(wanted):
+            yield from runner.run(Task(number, (index,), only_cheap=False))
+        return
+    executor = open_executor(job, workers=min(workers, len(wanted)))
+    try:
+        for results in Schedule[DistanceResult](executor, wanted, job).run():
+            yield from results
+    finally:
+        executor.close()
 
-    distances = [row["upper"] for row in rows if row["upper"] is not None]
-    counts = {status: sum(row["status"] == status for row in rows) for status in ("optimal", "bounded", "none")}
+
+def _publish(folder: Path, results: Sequence[DistanceResult]) -> Distances:
+    """Write the table and the summary. Raises StoreError if that is not possible."""
+    rows = [{name: getattr(result, name) for name in COLUMNS} for result in results]
+    summary = _summary(results)
+    try:
+        with Replacing(folder / TABLE) as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        with Replacing(folder / SUMMARY) as file:
+            file.write(json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    except OSError as error:
+        raise StoreError(
+            f"{folder}: the table cannot be written ({error.strerror}); the results are kept, "
+            "the same command tries again"
+        ) from None
+    return Distances(rows, summary, folder / TABLE)
+
+
+def _summary(results: Sequence[DistanceResult]) -> dict[str, Any]:
+    distances = [result.upper for result in results if result.upper is not None]
+    counts = {status: sum(r.status == status for r in results) for status in ("optimal", "bounded", "none")}
     return {
-        "samples": len(rows),
+        "samples": len(results),
         **counts,
         "distance": {
             "median": median(distances) if distances else None,
             "smallest": min(distances, default=None),
             "largest": max(distances, default=None),
         },
-        "median_seconds": median(row["seconds"] for row in rows) if rows else 0.0,
+        "median_seconds": median(result.seconds for result in results) if results else 0.0,
     }

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mipverify.errors import InputError
 
+LOCK = ".lock"
+
 
 class DirectoryLock:
     """Holds `DIR/.lock` until closed. The kernel releases it when the process ends, however it ends.
@@ -16,8 +18,8 @@ class DirectoryLock:
     """
 
     def __init__(self, directory: Path):
-        path = directory / ".lock"
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        path = directory / LOCK
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -12,8 +12,8 @@ from markupsafe import Markup
 
 from mipverify.engine.sample import VERDICTS, SampleResult
 from mipverify.report import plots
+from mipverify.report.files import Replacing
 from mipverify.report.live import duration
-from mipverify.report.summary import Replacing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

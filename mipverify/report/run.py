@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections import Counter
@@ -12,14 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mipverify import __version__
-from mipverify.cluster import Job, Schedule, open_executor
-from mipverify.cluster.job import dataset_of
+from mipverify.cluster import SampleJob, Schedule, open_executor
+from mipverify.cluster.job import as_sent
 from mipverify.engine.sample import VERDICTS, SampleResult
 from mipverify.errors import InputError
 from mipverify.parallel import cores
 from mipverify.report.configuration import RunConfiguration, canonical_eps, parse_samples
+from mipverify.report.database import FILE, StoreError
+from mipverify.report.files import inputs_of, refuse_overwriting
 from mipverify.report.hashes import hash_arrays, hash_network
-from mipverify.report.store import RunStore, StoreError
+from mipverify.report.store import RunStore
 from mipverify.report.summary import Counts, arrow_table, record, summarize, write_tables
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
     from mipverify.network import Network
     from mipverify.specification.dataset import Dataset
+
+WRITTEN = (FILE, "samples.csv", "samples.parquet", "summary.json", "report.html")  # into the folder of a run
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class Limits:
     seed: int = 0
     cluster: str | None = None
     retry_unknown: bool = False
-    verifier: str = Job.verifier
+    verifier: str = SampleJob.verifier
 
     def resolved_workers(self) -> int:
         """The number of workers, by default one for each core that this process may use."""
@@ -135,27 +140,25 @@ def adversarial_accuracy(
     """
     import numpy as np
 
-    if not isinstance(network, str | Path):
-        loaded, source = network, network.file or network
-    else:
-        from mipverify.network import load
+    from mipverify.network import load
+    from mipverify.specification.dataset import Dataset
 
-        loaded = load(network)
-        source = loaded.file or loaded
+    loaded = load(network) if isinstance(network, str | Path) else network
     pixels, classes = np.asarray(images), np.asarray(labels)
     if classes.shape != (len(pixels),) or not np.issubdtype(classes.dtype, np.integer):
         raise InputError(f"labels: {len(pixels)} integers are needed, not {classes.dtype} of shape {classes.shape}")
-    dataset = dataset_of(pixels, classes.astype(np.int64))
+    dataset = Dataset(pixels, classes.astype(np.int64), "in memory", "in memory", hash_arrays(pixels))
     configuration = RunConfiguration(
         network=loaded.path or "in memory",
         network_sha256=loaded.sha256 or hash_network(loaded),
         data="in memory",
-        data_sha256=hash_arrays(pixels),
-        labels_sha256=hash_arrays(classes),
+        data_sha256=dataset.sha256,
+        labels_sha256=hash_arrays(dataset.labels),
         eps=canonical_eps(str(eps)),
         norm=norm,
+        settings=_settings(dataset),
     )
-    job = Job(source, (dataset.stored, dataset.labels), configuration.eps, timeout, solver, seed)
+    job = SampleJob(as_sent(loaded), dataset, configuration.eps, timeout, solver, seed)
     limits = Limits(timeout, workers, solver, seed, cluster, retry_unknown)
     with tempfile.TemporaryDirectory() if out is None else nullcontext(str(out)) as directory:
         result = _run(job, loaded, dataset, configuration, None, Path(directory), limits, progress)
@@ -183,6 +186,7 @@ def run_report(
     radius = canonical_eps(eps)
     dataset = load_dataset(data)
     loaded = load(network)
+    refuse_overwriting([("--out", Path(out) / name) for name in WRITTEN], inputs_of(loaded, data))
     configuration = RunConfiguration(
         network=network,
         network_sha256=loaded.sha256 or hash_network(loaded),
@@ -191,10 +195,9 @@ def run_report(
         labels_sha256=hash_arrays(dataset.labels),
         eps=radius,
         norm=norm,
+        settings=_settings(dataset),
     )
-    # What was read, not where: the files may be replaced while the run goes on.
-    given = (dataset.stored, dataset.labels)
-    job = Job(loaded.file or loaded, given, radius, limits.timeout, limits.solver, limits.seed, limits.verifier)
+    job = SampleJob(as_sent(loaded), dataset, radius, limits.timeout, limits.solver, limits.seed, limits.verifier)
     result = _run(job, loaded, dataset, configuration, samples, Path(out), limits, progress)
     publish(result, dataset, loaded)
     return result
@@ -217,7 +220,7 @@ def publish(result: AccuracyResult, data: Dataset, network: Network) -> None:
 
 
 def _run(
-    job: Job,
+    job: SampleJob,
     network: Network,
     data: Dataset,
     configuration: RunConfiguration,
@@ -238,7 +241,7 @@ def _run(
         peak_memory = 0
         if wanted:
             tally = _Tally([r for r in store.results(selection) if r.index in finished], selection, progress)
-            peak_memory = _verify(job, wanted, [data.label(i) for i in wanted], limits, store, tally)
+            peak_memory = _verify(job, wanted, limits, store, tally)
         store.finish(peak_memory)
         results = tuple(store.results(selection))
         summary = summarize(
@@ -254,12 +257,12 @@ def _run(
     return AccuracyResult(summary, results, directory)
 
 
-def _verify(job: Job, wanted: list[int], labels: list[int], limits: Limits, store: RunStore, tally: _Tally) -> int:
+def _verify(job: SampleJob, wanted: list[int], limits: Limits, store: RunStore, tally: _Tally) -> int:
     """Run samples and store what comes back; returns the peak memory of a worker."""
     workers = min(limits.resolved_workers(), len(wanted))
     executor = open_executor(job, workers=workers, cluster=limits.cluster)
     try:
-        schedule = Schedule(executor, wanted, labels)
+        schedule = Schedule[SampleResult](executor, wanted, job)
         for results in schedule.run():
             if results:
                 store.put(results)
@@ -267,6 +270,11 @@ def _verify(job: Job, wanted: list[int], labels: list[int], limits: Limits, stor
     finally:
         executor.close()
     return schedule.peak_memory
+
+
+def _settings(data: Dataset) -> str:
+    """What else the verdicts depend on: how stored values become inputs."""
+    return json.dumps(data.record(), sort_keys=True)
 
 
 def _check_labels(labels: NDArray[Any], selection: range, classes: int) -> None:

@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from mipverify.errors import InputError, MipverifyError
+from mipverify.errors import InputError
 from mipverify.report.configuration import RunConfiguration
-from mipverify.report.lock import DirectoryLock
+from mipverify.report.database import FILE, RunDatabase
 
 if TYPE_CHECKING:
     from mipverify.engine.sample import SampleResult
 
 SCHEMA = 1
-FILE = "results.sqlite"
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -46,13 +44,12 @@ ON CONFLICT (sample) DO UPDATE SET
                  ifnull(excluded.margin_lower_bound, samples.margin_lower_bound)) END,
     adversarial = excluded.adversarial, adversarial_label = excluded.adversarial_label,
     unstable = CASE WHEN excluded.unstable = '[]' THEN samples.unstable ELSE excluded.unstable END,
-    reason = excluded.reason, trusted = excluded.trusted
+    reason = excluded.reason,
+    trusted = CASE WHEN excluded.verdict = 'unknown' AND samples.margin_lower_bound IS NOT NULL
+        AND samples.margin_lower_bound >= ifnull(excluded.margin_lower_bound, samples.margin_lower_bound)
+        THEN samples.trusted ELSE excluded.trusted END
 WHERE samples.verdict = 'unknown'
 """
-
-
-class StoreError(MipverifyError):
-    """The store cannot be written, e.g. because the disk is full. What was stored before stays."""
 
 
 class RunStore:
@@ -63,109 +60,70 @@ class RunStore:
     """
 
     def __init__(self, directory: Path, configuration: RunConfiguration, *, version: str, options: dict[str, Any]):
-        self._path = directory / FILE
+        self._database = RunDatabase(directory, _TABLES, "a report")
+        self._connection = self._database.connection
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._lock = DirectoryLock(directory)
-        except OSError as error:
-            raise InputError(f"--out {directory}: cannot be written ({error.strerror})") from None
-        try:
-            with self._written():
-                self._database = sqlite3.connect(self._path, isolation_level=None)
-                self._prepare(configuration, version, options)
+            self._session = self._begin(configuration, version, options)
         except BaseException:
-            self._lock.close()
+            self._database.close()
             raise
         self._began = time.monotonic()
 
-    def _prepare(self, configuration: RunConfiguration, version: str, options: dict[str, Any]) -> None:
-        database = self._database
-        try:
-            database.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-                raise InputError(f"{self._path}: is not a run store") from None
-            raise
-        database.execute("PRAGMA synchronous = FULL")
-        database.execute("PRAGMA busy_timeout = 5000")
-        database.execute("BEGIN IMMEDIATE")
-        try:
-            for statement in _TABLES.strip().split(";\n"):
-                database.execute(statement)
-            stored = _read_run(database, self._path)
+    def _begin(self, configuration: RunConfiguration, version: str, options: dict[str, Any]) -> int | None:
+        """Note a session of this run; returns its number."""
+        path = self._database.path
+        with self._database.transaction() as connection:
+            stored = _read_run(connection, path)
             if stored is None:
                 rows = {"schema": str(SCHEMA), **asdict(configuration)}
-                database.executemany("INSERT INTO run VALUES (?, ?)", list(rows.items()))
+                connection.executemany("INSERT INTO run VALUES (?, ?)", list(rows.items()))
             elif different := configuration.differences(stored):
-                raise InputError(f"{self._path.parent}: holds a run with another {', another '.join(different)}")
-            self._session = database.execute(
+                raise InputError(f"{path.parent}: holds a run with another {', another '.join(different)}")
+            return connection.execute(
                 "INSERT INTO sessions (started, seconds, finished, version, options) VALUES (?, 0, 0, ?, ?)",
                 (time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), version, json.dumps(options, sort_keys=True)),
             ).lastrowid
-            database.execute("COMMIT")
-        except BaseException:
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-            database.close()
-            raise
 
     def put(self, results: Collection[SampleResult]) -> None:
         """Store finished samples in one transaction: all are on disk when this returns, or none and StoreError."""
-        with self._written():
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                self._database.executemany(_PUT, [_row(result) for result in results])
-                self._database.execute(
-                    "UPDATE sessions SET seconds = ?, finished = finished + ? WHERE id = ?",
-                    (time.monotonic() - self._began, len(results), self._session),
-                )
-                self._database.execute("COMMIT")
-            except BaseException:
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
-                raise
+        with self._database.transaction() as connection:
+            connection.executemany(_PUT, [_row(result) for result in results])
+            connection.execute(
+                "UPDATE sessions SET seconds = ?, finished = finished + ? WHERE id = ?",
+                (time.monotonic() - self._began, len(results), self._session),
+            )
 
     def finish(self, peak_memory: int) -> None:
         """Note the time that this session took, and the largest resident size of a worker in bytes."""
         self.put([])
-        with self._written():
-            self._database.execute("UPDATE sessions SET peak_memory = ? WHERE id = ?", (peak_memory, self._session))
+        with self._database.transaction() as connection:
+            connection.execute("UPDATE sessions SET peak_memory = ? WHERE id = ?", (peak_memory, self._session))
 
     def results(self, samples: range | None = None) -> list[SampleResult]:
         """The stored samples in the order of their index."""
-        return _read_samples(self._database, samples)
+        with self._database.access():
+            return _read_samples(self._connection, samples)
 
     def finished(self, *, retry_unknown: bool = False) -> set[int]:
         """Indices that need not run again."""
         condition = "WHERE verdict != 'unknown'" if retry_unknown else ""
-        return {index for (index,) in self._database.execute(f"SELECT sample FROM samples {condition}")}
+        with self._database.access():
+            return {index for (index,) in self._connection.execute(f"SELECT sample FROM samples {condition}")}
 
     def seconds(self) -> float:
         """Wall time of all sessions."""
-        return _seconds(self._database)
+        return _seconds(self._connection)
 
     def sessions(self) -> int:
         """How often the run was started or continued."""
-        return int(self._database.execute("SELECT count(*) FROM sessions").fetchone()[0])
+        return int(self._connection.execute("SELECT count(*) FROM sessions").fetchone()[0])
 
     def peak_memory(self) -> int:
         """Largest resident size of a worker in any session, in bytes."""
-        return int(self._database.execute("SELECT max(peak_memory) FROM sessions").fetchone()[0])
-
-    @contextmanager
-    def _written(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-                raise InputError(f"{self._path}: cannot be written ({error})") from None
-            raise StoreError(
-                f"{self._path}: cannot be written ({error}); what was finished is kept, the same command continues"
-            ) from None
+        return int(self._connection.execute("SELECT max(peak_memory) FROM sessions").fetchone()[0])
 
     def close(self) -> None:
         self._database.close()
-        self._lock.close()
 
     def __enter__(self) -> RunStore:
         return self
@@ -198,7 +156,11 @@ def _read_run(database: sqlite3.Connection, path: Path) -> RunConfiguration | No
         return None
     if rows.get("schema") != str(SCHEMA):
         raise InputError(f"{path}: was written with schema {rows.get('schema')}, this version reads {SCHEMA}")
-    return RunConfiguration(**{field.name: rows[field.name] for field in fields(RunConfiguration)})
+    known = {field.name: rows[field.name] for field in fields(RunConfiguration) if field.name in rows}
+    try:
+        return RunConfiguration(**known)
+    except TypeError:
+        raise InputError(f"{path}: does not say what its run is about") from None
 
 
 def _seconds(database: sqlite3.Connection) -> float:

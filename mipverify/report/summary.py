@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 from mipverify.engine.sample import VERDICTS, SampleResult
 from mipverify.report.configuration import RunConfiguration
+from mipverify.report.files import Replacing
 
 COLUMNS = (
     "index",
@@ -154,9 +154,8 @@ def write_tables(directory: Path, summary: dict[str, Any], results: Sequence[Sam
     except ImportError:
         return written
     path = directory / "samples.parquet"
-    partial = path.with_name(path.name + ".partial")
-    pyarrow.parquet.write_table(arrow_table(results), partial)
-    partial.replace(path)
+    with Replacing(path, binary=True) as file:
+        pyarrow.parquet.write_table(arrow_table(results), file)
     return [*written, path]
 
 
@@ -176,25 +175,3 @@ def arrow_table(results: Sequence[SampleResult]) -> Any:
     )
     rows = [record(r) | {"unstable": list(r.unstable), "trusted": list(r.trusted)} for r in results]
     return pa.Table.from_pylist(rows, schema=schema)
-
-
-class Replacing:
-    """Writes a text file beside `path` and moves it there when the block ends without an error."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        self._partial = path.with_name(path.name + ".partial")
-
-    def __enter__(self) -> Any:
-        self._file = self._partial.open("w", encoding="utf-8", newline="")
-        return self._file
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        with self._file:
-            if kind is None:
-                self._file.flush()
-                os.fsync(self._file.fileno())
-        if kind is None:
-            self._partial.replace(self._path)
-        else:
-            self._partial.unlink(missing_ok=True)

@@ -74,15 +74,23 @@ def _member(archive: zipfile.ZipFile, key: str, path: Path) -> NDArray[Any]:
 
 def read_idx(path: Path) -> Arrays:
     """An images file and the labels file that lies beside it, compressed or not."""
-    labels = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
-    if labels == path:
+    places = labels_beside(path)
+    if not places:
         raise InputError(f"{path}: name the images file (…-images-idx3-ubyte), not the labels")
-    bare = labels.with_name(labels.name.removesuffix(".gz"))
-    for place in (labels, bare, bare.with_name(bare.name + ".gz")):
+    for place in places:
         if place.exists():
             images, digest = _idx_array(path)
             return images, _idx_array(place)[0], digest
-    raise InputError(f"{path}: the labels file {labels.name} is not beside it")
+    raise InputError(f"{path}: the labels file {places[0].name} is not beside it")
+
+
+def labels_beside(path: Path) -> tuple[Path, ...]:
+    """Where the labels of an IDX file of images may lie, compressed or not; nowhere for any other name."""
+    labels = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
+    if labels == path:
+        return ()
+    bare = labels.with_name(labels.name.removesuffix(".gz"))
+    return labels, bare, bare.with_name(bare.name + ".gz")
 
 
 def _idx_array(path: Path) -> tuple[NDArray[np.uint8], str]:

@@ -87,6 +87,15 @@ def test_report_on_a_local_cluster(bin_folder: Path, hostile: Path, tmp_path: Pa
     assert not (tmp_path / "imported").exists(), (tmp_path / "imported").read_text()
 
 
+@pytest.mark.slow
+def test_distortion_with_workers(bin_folder: Path, hostile: Path, tmp_path: Path) -> None:
+    asked = ["--data", DATA, "--samples", "0:2", "--workers", 2, "--timeout", 2, "--out", tmp_path / "out", "--json"]
+    done = run([bin_folder / "mipverify", "distortion", NET, *asked], hostile)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["samples"] == 2
+    assert not (tmp_path / "imported").exists(), (tmp_path / "imported").read_text()
+
+
 def test_members_of_a_crew_join(bin_folder: Path, hostile: Path, tmp_path: Path) -> None:
     """What `verify` would hide: it does the work of members that cannot start."""
     code = (

@@ -28,7 +28,7 @@ def test_dask_worker_killed_mid_run(dask, fake, make_job, monkeypatch):
     found: dict[int, str] = {}
     try:
         killed = False
-        for results in Schedule(executor, range(200), job.data[1]).run():
+        for results in Schedule(executor, range(200), job).run():
             found |= {result.index: result.verdict for result in results}
             if found and not killed:
                 victim = executor._cluster.workers[0].process.pid
@@ -52,11 +52,12 @@ def test_dask_scheduler_that_does_not_come_back(dask, fake, make_job, monkeypatc
     worker = start(["worker", f"tcp://127.0.0.1:{port}", "--nthreads", "1", "--no-dashboard", "--death-timeout", "5"])
     executor = None
     try:
-        executor = open_executor(make_job([fake.HOLDS] * 400), workers=1, cluster=f"tcp://127.0.0.1:{port}")
+        job = make_job([fake.HOLDS] * 400)
+        executor = open_executor(job, workers=1, cluster=f"tcp://127.0.0.1:{port}")
         found: list[int] = []
 
         def run() -> None:
-            for results in Schedule(executor, range(400), [0] * 400).run():
+            for results in Schedule(executor, range(400), job).run():
                 found.extend(result.index for result in results)
                 if found:
                     scheduler.kill()

@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mipverify.cluster import ClusterError, Job, Schedule
+from mipverify.cluster import ClusterError, Schedule
 from mipverify.errors import InputError
 
 PLACES = [pytest.param(0, id="here"), pytest.param(1, id="one process"), pytest.param(2, id="two processes")]
@@ -63,7 +64,7 @@ def test_when_nothing_works_the_run_ends(fake, make_job, run_all):
 @pytest.mark.parametrize("workers", PLACES)
 def test_bad_input_is_told_as_such(make_job, run_all, workers):
     job = make_job([0] * 4)
-    wrong = Job(job.network, (job.data[0][:, :1], job.data[1]), job.eps, 1.0, verifier=job.verifier)
+    wrong = replace(job, data=replace(job.data, stored=job.data.stored[:, :1]))
     with pytest.raises(InputError, match="shape"):
         run_all(wrong, workers=workers)
 
@@ -74,7 +75,7 @@ def test_workers_that_cannot_start_are_given_up(make_job, run_all, monkeypatch):
         run_all(make_job([0] * 4), workers=1)
 
 
-def test_open_samples_run_alone_and_the_hardest_last(fake):
+def test_open_samples_run_alone_and_the_hardest_last(make_job):
     class Recorder:
         workers, exact_blame = 1, True
 
@@ -90,8 +91,6 @@ def test_open_samples_run_alone_and_the_hardest_last(fake):
             self.events.append(task)
 
         def wait(self, timeout):
-            from dataclasses import replace
-
             from mipverify.cluster.executor import Ended, Found
             from mipverify.engine.sample import SampleResult
 
@@ -106,7 +105,7 @@ def test_open_samples_run_alone_and_the_hardest_last(fake):
             return [*(Found(task.number, result) for result in results), Ended(task.number)]
 
     recorder = Recorder()
-    assert sum(len(found) for found in Schedule(recorder, range(10), [0] * 10).run()) == 10
+    assert sum(len(found) for found in Schedule(recorder, range(10), make_job([0] * 10)).run()) == 10
     alone = [task.indices[0] for task in recorder.tasks if not task.only_cheap]
     assert alone == sorted(range(10), key=lambda i: (i * 7) % 10)
 
@@ -116,10 +115,12 @@ def test_workers_end_with_a_killed_parent(tmp_path):
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import numpy as np
-from mipverify.cluster import Job, open_executor
+from mipverify.cluster import SampleJob, open_executor
 from mipverify.cluster.executor import Task
 from mipverify.network import Input, Network
-job = Job(Network((Input((1, 2)),), 0), (np.zeros((8, 2)), np.zeros(8, int)), "0", 1.0,
+from mipverify.specification.dataset import Dataset
+data = Dataset(np.zeros((8, 2)), np.zeros(8, int), "d", "d")
+job = SampleJob(Network((Input((1, 2)),), 0), data, "0", 1.0,
           verifier="fake_verifier:verify_batch")
 executor = open_executor(job, workers=2)
 executor.submit(Task(1, (0, 1, 2), True))

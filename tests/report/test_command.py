@@ -10,7 +10,7 @@ import pytest
 from mipverify.cli import report as module
 from mipverify.cli.exits import DONE, INTERNAL
 from mipverify.errors import InputError
-from mipverify.report.store import StoreError
+from mipverify.report.database import StoreError
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mipverify.cluster import Job
+from mipverify.cluster import SampleJob
 from mipverify.errors import InputError
 from mipverify.report.run import adversarial_accuracy
 from mipverify.report.store import read_run
@@ -142,7 +142,7 @@ def test_progress_counts_up_to_the_end(fake, run, make_data):
 
 
 def test_from_python_with_arrays(fake, network, monkeypatch, tmp_path):
-    monkeypatch.setattr("mipverify.report.run.Job", partial(Job, verifier="fake_verifier:verify_batch"))
+    monkeypatch.setattr("mipverify.report.run.SampleJob", partial(SampleJob, verifier="fake_verifier:verify_batch"))
     images = np.zeros((16, 4), np.float32)
     images[:, 0] = fates_of(fake, 16)
     labels = np.arange(16) % 10

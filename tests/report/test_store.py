@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from mipverify.engine.sample import SampleResult
 from mipverify.errors import InputError
 from mipverify.report.configuration import canonical_eps, parse_samples
-from mipverify.report.store import RunStore, StoreError, read_run
+from mipverify.report.database import StoreError
+from mipverify.report.store import RunStore, read_run
 
 
 def opened(directory, configuration) -> RunStore:
@@ -106,7 +107,8 @@ import pathlib, resource, signal, sys
 import numpy as np
 from mipverify.engine.sample import SampleResult
 from mipverify.report.configuration import RunConfiguration
-from mipverify.report.store import RunStore, StoreError
+from mipverify.report.database import StoreError
+from mipverify.report.store import RunStore
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = RunStore(pathlib.Path({str(tmp_path)!r}), RunConfiguration(
     **{configuration.__dict__!r}), version="0", options={{}})
@@ -158,8 +160,8 @@ def test_a_full_file_system(tmp_path, configuration):
 
 def test_every_commit_is_synced(tmp_path, configuration):
     with opened(tmp_path, configuration) as store:
-        assert store._database.execute("PRAGMA synchronous").fetchone() == (2,)
-        assert store._database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert store._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert store._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert not list(Path(tmp_path).glob("*-wal"))
     with sqlite3.connect(tmp_path / "results.sqlite") as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -1,0 +1,99 @@
+"""The database of a run: one SQLite file in its folder, which one process at a time may write."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mipverify.errors import InputError, MipverifyError
+from mipverify.report.files import refuse_links
+from mipverify.report.lock import LOCK, DirectoryLock
+
+FILE = "results.sqlite"
+FILES = (LOCK, *(FILE + suffix for suffix in ("", "-journal", "-wal", "-shm")))  # what SQLite opens by itself
+
+
+class StoreError(MipverifyError):
+    """The store cannot be written, e.g. because the disk is full. What was stored before stays."""
+
+
+class RunDatabase:
+    """`DIR/results.sqlite`, locked, with the tables of `schema`; what is committed is on disk.
+
+    schema: statements that create the tables if they do not exist. kind: what the run is called in messages.
+    Raises InputError if the folder cannot be written, another process holds it, or the file is anything else than the
+    database of such a run. Use as a context manager, from one thread.
+    """
+
+    def __init__(self, directory: Path, schema: str, kind: str):
+        self.path = directory / FILE
+        self._statements = [statement for statement in schema.strip().split(";\n") if statement]
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            refuse_links(directory, FILES)
+            self._lock = DirectoryLock(directory)
+        except OSError as error:
+            raise InputError(f"--out {directory}: cannot be written ({error.strerror})") from None
+        try:
+            with self.access():
+                self.connection = sqlite3.connect(self.path, isolation_level=None)
+        except BaseException:
+            self._lock.close()
+            raise
+        try:
+            with self.access():
+                self._prepare(kind)
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self, kind: str) -> None:
+        execute = self.connection.execute
+        execute("PRAGMA busy_timeout = 5000")
+        found = {name for (name,) in execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        wanted = sqlite3.connect(":memory:")
+        for statement in self._statements:
+            wanted.execute(statement)
+        for (name,) in wanted.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            columns = wanted.execute(f"SELECT name FROM pragma_table_info('{name}')").fetchall()
+            if found and execute(f"SELECT name FROM pragma_table_info('{name}')").fetchall() != columns:
+                raise InputError(f"{self.path}: is not the store of {kind}, or of another version")
+        execute("PRAGMA journal_mode = WAL")
+        execute("PRAGMA synchronous = FULL")
+        with self.transaction():
+            for statement in self._statements:
+                execute(statement)
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All that is written in the block is on disk at its end, or none of it and StoreError is raised."""
+        with self.access():
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.connection
+                self.connection.execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def access(self) -> Iterator[None]:
+        """Inside, errors of the database become InputError or StoreError."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                raise InputError(f"{self.path}: is not a run store, or a damaged one ({error})") from None
+            if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+                raise InputError(f"{self.path}: cannot be written ({error})") from None
+            raise StoreError(
+                f"{self.path}: cannot be written ({error}); what was finished is kept, the same command continues"
+            ) from None
+
+    def close(self) -> None:
+        self.connection.close()
+        self._lock.close()

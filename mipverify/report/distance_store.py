@@ -1,0 +1,148 @@
+"""Distances of samples on disk: each as soon as it is known, and never worse than it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from mipverify.errors import InputError
+from mipverify.report.database import RunDatabase
+
+SCHEMA = 2
+ROUNDING = 1e-9  # relative, of a distance that is computed in float64
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS distance_run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS distances (
+    sample INTEGER PRIMARY KEY, label INTEGER NOT NULL, status TEXT NOT NULL, lower REAL NOT NULL, upper REAL,
+    adversarial_label INTEGER, seconds REAL NOT NULL, questions INTEGER NOT NULL, nodes INTEGER NOT NULL,
+    reason TEXT NOT NULL, witness TEXT, trusted TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True)
+class DistanceResult:
+    """What is known about the distance of one sample, as in `Distortion`.
+
+    witness: {"input": [...], "output": [...]} at distance `upper`, or None. adversarial_label: the class there.
+    """
+
+    index: int
+    label: int
+    status: str
+    lower: float
+    upper: float | None
+    adversarial_label: int | None
+    seconds: float
+    questions: int
+    nodes: int
+    reason: str
+    witness: Mapping[str, Any] | None = None
+    trusted: tuple[str, ...] = ()
+    open: bool = field(default=False, repr=False)
+    hardness: float = field(default=0.0, repr=False)
+
+    def improved_by(self, other: DistanceResult, gap: float) -> DistanceResult:
+        """The better of both bounds with the closer witness; time and nodes of both.
+
+        gap: relative, at which bounds have met. Raises RuntimeError if a proof of one contradicts the other's witness.
+        """
+        nearer = self if _far(self) <= _far(other) else other
+        lower = max(self.lower, other.lower)
+        if nearer.upper is not None and lower > nearer.upper:
+            if lower > nearer.upper * (1 + ROUNDING):
+                raise RuntimeError(
+                    f"sample {self.index}: a witness at distance {nearer.upper!r} contradicts the proof of {lower!r}"
+                )
+            lower = nearer.upper
+        status = nearer.status if nearer.status != "bounded" else other.status
+        if nearer.upper is not None:
+            status = "optimal" if nearer.upper - lower <= gap * nearer.upper else "bounded"
+        return replace(
+            other,
+            status=status,
+            lower=lower,
+            upper=nearer.upper,
+            witness=nearer.witness,
+            adversarial_label=nearer.adversarial_label,
+            seconds=self.seconds + other.seconds,
+            questions=self.questions + other.questions,
+            nodes=self.nodes + other.nodes,
+            reason=other.reason if status == "bounded" else "",
+            trusted=tuple(dict.fromkeys(self.trusted + other.trusted)),
+        )
+
+
+def _far(result: DistanceResult) -> float:
+    return float("inf") if result.upper is None else result.upper
+
+
+class DistanceStore:
+    """The distances of one run in `DIR/results.sqlite`; opened again with the same question it goes on.
+
+    question: what has to be the same, by name. gap: as in `DistanceResult.improved_by`. Raises InputError as
+    `RunDatabase` does, and for another question. Use as a context manager, from one thread.
+    """
+
+    def __init__(self, directory: Path, question: dict[str, str], gap: float):
+        self._gap = gap
+        self._database = RunDatabase(directory, _TABLES, "a run of distortion")
+        try:
+            with self._database.transaction() as connection:
+                stored = dict(connection.execute("SELECT key, value FROM distance_run"))
+                wanted = {"schema": str(SCHEMA), **question}
+                if not stored:
+                    connection.executemany("INSERT INTO distance_run VALUES (?, ?)", list(wanted.items()))
+                different = sorted(k for k in wanted.keys() | stored.keys() if stored.get(k) != wanted.get(k))
+                if stored and different:
+                    named = ", ".join(f"another {name} ({str(stored.get(name))[:40]})" for name in different)
+                    raise InputError(f"{directory}: holds a run with {named}")
+        except BaseException:
+            self._database.close()
+            raise
+
+    def put(self, result: DistanceResult) -> DistanceResult:
+        """Store an answer, or what it adds to an earlier one; returns what is known now."""
+        with self._database.transaction() as connection:
+            found = connection.execute("SELECT * FROM distances WHERE sample = ?", (result.index,)).fetchone()
+            if found is not None:
+                result = _result(found).improved_by(result, self._gap)
+            connection.execute(f"INSERT OR REPLACE INTO distances VALUES ({','.join('?' * 12)})", _row(result))
+        return result
+
+    def results(self, selection: range) -> list[DistanceResult]:
+        """What is known about some samples, in the order of their index."""
+        query = "SELECT * FROM distances WHERE sample >= ? AND sample < ? ORDER BY sample"
+        with self._database.access():
+            rows = self._database.connection.execute(query, (selection.start, selection.stop)).fetchall()
+        try:
+            return [_result(row) for row in rows]
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{self._database.path}: is damaged ({error})") from None
+
+    def __enter__(self) -> DistanceStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+
+# In the order of the table's columns.
+_FIELDS = tuple(entry.name for entry in fields(DistanceResult) if entry.name not in ("open", "hardness"))
+
+
+def _row(result: DistanceResult) -> tuple[Any, ...]:
+    known: dict[str, Any] = {name: getattr(result, name) for name in _FIELDS}
+    known["witness"] = None if result.witness is None else json.dumps(result.witness)
+    known["trusted"] = json.dumps(list(result.trusted))
+    return tuple(known.values())
+
+
+def _result(row: tuple[Any, ...]) -> DistanceResult:
+    known: dict[str, Any] = dict(zip(_FIELDS, row, strict=True))
+    known["witness"] = None if known["witness"] is None else json.loads(known["witness"])
+    known["trusted"] = tuple(json.loads(known["trusted"]))
+    return DistanceResult(**known)
