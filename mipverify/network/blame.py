@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mipverify.network.builder import Comparison
 from mipverify.network.rewrites.registry import OnnxNode
 
 
@@ -39,8 +40,9 @@ def _alone(node: OnnxNode) -> tuple[bytes, dict[str, np.ndarray]]:
         if isinstance(value, np.ndarray):
             constants[name] = numpy_helper.from_array(value, name)
         elif value is not None and name not in given:
-            given[name] = np.zeros(value.shape, dtype)
-            inputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), value.shape))
+            given[name] = np.zeros(value.shape, bool if isinstance(value, Comparison) else dtype)
+            kind = helper.np_dtype_to_tensor_dtype(given[name].dtype)
+            inputs.append(helper.make_tensor_value_info(name, kind, value.shape))
     outputs = [helper.make_empty_tensor_value_info(name) for name in node.proto.output if name]
     graph = helper.make_graph([node.proto], "alone", inputs, outputs, list(constants.values()))
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", node.opset)])

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mipverify.errors import InputError
-from mipverify.network.builder import RewriteError, Value
+from mipverify.network.builder import Result, RewriteError
 from mipverify.network.onnx_reader import stored_constants
 from mipverify.network.ordering import ordered
 from mipverify.network.rewrites.registry import OnnxNode
 
 
 def taken(
-    node: OnnxNode, values: dict[str, Value], rewriting: Callable[[OnnxNode, dict[str, Value]], tuple[Value, ...]]
-) -> tuple[Value, ...]:
+    node: OnnxNode, values: dict[str, Result], rewriting: Callable[[OnnxNode, dict[str, Result]], tuple[Result, ...]]
+) -> tuple[Result, ...]:
     """The outputs of an If. `values` are those of the graph around it, `rewriting` makes the outputs of one node."""
     condition = node.constant(0, "the condition")
     if condition.size != 1:

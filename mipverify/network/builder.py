@@ -38,7 +38,22 @@ class Tensor:
         return Tensor(self.node, tuple(int(n) for n in shape))
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Whether each entry of `difference` is positive; where one is zero, either answer will do.
+
+    It jumps with the input: only choices between branches that meet where it turns can be expressed.
+    """
+
+    difference: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.difference.shape
+
+
 Value: TypeAlias = Tensor | np.ndarray
+Result: TypeAlias = Value | Comparison  # of a node of the file
 
 
 class Builder:
@@ -53,14 +68,19 @@ class Builder:
     def input(self) -> Tensor:
         return Tensor(0, self.nodes[0].shape)
 
+    def value(self, node: int) -> Tensor:
+        """The value of a node that there is."""
+        return Tensor(node, self.nodes[node].shape)
+
     def affine(
         self, terms: Sequence[tuple[Tensor, Operator]], shape: Sequence[int], bias: Array | None = None
     ) -> Tensor:
         """Sum of operator(tensor) over `terms`, plus `bias`, which broadcasts to `shape`."""
         shape = limited(shape)
+        bias = np.zeros(()) if bias is None and not terms else bias
         if bias is not None:
             bias = bias.expand(shape) if is_torch_array(bias) else np.broadcast_to(np.asarray(bias), shape)
-            if not is_torch_array(bias) and not bias.any():
+            if terms and not is_torch_array(bias) and not bias.any():
                 bias = None
         if not _finite(bias) or not all(_finite(p) for _, operator in terms for p in operator.parameters()):
             raise RewriteError("a constant holds infinity or NaN")
@@ -181,6 +201,7 @@ def scaling(factor: Array, shape: tuple[int, ...], roundings: int = 0) -> Operat
     if not is_torch_array(factor) and np.ndim(factor) == 0 and factor == 1:
         return Identity(shape)
     operator = Scale(factor, shape)
+    operator.roundings = roundings
     operator.terms += roundings
     return operator
 

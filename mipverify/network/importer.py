@@ -12,7 +12,7 @@ import numpy as np
 from mipverify.errors import InputError
 from mipverify.network.blame import complaint
 from mipverify.network.branches import taken
-from mipverify.network.builder import Builder, RewriteError, Tensor, Value
+from mipverify.network.builder import Builder, Result, RewriteError, Tensor
 from mipverify.network.fold import evaluate
 from mipverify.network.graph import Network
 from mipverify.network.model_file import ModelFile
@@ -73,7 +73,7 @@ class Reading:
 
     graph: OnnxGraph
     builder: Builder
-    values: dict[str, Value]
+    values: dict[str, Result]
     tail: Tail
     problems: list[Unsupported]
 
@@ -110,9 +110,10 @@ def load(source: str | Path | ModelFile) -> Network:
     )
 
 
-def _constant_output(builder: Builder, value: Value | None) -> Tensor:
+def _constant_output(builder: Builder, value: Result | None) -> Tensor:
     """A network may return the same numbers for every input."""
-    assert isinstance(value, np.ndarray)
+    if not isinstance(value, np.ndarray):
+        raise RewriteError("it is the result of a comparison, which jumps")
     if value.dtype.kind != "f" or not value.size:
         raise RewriteError(f"it does not depend on the input and has element type {value.dtype}, shape {value.shape}")
     return builder.constant(value)
@@ -132,7 +133,7 @@ def trace(graph: OnnxGraph, stop: bool = True) -> Reading:
     for i, reason in refused.items():
         problems.append(Unsupported(nodes[i].op_type, OnnxNode(nodes[i], (), opset).name, opset, reason))
     builder = Builder(graph.input_shape, graph.input_name)
-    values: dict[str, Value] = {**graph.constants, graph.input_name: builder.input}
+    values: dict[str, Result] = {**graph.constants, graph.input_name: builder.input}
     found = Reading(graph, builder, values, Tail(), problems)
     if problems and stop:
         return found
@@ -158,8 +159,8 @@ def trace(graph: OnnxGraph, stop: bool = True) -> Reading:
 
 
 def _rewrite(
-    builder: Builder, node: OnnxNode, values: dict[str, Value], rule: Rewrite | None = None
-) -> tuple[Value, ...]:
+    builder: Builder, node: OnnxNode, values: dict[str, Result], rule: Rewrite | None = None
+) -> tuple[Result, ...]:
     """The outputs of one node of a graph whose tensors so far are `values`; `rule` replaces that of the table.
 
     Raises RewriteError where the node cannot be read or is malformed: what goes wrong unforeseen in a node that ONNX
@@ -168,7 +169,7 @@ def _rewrite(
     try:
         if node.operator == "If":
             return taken(node, values, lambda inner, known: _rewrite(builder, inner, known))
-        if not any(isinstance(value, Tensor) for value in node.inputs):
+        if all(value is None or isinstance(value, np.ndarray) for value in node.inputs):
             return evaluate(node)
         rule = rule or REWRITES.get(node.operator)
         if rule is None:

@@ -173,7 +173,12 @@ class Dense(_Weighted):
 
 
 class Scale(_Weighted):
-    """Entrywise product with `factor`, which has (or broadcasts to) the shape of the tensor."""
+    """Entrywise product with `factor`, which has (or broadcasts to) the shape of the tensor.
+
+    roundings: how many float64 roundings made it differ from the number that it stands for.
+    """
+
+    roundings = 0
 
     def __init__(self, factor: Array, shape: tuple[int, ...]):
         if not is_torch_array(factor):

@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
-from mipverify.network.rewrites import activation, convolution, linear, maximum, pooling, reduce, shape
+from mipverify.network.rewrites import (
+    activation,
+    comparison,
+    convolution,
+    indexing,
+    linear,
+    maximum,
+    pooling,
+    reduce,
+    shape,
+)
 from mipverify.network.rewrites.registry import REWRITES, OnnxNode
 
-__all__ = ["REWRITES", "OnnxNode", "activation", "convolution", "linear", "maximum", "pooling", "reduce", "shape"]
+__all__ = [
+    "REWRITES",
+    "OnnxNode",
+    "activation",
+    "comparison",
+    "convolution",
+    "indexing",
+    "linear",
+    "maximum",
+    "pooling",
+    "reduce",
+    "shape",
+]

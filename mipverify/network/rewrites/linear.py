@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from mipverify.network.builder import Builder, RewriteError, Tensor, Value, multiple, positions
+from mipverify.network.builder import Builder, Comparison, RewriteError, Tensor, Value, multiple, positions
+from mipverify.network.rewrites.choice import chosen
 from mipverify.network.rewrites.registry import OnnxNode, rewrite
 
 
@@ -99,26 +100,20 @@ def _stacked(builder: Builder, x: Tensor, weight: np.ndarray, shape: tuple[int, 
 @rewrite("Add", "Sum")
 def add(builder: Builder, node: OnnxNode) -> Tensor:
     """Sum of tensors and constants."""
-    return signed_sum(builder, [(_present(value), 1.0) for value in node.inputs])
+    return signed_sum(builder, [(node.present(i), 1.0) for i in range(len(node.inputs))])
 
 
 @rewrite("Sub")
 def sub(builder: Builder, node: OnnxNode) -> Tensor:
     """Difference of tensors and constants."""
-    return signed_sum(builder, [(_present(node.value(0)), 1.0), (_present(node.value(1)), -1.0)])
+    return signed_sum(builder, [(node.present(0), 1.0), (node.present(1), -1.0)])
 
 
 @rewrite("Mean")
 def mean(builder: Builder, node: OnnxNode) -> Tensor:
     """Mean of tensors and constants."""
-    total = signed_sum(builder, [(_present(value), 1.0) for value in node.inputs])
+    total = signed_sum(builder, [(node.present(i), 1.0) for i in range(len(node.inputs))])
     return divided(builder, total, np.float64(len(node.inputs)))
-
-
-def _present(value: Value | None) -> Value:
-    if value is None:
-        raise RewriteError("an operand is missing")
-    return value
 
 
 def signed_sum(builder: Builder, parts: list[tuple[Value, float]]) -> Tensor:
@@ -141,7 +136,10 @@ def neg(builder: Builder, node: OnnxNode) -> Tensor:
 
 @rewrite("Mul")
 def mul(builder: Builder, node: OnnxNode) -> Tensor:
-    """Product with a constant."""
+    """Product with a constant, or with a comparison as 1 and 0."""
+    for mask, other in ((0, 1), (1, 0)):
+        if isinstance(node.inputs[mask], Comparison):
+            return chosen(builder, node.comparison(mask), node.present(other), np.zeros(()))
     a, b = node.value(0), node.value(1)
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         raise RewriteError("a product of two tensors that depend on the input is not piecewise linear")

@@ -13,7 +13,7 @@ from mipverify.network.rewrites.registry import OnnxNode, rewrite
 @rewrite("Max", "Min")
 def extremum(builder: Builder, node: OnnxNode) -> Tensor:
     """Entrywise maximum or minimum of tensors and constants."""
-    values = [value for value in node.inputs if value is not None]
+    values = [node.present(i) for i in range(len(node.inputs))]
     shape = np.broadcast_shapes(*(value.shape for value in values))
     tensors = [builder.broadcast(value, shape) for value in values if isinstance(value, Tensor)]
     constants = [value for value in values if not isinstance(value, Tensor)]

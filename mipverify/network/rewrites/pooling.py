@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mipverify.network.builder import Builder, RewriteError, Tensor, limited, positions
+from mipverify.network.builder import Builder, RewriteError, Tensor, limited
 from mipverify.network.convolution import Conv
 from mipverify.network.rewrites.convolution import paired, resolved_pads, spatial
 from mipverify.network.rewrites.maximum import tournament
-from mipverify.network.rewrites.reduce import gathered, reduced
+from mipverify.network.rewrites.reduce import extreme, reduced
 from mipverify.network.rewrites.registry import OnnxNode, rewrite
 
 
@@ -140,19 +140,8 @@ def maximized(builder: Builder, x: Tensor, windows: Windows) -> Tensor:
     return tournament(builder, x, entries.reshape(entries.shape[0], -1)).viewed(shape)
 
 
-@rewrite("GlobalMaxPool", "ReduceMax", "ReduceMin")
-def reduce_max(builder: Builder, node: OnnxNode) -> Tensor:
-    """Maximum or minimum over axes."""
-    from mipverify.network.rewrites.reduce import reduced_axes
-
+@rewrite("GlobalMaxPool")
+def global_max_pool(builder: Builder, node: OnnxNode) -> Tensor:
+    """Maximum over all positions of each channel."""
     x = node.tensor(0)
-    spatial_axes = list(range(2, len(x.shape)))
-    axes = spatial_axes if node.operator == "GlobalMaxPool" else reduced_axes(node, x)
-    if axes is None:
-        return x
-    smallest = node.operator == "ReduceMin"
-    rows, kept = gathered(builder, builder.combine([(x, -1.0)]) if smallest else x, axes)
-    y = tournament(builder, rows, positions(rows.shape).T)
-    y = builder.combine([(y, -1.0)]) if smallest else y
-    keepdims = node.get("keepdims", 1)
-    return y.viewed(kept if keepdims else [size for axis, size in enumerate(x.shape) if axis not in axes])
+    return extreme(builder, x, range(2, len(x.shape)), keepdims=True, sign=1.0)

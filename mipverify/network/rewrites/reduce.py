@@ -1,4 +1,4 @@
-"""Sums and means over axes."""
+"""Sums, means and extrema over axes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ import numpy as np
 
 from mipverify.network.builder import Builder, Tensor, positions
 from mipverify.network.operators import Dense
+from mipverify.network.rewrites.activation import absolute_value
+from mipverify.network.rewrites.maximum import tournament
 from mipverify.network.rewrites.registry import OnnxNode, axis_of, rewrite
 
 
-@rewrite("ReduceSum", "ReduceMean")
+@rewrite("ReduceSum", "ReduceMean", "ReduceL1", "ReduceMax", "ReduceMin")
 def reduce(builder: Builder, node: OnnxNode) -> Tensor:
-    """Sum or mean over axes; all of them if none is given, unless noop_with_empty_axes says otherwise."""
-    x = node.tensor(0)
+    """Sum, mean, sum of absolute values, maximum or minimum over axes."""
+    x, operator, keepdims = node.tensor(0), node.operator, bool(node.get("keepdims", 1))
     axes = reduced_axes(node, x)
     if axes is None:
         return x
-    return reduced(builder, x, axes, bool(node.get("keepdims", 1)), mean=node.operator == "ReduceMean")
+    if operator in ("ReduceMax", "ReduceMin"):
+        return extreme(builder, x, axes, keepdims, sign=1.0 if operator == "ReduceMax" else -1.0)
+    if operator == "ReduceL1":
+        x = absolute_value(builder, x)
+    return reduced(builder, x, axes, keepdims, mean=operator == "ReduceMean")
 
 
 def reduced_axes(node: OnnxNode, x: Tensor) -> list[int] | None:
@@ -49,3 +55,11 @@ def reduced(builder: Builder, x: Tensor, axes: Sequence[int], keepdims: bool, me
         operator.terms += 1  # the weight 1 / count is itself rounded
     shape = kept if keepdims else tuple(size for axis, size in enumerate(x.shape) if axis not in axes)
     return builder.affine([(rows, operator)], shape)
+
+
+def extreme(builder: Builder, x: Tensor, axes: Sequence[int], keepdims: bool, sign: float) -> Tensor:
+    """Maximum (sign 1) or minimum (sign -1) of x over `axes`."""
+    rows, kept = gathered(builder, x if sign > 0 else builder.combine([(x, -1.0)]), axes)
+    y = tournament(builder, rows, positions(rows.shape).T)
+    y = y if sign > 0 else builder.combine([(y, -1.0)])
+    return y.viewed(kept if keepdims else [size for axis, size in enumerate(x.shape) if axis not in axes])

@@ -8,13 +8,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from mipverify.network.builder import Builder, RewriteError, Tensor, Value
+from mipverify.network.builder import Builder, Comparison, Result, RewriteError, Tensor, Value
 
 
 class OnnxNode:
     """One node of an ONNX graph with its attributes read and its inputs looked up."""
 
-    def __init__(self, proto: Any, inputs: Sequence[Value | None], opset: int):
+    def __init__(self, proto: Any, inputs: Sequence[Result | None], opset: int):
         self.proto, self.inputs, self.opset = proto, tuple(inputs), opset
 
     @property
@@ -37,13 +37,33 @@ class OnnxNode:
 
     def value(self, index: int) -> Value | None:
         """Input `index`, or None where it was left out."""
-        return self.inputs[index] if index < len(self.inputs) else None
+        value = self.inputs[index] if index < len(self.inputs) else None
+        if isinstance(value, Comparison):
+            raise RewriteError(
+                f"input {index} ({self.input_name(index)!r}) is a comparison of values that depend on the network's "
+                "input, which jumps: only Where, Not and products can take it"
+            )
+        return value
+
+    def present(self, index: int) -> Value:
+        """Input `index`, a constant or not, which must be there."""
+        value = self.value(index)
+        if value is None:
+            raise RewriteError(f"input {index} is missing")
+        return value
 
     def tensor(self, index: int) -> Tensor:
         """Input `index`, which must depend on the network's input."""
-        value = self.value(index)
+        value = self.present(index)
         if not isinstance(value, Tensor):
             raise RewriteError(f"input {index} ({self.input_name(index)!r}) must not be a constant")
+        return value
+
+    def comparison(self, index: int) -> Comparison:
+        """Input `index`, which must be a comparison of tensors that depend on the network's input."""
+        value = self.inputs[index] if index < len(self.inputs) else None
+        if not isinstance(value, Comparison):
+            raise RewriteError(f"input {index} ({self.input_name(index)!r}) must be a comparison")
         return value
 
     def constant(self, index: int, what: str) -> np.ndarray:
@@ -82,7 +102,7 @@ class OnnxNode:
                 raise RewriteError(f"input {index} ({self.input_name(index)!r}) holds infinity")
 
 
-Rewrite: TypeAlias = Callable[[Builder, OnnxNode], Value | tuple[Value, ...]]
+Rewrite: TypeAlias = Callable[[Builder, OnnxNode], Result | tuple[Value, ...]]
 REWRITES: dict[str, Rewrite] = {}
 
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from mipverify.network.builder import Builder, RewriteError, Tensor, Value, limited, positions
+from mipverify.network.builder import Builder, Comparison, RewriteError, Tensor, Value, limited, positions
 from mipverify.network.rewrites.registry import OnnxNode, axis_of, rewrite
 
 
@@ -26,14 +26,23 @@ def dropout(builder: Builder, node: OnnxNode) -> Tensor:
 
 
 @rewrite("Cast")
-def cast(builder: Builder, node: OnnxNode) -> Tensor:
-    """x itself, for casts between float32 and float64."""
+def cast(builder: Builder, node: OnnxNode) -> Tensor | Comparison:
+    """x itself, for casts between float32 and float64; a comparison stays one."""
     from onnx import TensorProto
 
     if node.get("to") not in (TensorProto.FLOAT, TensorProto.DOUBLE):
         names = {number: name.lower() for name, number in TensorProto.DataType.items()}
         target = names.get(node.get("to"), "an unknown type")
         raise RewriteError(f"a cast to {target} changes the values: only float32 and float64 are supported")
+    return node.comparison(0) if isinstance(node.inputs[0], Comparison) else node.tensor(0)
+
+
+@rewrite("CastLike")
+def cast_like(builder: Builder, node: OnnxNode) -> Tensor:
+    """x itself, where the other operand is one of float32 or float64, too."""
+    like = node.present(1)
+    if isinstance(like, np.ndarray) and like.dtype not in (np.float32, np.float64):
+        raise RewriteError(f"a cast to {like.dtype} changes the values: only float32 and float64 are supported")
     return node.tensor(0)
 
 
@@ -100,7 +109,7 @@ def transpose(builder: Builder, node: OnnxNode) -> Tensor:
 @rewrite("Concat")
 def concat(builder: Builder, node: OnnxNode) -> Tensor:
     """Tensors and constants side by side."""
-    parts = [value for value in node.inputs if value is not None]
+    parts = [node.present(i) for i in range(len(node.inputs))]
     return concatenated(builder, parts, axis_of(int(node.get("axis", 0)), len(parts[0].shape)))
 
 
@@ -149,16 +158,6 @@ def sliced(x: np.ndarray, starts: list[int], ends: list[int], axes: list[int], s
         start_inside = max(start, -size)
         place[axis] = slice(start_inside, end_or_none, step)
     return x[tuple(place)]
-
-
-@rewrite("Gather")
-def gather(builder: Builder, node: OnnxNode) -> Tensor:
-    """Entries along an axis, picked by constant indices."""
-    x, indices = node.tensor(0), node.constant(1, "indices").astype(np.int64)
-    axis = axis_of(int(node.get("axis", 0)), len(x.shape))
-    if indices.size and not (-x.shape[axis] <= indices.min() and indices.max() < x.shape[axis]):
-        raise RewriteError(f"an index is out of range for the {x.shape[axis]} entries along axis {axis}")
-    return builder.move(x, np.take(positions(x.shape), indices, axis=axis))
 
 
 @rewrite("Pad")
