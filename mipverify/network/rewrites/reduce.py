@@ -19,12 +19,11 @@ def reduce(builder: Builder, node: OnnxNode) -> Tensor:
     """Sum, mean, sum of absolute values, maximum or minimum over axes."""
     x, operator, keepdims = node.tensor(0), node.operator, bool(node.get("keepdims", 1))
     axes = reduced_axes(node, x)
+    x = absolute_value(builder, x) if operator == "ReduceL1" else x
     if axes is None:
         return x
     if operator in ("ReduceMax", "ReduceMin"):
         return extreme(builder, x, axes, keepdims, sign=1.0 if operator == "ReduceMax" else -1.0)
-    if operator == "ReduceL1":
-        x = absolute_value(builder, x)
     return reduced(builder, x, axes, keepdims, mean=operator == "ReduceMean")
 
 
