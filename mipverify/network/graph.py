@@ -68,6 +68,7 @@ class Network:
 
     nodes: in topological order, the input first. output: index of the node whose value the network returns.
     names: a name for each node, from the file it was read from. path, sha256, input_name, file: where it came from.
+    tensors: the file's names of tensors, each with the node that has its entries.
     dropped: functions behind the output that keep the order of its entries, the innermost first ("Softmax", "ArgMax").
     """
 
@@ -82,6 +83,7 @@ class Network:
     dropped: tuple[str, ...] = ()
     double: bool = False  # its original computes in float64 throughout
     file: ModelFile | None = field(default=None, repr=False)
+    tensors: tuple[tuple[str, int], ...] = field(default=(), repr=False)
     module: Any = field(default=None, repr=False)  # the torch module it was imported from, if any
     parameters: Any = field(
         default=None, repr=False

@@ -77,6 +77,13 @@ class Reading:
     tail: Tail
     problems: list[Unsupported]
 
+    def tensors(self) -> dict[str, Tensor]:
+        """What the tensors of the file became, in order; without those behind what was dropped at the end."""
+        nodes, trailing = self.graph.nodes, trailing_nodes(self.graph)
+        names = [name for i, node in enumerate(nodes) if i not in trailing for name in node.output]
+        found = ((name, self.values.get(name)) for name in names)
+        return {name: value for name, value in found if isinstance(value, Tensor)}
+
 
 def load(source: str | Path | ModelFile) -> Network:
     """The network in an ONNX file; raises InputError that names the first node that cannot be imported."""
@@ -99,6 +106,7 @@ def load(source: str | Path | ModelFile) -> Network:
     return finish(
         found.builder,
         output,
+        found.tensors(),
         path=graph.path,
         sha256=graph.file.sha256,
         input_name=graph.input_name,

@@ -42,7 +42,7 @@ class OnnxGraph:
 def read(source: str | Path | ModelFile) -> OnnxGraph:
     """Read and check everything about a file that does not depend on single operators."""
     model, file = (parse(source), source) if isinstance(source, ModelFile) else read_model(source)
-    path, graph = file.path, _inlined(model).graph
+    path, graph = file.path, inlined(model).graph
     opset = _opset(model, path)
     if len(graph.output) != 1:
         names = ", ".join(repr(output.name) for output in graph.output) or "none"
@@ -69,7 +69,7 @@ def read(source: str | Path | ModelFile) -> OnnxGraph:
     return OnnxGraph(file, opset, nodes, constants, inputs[0].name, shape, element, output, declared, double)
 
 
-def _inlined(model: Any) -> Any:
+def inlined(model: Any) -> Any:
     """The model with the calls of its own functions replaced by their bodies.
 
     A function in the name of an operator that ONNX Runtime has itself is never called: the built-in one is.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,23 +29,24 @@ class Replay(Protocol):
 class OnnxRuntimeReplay:
     """An ONNX model in ONNX Runtime, on one thread, one input at a time, each exactly of the shape that it declares.
 
-    Raises InputError, here or in `run`, where ONNX Runtime cannot load or run the model.
+    tensors: names of inner tensors that are returned, too, which keeps ONNX Runtime from merging some operators.
+    Raises InputError, here or later, where ONNX Runtime cannot load or run the model.
     """
 
-    def __init__(self, source: str | Path | ModelFile):
+    def __init__(self, source: str | Path | ModelFile, tensors: Sequence[str] = ()):
         import onnxruntime
 
         from mipverify.network.model_file import read_model
 
         file = source if isinstance(source, ModelFile) else read_model(source)[1]
-        self._path = file.path
+        self._path, content = file.path, _with_outputs(file, tensors) if tensors else file.content
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = _SILENT
         self._run_options = onnxruntime.RunOptions()
         self._run_options.log_severity_level = _SILENT
         try:
-            self._session = onnxruntime.InferenceSession(file.content, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # noqa: BLE001  # its errors have no base class of their own
             raise self._refusal("load", error) from None
         given = self._session.get_inputs()
@@ -61,11 +63,18 @@ class OnnxRuntimeReplay:
 
     def output(self, x: np.ndarray) -> np.ndarray:
         """The output, in its own shape, at one input of n entries; several inputs (N, ...) run as one batch."""
+        return np.asarray(self._run(x, None)[0])
+
+    def tensors(self, x: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
+        """The inner tensors `names`, each in its own shape, at one input of n entries."""
+        return self._run(x, list(names))
+
+    def _run(self, x: np.ndarray, names: list[str] | None) -> list[np.ndarray]:
         count = x.size // max(1, math.prod(self.input_shape))
         shape = (count, *self.input_shape[1:]) if count > 1 else self.input_shape
         given = np.ascontiguousarray(x).astype(self._dtype).reshape(shape)
         try:
-            return np.asarray(self._session.run(None, {self._input.name: given}, self._run_options)[0])
+            return list(self._session.run(names, {self._input.name: given}, self._run_options))
         except Exception as error:  # noqa: BLE001
             raise self._refusal("run", error) from None
 
@@ -75,6 +84,19 @@ class OnnxRuntimeReplay:
             return MemoryError(text)
         text = re.sub(r"\S*onnxruntime_src\S* (?:.*?\) )?", "", text)
         return InputError(f"{self._path}: ONNX Runtime cannot {what} it: {text[:_LONGEST]}")
+
+
+def _with_outputs(file: ModelFile, tensors: Sequence[str]) -> bytes:
+    """The model with inner tensors as outputs besides its own."""
+    from onnx.helper import make_empty_tensor_value_info
+
+    from mipverify.network.model_file import parse
+    from mipverify.network.onnx_reader import inlined
+
+    model = inlined(parse(file))
+    known = {output.name for output in model.graph.output}
+    model.graph.output.extend(make_empty_tensor_value_info(name) for name in tensors if name not in known)
+    return bytes(model.SerializeToString())
 
 
 class ModuleReplay:

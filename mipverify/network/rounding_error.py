@@ -7,10 +7,13 @@ earlier nodes are passed on by the absolute values of the weights; a ReLU passes
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from mipverify.network.convolution import Conv
 from mipverify.network.graph import Affine, Network, Relu
-from mipverify.network.operators import parameter_like
+from mipverify.network.operators import Dense, Operator, parameter_like
 
 SLACK = 1.01  # for the rounding of the error terms themselves, which are sums of nonnegative numbers
 EXTRA = 8  # roundings of one node beyond those of its sums: weights and biases that a runtime folds into each other
@@ -27,10 +30,10 @@ def node_error(
 ) -> np.ndarray:
     """Bound (B, *shape) of the error of an affine node.
 
-    sizes: |value| (B, *shape) of every earlier node. errors: bounds of the errors they already have. Rounding of the
-    comparison's own evaluation in float64 is covered too.
+    sizes: |value| (B, *shape) of every earlier node. errors: bounds of the errors they already have. `like` has B rows.
+    Rounding of the comparison's own evaluation in float64 is covered too.
     """
-    terms = sum(term.operator.terms for term in node.terms) + len(node.terms) + EXTRA
+    terms = sum(_products(term.operator) for term in node.terms) + len(node.terms) + EXTRA
     relative = terms * (unit_roundoff(double) + unit_roundoff(True))
     gamma = relative / (1 - relative) if relative < 0.5 else np.inf
     total = np.zeros((len(like), *node.shape))
@@ -42,6 +45,13 @@ def node_error(
         size = np.abs(node.bias) if node.magnitude is None else node.magnitude
         total += gamma * parameter_like(size, like)[None]
     return SLACK * total + terms * _TINY[double]
+
+
+def _products(operator: Operator) -> int:
+    """How many products are added up in an entry of the operator's result."""
+    if isinstance(operator, Dense):
+        return operator.in_shape[-1]
+    return math.prod(operator.weight.shape[1:]) if isinstance(operator, Conv) else operator.terms
 
 
 def error_bounds(network: Network, values: list[np.ndarray], double: bool) -> list[np.ndarray]:

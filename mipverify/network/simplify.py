@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +14,13 @@ from mipverify.network.graph import Affine, Input, Network, Node, Relu, Term, so
 from mipverify.network.operators import Array, Identity, Index
 
 
-def finish(builder: Builder, output: Tensor, **origin: Any) -> Network:
-    """The simplified network of what `builder` holds, returning `output`; `origin` fills the fields of Network."""
-    nodes, index, kept = simplified(builder.nodes, output.node)
+def finish(builder: Builder, output: Tensor, tensors: Mapping[str, Tensor] | None = None, **origin: Any) -> Network:
+    """The simplified network of what `builder` holds, returning `output`; `origin` fills the fields of Network.
+
+    tensors: by the file's name, what its tensors became; those that are still values of nodes become `Network.tensors`.
+    """
+    nodes, index, kept, place = simplified(builder.nodes, output.node)
+    named = tuple((name, place[x.node]) for name, x in (tensors or {}).items() if x.node in place)
     names = [builder.names[i] for i in kept]
     node = nodes[index]
     if node.shape != output.shape:
@@ -25,7 +30,7 @@ def finish(builder: Builder, output: Tensor, **origin: Any) -> Network:
             index = len(nodes) - 1
         else:
             nodes[index] = _viewed(node, output.shape)
-    return Network(tuple(nodes), index, tuple(names), **origin)
+    return Network(tuple(nodes), index, tuple(names), tensors=named, **origin)
 
 
 def _viewed(node: Node, shape: tuple[int, ...]) -> Node:
@@ -38,8 +43,11 @@ def _viewed(node: Node, shape: tuple[int, ...]) -> Node:
     return Relu(shape, node.source)
 
 
-def simplified(nodes: list[Node], output: int) -> tuple[list[Node], int, list[int]]:
-    """Simplified nodes, the new index of `output`, and for each new node the index of the one it came from."""
+def simplified(nodes: list[Node], output: int) -> tuple[list[Node], int, list[int], dict[int, int]]:
+    """Simplified nodes, the new index of `output`, for each new node the index of the one it came from, and back.
+
+    The way back has all old nodes whose value is that of a new one.
+    """
     nodes = list(nodes)
     alias = list(range(len(nodes)))
     seen: dict[tuple[Any, ...], int] = {}
@@ -62,7 +70,9 @@ def simplified(nodes: list[Node], output: int) -> tuple[list[Node], int, list[in
             alias[i] = seen.setdefault(key, i)
     output = alias[output]
     _fold(nodes, output)
-    return _without_dead(nodes, output)
+    renumbered, index, kept = _without_dead(nodes, output)
+    number = {old: new for new, old in enumerate(kept)}
+    return renumbered, index, kept, {old: number[at] for old, at in enumerate(alias) if at in number}
 
 
 def _redirected(node: Node, alias: list[int]) -> Node:

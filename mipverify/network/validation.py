@@ -13,6 +13,7 @@ import numpy as np
 
 from mipverify.errors import InputError
 from mipverify.network.graph import Network
+from mipverify.network.inner_tensors import compare_tensors
 from mipverify.network.replay import OnnxRuntimeReplay, Replay, replay_of
 from mipverify.network.rounding_error import error_bounds, unit_roundoff
 
@@ -44,8 +45,9 @@ def validate(network: Network, original: Replay, points: np.ndarray, seed: int =
     if not np.isfinite(outputs).all():
         raise InputError(f"{_name(network)}: its output at an input of the set is NaN or infinite")
     _check_repetition(network, original, points[0], outputs[0])
-    compare(network, points, outputs)
     around = _around(points, np.random.default_rng(seed))
+    compare_tensors(network, np.concatenate([points, around]))
+    compare(network, points, outputs)
     compare(network, around, original.run(around))
 
 

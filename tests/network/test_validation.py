@@ -89,7 +89,7 @@ def _identity(builder: Builder, node: OnnxNode) -> Tensor:
 
 @pytest.mark.parametrize("operator", ["Relu", "Neg", "Transpose"])
 @pytest.mark.parametrize("altered", [_twice, _identity])
-@pytest.mark.parametrize("end", [(), ("Sigmoid",), ("Softmax",)])
+@pytest.mark.parametrize("end", [(), ("Sigmoid",), ("Softmax",), ("Softmax", "ArgMax")])
 def test_a_wrong_reading_is_refused(
     operator: str, altered: Any, end: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,7 +103,7 @@ def test_a_wrong_reading_is_refused(
     validated(load(path), unit_box(load(path)))
     monkeypatch.setitem(REWRITES, operator, altered)
     network = load(path)
-    with pytest.raises(InputError, match=r"net\.onnx: what was read is not what runs"):
+    with pytest.raises(InputError, match=rf"net\.onnx: what was read is not what runs: tensor '{operator.lower()}"):
         verify(network, robustness(np.full((4, 4), 0.5), 0, "0.1", num_classes=16))
 
 

@@ -1,0 +1,77 @@
+"""The inner tensors of a file against the nodes of the network that was read from it, one after another.
+
+Each node is evaluated at what ONNX Runtime has for the tensors that it reads, so that errors do not add up from layer
+to layer, and a reading that is wrong anywhere shows where it is wrong.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mipverify.errors import InputError
+from mipverify.network.graph import Affine, Network, Relu, affine_value
+from mipverify.network.replay import OnnxRuntimeReplay
+from mipverify.network.rounding_error import node_error
+
+ENTRIES = 2**22  # of all nodes together at the points that are compared at once
+
+
+def compare_tensors(network: Network, points: np.ndarray) -> None:
+    """Raise InputError that names the first tensor whose value at a point (P, n) is not that of its node.
+
+    A network that comes from no file has no tensors to compare.
+    """
+    names = [name for name, _ in network.tensors]
+    if not names or network.file is None:
+        return
+    replay = OnnxRuntimeReplay(network.file, names)
+    size = sum(int(np.prod(node.shape)) for node in network.nodes)
+    for part in np.array_split(points, -(-len(points) // max(1, ENTRIES // size))):
+        runs = [[np.asarray(t, np.float64).reshape(-1) for t in replay.tensors(x, names)] for x in part]
+        finite = [all(np.isfinite(t).all() for t in run) for run in runs]
+        known = [run for run, good in zip(runs, finite, strict=True) if good]
+        if known:
+            _compare(network, part[np.array(finite)], [list(rows) for rows in zip(*known, strict=True)])
+
+
+def _compare(network: Network, points: np.ndarray, tensors: list[list[np.ndarray]]) -> None:
+    """tensors: for each of `network.tensors` its flat value at each point."""
+    given = {node: [] for _, node in network.tensors}  # type: dict[int, list[tuple[str, list[np.ndarray]]]]
+    for (name, node), rows in zip(network.tensors, tensors, strict=True):
+        given[node].append((name, rows))
+    values: list[np.ndarray] = []
+    errors: list[np.ndarray] = []
+    sizes: list[np.ndarray] = []
+    x = points.astype(np.float64).reshape(len(points), *network.input_shape)
+    for index, node in enumerate(network.nodes):
+        if isinstance(node, Affine):
+            value, error = affine_value(node, values or [x]), node_error(node, sizes, errors, network.double, x)
+        elif isinstance(node, Relu):
+            shape = (len(x), *node.shape)
+            value, error = np.maximum(values[node.source], 0).reshape(shape), errors[node.source].reshape(shape)
+        else:
+            value, error = x, np.zeros_like(x)
+        for name, rows in given.get(index, ()):
+            _require_equal(network, index, name, rows, value, error)
+        if index in given:
+            value, error = np.stack(given[index][0][1]).reshape(value.shape), np.zeros_like(error)
+        values.append(value)
+        errors.append(error)
+        sizes.append(np.abs(value))
+
+
+def _require_equal(
+    network: Network, index: int, name: str, rows: list[np.ndarray], value: np.ndarray, error: np.ndarray
+) -> None:
+    where = f"{network.path}: what was read is not what runs: tensor {name!r} (node {network.names[index]!r})"
+    read, allowed = value.reshape(len(value), -1), error.reshape(len(error), -1)
+    if any(len(row) != read.shape[1] for row in rows):
+        raise InputError(f"{where} has {len(rows[0])} entries in ONNX Runtime and {read.shape[1]} as read")
+    for run, mine, bound in zip(rows, read, allowed, strict=True):
+        wrong = np.flatnonzero(~(np.abs(run - mine) <= bound))
+        if len(wrong):
+            entry = int(wrong[0])
+            raise InputError(
+                f"{where}: entry {entry} is {run[entry]:.9g} in ONNX Runtime and {mine[entry]:.9g} as read, of which "
+                f"rounding explains {bound[entry]:.3g}"
+            )
