@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
 from mipverify.errors import InputError
 from mipverify.network import Affine, Network
-from mipverify.network.operators import Array, Operator, Transposed
+from mipverify.network.operators import Array
+from mipverify.network.snapshot import snapshot
 
 
 class Traced:
@@ -50,13 +51,8 @@ class Traced:
         return tuple(id(part) for part in self.module.modules()), parameters, buffers
 
     def _trace(self) -> Network:
-        modes = [(part, part.training) for part in self.module.modules()]
         apply_pruning(self.module)
-        try:
-            return Network.from_torch(self.module, self.input_shape)
-        finally:
-            for part, training in modes:  # importing switches the whole module, frozen parts included
-                part.training = training
+        return Network.from_torch(self.module, self.input_shape)
 
     def __repr__(self) -> str:
         return f"Traced({type(self.module).__name__}, {list(self.input_shape)})"
@@ -97,29 +93,7 @@ def apply_pruning(module: nn.Module) -> None:
 
 def detached(network: Network) -> Network:
     """A copy of the network with its present weights as numpy arrays, for the presolve methods of verification."""
-    from copy import copy
-    from dataclasses import replace
-
-    def of(operator: Operator) -> Operator:
-        operator = copy(operator)
-        if isinstance(operator, Transposed):
-            operator.inner = of(operator.inner)
-        elif isinstance(weight := getattr(operator, "weight", None), torch.Tensor):
-            operator.weight = _array(weight)  # type: ignore[attr-defined]
-            operator._casts = {}  # type: ignore[attr-defined]
-        return operator
-
-    nodes = []
-    for node in network.nodes:
-        if isinstance(node, Affine):
-            terms = tuple(replace(term, operator=of(term.operator)) for term in node.terms)
-            node = replace(node, terms=terms, bias=None if node.bias is None else _array(node.bias))
-        nodes.append(node)
-    return replace(network, nodes=tuple(nodes), module=None)
-
-
-def _array(values: Array) -> np.ndarray:
-    return values.detach().cpu().numpy().copy() if isinstance(values, torch.Tensor) else values
+    return replace(snapshot(network), module=None)
 
 
 def _is_computed(part: nn.Module) -> bool:

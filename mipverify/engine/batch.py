@@ -13,6 +13,7 @@ from mipverify.engine.sample import OPEN, SampleResult
 from mipverify.engine.verify import verify
 from mipverify.network import Network
 from mipverify.network.replay import Replay
+from mipverify.network.snapshot import snapshot
 from mipverify.network.validation import compare, points_of, validated
 from mipverify.presolve import (
     Bounds,
@@ -96,6 +97,7 @@ def verify_batch(
         return
     indices = np.arange(len(images)) if indices is None else np.asarray(indices)
     images = images.reshape(len(images), -1)
+    network = snapshot(network)
     ball = linf_ball(images[0], eps)
     replay = validated(network, points_of([(ball.float32_lower, ball.float32_upper)]))
     for begin in range(0, len(images), BATCH):

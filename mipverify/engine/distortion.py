@@ -16,6 +16,7 @@ from mipverify.engine.verdict import Witness
 from mipverify.engine.verify import require_order
 from mipverify.errors import InputError
 from mipverify.network import Network
+from mipverify.network.snapshot import snapshot
 from mipverify.specification.perturbation import Perturbation
 from mipverify.specification.robustness import misclassified
 
@@ -142,6 +143,7 @@ def closest_violation(
 ) -> Distortion:
     """The smallest radius at which a perturbation reaches a wrong class; arguments as in `minimum_distortion`."""
     started = time.perf_counter()
+    network = snapshot(network)
     if perturbation.size != network.input_size:
         raise InputError(f"the image has {perturbation.size} values, the network {network.input_size} inputs")
     if not 0 < gap < 1:

@@ -14,6 +14,7 @@ from mipverify.engine.stages import CASCADE, Stage
 from mipverify.engine.verdict import Verdict
 from mipverify.errors import InputError, Stopped
 from mipverify.network import Network
+from mipverify.network.snapshot import snapshot
 from mipverify.network.validation import points_of, validated
 from mipverify.parallel import Crew
 from mipverify.specification import Condition, Specification
@@ -47,6 +48,7 @@ def verify(
     """
     if solver not in SOLVERS:
         raise InputError(f"solver {solver!r} is not one of {', '.join(SOLVERS)}")
+    network = snapshot(network)
     clock = Clock(timeout)
     specification.require_network(network)
     require_order(network, (condition for case in specification.cases for condition in case.conditions))

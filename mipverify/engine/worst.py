@@ -21,6 +21,7 @@ from mipverify.engine.verify import run_cascade
 from mipverify.errors import InputError
 from mipverify.formulation import margin_network
 from mipverify.network import Network
+from mipverify.network.snapshot import snapshot
 from mipverify.network.validation import points_of, validated
 from mipverify.presolve import crown
 from mipverify.presolve.layers import Known
@@ -85,6 +86,7 @@ def worst_margin(
         InputError: arguments out of range, an image that does not fit, or a network that gives classes, not scores.
     """
     started = time.perf_counter()
+    network = snapshot(network)
     perturbation = Perturbation.around(
         image, norm=norm, scale=scale, domain=domain, constraints=constraints, mean=mean, std=std
     )

@@ -36,9 +36,9 @@ def compare_tensors(network: Network, points: np.ndarray) -> None:
 
 def _compare(network: Network, points: np.ndarray, tensors: list[list[np.ndarray]]) -> None:
     """tensors: for each of `network.tensors` its flat value at each point."""
-    given = {node: [] for _, node in network.tensors}  # type: dict[int, list[tuple[str, list[np.ndarray]]]]
-    for (name, node), rows in zip(network.tensors, tensors, strict=True):
-        given[node].append((name, rows))
+    given: dict[int, list[tuple[str, list[np.ndarray]]]] = {}
+    for (name, at), rows in zip(network.tensors, tensors, strict=True):
+        given.setdefault(at, []).append((name, rows))
     values: list[np.ndarray] = []
     errors: list[np.ndarray] = []
     sizes: list[np.ndarray] = []

@@ -7,6 +7,7 @@ import hashlib
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,8 @@ def one_line(error: Exception) -> str:
 
 
 def _stored(path: str | Path) -> bytes:
+    if not isinstance(path, str | PathLike):
+        raise InputError(f"the path of an ONNX file is needed, not {type(path).__name__}")
     try:
         data = Path(path).read_bytes()
     except IsADirectoryError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -109,12 +110,27 @@ class ModuleReplay:
         """x (N, n) float32 -> outputs (N, k), flattened; one sample at a time, as the question is asked."""
         import torch
 
+        parameter = next(iter(self._module.parameters()), torch.zeros(0))
+        return self._run(self._module, x, parameter.dtype)
+
+    def in_double(self, x: np.ndarray) -> np.ndarray | None:
+        """The same by a copy of the module in float64; None where it cannot be copied, or insists on float32."""
+        import torch
+
+        try:
+            return self._run(deepcopy(self._module).double(), x, torch.float64)
+        except Exception:  # noqa: BLE001  # the module's own code
+            return None
+
+    def _run(self, module: Any, x: np.ndarray, dtype: Any) -> np.ndarray:
+        import torch
+
         from mipverify.network.torch_import import evaluating
 
-        parameter = next(iter(self._module.parameters()), torch.zeros(0))
-        given = torch.from_numpy(np.array(x, dtype=np.float32)).to(parameter.device, parameter.dtype)
-        with torch.no_grad(), evaluating(self._module):
-            rows = [self._module(sample.reshape(self.input_shape)).reshape(-1) for sample in given]
+        parameter = next(iter(module.parameters()), torch.zeros(0))
+        given = torch.from_numpy(np.array(x, dtype=np.float32)).to(parameter.device, dtype)
+        with torch.no_grad(), evaluating(module):
+            rows = [module(sample.reshape(self.input_shape)).reshape(-1) for sample in given]
         return torch.stack(rows).cpu().numpy() if rows else np.zeros((0, 0), dtype=np.float32)
 
 

@@ -36,6 +36,7 @@ def from_torch(module: torch.nn.Module, input_shape: tuple[int, ...]) -> Network
     normalization (or its scale) have changed, import again. A softmax, sigmoid or argmax at the very end is dropped.
     Raises InputError that names the layer that cannot be imported.
     """
+    module = unwrapped(module)
     if not isinstance(module, torch.nn.Module):
         raise InputError(f"a torch.nn.Module is needed, not {type(module).__name__}")
     shape = (1, *(int(size) for size in input_shape))
@@ -57,7 +58,31 @@ def from_torch(module: torch.nn.Module, input_shape: tuple[int, ...]) -> Network
     notes = tuple(
         f"{name} at the end dropped: only properties of the order of the outputs can be verified" for name in dropped
     )
-    return finish(builder, output, notes=notes, dropped=tuple(_RANKING[name] for name in dropped), module=module)
+    return finish(
+        builder,
+        output,
+        notes=notes,
+        dropped=tuple(_RANKING[name] for name in dropped),
+        module=module,
+        double=_double(module),
+    )
+
+
+def unwrapped(module: Any) -> Any:
+    """The module inside of `torch.compile` and of the wrappers that share it out between devices."""
+    while True:
+        if isinstance(module, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
+            module = module.module
+        elif isinstance(inner := getattr(module, "_orig_mod", None), torch.nn.Module):
+            module = inner
+        else:
+            return module
+
+
+def _double(module: torch.nn.Module) -> bool:
+    """Whether the module computes in float64 throughout."""
+    types = {p.dtype for p in (*module.parameters(), *module.buffers()) if p.is_floating_point()}
+    return types == {torch.float64}
 
 
 @contextmanager

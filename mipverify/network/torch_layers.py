@@ -203,7 +203,7 @@ _LAYERS: dict[type | tuple[type, ...], Callable[[Builder, Any, Tensor], Any]] = 
     nn.Linear: lambda builder, m, x: builder.dense(x, m.weight, m.bias),
     (nn.Conv1d, nn.Conv2d): _conv,
     (nn.ConvTranspose1d, nn.ConvTranspose2d): _conv_transpose,
-    (nn.BatchNorm1d, nn.BatchNorm2d): _batch_norm,
+    (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm): _batch_norm,
     nn.ReLU: lambda builder, m, x: builder.relu(x),
     (nn.ReLU6, nn.Hardtanh): lambda builder, m, x: clipped(builder, x, m.min_val, m.max_val),
     nn.LeakyReLU: lambda builder, m, x: leaky(builder, x, single(m.negative_slope)),

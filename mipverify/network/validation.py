@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from mipverify.errors import InputError
 from mipverify.network.graph import Network
 from mipverify.network.inner_tensors import compare_tensors
-from mipverify.network.replay import OnnxRuntimeReplay, Replay, replay_of
+from mipverify.network.replay import ModuleReplay, OnnxRuntimeReplay, Replay, replay_of
 from mipverify.network.rounding_error import error_bounds, unit_roundoff
+from mipverify.network.snapshot import snapshot
 
 BEYOND = (0.5, 2.0, 16.0)  # scales of points outside of the input set, which turn the signs of hidden units
 
@@ -32,6 +34,7 @@ def validated(network: Network, points: np.ndarray, seed: int = 0) -> Replay:
 
 def validate(network: Network, original: Replay, points: np.ndarray, seed: int = 0) -> None:
     """The same for an original that is at hand."""
+    network = snapshot(network)
     points = np.asarray(points, dtype=np.float32).reshape(len(points), -1)
     if network.parameters is not None:
         whole = network.parameters.original
@@ -49,6 +52,10 @@ def validate(network: Network, original: Replay, points: np.ndarray, seed: int =
     compare_tensors(network, np.concatenate([points, around]))
     compare(network, points, outputs)
     compare(network, around, original.run(around))
+    if isinstance(original, ModuleReplay) and not network.double:
+        wide = original.in_double(np.concatenate([points, around]))
+        if wide is not None:
+            compare(replace(network, double=True), np.concatenate([points, around]), wide)
 
 
 def compare(network: Network, points: np.ndarray, outputs: np.ndarray) -> None:

@@ -141,9 +141,10 @@ def adversarial_accuracy(
     import numpy as np
 
     from mipverify.network import load
+    from mipverify.network.snapshot import snapshot
     from mipverify.specification.dataset import Dataset
 
-    loaded = load(network) if isinstance(network, str | Path) else network
+    loaded = load(network) if isinstance(network, str | Path) else snapshot(network)
     pixels, classes = np.asarray(images), np.asarray(labels)
     if classes.shape != (len(pixels),) or not np.issubdtype(classes.dtype, np.integer):
         raise InputError(f"labels: {len(pixels)} integers are needed, not {classes.dtype} of shape {classes.shape}")

@@ -1,0 +1,107 @@
+"""Modules in memory: verified with the parameters they have now, replayed as they are, left as they were."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+import mipverify  # noqa: E402
+from mipverify.errors import InputError  # noqa: E402
+from mipverify.network import Network  # noqa: E402
+from mipverify.network.validation import unit_box, validated  # noqa: E402
+
+MIDDLE = np.full(4, 0.5, np.float32)
+
+
+def _small(**options: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3), **options)
+
+
+def _label(module: nn.Module) -> int:
+    parameter = next(module.parameters())
+    return int(module(torch.from_numpy(MIDDLE).to(parameter.dtype)[None]).argmax())
+
+
+@pytest.mark.parametrize("eps", ["0.0001", "2"])
+@pytest.mark.parametrize("double", [False, True])
+def test_every_question_is_answered_for_a_module_whose_parameters_want_gradients(double: bool, eps: str) -> None:
+    module = _small().double() if double else _small()
+    network, label = Network.from_torch(module, (4,)), _label(module)
+    assert all(parameter.requires_grad for parameter in module.parameters())
+    verdict = mipverify.verify(
+        network, mipverify.robustness(MIDDLE, label, eps, num_classes=3, domain=None), timeout=20
+    )
+    assert verdict.verdict == ("holds" if eps == "0.0001" else "violated")
+    assert mipverify.worst_margin(network, MIDDLE, label, "0.0001", timeout=20).lower > 0
+    found = mipverify.minimum_distortion(network, MIDDLE, label, domain=(-2, 2), timeout=20)
+    assert found.upper is not None
+    assert found.lower > 0
+    accuracy = mipverify.adversarial_accuracy(network, MIDDLE[None], np.array([label]), "0.0001", workers=0)
+    assert accuracy.summary["holds"] == 1
+    assert all(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_a_double_module_is_replayed_in_double_precision() -> None:
+    module = nn.Linear(2, 2).double()
+    with torch.no_grad():
+        module.weight.copy_(torch.eye(2, dtype=torch.float64) * (1 + 2**-40))
+        module.bias.zero_()
+    network = Network.from_torch(module, (2,))
+    assert network.double
+    output = validated(network, unit_box(network)).run(np.ones((1, 2), np.float32))
+    assert output.dtype == np.float64
+    assert (output == 1 + 2**-40).all()
+
+
+def test_parts_stay_in_the_mode_that_they_were_in() -> None:
+    module = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)).train()
+    module[1].eval()  # frozen
+    network = Network.from_torch(module, (4,))
+    mipverify.verify(network, mipverify.robustness(MIDDLE, 0, "0.001", num_classes=2), timeout=5)
+    assert [part.training for part in module.modules()] == [True, True, False, True, True]
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel, lambda m: torch.compile(nn.DataParallel(m))])
+def test_wrapped_modules_are_read_inside(wrap: Any) -> None:
+    module = _small()
+    network = Network.from_torch(wrap(module), (4,))
+    x = torch.rand(1, 4)
+    np.testing.assert_allclose(network.forward(x).detach()[0], module(x).detach(), atol=1e-6)
+    assert network.module is module
+
+
+def test_a_wrong_reading_of_a_module_is_refused() -> None:
+    class Halves(nn.Module):
+        """Something that tracing does not see: the layer's own forward is replaced."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+            self.layer.forward = lambda x: 0.999 * nn.functional.linear(x, self.layer.weight, self.layer.bias)
+
+        def forward(self, x: Any) -> Any:
+            return self.layer(x)
+
+    network = Network.from_torch(Halves(), (4,))
+    with pytest.raises(InputError, match="what was read is not what runs"):
+        mipverify.verify(network, mipverify.robustness(MIDDLE, 0, "0.001", num_classes=3))
+
+
+def test_a_module_in_place_of_a_network_is_refused_in_one_line() -> None:
+    module: Any = _small()
+    for ask in (
+        lambda: mipverify.verify(module, mipverify.robustness(MIDDLE, 0, "0.1", num_classes=3)),
+        lambda: mipverify.minimum_distortion(module, MIDDLE, 0),
+        lambda: mipverify.adversarial_accuracy(module, MIDDLE[None], np.array([0]), "0.1"),
+        lambda: mipverify.load(module),
+    ):
+        with pytest.raises(InputError) as caught:
+            ask()
+        assert "\n" not in str(caught.value)
