@@ -48,7 +48,7 @@ Exit codes:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code. Prints one line on stderr for every failure."""
     if arguments is None:
-        arguments = sys.argv[1:]
+        return _ended(main(sys.argv[1:]))
     if arguments == ["--version"]:  # answered before anything is imported
         print(f"mipverify {__version__}")
         return DONE
@@ -69,6 +69,16 @@ def main(arguments: list[str] | None = None) -> int:
 
             traceback.print_exc(file=sys.stderr)
         return _fail(INTERNAL, f"internal failure: {type(error).__name__}: {error}")
+
+
+def _ended(code: int) -> int:
+    """The exit code, for a process that may end the usual way: work that was left behind could not be waited for."""
+    guard = sys.modules.get("mipverify.parallel.guard")
+    if guard is not None and guard.anything_left_behind():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _run(arguments: list[str]) -> int:

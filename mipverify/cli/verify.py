@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from mipverify.parallel.threads import use_one_thread
 
 if TYPE_CHECKING:
     from mipverify.engine import Verdict
+    from mipverify.engine.budget import Clock
     from mipverify.network import Network
 
 import typer
@@ -79,18 +79,17 @@ def verify(
 
     with stdout_for_results_only() if json else nullcontext():
         from mipverify.cli.progress import Progress
-        from mipverify.network import load
+        from mipverify.engine.budget import Clock
 
-        loaded = load(network)
-        question = asked.build(loaded)
+        clock = Clock(timeout)
+        read = _read(network, asked, clock)
         for stale in (witness, result_file):  # never leave an earlier answer beside this question
             if stale is not None and Path(stale).is_file():
                 Path(stale).unlink()
         with Progress(hidden=quiet) as progress:
             verdict = _ask(
-                loaded,
-                question,
-                timeout=timeout,
+                read,
+                clock,
                 solver=solver,
                 seed=seed,
                 workers=workers,
@@ -104,45 +103,54 @@ def verify(
         found = counterexample(verdict.witness) if verdict.witness is not None else ""
         write(result_file, result_word(verdict, timeout) + "\n" + found)
     if json:
-        say(json_module.dumps(record(verdict, loaded, question), allow_nan=False))
+        say(json_module.dumps(record(verdict, read, network), allow_nan=False))
     elif quiet:
         say(verdict.verdict)
     else:
-        say(describe(verdict, question, verbose=verbose))
+        say(describe(verdict, None if read is None else read[1], verbose=verbose))
     return OF_VERDICT[verdict.verdict]
 
 
-def _ask(network: Network, question: Question, **limits: Any) -> Verdict:
+def _read(path: str, asked: QuestionOptions, clock: Clock) -> tuple[Network, Question] | None:
+    """The network and the question; None where reading them takes all the time."""
+    from mipverify.network import load
+    from mipverify.parallel.guard import LeftBehindError, run_within
+
+    def work() -> tuple[Network, Question]:
+        network = load(path)
+        return network, asked.build(network)
+
+    try:
+        return run_within(clock, work)
+    except LeftBehindError:
+        return None
+
+
+def _ask(read: tuple[Network, Question] | None, clock: Clock, **limits: Any) -> Verdict:
     from mipverify.engine import Verdict
     from mipverify.engine import verify as decide
 
-    started = time.monotonic()
+    reason = "time"
     try:
-        return decide(network, question.specification, **limits)
+        if read is not None:
+            return decide(read[0], read[1].specification, timeout=clock.left(), **limits)
     except KeyboardInterrupt:  # between the places where the engine itself gives up in good order
-        return Verdict(
-            verdict="unknown",
-            seconds=time.monotonic() - started,
-            stage="none",
-            margin_lower_bound=None,
-            witness=None,
-            trusted=(),
-            statistics={},
-            reason="interrupted",
-        )
+        reason = "interrupted"
+    return Verdict("unknown", clock.elapsed(), "none" if read else "reading", reason=reason)
 
 
-def record(verdict: Verdict, network: Network, question: Question) -> dict[str, Any]:
-    """The object that `--json` prints."""
+def record(verdict: Verdict, read: tuple[Network, Question] | None, path: str) -> dict[str, Any]:
+    """The object that `--json` prints; path: of the network, in case that it could not be read in time."""
+    network, question = read or (None, None)
     return {
         **verdict.to_json(),
-        "network": {"path": network.path, "sha256": network.sha256},
-        "property": question.about,
+        "network": {"path": network.path if network else path, "sha256": network.sha256 if network else None},
+        "property": question.about if question else {},
         "version": __version__,
     }
 
 
-def describe(verdict: Verdict, question: Question, *, verbose: bool) -> str:
+def describe(verdict: Verdict, question: Question | None, *, verbose: bool) -> str:
     """The verdict for people."""
     word = {"holds": green, "violated": red, "unknown": yellow}[verdict.verdict](verdict.verdict)
     lines = [f"{word}  ({verdict.stage}, {verdict.seconds:.2f} s)"]
@@ -150,11 +158,11 @@ def describe(verdict: Verdict, question: Question, *, verbose: bool) -> str:
         lines.append(f"  reason  {verdict.reason}")
     if verdict.margin_lower_bound is not None and verdict.verdict != "violated":
         lines.append(f"  margin  at least {verdict.margin_lower_bound:.6g}")
-    if verdict.witness is not None:
+    if verdict.witness is not None and question is not None:
         lines.append(f"  output  {_output(verdict, question)}")
     if verdict.trusted:
         lines.append(f"  trusts  {', '.join(verdict.trusted)}")
-    if question.preprocessing:
+    if question is not None and question.preprocessing:
         lines.append(f"  data    {question.preprocessing}")
     if verbose and verdict.statistics:
         rest = {key: value for key, value in verdict.statistics.items() if key not in ("steps", "seconds")}

@@ -26,6 +26,10 @@ class Clock:
         """Seconds until the limit, not below zero."""
         return max(0.0, self.limit - self.elapsed())
 
+    def cancel(self) -> None:
+        """Let the limit have passed."""
+        self.limit = 0.0
+
     def over(self) -> bool:
         """Whether the limit has passed."""
         return self.left() <= 0
@@ -41,20 +45,16 @@ class Clock:
         try:
             yield
         finally:
-            self.stages[name] = self.stages.get(name, 0.0) + time.perf_counter() - begin
+            self.count(name, time.perf_counter() - begin)
+
+    def count(self, name: str, seconds: float) -> None:
+        """Count seconds under `name`."""
+        self.stages[name] = self.stages.get(name, 0.0) + seconds
 
 
-@contextmanager
-def memory_cap(limit: int | None) -> Iterator[None]:
-    """Let allocations fail with MemoryError once this process has taken `limit` more bytes of address space."""
-    if limit is None:
-        yield
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+def cap_memory(limit: int) -> None:
+    """Let allocations fail from where this process has taken `limit` more bytes of address space, until it ends."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
     wanted = pages * resource.getpagesize() + limit
     resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

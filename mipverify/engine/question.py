@@ -85,6 +85,7 @@ class Question:
 
     def __post_init__(self) -> None:
         self._reduced: tuple[Bounds, Reduced] | None = None
+        self._begun: tuple[str, float] | None = None
         self.margins = margin_network(self.network, self.case.conditions)
         self.lower = np.full(len(self.case.conditions), -np.inf)
         # A condition of strict rows only is not met where its margin, the largest of theirs, is zero.
@@ -136,15 +137,22 @@ class Question:
     @contextmanager
     def step(self, stage: str) -> Iterator[None]:
         """Run a stage in here: its time is counted, and what it came to recorded."""
-        before = self.clock.stages.get(stage, 0.0)
+        self._begun = stage, self.clock.elapsed()
         try:
-            with self.clock.stage(stage):
-                yield
+            yield
         finally:
-            seconds, bound = self.clock.stages[stage] - before, float(self.lower.min())
-            unstable = None if self.bounds is None else int(self.bounds.unstable_counts().sum())
-            self.steps.append(Step(stage, seconds, len(self.open()), bound, unstable, "; ".join(self.notes)))
-            self.notes.clear()
+            self.end_step()
+
+    def end_step(self) -> None:
+        """Record the stage under way, if there is one: also when it is left behind."""
+        if self._begun is None:
+            return
+        (stage, begin), self._begun = self._begun, None
+        seconds, bound = self.clock.elapsed() - begin, float(self.lower.min())
+        self.clock.count(stage, seconds)
+        unstable = None if self.bounds is None else int(self.bounds.unstable_counts().sum())
+        self.steps.append(Step(stage, seconds, len(self.open()), bound, unstable, "; ".join(self.notes)))
+        self.notes.clear()
 
     def try_points(self, points: np.ndarray) -> Witness | None:
         """Move points (R, ...) into the float32 box and replay them in the original file; the first that violates."""

@@ -41,13 +41,18 @@ from mipverify.presolve import Search
 MOST_ATTACKED = 256  # conditions at once
 
 
+def always(question: Question) -> bool:
+    """For stages that are worth their time in any case."""
+    return True
+
+
 @dataclass(frozen=True)
 class Stage:
     """A named step; `when` says for which questions it is worth its time."""
 
     name: str
     run: Callable[[Question], None]
-    when: Callable[[Question], bool] = lambda question: True
+    when: Callable[[Question], bool] = always
 
 
 def evaluate(question: Question) -> None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from mipverify.engine.budget import Clock, memory_cap
+from mipverify.engine.budget import Clock
 from mipverify.engine.question import Question
 from mipverify.engine.stages import CASCADE, Stage
 from mipverify.engine.verdict import Verdict
 from mipverify.errors import InputError, Stopped
 from mipverify.network import Network
+from mipverify.network.replay import Replay
 from mipverify.network.snapshot import snapshot
 from mipverify.network.validation import points_of, validated
 from mipverify.parallel import Crew
+from mipverify.parallel.guard import LeftBehindError, run_within
 from mipverify.specification import Condition, Specification
 
 MOST_VALIDATED = 4  # boxes on whose points the network is compared with its original
@@ -41,7 +45,8 @@ def verify(
 
     timeout: seconds for the whole question. solver: what finishes if bounds do not: auto, bab, highs, cbc or scip.
     workers: processes that share the work of one question; the others start only once it has turned out to be hard.
-    memory: cap in bytes on the address space of this process; beyond it the verdict is unknown.
+    memory: cap in bytes on what the work may take, which is then done in a process of its own; beyond it the verdict is
+    unknown.
     progress: called with a stage's name and a short text. stages: what to run, for measurements.
     keep_proofs: `Verdict.proofs` holds the closed nodes of searches on ReLU phases, with what their bounds follow from.
     Raises InputError where network and property do not fit.
@@ -49,29 +54,74 @@ def verify(
     if solver not in SOLVERS:
         raise InputError(f"solver {solver!r} is not one of {', '.join(SOLVERS)}")
     network = snapshot(network)
-    clock = Clock(timeout)
-    specification.require_network(network)
-    require_order(network, (condition for case in specification.cases for condition in case.conditions))
-    boxes = [(case.box.float32_lower, case.box.float32_upper) for case in specification.cases[:MOST_VALIDATED]]
-    replay = validated(network, points_of(boxes))
-    rng = np.random.default_rng(seed)
-    questions: list[Question] = []
-    reason = ""
+    run = Run(network, specification, Clock(timeout), solver, seed, workers, progress or silent, stages, keep_proofs)
+    if memory is not None:
+        from mipverify.engine.confined import run_confined
+
+        return run_confined(run, memory)
     try:
-        with memory_cap(memory), Crew(workers) as crew:
-            report = progress or (lambda stage, text: None)
-            for case in specification.cases:
-                question = Question(network, case, replay, clock, rng, solver, report, crew)
-                question.proofs = [] if keep_proofs else None
-                questions.append(question)
-                run_cascade(question, stages)
-                if question.witness is not None:
-                    break
+        return run_within(run.clock, run.finish)
     except KeyboardInterrupt:
-        reason = "interrupted"
-    except MemoryError:
-        reason = "out of memory"
-    return _verdict(network, specification, questions, clock, reason)
+        return run.verdict("interrupted")
+    except LeftBehindError:
+        return run.verdict("time")
+
+
+def silent(stage: str, text: str) -> None:
+    """The progress that nobody follows."""
+
+
+@dataclass(eq=False)
+class Run:
+    """One call of `verify`, whose arguments these are, and the questions that it has come to."""
+
+    network: Network
+    specification: Specification
+    clock: Clock
+    solver: str
+    seed: int
+    workers: int
+    progress: Callable[[str, str], None]
+    stages: Sequence[Stage]
+    keep_proofs: bool
+    questions: list[Question] = field(default_factory=list)
+
+    @cached_property
+    def replay(self) -> Replay:
+        """The network's original, compared with it; raises InputError where network and property do not fit."""
+        self.specification.require_network(self.network)
+        require_order(self.network, (condition for case in self.specification.cases for condition in case.conditions))
+        cases = self.specification.cases[:MOST_VALIDATED]
+        return validated(self.network, points_of([(case.box.float32_lower, case.box.float32_upper) for case in cases]))
+
+    def finish(self) -> Verdict:
+        """Go through all cases, and say what they came to; raises InputError like `replay`."""
+        cases, replay = self.specification.cases, self.replay
+        rng = np.random.default_rng(self.seed)
+        try:
+            with Crew(self.workers) as crew:
+                for case in cases:
+                    question = Question(self.network, case, replay, self.clock, rng, self.solver, self.progress, crew)
+                    question.proofs = [] if self.keep_proofs else None
+                    self.questions.append(question)
+                    run_cascade(question, self.stages)
+                    if question.witness is not None:
+                        break
+        except KeyboardInterrupt:
+            return self.verdict("interrupted")
+        except MemoryError:
+            return self.verdict("out of memory")
+        return self.verdict()
+
+    def verdict(self, reason: str = "") -> Verdict:
+        """What the questions came to. reason: why they were given up, if they were."""
+        for question in list(self.questions):
+            question.end_step()
+        return self.so_far(reason)
+
+    def so_far(self, reason: str) -> Verdict:
+        """The verdict if the run is given up for this reason; it may go on meanwhile."""
+        return _verdict(self.network, self.specification, list(self.questions), self.clock, reason)
 
 
 def run_cascade(question: Question, stages: Sequence[Stage] = CASCADE) -> None:
@@ -110,7 +160,7 @@ def require_order(network: Network, conditions: Iterable[Condition]) -> None:
 def _verdict(
     network: Network, specification: Specification, questions: list[Question], clock: Clock, reason: str
 ) -> Verdict:
-    witness = next((q.witness for q in questions if q.witness is not None), None)
+    witness = next((w for w in [q.witness for q in questions] if w is not None), None)
     complete = len(questions) == len(specification.cases)
     lower = min((float(q.lower.min()) for q in questions), default=float("-inf")) if complete else float("-inf")
     word: Any = "unknown"
@@ -124,7 +174,7 @@ def _verdict(
         "unstable_relus": _unstable(questions),
         "binaries": max((q.binaries for q in questions), default=0),
         "nodes": sum(q.nodes for q in questions),
-        "seconds": {name: round(seconds, 4) for name, seconds in clock.stages.items()},
+        "seconds": {name: round(seconds, 4) for name, seconds in list(clock.stages.items())},
         "steps": [step.to_json() for q in questions for step in q.steps][-MOST_STEPS:],
     }
     return Verdict(

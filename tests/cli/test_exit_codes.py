@@ -69,7 +69,8 @@ def test_limits_reach_the_engine(cli: Callable[..., Result], folder: Path, monke
         "--timeout", "7.5", "--seed", 3, "--workers", 2, "--solver", "cbc", "--memory", "2G",
     )  # fmt: skip
     del seen["progress"]
-    assert seen == {"timeout": 7.5, "seed": 3, "workers": 2, "solver": "cbc", "memory": 2 * 1024**3}
+    assert 2.5 < seen.pop("timeout") < 7.5  # what reading has left of it
+    assert seen == {"seed": 3, "workers": 2, "solver": "cbc", "memory": 2 * 1024**3}
 
 
 def test_internal_failure_is_one_line(

@@ -16,10 +16,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mipverify.engine import stages, verify
+from mipverify.engine.budget import Clock
+from mipverify.engine.question import Question
 from mipverify.engine.splitting import split_phases
 from mipverify.engine.stages import Stage
 from mipverify.engine.verdict import Verdict
-from mipverify.network import Network
+from mipverify.errors import InputError
+from mipverify.network import Network, load
+from mipverify.parallel.guard import run_within
 from mipverify.specification import Specification
 from tests.soundness.nets import dense, lowest_sampled, question, random_layers
 
@@ -28,6 +32,7 @@ ROW = [1.0, -1.0, 0.0]
 LAYERS = random_layers(np.random.default_rng(0), (30, *[64] * 6, 3))
 HARD = dense(LAYERS)
 LOW = lowest_sampled(HARD, np.zeros(30), np.ones(30), ROW)
+STAGE = {stage.name: stage for stage in stages.CASCADE}
 QUESTION = question(np.zeros(30), np.ones(30), [[(ROW, LOW - 0.7)], [(ROW, LOW - 0.5)]])
 
 
@@ -58,13 +63,97 @@ def test_no_time_is_no_answer() -> None:
     assert (verdict.verdict, verdict.reason, verdict.margin_lower_bound) == ("unknown", "time", None)
 
 
-def test_memory_that_runs_out_ends_in_unknown() -> None:
-    def hungry(asked: object) -> None:
-        np.ones(1 << 28)
+def hungry(asked: object) -> None:
+    """A stage that asks for 2 GB."""
+    np.ones(1 << 28)
 
-    verdict = verify(HARD, QUESTION, timeout=5.0, memory=1 << 26, stages=(Stage("hungry", hungry),))
-    assert (verdict.verdict, verdict.reason) == ("unknown", "out of memory")
-    np.ones(1 << 20)  # the cap is gone
+
+def test_memory_that_runs_out_ends_in_unknown_and_keeps_the_bound_reached() -> None:
+    cascade = (STAGE["interval"], Stage("hungry", hungry))
+    verdict = verify(HARD, QUESTION, timeout=20.0, memory=1 << 26, stages=cascade)
+    assert (verdict.verdict, verdict.reason, verdict.stage) == ("unknown", "out of memory", "hungry")
+    assert verdict.margin_lower_bound is not None
+    np.ones(1 << 20)  # there is no cap here
+
+
+def deadly(asked: object) -> None:
+    """A stage that ends as numerical libraries do where an allocation fails."""
+    os._exit(1)
+
+
+def test_a_library_that_ends_the_process_for_want_of_memory_ends_in_unknown() -> None:
+    cascade = (STAGE["interval"], Stage("deadly", deadly))
+    verdict = verify(HARD, QUESTION, timeout=20.0, memory=1 << 26, stages=cascade)
+    assert (verdict.verdict, verdict.reason, verdict.stage) == ("unknown", "out of memory", "deadly")
+    assert verdict.margin_lower_bound is not None
+    assert [step["stage"] for step in verdict.statistics["steps"]] == ["interval"]
+
+
+def test_under_a_cap_that_suffices_the_verdict_is_the_same(tmp_path: Path) -> None:
+    easy = question(np.zeros(30), np.ones(30), [[(ROW, -1e4)]])
+    verdict = verify(HARD, easy, timeout=20.0, memory=1 << 30)
+    assert (verdict.verdict, verdict.stage) == ("holds", "interval")
+    save(tmp_path / "hard.onnx")
+    low = question(np.zeros(30), np.ones(30), [[(ROW, 1e4)]])
+    verdict = verify(load(tmp_path / "hard.onnx"), low, timeout=20.0, memory=1 << 30)
+    assert (verdict.verdict, verdict.stage) == ("violated", "evaluation")
+    assert verdict.witness is not None
+
+
+def test_a_question_that_does_not_fit_is_refused_under_a_cap_as_well() -> None:
+    with pytest.raises(InputError, match="input"):
+        verify(HARD, question(np.zeros(29), np.ones(29), [[(ROW, 0.0)]]), memory=1 << 28)
+    with pytest.raises(InputError, match="memory"):
+        verify(HARD, QUESTION, memory=1 << 28, stages=(Stage("local", lambda asked: None),))
+
+
+def test_the_timeout_is_kept_by_a_process_with_a_cap() -> None:
+    begin = time.perf_counter()
+    verdict = verify(HARD, QUESTION, timeout=2.0, memory=1 << 30, stages=(STAGE["interval"], Stage("idle", idle)))
+    assert time.perf_counter() - begin < 4.0
+    assert (verdict.verdict, verdict.reason, verdict.stage) == ("unknown", "time", "idle")
+
+
+def idle(asked: object) -> None:
+    """A stage that never looks at the clock."""
+    time.sleep(30)
+
+
+def test_a_stage_that_never_looks_at_the_clock_is_left_behind() -> None:
+    begin = time.perf_counter()
+    verdict = verify(HARD, QUESTION, timeout=0.3, stages=(STAGE["interval"], Stage("waits", waits)))
+    assert time.perf_counter() - begin < 1.5
+    assert (verdict.verdict, verdict.reason, verdict.stage) == ("unknown", "time", "waits")
+    assert verdict.margin_lower_bound is not None
+    steps = verdict.statistics["steps"]
+    assert [step["stage"] for step in steps] == ["interval", "waits"]
+    assert 0.2 < steps[1]["seconds"] < 1.5
+
+
+def waits(asked: object) -> None:
+    """A stage that looks at the clock too late."""
+    time.sleep(2.0)
+
+
+def test_what_is_left_behind_changes_no_verdict_any_more() -> None:
+    told: list[Verdict] = []
+
+    def late(asked: Question) -> None:
+        time.sleep(1.2)
+        asked.learn(asked.open(), np.full(len(asked.open()), 1.0))
+        told.append(verdict)
+
+    verdict = verify(HARD, QUESTION, timeout=0.2, stages=(Stage("late", late),))
+    assert (verdict.verdict, verdict.margin_lower_bound) == ("unknown", None)
+    time.sleep(1.0)
+    assert told == [verdict]
+    assert (verdict.verdict, verdict.margin_lower_bound) == ("unknown", None)
+
+
+def test_an_error_of_the_work_is_raised_where_one_waits_for_it() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_within(Clock(10.0), lambda: 1 // 0)
+    assert run_within(Clock(float("inf")), lambda: 7) == 7
 
 
 @pytest.mark.parametrize("position", [0, 2, 4])
