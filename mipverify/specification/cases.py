@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TypeAlias
 
 import numpy as np
@@ -26,7 +27,7 @@ class Variables:
 
 
 def build_cases(asserted: Sequence[Dnf], variables: Variables) -> tuple[Case, ...]:
-    """The cases of a property that an input violates when it meets all of `asserted`.
+    """The cases of a property that an input violates when it meets all of `asserted`, which are used up.
 
     Clauses with equal boxes share one Case; clauses that contradict themselves are left out.
 
@@ -37,40 +38,29 @@ def build_cases(asserted: Sequence[Dnf], variables: Variables) -> tuple[Case, ..
     if not shared:
         raise InputError("empty property: an assertion contradicts itself, so no input could violate it")
     clauses = conjunction(part for part in asserted if len(part) > 1)
-    base, base_rows = _split(shared[0])
-    common = _Bounds.of(base)
-    boxes: dict[object, Box | EmptyBoxError] = {}
-    found: dict[bytes, tuple[Box, list[Condition]]] = {}
-    mentions_output = False
+    common = _Parts.of(shared[0])
+    groups: dict[object, list[_Parts]] = {}
+    mentions_output = common.mentions_output()
     for clause in clauses:
-        bounds, rows = _split(clause)
-        mine = _Bounds.of(bounds)
-        key = mine.key()
-        if key not in boxes:
-            boxes[key] = _box(common.merged(mine), variables)
-        box = boxes[key]
-        rows = base_rows + rows
-        mentions_output = mentions_output or any(row.outputs for row in rows)
-        if isinstance(box, Box):
-            condition = Condition.from_rows(rows, variables.num_inputs, variables.num_outputs)
-            found.setdefault(box.key(), (box, []))[1].append(condition)
+        parts = _Parts.of(clause)
+        mentions_output = mentions_output or parts.mentions_output()
+        groups.setdefault(parts.inputs.key(), []).append(parts)
+    boxes = _boxes(common.inputs, [alike[0].inputs for alike in groups.values()], variables)
     if not mentions_output:
         raise InputError("the property constrains no output")
+    rows: list[list[Row]] = []
+    found: dict[bytes, tuple[Box, list[int]]] = {}
+    for box, alike in zip(boxes, groups.values(), strict=True):
+        if isinstance(box, Box):
+            numbers = found.setdefault(box.key(), (box, []))[1]
+            for parts in alike:
+                numbers.append(len(rows))
+                rows.append(common.rows + common.outputs.merged(parts.outputs).as_rows() + parts.rows)
     if not found:
-        first = next(box for box in boxes.values() if isinstance(box, EmptyBoxError))
+        first = next(box for box in boxes if isinstance(box, EmptyBoxError))
         raise EmptyBoxError(str(first) if len(boxes) == 1 else f"{first} (and so for every other alternative)")
-    return tuple(Case(box, tuple(conditions)) for box, conditions in found.values())
-
-
-def _split(atoms: Iterable[Atom]) -> tuple[list[Bound], list[Row]]:
-    bounds: list[Bound] = []
-    rows: list[Row] = []
-    for atom in atoms:
-        if isinstance(atom, Bound):
-            bounds.append(atom)
-        else:
-            rows.append(atom)
-    return bounds, rows
+    conditions = Condition.many(rows, variables.num_inputs, variables.num_outputs)
+    return tuple(Case(box, tuple(conditions[k] for k in numbers)) for box, numbers in found.values())
 
 
 _Side: TypeAlias = dict[int, tuple[Exact, bool]]
@@ -83,13 +73,6 @@ class _Bounds:
     lower: _Side
     upper: _Side
 
-    @classmethod
-    def of(cls, atoms: Iterable[Bound]) -> _Bounds:
-        bounds = cls({}, {})
-        for atom in atoms:
-            bounds.tighten(*atom)
-        return bounds
-
     def tighten(self, variable: int, is_upper: bool, value: Exact, is_open: bool) -> None:
         side = self.upper if is_upper else self.lower
         known = side.get(variable)
@@ -101,6 +84,8 @@ class _Bounds:
         side[variable] = (value, is_open)
 
     def merged(self, other: _Bounds) -> _Bounds:
+        if not (self.lower or self.upper):
+            return other
         both = _Bounds(dict(self.lower), dict(self.upper))
         for is_upper, side in ((False, other.lower), (True, other.upper)):
             for variable, (value, is_open) in side.items():
@@ -111,21 +96,56 @@ class _Bounds:
         """Equal for equal bounds."""
         return (frozenset(self.lower.items()), frozenset(self.upper.items()))
 
+    def as_rows(self) -> list[Row]:
+        """Bounds on outputs as rows `Y_j <= value` and `-Y_j <= -value`."""
+        return [Row({-1 - v: _ONE}, {}, Fraction(b), is_open) for v, (b, is_open) in self.upper.items()] + [
+            Row({-1 - v: -_ONE}, {}, -Fraction(b), is_open) for v, (b, is_open) in self.lower.items()
+        ]
 
-def _box(bounds: _Bounds, variables: Variables) -> Box | EmptyBoxError:
-    indices = range(variables.num_inputs)
-    for word, side in (("lower", bounds.lower), ("upper", bounds.upper)):
-        missing = [variables.input_name(i) for i in indices if i not in side]
-        if missing:
-            others = f" (nor have {len(missing) - 1} other inputs)" if len(missing) > 1 else ""
-            raise InputError(f"input {missing[0]} has no {word} bound{others}")
-    try:
-        return Box.from_exact(
-            [bounds.lower[i][0] for i in indices],
-            [bounds.upper[i][0] for i in indices],
-            lower_open=np.array([bounds.lower[i][1] for i in indices], bool),
-            upper_open=np.array([bounds.upper[i][1] for i in indices], bool),
-            name=variables.input_name,
-        )
-    except EmptyBoxError as error:
-        return error
+
+_ONE = Fraction(1)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """A conjunction: bounds on single inputs and on single outputs, and everything else."""
+
+    inputs: _Bounds
+    outputs: _Bounds
+    rows: list[Row]
+
+    @classmethod
+    def of(cls, atoms: Iterable[Atom]) -> _Parts:
+        parts = cls(_Bounds({}, {}), _Bounds({}, {}), [])
+        for atom in atoms:
+            if isinstance(atom, Bound):
+                (parts.inputs if atom.variable >= 0 else parts.outputs).tighten(*atom)
+            else:
+                parts.rows.append(atom)
+        return parts
+
+    def mentions_output(self) -> bool:
+        return bool(self.outputs.lower or self.outputs.upper) or any(row.outputs for row in self.rows)
+
+
+def _boxes(common: _Bounds, own: Sequence[_Bounds], variables: Variables) -> list[Box | EmptyBoxError]:
+    """The boxes of alternatives: all of `common`, and the bounds of each."""
+    count = variables.num_inputs
+    sides: dict[bool, list[tuple[Exact, bool]]] = {False: [], True: []}
+    for bounds in map(common.merged, own):
+        for is_upper, side in ((False, bounds.lower), (True, bounds.upper)):
+            if len(side) < count:
+                first = next(i for i in range(count) if i not in side)
+                others = f" (nor have {count - len(side) - 1} other inputs)" if count - len(side) > 1 else ""
+                word = "upper" if is_upper else "lower"
+                raise InputError(f"input {variables.input_name(first)} has no {word} bound{others}")
+            sides[is_upper].extend(side[i] for i in range(count))
+    lower, upper = sides[False], sides[True]
+    return Box.many(
+        [value for value, _ in lower],
+        [value for value, _ in upper],
+        count,
+        lower_open=np.array([is_open for _, is_open in lower], bool),
+        upper_open=np.array([is_open for _, is_open in upper], bool),
+        name=variables.input_name,
+    )

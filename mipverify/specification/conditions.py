@@ -6,20 +6,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 
-from mipverify.specification.exact import float_if_exact, float_up, show_exact
+from mipverify.errors import InputError
+from mipverify.specification.exact import MOST_BITS, float_if_exact, nearest_float, round_exact, shorten, show_exact
 
 _ROWS_IN_A_LABEL = 4
 _TERMS_IN_A_LABEL = 6
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One exact inequality: sum of `outputs[i] * Y_i` plus sum of `inputs[j] * X_j` at most (`strict`: below) `offset`.
 
     No stored coefficient is zero.
@@ -63,7 +64,7 @@ class Condition:
     condition. `coefficients_exact` is False when a coefficient is no float64 even after scaling its row; the arrays
     then hold the nearest ones, and a proof has to allow for half a unit in the last place of each.
     `strict`: bool (m,), rows that the property states with `<`; the float arrays describe their closure.
-    `rows` are the exact inequalities. m is at least 1.
+    `rows` are the exact inequalities. m is at least 1. `name`: what to call it, if not by its rows.
     """
 
     output_rows: NDArray[np.float64]
@@ -71,39 +72,58 @@ class Condition:
     offset: NDArray[np.float64]
     strict: NDArray[np.bool_]
     coefficients_exact: bool
-    label: str
     rows: tuple[Row, ...] = field(compare=False)
+    name: str | None = None
 
     def __post_init__(self) -> None:
         for array in (self.output_rows, self.offset, self.strict):
             array.setflags(write=False)
 
     @classmethod
-    def from_rows(cls, rows: Sequence[Row], num_inputs: int, num_outputs: int, label: str | None = None) -> Condition:
-        """Turn exact rows into arrays; without any row the condition always holds, and one row `0 <= 0` says so."""
-        kept = tuple(rows) or (Row({}, {}, Fraction(0)),)
-        scaled = [_representable(row) for row in kept]
-        output_rows = np.zeros((len(kept), num_outputs))
-        inputs = scipy.sparse.lil_array((len(kept), num_inputs)) if any(row.inputs for row in kept) else None
-        exact = True
-        for r, row in enumerate(scaled):
-            for i, coefficient in row.outputs.items():
-                output_rows[r, i] = float(coefficient)
-                exact = exact and output_rows[r, i] == coefficient
-            for j, coefficient in row.inputs.items():
-                assert inputs is not None
-                inputs[r, j] = float(coefficient)
-                exact = exact and inputs[r, j] == coefficient
-        text = " and ".join(str(row) for row in kept[:_ROWS_IN_A_LABEL]) + " and …" * (len(kept) > _ROWS_IN_A_LABEL)
-        return cls(
-            output_rows,
-            None if inputs is None else scipy.sparse.csr_array(inputs),
-            np.array([float_up(row.offset) for row in scaled]),
-            np.array([row.strict for row in kept]),
-            exact,
-            text if label is None else label,
-            kept,
-        )
+    def from_rows(cls, rows: Sequence[Row], num_inputs: int, num_outputs: int, name: str | None = None) -> Condition:
+        """Turn exact rows into arrays; without any row the condition always holds, and one row `0 <= 0` says so.
+
+        Raises:
+            InputError: the numbers of a row are so large or so different that no floats stand for them.
+        """
+        return cls.many([rows], num_inputs, num_outputs, [name])[0]
+
+    @classmethod
+    def many(
+        cls,
+        rows: Sequence[Sequence[Row]],
+        num_inputs: int,
+        num_outputs: int,
+        names: Sequence[str | None] | None = None,
+    ) -> list[Condition]:
+        """The same for many conditions at once, whose arrays are parts of common ones."""
+        kept = [tuple(some) or (Row({}, {}, Fraction(0)),) for some in rows]
+        flat = [row for some in kept for row in some]
+        scaled = [_representable(row) for row in flat]
+        offset = round_exact([row.offset for row in scaled]).up64
+        for r in np.flatnonzero(~np.isfinite(offset)).tolist():
+            raise _unusable(flat[r])
+        output_rows, strict = np.zeros((len(flat), num_outputs)), np.array([row.strict for row in flat])
+        inexact = _fill(output_rows, [row.outputs for row in scaled], flat)
+        inputs = None
+        if any(row.inputs for row in flat):
+            inputs = scipy.sparse.lil_array((len(flat), num_inputs))
+            inexact |= _fill(inputs, [row.inputs for row in scaled], flat)
+            inputs = scipy.sparse.csr_array(inputs)
+        found, start = [], 0
+        for k, some in enumerate(kept):
+            part = slice(start, start := start + len(some))
+            mine = inputs[part] if inputs is not None and any(row.inputs for row in some) else None
+            exact = not inexact or inexact.isdisjoint(range(part.start, part.stop))
+            name = None if names is None else names[k]
+            found.append(cls(output_rows[part], mine, offset[part], strict[part], exact, some, name))
+        return found
+
+    @cached_property
+    def label(self) -> str:
+        """The condition in words."""
+        rows = " and ".join(map(str, self.rows[:_ROWS_IN_A_LABEL]))
+        return self.name or rows + " and …" * (len(self.rows) > _ROWS_IN_A_LABEL)
 
     def satisfied(self, x: ArrayLike, y: ArrayLike) -> bool:
         """Exact decision for one input and one output of any shapes; outputs that are not finite satisfy nothing."""
@@ -134,22 +154,62 @@ class Condition:
         return f"Condition({self.label})"
 
 
+def _fill(target: Any, coefficients: Sequence[Mapping[int, Fraction]], rows: Sequence[Row]) -> set[int]:
+    """Write coefficients, none of which is zero, as floats; returns the rows where they are not exact."""
+    inexact = set()
+    for r, entries in enumerate(coefficients):
+        for i, coefficient in entries.items():
+            value = nearest_float(coefficient)
+            if value == 0 or not math.isfinite(value):
+                raise _unusable(rows[r])
+            if value != coefficient:
+                inexact.add(r)
+            target[r, i] = value
+    return inexact
+
+
+def _unusable(row: Row) -> InputError:
+    return InputError(f"a condition with numbers that no float64 stands for: {shorten(str(row), 160)}")
+
+
 def _representable(row: Row) -> Row:
-    """The row, scaled by a positive number near 1 when that makes every coefficient a float64.
+    """The row, scaled by a positive number when that makes every coefficient a float64.
 
     Decimal coefficients such as 0.1 are no binary floats, but small integers times a common factor are: the same
     set of points is then described without an error term.
+
+    Raises:
+        InputError: a coefficient is beyond the range of floats.
     """
     coefficients = [*row.outputs.values(), *row.inputs.values()]
+    if all(c.denominator == 1 and -_SMALL < c.numerator < _SMALL for c in coefficients):
+        return row
     if all(float_if_exact(c) is not None for c in coefficients):
         return row
-    factor = Fraction(math.lcm(*(c.denominator for c in coefficients)))
-    common = math.gcd(*(int(c * factor) for c in coefficients))
-    factor /= common
-    factor /= Fraction(2) ** round(math.log2(factor)) if factor < 2**1000 else 1
+    if not all(_LEAST <= abs(c) <= _MOST for c in coefficients):
+        raise _unusable(row)
+    common = 1
+    for coefficient in coefficients:
+        common = math.lcm(common, coefficient.denominator)
+        if common.bit_length() > MOST_BITS:
+            return row
+    factor = Fraction(common)
+    factor /= math.gcd(*(int(c * factor) for c in coefficients))
+    factor *= Fraction(2) ** -_exponent(factor)
     scaled = [c * factor for c in coefficients]
-    if any(float_if_exact(c) is None for c in scaled):
-        return row
+    return row if any(float_if_exact(c) is None for c in scaled) else _times(row, factor)
+
+
+_SMALL = 2**53
+_LEAST, _MOST = Fraction(np.finfo(np.float64).tiny), Fraction(np.finfo(np.float64).max)
+
+
+def _exponent(value: Fraction) -> int:
+    """About log2 of a positive number."""
+    return value.numerator.bit_length() - value.denominator.bit_length()
+
+
+def _times(row: Row, factor: Fraction) -> Row:
     return Row(
         {i: c * factor for i, c in row.outputs.items()},
         {j: c * factor for j, c in row.inputs.items()},

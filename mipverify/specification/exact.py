@@ -38,6 +38,17 @@ def parse_decimal(text: str) -> Decimal | None:
     return value if value == 0 or abs(value.adjusted()) <= _LARGEST_EXPONENT else None
 
 
+def no_number(text: str) -> str:
+    """Why `parse_decimal` gives None, in words."""
+    if len(text) > _MOST_DIGITS or _NUMBER.fullmatch(text) is not None or _HUGE.fullmatch(text) is not None:
+        limits = f"{_MOST_DIGITS} digits and exponents up to {_LARGEST_EXPONENT}"
+        return f"{shorten(text)!r} is beyond the numbers that are read ({limits})"
+    return f"{shorten(text)!r} is not a number"
+
+
+_HUGE = re.compile(r"[-+.0-9]+[eE][-+]?[0-9]{5,}")
+
+
 def parse_number(text: str) -> Fraction | None:
     """The exact value of a decimal or of a quotient of two, such as 8/255; None when `text` is neither."""
     numerator, slash, denominator = text.partition("/")
@@ -116,7 +127,7 @@ def round_exact(values: Sequence[Exact]) -> Rounded:
     hence no other float32, lies between a number and its nearest float64. So one exact comparison a number suffices.
     Numbers beyond the largest finite float become infinite on the outer side and the largest finite one on the inner.
     """
-    nearest = np.array([_nearest_float(value) for value in values], dtype=np.float64) + 0.0  # no negative zeros
+    nearest = np.array([nearest_float(value) for value in values], dtype=np.float64) + 0.0  # no negative zeros
     order = np.array([_compare(value, float64) for value, float64 in zip(values, nearest.tolist(), strict=True)], int)
     with np.errstate(over="ignore", under="ignore"):
         return Rounded(
@@ -137,7 +148,8 @@ def _neighbours32(
     return down, up, near32, ~(below | above)
 
 
-def _nearest_float(value: Exact) -> float:
+def nearest_float(value: Exact) -> float:
+    """The nearest float64; infinite beyond the largest."""
     try:
         return float(value)
     except OverflowError:  # Fraction only; Decimal gives an infinity
@@ -147,30 +159,32 @@ def _nearest_float(value: Exact) -> float:
 def _compare(value: Exact, number: float) -> int:
     """Sign of `value - number`, exactly."""
     if isinstance(value, Fraction) and math.isfinite(number):
-        other = Fraction(number)
-        return (value > other) - (value < other)
+        numerator, denominator = number.as_integer_ratio()
+        left, right = value.numerator * denominator, numerator * value.denominator
+        return (left > right) - (left < right)
     return (value > number) - (value < number)
 
 
 def show_exact(value: Exact) -> str:
     """The number for a message: the decimal that prints its nearest float where that is exact, else in full."""
-    shortest = repr(_nearest_float(value))
+    shortest = repr(nearest_float(value))
     number = parse_decimal(shortest)
     return shortest.removesuffix(".0") if number is not None and number == value else shorten(_digits(value))
 
 
 def _digits(value: Exact) -> str:
     if isinstance(value, Fraction) and max(value.numerator.bit_length(), value.denominator.bit_length()) > 4000:
-        return f"a number near {_nearest_float(value):.6g}"
+        return f"about {Decimal(value.numerator) / Decimal(value.denominator):.6g}"
     return str(value)
 
 
 def float_up(value: Fraction) -> float:
     """The smallest float64 that is not below `value`."""
-    return float(round_exact([value]).up64[0])
+    nearest = nearest_float(value) + 0.0
+    return math.nextafter(nearest, math.inf) if _compare(value, nearest) > 0 else nearest
 
 
 def float_if_exact(value: Fraction) -> float | None:
     """`value` as a float64, or None when no float64 equals it."""
-    nearest = _nearest_float(value)
-    return nearest if math.isfinite(nearest) and Fraction(nearest) == value else None
+    nearest = nearest_float(value)
+    return nearest if math.isfinite(nearest) and _compare(value, nearest) == 0 else None

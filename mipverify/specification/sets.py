@@ -55,14 +55,37 @@ class Box:
             EmptyBoxError: a lower bound exceeds its upper bound (or equals it, and one of them is open).
             InputError: a bound lies beyond every finite float32. Either message names the variable with `name(index)`.
         """
+        box = cls.many(lower, upper, len(lower), lower_open=lower_open, upper_open=upper_open, name=name)[0]
+        if isinstance(box, EmptyBoxError):
+            raise box
+        return box
+
+    @classmethod
+    def many(
+        cls,
+        lower: Sequence[Exact],
+        upper: Sequence[Exact],
+        size: int,
+        *,
+        lower_open: ArrayLike = False,
+        upper_open: ArrayLike = False,
+        name: Callable[[int], str] = _default_name,
+    ) -> list[Box | EmptyBoxError]:
+        """Boxes of `size` inputs each, one after the other in the bounds, or the error where one is empty.
+
+        Raises:
+            InputError: a bound lies beyond every finite float32.
+        """
         low, high = round_exact(lower), round_exact(upper)
         shape = low.down64.shape
         open_low, open_high = np.broadcast_to(lower_open, shape), np.broadcast_to(upper_open, shape)
+        empty: dict[int, EmptyBoxError] = {}
         # Only bounds whose float64 enclosures overlap can be in the wrong order; these few are compared exactly.
         for i in np.flatnonzero(low.up64 >= high.down64).tolist():
             if lower[i] > upper[i] or (lower[i] == upper[i] and (open_low[i] or open_high[i])):
                 between = f"{show_exact(lower[i])} and {show_exact(upper[i])}"
-                raise EmptyBoxError(f"empty input set: no value of {name(i)} lies between its bounds {between}")
+                message = f"empty input set: no value of {name(i % size)} lies between its bounds {between}"
+                empty.setdefault(i // size, EmptyBoxError(message))
         with np.errstate(over="ignore", under="ignore"):
             first = np.where(open_low & low.is_float32, np.nextafter(low.up32, np.float32(np.inf)), low.up32)
             last = np.where(open_high & high.is_float32, np.nextafter(high.down32, np.float32(-np.inf)), high.down32)
@@ -70,9 +93,11 @@ class Box:
         first, last = np.where(pinned, low.near32, first), np.where(pinned, low.near32, last)
         finite = np.isfinite(first) & np.isfinite(last) & np.isfinite(low.down64) & np.isfinite(high.up64)
         for i in np.flatnonzero(~finite).tolist():
-            between = f"{show_exact(lower[i])} and {show_exact(upper[i])}"
-            raise InputError(f"input set: the bounds {between} of {name(i)} exceed every float32")
-        return cls(low.down64, high.up64, first, last)
+            if i // size not in empty:
+                between = f"{show_exact(lower[i])} and {show_exact(upper[i])}"
+                raise InputError(f"input set: the bounds {between} of {name(i % size)} exceed every float32")
+        sides = [side.reshape(-1, size) for side in (low.down64, high.up64, first, last)]
+        return [empty.get(k) or cls(*box) for k, box in enumerate(zip(*sides, strict=True))]
 
     @classmethod
     def from_floats(cls, lower: ArrayLike, upper: ArrayLike) -> Box:

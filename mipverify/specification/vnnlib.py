@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 
 from mipverify.specification.files import decoded, read_file
 from mipverify.specification.specification import Specification
 from mipverify.specification.vnnlib1 import parse_vnnlib1
+
+
+@contextmanager
+def _many_objects() -> Iterator[None]:
+    """Put off the search for garbage: a long property is millions of objects, none of which is any."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
 
 _VERSION_2 = re.compile(r"^[^;\n]*\(\s*(?:vnnlib-version|declare-network)\b", re.MULTILINE)
 
@@ -23,10 +39,15 @@ def load_vnnlib(path: str | PathLike[str]) -> Specification:
             input; the message names the file and, where there is one, the line.
     """
     content, digest = read_file(path)
-    text = decoded(content, str(path))
+    with _many_objects():
+        return _read(content, str(path), digest)
+
+
+def _read(content: bytes, path: str, digest: str) -> Specification:
+    text = decoded(content, path)
     if _VERSION_2.search(text) is None:
-        return Specification(parse_vnnlib1(text, str(path)), "vnnlib", str(path), digest)
+        return Specification(parse_vnnlib1(text, path), "vnnlib", path, digest)
     from mipverify.specification.vnnlib2 import parse_vnnlib2  # the official parser loads a native library
 
-    cases, declared = parse_vnnlib2(text, str(path))
-    return Specification(cases, "vnnlib", str(path), digest, declared)
+    cases, declared = parse_vnnlib2(text, path)
+    return Specification(cases, "vnnlib", path, digest, declared)

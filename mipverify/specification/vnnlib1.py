@@ -15,7 +15,7 @@ from typing import NoReturn, TypeAlias
 
 from mipverify.errors import InputError
 from mipverify.specification.cases import Variables, build_cases
-from mipverify.specification.exact import parse_decimal
+from mipverify.specification.exact import no_number, parse_decimal, shorten
 from mipverify.specification.normal_form import (
     Bound,
     Dnf,
@@ -25,13 +25,17 @@ from mipverify.specification.normal_form import (
     disjunction,
     linear_difference,
     linear_product,
+    linear_quotient,
     linear_sum,
 )
 from mipverify.specification.specification import Case
 
+# A bound on one variable, asserted by itself or part of something else, is one token: files consist of them.
 _TOKEN = re.compile(
     r"""
-      \(\s*(?P<relation><=|>=|<|>)\s+X_(?P<input>0|[1-9][0-9]*)\s+(?P<value>[-+.0-9][^\s();]*)\s*(?P<bound>\))
+      (?P<assert>\(\s*assert\s*)?
+      \(\s*(?P<relation><=|>=|<|>)\s+(?P<name>[XY]_(?:0|[1-9][0-9]{0,8}))\s+(?P<value>[-+.0-9][^\s();]*)\s*\)
+      (?(assert)\s*\))
     | (?P<comment>;[^\n]*)
     | (?P<open>\()
     | (?P<close>\))
@@ -85,25 +89,32 @@ class _Parser:
         self.text = text
         self.path = path
         self.declared: dict[str, set[int]] = {"X": set(), "Y": set()}
+        self.names: dict[str, int] = {}  # declared variables, as `Linear` has them
         self.asserted: list[Dnf] = []
         # Open parentheses: (position, items so far); the outermost entry is the file.
         self.stack: list[tuple[int, list[_Item]]] = [(0, [])]
 
     def run(self) -> None:
-        stack, inputs = self.stack, self.declared["X"]
+        stack, names = self.stack, self.names
         for token in _TOKEN.finditer(self.text):
             kind = token.lastgroup
-            if kind == "bound":
-                relation, index, literal, _ = token.group("relation", "input", "value", "bound")
+            if kind == "value":
+                asserted, relation, name, literal = token.group("assert", "relation", "name", "value")
                 value = parse_decimal(literal)
-                variable = int(index)
                 if value is None:
-                    self.fail(f"{literal!r} is not a number", token.start())
-                if variable not in inputs:
-                    self.fail(f"X_{index} is not declared", token.start())
-                if len(stack) == 1:
-                    self.fail("a comparison outside of an assertion", token.start())
-                stack[-1][1].append([(Bound(variable, relation[0] == "<", value, len(relation) == 1),)])
+                    self.fail(no_number(literal), token.start())
+                variable = names.get(name)
+                if variable is None:
+                    self.fail(f"{name} is not declared", token.start())
+                bound: Dnf = [[Bound(variable, relation[0] == "<", value, len(relation) == 1)]]
+                if asserted is None:
+                    if len(stack) == 1:
+                        self.fail("a comparison outside of an assertion", token.start())
+                    stack[-1][1].append(bound)
+                elif len(stack) == 1:
+                    self.asserted.append(bound)
+                else:
+                    self.fail("'assert' is not supported within another expression", token.start())
             elif kind == "open":
                 stack.append((token.start(), []))
             elif kind == "close":
@@ -116,7 +127,7 @@ class _Parser:
                     self.fail(str(error), position)
             elif kind == "symbol":
                 if len(stack) == 1:
-                    self.fail(f"expected an opening parenthesis, found {token.group()!r}", token.start())
+                    self.fail(f"expected an opening parenthesis, found {shorten(token.group())!r}", token.start())
                 stack[-1][1].append(token.group())
         if len(stack) > 1:
             self.fail("a parenthesis is never closed", stack[-1][0])
@@ -141,7 +152,7 @@ class _Parser:
                 self.fail(f"{operator!r} without arguments", position)
             around.append(_Linear(_ARITHMETIC[operator]([self.linear(item, position) for item in arguments])))
         else:
-            self.fail(f"{operator!r} is not supported (and, or, <=, >=, <, >, =, +, -, * are)", position)
+            self.fail(f"{shorten(operator)!r} is not supported (and, or, <=, >=, <, >, =, +, -, *, / are)", position)
 
     def command(self, name: str, arguments: list[_Item], position: int) -> None:
         if name == "assert":
@@ -151,7 +162,7 @@ class _Parser:
         elif name in ("declare-const", "declare-fun"):
             self.declare(arguments, position)
         elif name not in _IGNORED:
-            self.fail(f"unknown command {name!r}", position)
+            self.fail(f"unknown command {shorten(name)!r}", position)
 
     def declare(self, arguments: list[_Item], position: int) -> None:
         match arguments:
@@ -160,6 +171,7 @@ class _Parser:
                 if int(variable[2]) in indices:
                     self.fail(f"{name} is declared twice", position)
                 indices.add(int(variable[2]))
+                self.names[name] = int(variable[2]) if variable[1] == "X" else -1 - int(variable[2])
             case _:
                 self.fail("a declaration must read (declare-const X_i Real) or (declare-const Y_i Real)", position)
 
@@ -174,8 +186,8 @@ class _Parser:
         if isinstance(item, list):
             return item
         if item in ("true", "false"):
-            return [()] if item == "true" else []
-        what = repr(item) if isinstance(item, str) else "an arithmetic expression"
+            return [[]] if item == "true" else []
+        what = repr(shorten(item)) if isinstance(item, str) else "an arithmetic expression"
         raise _AtPosition(f"expected a comparison, found {what}", position)
 
     def linear(self, item: _Item, position: int) -> Linear:
@@ -183,15 +195,15 @@ class _Parser:
             return item.terms
         if isinstance(item, list):
             self.fail("expected a number or a variable, found a comparison", position)
-        variable = _VARIABLE.fullmatch(item)
+        variable = self.names.get(item)
         if variable is not None:
-            kind, index = variable[1], int(variable[2])
-            if index not in self.declared[kind]:
-                self.fail(f"{item} is not declared", position)
-            return {index if kind == "X" else -1 - index: Fraction(1)}
+            return {variable: Fraction(1)}
+        if _VARIABLE.fullmatch(item) is not None:
+            self.fail(f"{item} is not declared", position)
         number = parse_decimal(item)
         if number is None:
-            self.fail(f"{item!r} is neither a number nor a variable X_i or Y_i", position)
+            wrong = f"{shorten(item)!r} is neither a number nor a variable X_i or Y_i"
+            self.fail(no_number(item) if item[0] in "+-.0123456789" else wrong, position)
         return {None: Fraction(number)}
 
     def variables(self) -> Variables:
@@ -213,4 +225,5 @@ _ARITHMETIC: dict[str, Callable[[list[Linear]], Linear]] = {
     "+": linear_sum,
     "-": linear_difference,
     "*": linear_product,
+    "/": linear_quotient,
 }

@@ -16,7 +16,7 @@ import vnnlib
 
 from mipverify.errors import InputError
 from mipverify.specification.cases import Variables, build_cases
-from mipverify.specification.exact import parse_decimal
+from mipverify.specification.exact import no_number, parse_decimal
 from mipverify.specification.normal_form import (
     Bound,
     Dnf,
@@ -43,6 +43,7 @@ _MIRRORED = {"<=": ">=", "<": ">", ">=": "<=", ">": "<"}
 _REAL_TYPES = {"Unknown": None, "Real": None, "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 # The native parser recurses; a deeper file could exhaust its stack, which no exception would tell.
 _DEEPEST = 400
+_MOST_OUTPUTS = 1_000_000
 
 
 def parse_vnnlib2(text: str, path: str) -> tuple[tuple[Case, ...], tuple[Tensor, Tensor]]:
@@ -103,6 +104,8 @@ class _Tensors:
         for tensor in (self.input, self.output):
             if tensor.dtype.name not in _REAL_TYPES:
                 raise InputError(f"{tensor.name} has type {tensor.dtype.name}; only real and float types are supported")
+        if prod(self.output.shape) > _MOST_OUTPUTS:
+            raise InputError(f"output {self.output.name} has {prod(self.output.shape)} elements; too many to verify")
         self.input_name, self.input_shape = self.input.name, tuple(self.input.shape)
         self.output_shape = tuple(self.output.shape)
 
@@ -145,11 +148,11 @@ def _boolean(node: Any, tensors: _Tensors) -> Dnf:
     if isinstance(left, vnnlib.Literal) and relation in _MIRRORED:
         left, right, relation = right, left, _MIRRORED[relation]
     if isinstance(left, vnnlib.Var) and isinstance(right, vnnlib.Literal) and relation in _MIRRORED:
-        # A bound on one input, which is what long files consist of.
+        # A bound on one variable, which is what long files consist of.
         variable = tensors.variable(left)
         value = parse_decimal(right.lexeme)
-        if variable >= 0 and value is not None:
-            return [(Bound(variable, relation[0] == "<", value, len(relation) == 1),)]
+        if value is not None:
+            return [[Bound(variable, relation[0] == "<", value, len(relation) == 1)]]
     return comparison(relation, _linear(left, tensors), _linear(right, tensors))
 
 
@@ -159,7 +162,7 @@ def _linear(node: Any, tensors: _Tensors) -> Linear:
     if isinstance(node, vnnlib.Literal):
         value = parse_decimal(node.lexeme)
         if value is None:
-            raise InputError(f"line {node.line}: {node.lexeme!r} is not a finite number")
+            raise InputError(f"line {node.line}: {no_number(node.lexeme)}")
         return {None: Fraction(value)}
     parts = [_linear(child, tensors) for child in node.children()]
     if isinstance(node, vnnlib.Plus):
