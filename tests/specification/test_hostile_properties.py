@@ -89,7 +89,7 @@ REFUSED = {
     ),
     "large coefficient": (
         "(assert (<= (* 1e4999 Y_0) 1e-4999))",
-        r"line 7: a coefficient of about 1e\+4999, which no float64 stands for",
+        r"line 7: a coefficient of about 1\.0*e\+4999, which no float64 stands for",
     ),
     "small coefficient": ("(assert (<= (+ Y_1 (* 1e-400 Y_0)) 1))", "no float64 stands for"),
     "unlike coefficients": ("(assert (<= (+ (* 1e300 Y_1) (* 1e-320 Y_0)) 1))", "no float64 stands for"),
