@@ -46,7 +46,6 @@ _ADVICE = {
     "If": "its condition depends on the network's input: export the branch that is taken",
     **dict.fromkeys(_QUANTIZED, "quantized networks are not supported: export the float32 model"),
     "HardSwish": "it is not piecewise linear: between its kinks it is a parabola",
-    "ThresholdedRelu": "it jumps",
 }
 
 

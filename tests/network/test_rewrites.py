@@ -144,12 +144,12 @@ def build_batch_normalization(draw: Draw) -> tuple[Graph, str]:
 
 def _pool(draw: Draw, operator: str, **options: Any) -> tuple[Graph, str]:
     shape, axes = _image(draw, draw(st.integers(1, 2)))
-    opset = draw(st.sampled_from([10, 11, 12, 18, 19, 22]))
+    opset = draw(st.sampled_from([18, 19, 22] if operator == "LpPool" else [10, 11, 12, 18, 19, 22]))
     g = Graph(shape, opset=opset)
     kernel = _many(draw, axes, 1, 3)
     padding = _padding(draw, axes, min(kernel) - 1)
     same = padding.get("auto_pad", "VALID").startswith("SAME")
-    if min(shape[2:]) > 4 and (operator == "MaxPool" or opset >= 19):
+    if min(shape[2:]) > 4 and (operator != "AveragePool" or opset >= 19):
         options["dilations"] = _many(draw, axes, 1, 2)
     # ONNX Runtime refuses SAME where a stride is longer than the window
     strides = [draw(st.integers(1, k if same else 3)) for k in kernel]
@@ -165,6 +165,13 @@ def build_max_pool(draw: Draw) -> tuple[Graph, str]:
     return _pool(draw, "MaxPool")
 
 
+def build_norm_pool(draw: Draw) -> tuple[Graph, str]:
+    if draw(st.booleans()):
+        return _pool(draw, "LpPool", p=1)
+    g = Graph(_image(draw, draw(SMALL))[0], opset=draw(OPSETS))
+    return g, g.node("GlobalLpPool", ["x"], p=1)
+
+
 def build_global_pool(draw: Draw) -> tuple[Graph, str]:
     g = Graph(_image(draw, draw(SMALL))[0], opset=draw(OPSETS))
     return g, g.node(draw(st.sampled_from(["GlobalAveragePool", "GlobalMaxPool"])), ["x"])
@@ -173,7 +180,16 @@ def build_global_pool(draw: Draw) -> tuple[Graph, str]:
 def build_activation(draw: Draw) -> tuple[Graph, str]:
     shape = draw(SHAPES)
     g = Graph(shape, opset=draw(OPSETS))
-    operator = draw(st.sampled_from(["Relu", "LeakyRelu", "PRelu", "Abs"]))
+    operator = draw(st.sampled_from(["Relu", "LeakyRelu", "PRelu", "Abs", "HardSigmoid", "Shrink", "ThresholdedRelu"]))
+    g = g if g.opset >= 10 or operator not in ("Shrink", "ThresholdedRelu") else Graph(shape, opset=11)
+    if operator == "HardSigmoid":
+        options = {"alpha": draw(st.sampled_from([0.1, 1 / 6, -0.3])), "beta": draw(st.sampled_from([0.5, -0.2]))}
+        return g, g.node(operator, ["x"], **(options if draw(st.booleans()) else {}))
+    if operator == "Shrink":
+        limit, bias = draw(st.sampled_from([(0.3, 0.3), (0.0, 0.0), (-0.5, 0.0)]))
+        return g, g.node(operator, ["x"], lambd=limit, bias=bias)
+    if operator == "ThresholdedRelu":
+        return g, g.node(operator, ["x"], alpha=0.0)
     if operator == "LeakyRelu":
         return g, g.node(operator, ["x"], alpha=draw(st.sampled_from([0.01, 0.3, 1.5, -0.5, 0.0])))
     if operator == "PRelu":
@@ -214,7 +230,7 @@ def build_extremum(draw: Draw) -> tuple[Graph, str]:
 
 def build_reduce(draw: Draw) -> tuple[Graph, str]:
     shape = draw(SHAPES)
-    operator = draw(st.sampled_from(["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin"]))
+    operator = draw(st.sampled_from(["ReduceSum", "ReduceMean", "ReduceL1", "ReduceMax", "ReduceMin"]))
     axes = draw(st.lists(st.integers(-len(shape), len(shape) - 1), min_size=1, max_size=2, unique_by=lambda a: a % 9))
     axes = sorted({axis % len(shape) for axis in axes})
     opset = draw(OPSETS)
@@ -222,6 +238,8 @@ def build_reduce(draw: Draw) -> tuple[Graph, str]:
     keep = {"keepdims": draw(st.integers(0, 1))}
     as_input = opset >= (13 if operator == "ReduceSum" else 18)
     if draw(st.integers(0, 4)) == 0:
+        if as_input:
+            keep["noop_with_empty_axes"] = draw(st.integers(0, 1))
         return g, g.node(operator, ["x"], **keep)
     if as_input:
         return g, g.node(operator, ["x", g.constant(axes, np.int64)], **keep)

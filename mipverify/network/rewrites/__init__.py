@@ -5,6 +5,7 @@ from __future__ import annotations
 from mipverify.network.rewrites import (
     activation,
     comparison,
+    contraction,
     convolution,
     indexing,
     linear,
@@ -20,6 +21,7 @@ __all__ = [
     "OnnxNode",
     "activation",
     "comparison",
+    "contraction",
     "convolution",
     "indexing",
     "linear",

@@ -43,6 +43,35 @@ def leaky(builder: Builder, x: Tensor, slope: Array) -> Tensor:
     return builder.affine(terms, x.shape)
 
 
+@rewrite("HardSigmoid")
+def hard_sigmoid(builder: Builder, node: OnnxNode) -> Tensor:
+    """alpha x + beta, clipped to [0, 1]."""
+    alpha, beta = (np.float64(np.float32(node.get(name, default))) for name, default in (("alpha", 0.2), ("beta", 0.5)))
+    x = node.tensor(0)
+    return clipped(builder, builder.affine([(x, multiple(alpha, x.shape))], x.shape, np.asarray(beta)), 0.0, 1.0)
+
+
+@rewrite("ThresholdedRelu")
+def thresholded_relu(builder: Builder, node: OnnxNode) -> Tensor:
+    """x where it is above alpha, else 0: it jumps by alpha."""
+    if node.get("alpha", 1.0) != 0:
+        raise RewriteError(f"it jumps from 0 to {node.get('alpha', 1.0):g} at its threshold")
+    return builder.relu(node.tensor(0))
+
+
+@rewrite("Shrink")
+def shrink(builder: Builder, node: OnnxNode) -> Tensor:
+    """x moved towards zero by bias where it is further from there than lambd, else 0."""
+    x, limit, bias = node.tensor(0), float(node.get("lambd", 0.5)), float(node.get("bias", 0.0))
+    if bias == 0 and limit <= 0:
+        return x
+    if bias != limit or limit < 0:
+        raise RewriteError(f"it jumps from 0 to {limit - bias:g} at its threshold")
+    above = builder.relu(builder.shift(x, _offset(-limit)))
+    below = builder.relu(builder.combine([(x, -1.0)], _offset(-limit)))
+    return builder.combine([(above, 1.0), (below, -1.0)])
+
+
 @rewrite("Abs")
 def absolute(builder: Builder, node: OnnxNode) -> Tensor:
     """|x|."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from mipverify.network.builder import Builder, RewriteError, Tensor, limited
 from mipverify.network.convolution import Conv
+from mipverify.network.rewrites.activation import absolute_value
 from mipverify.network.rewrites.convolution import paired, resolved_pads, spatial
 from mipverify.network.rewrites.maximum import tournament
 from mipverify.network.rewrites.reduce import extreme, reduced
@@ -116,6 +117,17 @@ def global_average_pool(builder: Builder, node: OnnxNode) -> Tensor:
     """Mean over all positions of each channel."""
     x = node.tensor(0)
     return reduced(builder, x, range(2, len(x.shape)), keepdims=True, mean=True)
+
+
+@rewrite("LpPool", "GlobalLpPool")
+def norm_pool(builder: Builder, node: OnnxNode) -> Tensor:
+    """The 1-norm over windows; other norms are not piecewise linear."""
+    if node.get("p", 2) != 1:
+        raise RewriteError(f"the {node.get('p', 2)}-norm is not piecewise linear")
+    x = absolute_value(builder, node.tensor(0))
+    if node.operator == "GlobalLpPool":
+        return reduced(builder, x, range(2, len(x.shape)), keepdims=True, mean=False)
+    return averaged(builder, x, windows_of(node, x), include_pad=False, divisor=1)
 
 
 @rewrite("MaxPool")

@@ -62,3 +62,26 @@ def extreme(builder: Builder, x: Tensor, axes: Sequence[int], keepdims: bool, si
     y = tournament(builder, rows, positions(rows.shape).T)
     y = y if sign > 0 else builder.combine([(y, -1.0)])
     return y.viewed(kept if keepdims else [size for axis, size in enumerate(x.shape) if axis not in axes])
+
+
+@rewrite("CumSum")
+def cumulative_sum(builder: Builder, node: OnnxNode) -> Tensor:
+    """Sums of all entries up to each along an axis, by doubling: log2(n) nodes of two terms each."""
+    x, reverse = node.tensor(0), bool(node.get("reverse", 0))
+    axis = axis_of(int(node.constant(1, "the axis").reshape(())), len(x.shape))
+    indices, count = positions(x.shape), x.shape[axis]
+
+    def moved(y: Tensor, step: int) -> Tensor:
+        from_, to = (slice(None, count - step), slice(step, None))
+        from_, to = (to, from_) if reverse else (from_, to)
+        places = np.full(x.shape, -1)
+        lead = (slice(None),) * axis
+        places[(*lead, to)] = indices[(*lead, from_)]
+        return builder.move(y, places)
+
+    y = moved(x, 1) if node.get("exclusive", 0) else x
+    step = 1
+    while step < count:
+        y = builder.combine([(y, 1.0), (moved(y, step), 1.0)])
+        step *= 2
+    return y
