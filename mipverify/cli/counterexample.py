@@ -12,8 +12,11 @@ if TYPE_CHECKING:
 
 
 def counterexample(witness: Witness) -> str:
-    """The witness as `((X_0 v) ... (Y_0 v) ...)`; every value reads back as exactly the float32 that it is."""
-    pairs = [f"(X_{i} {_number(v)})" for i, v in enumerate(witness.input.reshape(-1))]
+    """The witness as `((X_0 v) ... (Y_0 v) ...)`; every value reads back as exactly the float32 that it is.
+
+    Where a float32 stands for a decimal of the property that no float32 is, the decimal is written.
+    """
+    pairs = [f"(X_{i} {witness.stated.get(i) or _number(v)})" for i, v in enumerate(witness.input.reshape(-1))]
     pairs += [f"(Y_{i} {_number(v)})" for i, v in enumerate(witness.output.reshape(-1))]
     return "(" + "\n ".join(pairs) + ")\n"
 

@@ -162,6 +162,7 @@ def describe(verdict: Verdict, question: Question | None, *, verbose: bool) -> s
         lines.append(f"  output  {_output(verdict, question)}")
     if verdict.trusted:
         lines.append(f"  trusts  {', '.join(verdict.trusted)}")
+    lines += [f"  note    {note}" for note in verdict.notes]
     if question is not None and question.preprocessing:
         lines.append(f"  data    {question.preprocessing}")
     if verbose and verdict.statistics:

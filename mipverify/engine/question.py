@@ -168,7 +168,8 @@ class Question:
             if self._inside(point) and any(
                 meets(self.network, condition, point, output) for condition in self.case.conditions
             ):
-                self.witness = Witness(point.copy(), output.copy())
+                stated = {i: coordinate.decimal for i, coordinate in self.case.box.stated.items()}
+                self.witness = Witness(point.copy(), output.copy(), stated)
                 return self.witness
         return None
 

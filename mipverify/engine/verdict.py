@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,10 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Witness:
-    """An input (n,) float32 inside the stated set and the output (k,) of the original file there, which violates."""
+    """An input (n,) float32 inside the stated set and the output (k,) of the original file there, which violates.
+
+    stated: by index, the decimals for which an input stands that is the float32 nearest to what the set allows.
+    """
 
     input: np.ndarray
     output: np.ndarray
+    stated: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class Verdict:
     stage: who decided. margin_lower_bound: proven lower bound of the smallest margin over the input set, or None.
     trusted: what the verdict takes on a solver's word; empty where every step is certified here.
     statistics: unstable ReLUs by layer, nodes, binaries, seconds by stage. reason: why it is unknown.
+    notes: what a reader must know of the question besides: coordinates that no float32 meets exactly.
     proofs: the closed nodes of each search on ReLU phases, if they were to be kept.
     """
 
@@ -39,6 +45,7 @@ class Verdict:
     reason: str = ""
     network: dict[str, str | None] = field(default_factory=dict)
     property: dict[str, str | None] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     proofs: tuple[Proof, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -59,6 +66,7 @@ class Verdict:
             "margin_lower_bound": margin if margin is not None and np.isfinite(margin) else None,
             "witness": witness,
             "trusted": list(self.trusted),
+            "notes": list(self.notes),
             "statistics": self.statistics,
             "reason": self.reason,
             "network": self.network,

@@ -24,6 +24,7 @@ from mipverify.parallel.guard import LeftBehindError, run_within
 from mipverify.specification import Condition, Specification
 
 MOST_VALIDATED = 4  # boxes on whose points the network is compared with its original
+MOST_NAMED = 20  # coordinates in a note
 MOST_STEPS = 100  # told of: a property of many cases has many
 SOLVERS = ("auto", "bab", "highs", "cbc", "scip")
 
@@ -188,8 +189,25 @@ def _verdict(
         reason=reason if word == "unknown" else "",
         network={"path": network.path, "sha256": network.sha256},
         property={"path": specification.path, "sha256": specification.sha256},
+        notes=_notes(specification),
         proofs=tuple(proof for q in questions for proof in q.proofs or ()),
     )
+
+
+def _notes(specification: Specification) -> tuple[str, ...]:
+    """What the verdict must say of the input set."""
+    stated: dict[str, str] = {}
+    names: set[str] = set()
+    for case in specification.cases:
+        for i, coordinate in case.box.stated.items():
+            if coordinate.name not in stated and len(stated) < MOST_NAMED:
+                stated[coordinate.name] = f"{coordinate.decimal}: {case.box.float32_lower[i].item()!r}"
+            names.add(coordinate.name)
+    if not stated:
+        return ()
+    named = [f"{name} ({pair})" for name, pair in stated.items()]
+    more = f" and {len(names) - len(named)} more" if len(names) > len(named) else ""
+    return (f"no float32 lies between the bounds of {', '.join(named)}{more}: the nearest float32 stands for them",)
 
 
 def _unstable(questions: list[Question]) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from fractions import Fraction
 from numbers import Integral
 from typing import NamedTuple, TypeAlias
@@ -22,6 +22,7 @@ Exact: TypeAlias = Decimal | Fraction
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,9})?")
 # Beyond any float, and small enough that a Fraction of it costs nothing: a float64 has at most 767 digits.
 _LARGEST_EXPONENT = 5000
+_WIDE = Context(prec=3 * _LARGEST_EXPONENT, Emin=-10 * _LARGEST_EXPONENT, Emax=10 * _LARGEST_EXPONENT)  # rounds nothing
 _MOST_DIGITS = 2000
 #: Size in bits of numerators and denominators at which arithmetic on numbers of a file ends.
 MOST_BITS = 40_000
@@ -163,6 +164,33 @@ def _compare(value: Exact, number: float) -> int:
         left, right = value.numerator * denominator, numerator * value.denominator
         return (left > right) - (left < right)
     return (value > number) - (value < number)
+
+
+def decimal_between(lower: Exact, upper: Exact, lower_open: bool = False, upper_open: bool = False) -> str:
+    """A short decimal from `lower` to `upper`; an open bound does not count.
+
+    Where there is none, as for a bound of 1/3 on both sides, the one of 40 digits that is next to them.
+    """
+    low, high = Fraction(lower), Fraction(upper)
+    if low == high:
+        rest, digits = low.denominator, 0
+        for prime in (2, 5):
+            count = 0
+            while rest % prime == 0:
+                rest, count = rest // prime, count + 1
+            digits = max(digits, count)
+        if rest != 1:
+            return str(Context(prec=40).divide(Decimal(low.numerator), Decimal(low.denominator)))
+        return str(Decimal(low.numerator * 10**digits // low.denominator).scaleb(-digits, _WIDE).normalize(_WIDE))
+    gap = high - low
+    digits = max(0, int(0.30103 * (gap.denominator.bit_length() - gap.numerator.bit_length())) - 2)
+    while True:
+        scaled = math.ceil(low * 10**digits)
+        scaled += lower_open and scaled == low * 10**digits
+        value = Fraction(scaled, 10**digits)
+        if value < high or (value == high and not upper_open):
+            return str(Decimal(scaled).scaleb(-digits, _WIDE).normalize(_WIDE))
+        digits += 1
 
 
 def show_exact(value: Exact) -> str:

@@ -129,7 +129,7 @@ class Perturbation:
         lower = [_inner(c - exact * s, low, max) for c, s, low, _ in kinds]
         upper = [_inner(c + exact * s, high, min) for c, s, _, high in kinds]
         few = Box.from_exact(lower, upper, name="the input value number {}".format)
-        box = Box(few.lower[where], few.upper[where], few.float32_lower[where], few.float32_upper[where])
+        box = few.spread(where)
         ball = None if self.norm == "linf" else self._ball(exact)
         if ball is None and self.matrix is None:
             return box, None

@@ -148,7 +148,7 @@ def _ball(
         lower, upper = ([(side[i] - mean) / std for i, mean, std in pairs] for side in (lower, upper))
         where = where.reshape(-1)
     few = Box.from_exact(lower, upper, name="the pixel value number {}".format)
-    return Box(few.lower[where], few.upper[where], few.float32_lower[where], few.float32_upper[where])
+    return few.spread(where)
 
 
 def _targets(label: int, num_classes: int, targets: Iterable[int] | None) -> list[int]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mipverify.errors import InputError
-from mipverify.specification.exact import Exact, round_exact, show_exact
+from mipverify.specification.exact import Exact, decimal_between, round_exact, show_exact
 
 
 class EmptyBoxError(InputError):
@@ -21,19 +22,36 @@ def _default_name(index: int) -> str:
     return f"X_{index}"
 
 
+class Pinned(NamedTuple):
+    """A coordinate between whose exact bounds no float32 lies. An open bound is not allowed itself."""
+
+    name: str
+    lower: Exact
+    upper: Exact
+    lower_open: bool
+    upper_open: bool
+
+    @property
+    def decimal(self) -> str:
+        """A short decimal that the bounds allow."""
+        return decimal_between(self.lower, self.upper, self.lower_open, self.upper_open)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Box:
     """All inputs between two exact bounds, coordinate by coordinate, flat in row-major order.
 
     `lower`, `upper`: float64 (n,), the tightest floats that enclose the exact box: what is proven on them holds on it.
     `float32_lower`, `float32_upper`: float32 (n,), the float32 inputs that lie in the exact box are exactly those
-    between them. Where no float32 lies between a coordinate's two bounds, both are the nearest float32.
+    between them. Where no float32 lies between a coordinate's two bounds, both are the nearest float32; `stated` has
+    these coordinates by index.
     """
 
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
     float32_lower: NDArray[np.float32]
     float32_upper: NDArray[np.float32]
+    stated: Mapping[int, Pinned] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for array in (self.lower, self.upper, self.float32_lower, self.float32_upper):
@@ -97,7 +115,18 @@ class Box:
                 between = f"{show_exact(lower[i])} and {show_exact(upper[i])}"
                 raise InputError(f"input set: the bounds {between} of {name(i % size)} exceed every float32")
         sides = [side.reshape(-1, size) for side in (low.down64, high.up64, first, last)]
-        return [empty.get(k) or cls(*box) for k, box in enumerate(zip(*sides, strict=True))]
+        stated: list[dict[int, Pinned]] = [{} for _ in range(len(sides[0]))]
+        for i in np.flatnonzero(pinned).tolist():
+            coordinate = Pinned(name(i % size), lower[i], upper[i], bool(open_low[i]), bool(open_high[i]))
+            stated[i // size][i % size] = coordinate
+        return [empty.get(k) or cls(*box) for k, box in enumerate(zip(*sides, stated, strict=True))]
+
+    def spread(self, where: NDArray[np.intp]) -> Box:
+        """The box whose coordinate i is coordinate where[i] (n,) of this one."""
+        found = [(i, k) for i, k in enumerate(where.tolist()) if k in self.stated] if self.stated else []
+        stated = {i: self.stated[k]._replace(name=_default_name(i)) for i, k in found}
+        lower, upper = self.lower[where], self.upper[where]
+        return Box(lower, upper, self.float32_lower[where], self.float32_upper[where], stated)
 
     @classmethod
     def from_floats(cls, lower: ArrayLike, upper: ArrayLike) -> Box:

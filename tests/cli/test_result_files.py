@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -67,3 +68,25 @@ def test_every_float32_reads_back_as_itself() -> None:
     assert np.array(x).astype(np.float32).tolist() == values.tolist()
     assert np.array(x).tolist() == values.astype(np.float64).tolist()
     assert y == x[::-1]
+
+
+def test_a_decimal_that_is_no_float32_is_written_as_it_is_stated(cli: Callable[..., Result], folder: Path) -> None:
+    witness, result = folder / "witness.txt", folder / "result.txt"
+    text = (folder / "violated.vnnlib").read_text()
+    for bound in ("<= X_1", ">= X_1"):
+        text = re.sub(rf"\({bound} [^)]*\)", f"({bound} 0.5000000001)", text)
+    (folder / "pinned.vnnlib").write_text(text)
+    arguments = ("verify", folder / "net.onnx", folder / "pinned.vnnlib", "--witness", witness, "--result-file", result)
+    found = json.loads(cli(*arguments, "--json").out)
+    assert found["verdict"] == "violated"
+    assert found["witness"]["input"][1] == 0.5
+    assert len(found["notes"]) == 1
+    assert "X_1 (0.5000000001: 0.5)" in found["notes"][0]
+    assert "X_0" not in found["notes"][0]
+    assert "(X_1 0.5000000001)" in witness.read_text()
+    assert "(X_1 0.5000000001)" in result.read_text()
+    assert found["notes"][0] in cli(*arguments).out
+
+
+def test_inputs_that_are_float32_need_no_note(cli: Callable[..., Result], folder: Path) -> None:
+    assert json.loads(cli("verify", folder / "net.onnx", folder / "violated.vnnlib", "--json").out)["notes"] == []

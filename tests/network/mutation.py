@@ -292,11 +292,12 @@ def run(mutant: Mutant, cases: list[Case], seconds: int = 10) -> Iterator[tuple[
             for case in cases:
                 signal.alarm(seconds)
                 try:
-                    yield case, outcome(case)
+                    what = outcome(case)
                 except (TimeoutError, RecursionError, MemoryError):
-                    yield case, "failed"
+                    what = "failed"
                 finally:
                     signal.alarm(0)
+                yield case, what
     except Exception:  # noqa: BLE001  # a module that cannot be executed alters no reading
         return
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,3 +115,42 @@ def test_boxes_cannot_be_changed():
     box = Box.from_floats([0.0], [1.0])
     with pytest.raises(ValueError, match="read-only"):
         box.lower[0] = -1.0
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [
+        ("0.1", "0.1", "0.1"),
+        ("-0.10", "-0.1", "-0.1"),
+        ("0.10000000001", "0.10000000002", "0.10000000001"),
+        ("1e-50", "1.5e-50", "1E-50"),
+        ("123456789.5", "123456789.75", "123456789.5"),
+        (Fraction(1, 3), Fraction(1, 3), "0.3333333333333333333333333333333333333333"),
+        (Fraction(0.1), Fraction(0.1), "0.1000000000000000055511151231257827021181583404541015625"),
+    ],
+)
+def test_coordinates_without_a_float32_are_stated_as_decimals(low: Any, high: Any, shown: str) -> None:
+    bounds = [Fraction(low) if isinstance(low, Fraction) else Decimal(low), Decimal(0)]
+    other = [Fraction(high) if isinstance(high, Fraction) else Decimal(high), Decimal(1)]
+    box = Box.from_exact(bounds, other)
+    assert [(i, pinned.name, pinned.decimal) for i, pinned in box.stated.items()] == [(0, "X_0", shown)]
+    if low != Fraction(1, 3):
+        assert bounds[0] <= Decimal(shown) <= other[0]
+    several = box.spread(np.array([1, 0, 0]))
+    assert [(i, pinned.name, pinned.decimal) for i, pinned in several.stated.items()] == [
+        (1, "X_1", shown),
+        (2, "X_2", shown),
+    ]
+
+
+def test_open_bounds_are_not_stated() -> None:
+    low, high = Decimal("0.10000000001"), Decimal("0.10000000002")
+    for lower_open, upper_open in ((True, False), (False, True), (True, True)):
+        box = Box.from_exact([low], [high], lower_open=lower_open, upper_open=upper_open)
+        value = Decimal(box.stated[0].decimal)
+        assert low < value if lower_open else low <= value
+        assert value < high if upper_open else value <= high
+
+
+def test_ordinary_boxes_state_nothing() -> None:
+    assert not Box.from_exact([Decimal("0.1"), Decimal("0.5")], [Decimal("0.2"), Decimal("0.5")]).stated
