@@ -12,6 +12,7 @@ from mipverify.network.rewrites import (
     maximum,
     pooling,
     reduce,
+    resize,
     shape,
 )
 from mipverify.network.rewrites.registry import REWRITES, OnnxNode
@@ -28,5 +29,6 @@ __all__ = [
     "maximum",
     "pooling",
     "reduce",
+    "resize",
     "shape",
 ]
