@@ -51,6 +51,7 @@ class Question:
     cut_gain: the share of the width of hidden bounds that cuts take away, once it was measured. hidden_cut,
     tightened_harder: whether they were cut, and had their further passes. binaries: of the largest program; programmed:
     whether a MILP solver was tried.
+    judged: the conditions on what the original gives that the case's stand for, if it is not the network's output.
     hints: inputs (H, n) that bounds suggest as starting points of attacks. known: bounds of hidden units proven before.
     hands: who works on stages that can be cut into parts. steps: what each stage came to. notes: why the next one is
     run the way it is. proofs: closed nodes of searches on phases, if they are kept, which may take much memory.
@@ -65,6 +66,7 @@ class Question:
     solver: str = "auto"
     report: Callable[[str, str], None] = lambda stage, text: None
     hands: Hands = ALONE
+    judged: tuple[Condition, ...] = ()
     witness: Witness | None = None
     bounds: Bounds | None = None
     known: Known | None = None
@@ -84,6 +86,7 @@ class Question:
     steps: list[Step] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.judged = self.judged or self.case.conditions
         self._reduced: tuple[Bounds, Reduced] | None = None
         self._begun: tuple[str, float] | None = None
         self.margins = margin_network(self.network, self.case.conditions)
@@ -165,9 +168,7 @@ class Question:
             return None
         outputs = self.replay.run(x[likely])
         for point, output in zip(x[likely], outputs, strict=True):
-            if self._inside(point) and any(
-                meets(self.network, condition, point, output) for condition in self.case.conditions
-            ):
+            if self._inside(point) and any(meets(self.network, condition, point, output) for condition in self.judged):
                 stated = {i: coordinate.decimal for i, coordinate in self.case.box.stated.items()}
                 self.witness = Witness(point.copy(), output.copy(), stated)
                 return self.witness

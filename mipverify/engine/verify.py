@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +21,8 @@ from mipverify.network.snapshot import snapshot
 from mipverify.network.validation import points_of, validated
 from mipverify.parallel import Crew
 from mipverify.parallel.guard import LeftBehindError, run_within
-from mipverify.specification import Condition, Specification
+from mipverify.specification import Case, Condition, Specification
+from mipverify.specification.preimage import on_scores
 
 MOST_VALIDATED = 4  # boxes on whose points the network is compared with its original
 MOST_NAMED = 20  # coordinates in a note
@@ -91,18 +92,19 @@ class Run:
     def replay(self) -> Replay:
         """The network's original, compared with it; raises InputError where network and property do not fit."""
         self.specification.require_network(self.network)
-        require_order(self.network, (condition for case in self.specification.cases for condition in case.conditions))
         cases = self.specification.cases[:MOST_VALIDATED]
         return validated(self.network, points_of([(case.box.float32_lower, case.box.float32_upper) for case in cases]))
 
     def finish(self) -> Verdict:
         """Go through all cases, and say what they came to; raises InputError like `replay`."""
-        cases, replay = self.specification.cases, self.replay
+        replay = self.replay
+        cases = [score_case(self.network, case) for case in self.specification.cases]
         rng = np.random.default_rng(self.seed)
         try:
             with Crew(self.workers) as crew:
-                for case in cases:
+                for case, stated in zip(cases, self.specification.cases, strict=True):
                     question = Question(self.network, case, replay, self.clock, rng, self.solver, self.progress, crew)
+                    question.judged = stated.conditions
                     question.proofs = [] if self.keep_proofs else None
                     self.questions.append(question)
                     run_cascade(question, self.stages)
@@ -141,21 +143,35 @@ def run_cascade(question: Question, stages: Sequence[Stage] = CASCADE) -> None:
                     stage.run(question)
 
 
-def require_order(network: Network, conditions: Iterable[Condition]) -> None:
-    """Raise InputError unless `network` can answer the conditions.
+def score_case(network: Network, case: Case) -> Case:
+    """The case in terms of the network's own output, which its original's final functions turn into what it gives.
 
-    One that stands for a file up to the order of its outputs can answer comparisons of two outputs only.
+    Raises InputError where the two are not the same question.
     """
-    if not network.order_only:
-        return
-    for condition in conditions:
-        rows = condition.output_rows
-        pairs = ((rows != 0).sum(axis=1) == 2) & (rows.sum(axis=1) == 0) & (condition.offset == 0)
-        if condition.input_rows is not None or not pairs.all():
-            raise InputError(
-                f"{network.path or 'the network'}: {'; '.join(network.notes)}; the property asks for more than the "
-                f"order of outputs ({condition.label or 'a condition'})"
-            )
+    if not network.dropped:
+        return case
+    return replace(case, conditions=tuple(_score_condition(network, condition) for condition in case.conditions))
+
+
+def require_order(network: Network, conditions: Iterable[Condition]) -> None:
+    """Raise InputError unless the conditions say of the network's own output what they say of its original's."""
+    for condition in conditions if network.dropped else ():
+        if _score_condition(network, condition).rows != condition.rows:
+            raise _beyond(network, condition, "it asks for more than their order")
+
+
+def _score_condition(network: Network, condition: Condition) -> Condition:
+    try:
+        return on_scores(condition, network.dropped, network.output_size)
+    except InputError as error:
+        raise _beyond(network, condition, str(error)) from None
+
+
+def _beyond(network: Network, condition: Condition, reason: str) -> InputError:
+    what = "; ".join(network.notes)
+    return InputError(
+        f"{network.path or 'the network'}: {what}; condition {condition.label!r} of the property: {reason}"
+    )
 
 
 def _verdict(

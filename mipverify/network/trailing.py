@@ -58,9 +58,10 @@ class Tail:
         if node.operator != "Sigmoid":
             self._require_all_entries(node, x.shape)
         self.dropped += (node.operator,)
+        more = " and thresholds" if node.operator == "Sigmoid" or x.size == 2 else ""
         self.notes += (
-            f"{node.operator} at the end (node {node.name!r}) dropped: only properties of the order of the outputs "
-            "can be verified",
+            f"{node.operator} at the end (node {node.name!r}) dropped: only properties of the order of the outputs"
+            f"{more} can be verified",
         )
         self.shape = x.shape
         if node.operator == "ArgMax":
