@@ -19,6 +19,7 @@ from mipverify.parallel.threads import use_one_thread
 if TYPE_CHECKING:
     from mipverify.engine.distortion import Distortion
     from mipverify.report.distances import Distances
+    from mipverify.specification.preprocessing import Preprocessing
 
 Gap = Annotated[float, typer.Option(metavar="G", help="Relative gap between the bounds at which to stop.")]
 Farthest = Annotated[float | None, typer.Option(metavar="D", help="Look no further than this distance.")]
@@ -35,6 +36,10 @@ def distortion(
     index: opt.Index = None,
     norm: opt.Norm = "linf",
     domain: opt.Domain = "0,1",
+    scale: opt.Scale = None,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
+    layout: opt.Layout = None,
     label: opt.Label = None,
     targets: opt.Targets = None,
     margin: Margin = "0",
@@ -71,10 +76,10 @@ def distortion(
     opt.check_solver(solver)
     opt.check_output("--witness", witness)
     use_one_thread()
+    given = opt.parse_preprocessing(domain, scale, mean, std, layout)
     asked: dict[str, Any] = {
         "norm": norm,
         "targets": opt.parse_targets(targets),
-        "domain": opt.parse_domain(domain),
         "margin": margin,
         "gap": gap,
         "max_distance": max_distance,
@@ -86,7 +91,7 @@ def distortion(
         assert out is not None
         if label is not None or witness is not None:
             raise InputError("--label and --witness are for one image, not for --samples")
-        return _many(network, data, samples, out, asked, workers=workers, json=json, quiet=quiet)
+        return _many(network, data, given, samples, out, asked, workers=workers, json=json, quiet=quiet)
     assert index is not None
     with stdout_for_results_only() if json else nullcontext():
         from mipverify.cli.progress import Progress
@@ -95,11 +100,20 @@ def distortion(
         from mipverify.specification import load_dataset
 
         loaded = load(network)
-        dataset = load_dataset(data).fit_to(loaded.input_shape)
+        dataset = load_dataset(data, given).fit_to(loaded.input_shape)
         image = dataset.image(index)
         right = dataset.label(index) if label is None else label
         with Progress(hidden=quiet) as progress:
-            found = minimum_distortion(loaded, image, right, progress=progress, **asked)
+            found = minimum_distortion(
+                loaded,
+                image,
+                right,
+                domain=given.domain,
+                mean=dataset.mean,
+                std=dataset.std,
+                progress=progress,
+                **asked,
+            )
     if witness is not None and found.witness is not None:
         write(witness, counterexample(found.witness))
     if json:
@@ -108,18 +122,18 @@ def distortion(
         record = {
             **found.to_json(),
             "network": {"path": loaded.path, "sha256": loaded.sha256},
-            "property": {**about, **kept},
+            "property": {**about, **kept, **dataset.record()},
             "version": __version__,
         }
         say(json_module.dumps(record, allow_nan=False))
     elif quiet:
         say("none" if found.upper is None else f"{found.upper:.9g}")
     else:
-        say(describe(found, right, verbose=verbose))
+        say(describe(found, right, dataset.described(), verbose=verbose))
     return UNDECIDED if found.status == "bounded" else DONE
 
 
-def describe(found: Distortion, label: int, *, verbose: bool) -> str:
+def describe(found: Distortion, label: int, preprocessing: str, *, verbose: bool) -> str:
     """The answer for people."""
     color = yellow if found.status == "bounded" else green
     lines = [f"{color(found.status)}  ({found.norm}, {found.seconds:.2f} s)"]
@@ -134,6 +148,7 @@ def describe(found: Distortion, label: int, *, verbose: bool) -> str:
         lines.append(f"  output    {wrong_class(found.witness.output, label)}")
     if found.trusted:
         lines.append(f"  trusts    {', '.join(found.trusted)}")
+    lines.append(f"  data      {preprocessing}")
     if verbose:
         rows = [(key, str(value)) for key, value in found.statistics.items()]
         lines += ["", table(("statistic", "value"), rows, left=2)]
@@ -141,7 +156,16 @@ def describe(found: Distortion, label: int, *, verbose: bool) -> str:
 
 
 def _many(
-    network: str, data: str, samples: str, out: str, asked: dict[str, Any], *, workers: int, json: bool, quiet: bool
+    network: str,
+    data: str,
+    given: Preprocessing,
+    samples: str,
+    out: str,
+    asked: dict[str, Any],
+    *,
+    workers: int,
+    json: bool,
+    quiet: bool,
 ) -> int:
     from mipverify.report.distances import run_distances
 
@@ -149,7 +173,16 @@ def _many(
         from mipverify.cli.progress import Progress
 
         with Progress(hidden=quiet) as progress:
-            found = run_distances(network, data, samples, out=out, asked=asked, workers=workers, progress=progress)
+            found = run_distances(
+                network,
+                data,
+                samples,
+                out=out,
+                asked=asked,
+                preprocessing=given,
+                workers=workers,
+                progress=progress,
+            )
     if json:
         say(json_module.dumps(found.summary, allow_nan=False))
     elif not quiet:
@@ -166,5 +199,6 @@ def describe_many(found: Distances) -> str:
         of = summary["distance"]
         lines.append(f"distance  median {of['median']:.6g}, smallest {of['smallest']:.6g}, largest {of['largest']:.6g}")
     lines.append(f"time      median {summary['median_seconds']:.2f} s a sample")
+    lines.append(f"data      {found.preprocessing}")
     lines.append(f"table     {found.csv}")
     return "\n".join(lines)

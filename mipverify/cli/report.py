@@ -18,6 +18,7 @@ from mipverify.parallel.threads import use_one_thread
 
 if TYPE_CHECKING:
     from mipverify.report.compare import Comparison
+    from mipverify.specification.preprocessing import Preprocessing
 
 Out = Annotated[
     str | None, typer.Option(metavar="DIR", help="Directory of the run; the same command goes on where it stopped.")
@@ -42,6 +43,11 @@ def report(
     data: opt.Data = None,
     eps: opt.Eps = None,
     norm: opt.Norm = "linf",
+    domain: opt.Domain = "0,1",
+    scale: opt.Scale = None,
+    mean: opt.Mean = None,
+    std: opt.Std = None,
+    layout: opt.Layout = None,
     samples: Samples = None,
     out: Out = None,
     timeout: opt.Timeout = 120.0,
@@ -71,8 +77,24 @@ def report(
         if compare is not None:
             _refuse_with_compare({"NETWORK": network, "--data": data, "--eps": eps})
             return _compare(compare, out, json=json, quiet=quiet)
+        given = opt.parse_preprocessing(domain, scale, mean, std, layout)
         return _run(
-            network, data, eps, norm, samples, out, timeout, workers, solver, cluster, retry, seed, json, quiet, verbose
+            network,
+            data,
+            eps,
+            norm,
+            given,
+            samples,
+            out,
+            timeout,
+            workers,
+            solver,
+            cluster,
+            retry,
+            seed,
+            json,
+            quiet,
+            verbose,
         )
     except InputError:
         raise
@@ -86,6 +108,7 @@ def _run(
     data: str | None,
     eps: str | None,
     norm: str,
+    preprocessing: Preprocessing,
     samples: str | None,
     out: str | None,
     timeout: float,
@@ -118,7 +141,17 @@ def _run(
     limits = Limits(timeout, workers, solver, seed, cluster, retry_unknown=retry is not None)
     with stdout_for_results_only() if json else nullcontext(), Live(quiet=quiet, verbose=verbose) as live:
         try:
-            result = run_report(network, data, eps, out=out, limits=limits, norm=norm, samples=samples, progress=live)
+            result = run_report(
+                network,
+                data,
+                eps,
+                out=out,
+                limits=limits,
+                norm=norm,
+                samples=samples,
+                preprocessing=preprocessing,
+                progress=live,
+            )
         except KeyboardInterrupt:
             print(f"mipverify: what was finished is in {out}; the same command continues", file=sys.stderr)
             raise
@@ -152,9 +185,18 @@ def describe(summary: dict[str, Any], page: Path) -> str:
             "",
             f"{summary['samples']:,} samples in {duration(summary['seconds'])}, "
             f"{1000 * summary['seconds'] / total:.1f} ms a sample",
+            f"data    {_preprocessing(summary['preprocessing'])}",
             f"report  {page}",
         ]
     )
+
+
+def _preprocessing(given: dict[str, Any]) -> str:
+    """What was done to stored values before the network saw them."""
+    text = f"stored values times {given['scale']}, domain {given['domain']}"
+    if given["mean"] != ["0"] or given["std"] != ["1"]:
+        text += f"; the network takes (x - mean) / std, mean {','.join(given['mean'])}, std {','.join(given['std'])}"
+    return text + (f"; layout {given['layout']}" if given["layout"] else "")
 
 
 def _interval(summary: dict[str, Any]) -> str:

@@ -57,6 +57,7 @@ class Verifier:
         self._network = imported(job.network)
         data = job.data.fit_to(self._network.input_shape)
         self._images, self._labels = data.images, data.labels
+        self._inputs = {"domain": data.preprocessing.domain, "mean": data.mean, "std": data.std}
 
     def __reduce__(self) -> tuple[type[Verifier], tuple[SampleJob]]:
         return Verifier, (self._job,)
@@ -71,6 +72,7 @@ class Verifier:
             self._images[chosen],
             self._labels[chosen],
             self._job.eps,
+            **self._inputs,
             indices=chosen,
             timeout=self._job.timeout - task.spent,
             solver=self._job.solver,

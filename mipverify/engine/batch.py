@@ -28,8 +28,9 @@ from mipverify.presolve import (
     pass_back,
     row_chunks,
 )
-from mipverify.specification import robustness
-from mipverify.specification.robustness import linf_ball
+from mipverify.specification import Box, Specification, robustness
+from mipverify.specification.normalization import Normalization
+from mipverify.specification.robustness import linf_ball, nearest_inputs
 
 BATCH = 64  # samples whose bounds are made together: enough for dense products, few enough for the caches
 
@@ -80,6 +81,9 @@ def verify_batch(
     labels: np.ndarray,
     eps: str,
     *,
+    domain: tuple[object, object] | None = (0, 1),
+    mean: object = 0,
+    std: object = 1,
     indices: Sequence[int] | np.ndarray | None = None,
     timeout: float = 300.0,
     solver: str = "auto",
@@ -87,37 +91,66 @@ def verify_batch(
     only_cheap: bool = False,
     stop: Callable[[], bool] | None = None,
 ) -> Iterator[SampleResult]:
-    """Verdicts of samples against l_inf perturbations of radius eps within [0, 1], in the order they are reached.
+    """Verdicts of samples against l_inf perturbations of radius eps within the domain, in the order they are reached.
 
-    images (N, ...) floats, labels (N,), indices (N,) under which results are reported. only_cheap: leave samples that
+    images (N, ...) floats, labels (N,), indices (N,) under which results are reported. mean, std: the network takes
+    (x - mean) / std, as in `robustness`; counterexamples are inputs of the network. only_cheap: leave samples that
     the batched stages do not decide as `open`. timeout: seconds for each of those otherwise. A sample whose clean
     output does not put its label strictly first is misclassified: ties count as errors, as in `robustness`.
     """
     if not len(images):
         return
     indices = np.arange(len(images)) if indices is None else np.asarray(indices)
-    images = images.reshape(len(images), -1)
     network = snapshot(network)
-    ball = linf_ball(images[0], eps)
+    asked = _Perturbed(eps, domain, Normalization.of(mean, std, images.shape[1:]))
+    ball = asked.box(images[0])
     replay = validated(network, points_of([(ball.float32_lower, ball.float32_upper)]))
     for begin in range(0, len(images), BATCH):
         part = slice(begin, begin + BATCH)
-        for result in _verify_some(network, replay, images[part], labels[part], eps, indices[part]):
+        for result in _verify_some(network, replay, images[part], labels[part], asked, indices[part]):
             if stop is not None and stop():
                 return
             if result.open and not only_cheap:
                 position = int(np.flatnonzero(indices == result.index)[0])
-                yield _alone(network, images[position], result, eps, timeout, solver, seed)
+                specification = robustness(
+                    images[position],
+                    result.label,
+                    eps,
+                    num_classes=network.output_size,
+                    domain=domain,
+                    mean=mean,
+                    std=std,
+                )
+                yield _alone(network, specification, result, timeout, solver, seed)
             else:
                 yield result
 
 
+@dataclass(frozen=True)
+class _Perturbed:
+    """All inputs within a radius of images, and inside a domain, as the network takes them."""
+
+    eps: str
+    domain: tuple[object, object] | None
+    normalization: Normalization | None
+
+    def box(self, images: np.ndarray) -> Box:
+        """Of all images (N, ...), one after the other."""
+        return linf_ball(images, self.eps, domain=self.domain, normalization=self.normalization)
+
+    def clean(self, images: np.ndarray) -> np.ndarray:
+        """The images themselves, (N, n), float32."""
+        if self.normalization is None:
+            return images.reshape(len(images), -1).astype(np.float32)
+        return nearest_inputs(images, self.normalization)
+
+
 def _verify_some(
-    network: Network, replay: Replay, images: np.ndarray, labels: np.ndarray, eps: str, indices: np.ndarray
+    network: Network, replay: Replay, images: np.ndarray, labels: np.ndarray, asked: _Perturbed, indices: np.ndarray
 ) -> Iterator[SampleResult]:
     begin = time.perf_counter()
     count = len(images)
-    points = images.astype(np.float32)
+    points = asked.clean(images)
     outputs = replay.run(points)
     compare(network, points, outputs)
     outputs = _scores(outputs, network.output_size)
@@ -131,7 +164,7 @@ def _verify_some(
     good = np.flatnonzero(right)
     if not len(good):
         return
-    ball = linf_ball(images[good], eps)
+    ball = asked.box(images[good])
     margins = np.full((len(good), network.output_size), -np.inf)
     margins[np.arange(len(good)), labels[good]] = np.inf
     shape = (len(good), *network.input_shape)
@@ -287,10 +320,9 @@ def _optimize_pairs(batch: _Batch, bounds: Bounds) -> None:
 
 
 def _alone(
-    network: Network, image: np.ndarray, open_: SampleResult, eps: str, timeout: float, solver: str, seed: int
+    network: Network, specification: Specification, open_: SampleResult, timeout: float, solver: str, seed: int
 ) -> SampleResult:
     """A sample of its own, by the whole cascade."""
-    specification = robustness(image, open_.label, eps, num_classes=network.output_size)
     verdict = verify(network, specification, timeout=timeout, solver=solver, seed=seed)
     witness = verdict.witness
     scores = None if witness is None else _scores(witness.output[None], network.output_size)[0]

@@ -83,13 +83,14 @@ class Bracket:
         self.proven = np.zeros(len(self.conditions))  # the radius within which each condition is excluded
         self.known: tuple[float, Known] | None = None  # bounds that hold up to a radius
         self.pieces: set[bytes] = set()  # that walks ended in, and that were solved
+        self.at_center = False  # the witness is the center, or the float32 that a network gets in its place
         self.watching = 0.0  # seconds of the question under way
         self._units_of = lru_cache(maxsize=2)(self._units)
 
     @property
     def closed(self) -> bool:
         """Whether the bounds have met."""
-        return self.witness is not None and self.upper - self.lower <= self.gap * self.upper
+        return self.witness is not None and (self.at_center or self.upper - self.lower <= self.gap * self.upper)
 
     @property
     def empty(self) -> bool:
@@ -100,7 +101,7 @@ class Bracket:
         """What the search took."""
         gap = (self.upper - self.lower) / self.upper if 0 < self.upper < np.inf else None
         return {
-            "gap": 0.0 if self.upper == 0 else gap,
+            "gap": 0.0 if self.at_center else gap,
             "questions": self.questions,
             "nodes": self.nodes,
             "binaries": self.binaries,
@@ -175,8 +176,11 @@ class Bracket:
 
     def _violated_at_center(self) -> bool:
         """Whether the center itself, or else the nearest float32 of the domain, violates; that is the first witness."""
-        self._try(self.perturbation.center)
-        return self.upper == 0
+        center = self.perturbation.center
+        if self._try(center) and self.witness is not None:
+            with np.errstate(over="ignore"):
+                self.at_center = bool((self.witness.input == center.astype(np.float32)).all())
+        return self.at_center
 
     def _radii(self) -> Iterator[float]:
         """Where to look for the first witness: from what the gradient promises up to the cap."""

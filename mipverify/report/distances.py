@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mipverify.network import Network
     from mipverify.network.model_file import ModelFile
     from mipverify.specification.dataset import Dataset
+    from mipverify.specification.preprocessing import Preprocessing
 
 COLUMNS = ("index", "label", "status", "lower", "upper", "adversarial_label", "seconds", "questions", "nodes", "reason")
 TABLE, SUMMARY = "distances.csv", "distances.json"
@@ -33,11 +34,15 @@ LIMITS = ("timeout", "solver", "seed")  # how to look for the answer: none of it
 
 @dataclass(frozen=True)
 class Distances:
-    """A run: one dictionary with COLUMNS for each sample, a summary, and the table that they are in."""
+    """A run: one dictionary with COLUMNS for each sample, a summary, and the table that they are in.
+
+    preprocessing: what was done to stored values, in words.
+    """
 
     rows: list[dict[str, Any]]
     summary: dict[str, Any]
     csv: Path
+    preprocessing: str
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,9 @@ class Measurer:
 
     def _measure(self, index: int, timeout: float) -> DistanceResult:
         label, before = self._data.label(index), self._job.known.get(index)
-        asked = {**self._job.asked, "timeout": timeout}
+        domain = self._data.preprocessing.domain
+        inputs = {"domain": domain, "mean": self._data.mean, "std": self._data.std}
+        asked = {**self._job.asked, **inputs, "timeout": timeout}
         if before is not None:
             asked["known"] = Known(before.lower, None if before.witness is None else before.witness["input"])
         found = minimum_distortion(self._network, self._data.image(index), label, **asked)
@@ -118,10 +125,11 @@ def run_distances(
     *,
     out: str,
     asked: dict[str, Any],
+    preprocessing: Preprocessing | None = None,
     workers: int = 1,
     progress: Callable[[str, str], None] | None = None,
 ) -> Distances:
-    """Minimum distortion of the samples BEGIN:END of a data set; asked: the arguments of `minimum_distortion`.
+    """Minimum distortion of the samples BEGIN:END of a data set; asked: other arguments of `minimum_distortion`.
 
     Writes results.sqlite, distances.csv and distances.json into `out`. Samples whose bounds have not met run again:
     they go on from the bounds and the witness that are there, and keep the better of both answers.
@@ -131,7 +139,7 @@ def run_distances(
 
     folder = Path(out)
     names = (TABLE, SUMMARY, FILE)
-    loaded, dataset = load(network), load_dataset(data)
+    loaded, dataset = load(network), load_dataset(data, preprocessing)
     refuse_overwriting([("--out", folder / name) for name in names], inputs_of(loaded, data))
     dataset.fit_to(loaded.input_shape)
     selection = parse_samples(samples, len(dataset))
@@ -146,21 +154,20 @@ def run_distances(
                 if progress is not None:
                     progress("samples", f"{done} of {len(wanted)}: {kept.index} {kept.status}")
         results = store.results(selection)
-    return _publish(folder, results)
+    return _publish(folder, results, dataset)
 
 
 def question(network: Network, data: Dataset, asked: Mapping[str, Any]) -> dict[str, str]:
     """All that a distance depends on, by name; what means the same reads the same."""
     from mipverify.specification.exact import exact_number
 
-    domain, targets = asked["domain"], asked["targets"]
-    farthest = asked["max_distance"]
+    targets, farthest = asked["targets"], asked["max_distance"]
     stated = {
         "network": network.sha256 or hash_network(network),
         "data": hash_arrays(data.stored),
         "labels": hash_arrays(data.labels),
         "norm": str(asked["norm"]),
-        "domain": "none" if domain is None else ",".join(str(exact_number(end, "--domain")) for end in domain),
+        **{name: ",".join(value) if isinstance(value, list) else str(value) for name, value in data.record().items()},
         "targets": "all" if targets is None else ",".join(map(str, sorted(set(targets)))),
         "margin": str(exact_number(asked["margin"], "--margin")),
         "gap": repr(float(asked["gap"])),
@@ -185,10 +192,10 @@ def _answers(job: DistanceJob, wanted: Sequence[int], workers: int) -> Iterator[
         executor.close()
 
 
-def _publish(folder: Path, results: Sequence[DistanceResult]) -> Distances:
+def _publish(folder: Path, results: Sequence[DistanceResult], data: Dataset) -> Distances:
     """Write the table and the summary. Raises StoreError if that is not possible."""
     rows = [{name: getattr(result, name) for name in COLUMNS} for result in results]
-    summary = _summary(results)
+    summary = {**_summary(results), "preprocessing": data.record()}
     try:
         with Replacing(folder / TABLE) as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
@@ -201,7 +208,7 @@ def _publish(folder: Path, results: Sequence[DistanceResult]) -> Distances:
             f"{folder}: the table cannot be written ({error.strerror}); the results are kept, "
             "the same command tries again"
         ) from None
-    return Distances(rows, summary, folder / TABLE)
+    return Distances(rows, summary, folder / TABLE, data.described())
 
 
 def _summary(results: Sequence[DistanceResult]) -> dict[str, Any]:

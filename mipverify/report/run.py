@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from mipverify.network import Network
     from mipverify.specification.dataset import Dataset
+    from mipverify.specification.normalization import Normalization
+    from mipverify.specification.preprocessing import Preprocessing
 
 WRITTEN = (FILE, "samples.csv", "samples.parquet", "summary.json", "report.html")  # into the folder of a run
 
@@ -115,6 +117,9 @@ def adversarial_accuracy(
     eps: str | float,
     *,
     norm: str = "linf",
+    domain: tuple[object, object] | None = (0, 1),
+    mean: object = 0,
+    std: object = 1,
     out: str | Path | None = None,
     timeout: float = 120.0,
     workers: int | None = None,
@@ -127,9 +132,11 @@ def adversarial_accuracy(
     """Decide for every sample whether any input within `eps` is classified otherwise than by its label.
 
     network   a Network or the path of an ONNX file
-    images    (N, ...) with values in [0, 1], as many values each as the network takes
+    images    (N, ...) with values in the domain, as many values each as the network takes
     labels    (N,) integers
     eps       radius; a string is read exactly, a float as the shortest decimal that means it
+    domain    smallest and largest legal value, read as exactly as `eps`; None for no limits
+    mean, std the network takes (x - mean) / std: a number, or one for each channel
     out       directory that keeps the results, so that the same call goes on where it stopped; also receives the
               tables and the page. Nothing is kept without it
     workers   local processes, by default one for each core; 0 runs in this process
@@ -143,12 +150,14 @@ def adversarial_accuracy(
     from mipverify.network import load
     from mipverify.network.snapshot import snapshot
     from mipverify.specification.dataset import Dataset
+    from mipverify.specification.preprocessing import Preprocessing
 
     loaded = load(network) if isinstance(network, str | Path) else snapshot(network)
+    given = Preprocessing.of(domain=domain, mean=mean, std=std)
     pixels, classes = np.asarray(images), np.asarray(labels)
     if classes.shape != (len(pixels),) or not np.issubdtype(classes.dtype, np.integer):
         raise InputError(f"labels: {len(pixels)} integers are needed, not {classes.dtype} of shape {classes.shape}")
-    dataset = Dataset(pixels, classes.astype(np.int64), "in memory", "in memory", hash_arrays(pixels))
+    dataset = Dataset(pixels, classes.astype(np.int64), "in memory", "in memory", hash_arrays(pixels), given)
     configuration = RunConfiguration(
         network=loaded.path or "in memory",
         network_sha256=loaded.sha256 or hash_network(loaded),
@@ -178,6 +187,7 @@ def run_report(
     limits: Limits,
     norm: str = "linf",
     samples: str | None = None,
+    preprocessing: Preprocessing | None = None,
     progress: Callable[[Status], None] | None = None,
 ) -> AccuracyResult:
     """The same from files, for the command line: also writes the tables and the page. `samples` as in 0:500."""
@@ -185,7 +195,7 @@ def run_report(
     from mipverify.specification import load_dataset
 
     radius = canonical_eps(eps)
-    dataset = load_dataset(data)
+    dataset = load_dataset(data, preprocessing)
     loaded = load(network)
     refuse_overwriting([("--out", Path(out) / name) for name in WRITTEN], inputs_of(loaded, data))
     configuration = RunConfiguration(
@@ -207,17 +217,31 @@ def run_report(
 def publish(result: AccuracyResult, data: Dataset, network: Network) -> None:
     """Write the tables and the page of a run into its directory. Raises StoreError if that is not possible."""
     from mipverify.report.page import write_page
+    from mipverify.specification.normalization import Normalization
 
     assert result.directory is not None
     try:
         write_tables(result.directory, result.summary, result.samples)
-        images = data.fit_to(network.input_shape).images
-        write_page(result.directory / "report.html", result.summary, result.samples, images, data.image_shape)
+        fitted = data.fit_to(network.input_shape)
+        shown = _as_pixels(result.samples, Normalization.of(fitted.mean, fitted.std, fitted.image_shape))
+        write_page(result.directory / "report.html", result.summary, shown, fitted.images, data.image_shape)
     except OSError as error:
         raise StoreError(
             f"{result.directory}: the report cannot be written ({error.strerror}); the results are kept, "
             "the same command tries again"
         ) from None
+
+
+def _as_pixels(samples: tuple[SampleResult, ...], normalization: Normalization | None) -> tuple[SampleResult, ...]:
+    """Samples whose counterexamples look like the images of the data, for the page."""
+    if normalization is None:
+        return samples
+    return tuple(
+        sample
+        if sample.adversarial is None
+        else replace(sample, adversarial=normalization.undone(sample.adversarial).astype("f4"))
+        for sample in samples
+    )
 
 
 def _run(

@@ -101,6 +101,7 @@ def summarize(
         "data": {"path": configuration.data, "sha256": configuration.data_sha256},
         "eps": configuration.eps,
         "norm": configuration.norm,
+        "preprocessing": json.loads(configuration.settings),
         "options": options,
         "version": version,
     }

@@ -31,6 +31,7 @@ def verify_batch(
     seed: int,
     only_cheap: bool = False,
     stop: Any = None,
+    **inputs: Any,
 ) -> Iterator[SampleResult]:
     delay = float(os.environ.get("FAKE_DELAY", "0"))
     note = os.environ.get("FAKE_NOTES")

@@ -36,3 +36,13 @@ def test_a_witness_lies_in_the_domain_exactly(norm: str, high: str) -> None:
     assert found.witness is not None
     assert all(0 <= Fraction(float(v)) <= Fraction(high) for v in found.witness.input.reshape(-1))
     assert found.status == "optimal"
+
+
+@pytest.mark.parametrize("value", [0.3, 0.1, 0.30000001192092896])
+def test_an_image_that_is_wrong_as_the_network_gets_it_is_at_distance_zero(value: float) -> None:
+    network = threshold("0.05")
+    found = minimum_distortion(network, np.array([value, 0.05]), 0, timeout=20)
+    assert found.status == "optimal"
+    assert found.lower == 0
+    assert found.upper is not None
+    assert found.upper <= 3e-8, "what rounding to float32 moves it"

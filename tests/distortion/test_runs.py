@@ -19,9 +19,10 @@ from mipverify.errors import InputError
 from mipverify.network import load
 from mipverify.report.distance_store import DistanceResult, DistanceStore
 from mipverify.report.distances import run_distances
+from mipverify.specification.preprocessing import Preprocessing
 
 ASKED: dict[str, Any] = {
-    "norm": "linf", "targets": None, "domain": ("0", "1"), "margin": "0", "gap": 1e-4, "max_distance": None,
+    "norm": "linf", "targets": None, "margin": "0", "gap": 1e-4, "max_distance": None,
     "timeout": 20.0, "solver": "auto", "seed": 0,
 }  # fmt: skip
 
@@ -70,7 +71,8 @@ def files(tmp_path: Path) -> tuple[str, str]:
 
 
 def run(files: tuple[str, str], out: Path, samples: str = "0:3", workers: int = 1, **asked: Any) -> list[Any]:
-    return run_distances(*files, samples, out=str(out), asked=ASKED | asked, workers=workers).rows
+    given = Preprocessing.of(**{name: asked.pop(name) for name in ("domain", "mean", "std", "scale") if name in asked})
+    return run_distances(*files, samples, out=str(out), asked=ASKED | asked, preprocessing=given, workers=workers).rows
 
 
 def without_time(rows: list[Any]) -> list[Any]:
@@ -97,6 +99,9 @@ def test_finished_samples_are_not_run_again(files: tuple[str, str], tmp_path: Pa
     [
         ({"norm": "l1"}, "norm"),
         ({"domain": ("0", "2")}, "domain"),
+        ({"mean": "0.5"}, "mean"),
+        ({"std": ["1", "1", "1", "0.5"]}, "std"),
+        ({"scale": "1/2"}, "scale"),
         ({"targets": (0, 2)}, "targets"),
         ({"margin": "0.5"}, "margin"),
         ({"gap": 0.5}, "gap"),
