@@ -59,14 +59,19 @@ Result: TypeAlias = Value | Comparison  # of a node of the file
 class Builder:
     """Holds the growing list of nodes; every method appends what it needs and returns the tensor it made."""
 
-    def __init__(self, input_shape: tuple[int, ...], name: str = "input"):
+    def __init__(self, input_shape: tuple[int, ...], name: str = "input", number: Any = np.float32):
         self.nodes: list[Node] = [Input(tuple(input_shape))]
         self.names: list[str] = [name]
         self.name = name  # the name that new nodes get: that of the node being imported
+        self.number_type = np.dtype(number)  # that Python numbers in a module's code are rounded to
 
     @property
     def input(self) -> Tensor:
         return Tensor(0, self.nodes[0].shape)
+
+    def number(self, value: Any) -> Any:
+        """Python numbers in the type that the module computes in."""
+        return np.asarray(value, dtype=self.number_type)[()]
 
     def value(self, node: int) -> Tensor:
         """The value of a node that there is."""

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from mipverify.network import torch_choice as choice
 from mipverify.network import torch_layers as layers
-from mipverify.network.builder import Builder, RewriteError, Tensor, positions
-from mipverify.network.rewrites.activation import absolute_value, clipped, leaky
-from mipverify.network.rewrites.maximum import of_two
-from mipverify.network.rewrites.reduce import reduced
+from mipverify.network.builder import Builder, Comparison, RewriteError, Tensor, positions
+from mipverify.network.rewrites.activation import absolute_value, leaky
+from mipverify.network.rewrites.reduce import extreme, reduced
 from mipverify.network.rewrites.registry import axis_of
+from mipverify.network.torch_resize import interpolate
 
 Function = Callable[..., Any]
 
@@ -38,6 +39,10 @@ def call_function(builder: Builder, target: Any, arguments: Sequence[Any], optio
 def call_method(builder: Builder, name: str, arguments: Sequence[Any], options: dict[str, Any]) -> Any:
     """The value of a method of a tensor."""
     x = arguments[0]
+    if isinstance(x, Comparison):
+        if name in ("clone", "double", "float", "to", "type"):
+            return x
+        return _FUNCTIONS[name](builder, *arguments, **options) if name in _OF_COMPARISONS else _refuse(name)
     if not isinstance(x, Tensor) and not _symbolic(arguments):
         return getattr(x, name)(*arguments[1:], **options)
     if not isinstance(x, Tensor) and name not in _FUNCTIONS:
@@ -46,7 +51,7 @@ def call_method(builder: Builder, name: str, arguments: Sequence[Any], options: 
         return x.shape[arguments[1]] if len(arguments) > 1 else torch.Size(x.shape)
     if name == "dim":
         return len(x.shape)
-    if name in ("contiguous", "clone", "float", "to", "detach"):
+    if name in ("contiguous", "clone", "double", "float", "to", "detach", "type", "type_as"):
         return x
     if name in _FUNCTIONS:
         return _FUNCTIONS[name](builder, *arguments, **options)
@@ -55,13 +60,21 @@ def call_method(builder: Builder, name: str, arguments: Sequence[Any], options: 
     raise RewriteError("not supported")
 
 
+def _refuse(name: str) -> None:
+    raise RewriteError(f"{name} with a comparison of values that depend on the input, which jumps")
+
+
 def _symbolic(arguments: Sequence[Any]) -> bool:
-    return any(isinstance(a, Tensor) or (isinstance(a, (list, tuple)) and _symbolic(a)) for a in arguments)
+    return any(
+        isinstance(a, (Tensor, Comparison)) or (isinstance(a, (list, tuple)) and _symbolic(a)) for a in arguments
+    )
 
 
 def _attribute(builder: Builder, x: Any, name: str) -> Any:
     if name == "shape":
         return torch.Size(x.shape)
+    if name == "dtype":
+        return torch.from_numpy(np.zeros(1, builder.number_type)).dtype
     if name == "ndim":
         return len(x.shape)
     if name in ("T", "mT"):
@@ -69,9 +82,11 @@ def _attribute(builder: Builder, x: Any, name: str) -> Any:
     raise RewriteError(f"attribute {name!r} is not supported")
 
 
-def _constant(value: Any) -> Any:
-    """A constant operand as an array: a Python number is the float32 that torch computes with."""
-    return value if isinstance(value, torch.Tensor) else np.float32(value)
+def _constant(builder: Builder, value: Any) -> Any:
+    """A constant operand as an array: a Python number is rounded to what torch computes in."""
+    if isinstance(value, Comparison):
+        _refuse("arithmetic")
+    return value if isinstance(value, torch.Tensor) else builder.number(value)
 
 
 def _sum(builder: Builder, a: Any, b: Any, sign: float = 1.0, alpha: float = 1.0) -> Tensor:
@@ -83,7 +98,7 @@ def _sum(builder: Builder, a: Any, b: Any, sign: float = 1.0, alpha: float = 1.0
     total = builder.combine(tensors)
     for value, s in ((a, 1.0), (b, sign)):
         if not isinstance(value, Tensor):
-            constant = _constant(value)
+            constant = _constant(builder, value)
             total = builder.shift(total, constant if s > 0 else -constant)
     return total
 
@@ -97,11 +112,14 @@ def _reverse_difference(builder: Builder, a: Any, b: Any) -> Tensor:
 
 
 def _product(builder: Builder, a: Any, b: Any) -> Any:
+    if isinstance(a, Comparison) or isinstance(b, Comparison):
+        mask, factor = (a, b) if isinstance(a, Comparison) else (b, a)
+        return choice.where(builder, mask, factor, 0.0)
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         raise RewriteError("a product of two tensors that depend on the input is not piecewise linear")
     if not isinstance(a, Tensor) and not isinstance(b, Tensor):
         return a * b
-    x, factor = (a, _constant(b)) if isinstance(a, Tensor) else (b, _constant(a))
+    x, factor = (a, _constant(builder, b)) if isinstance(a, Tensor) else (b, _constant(builder, a))
     shape = np.broadcast_shapes(x.shape, tuple(factor.shape))
     return builder.scale(builder.broadcast(x, shape), factor)
 
@@ -109,7 +127,7 @@ def _product(builder: Builder, a: Any, b: Any) -> Any:
 def _quotient(builder: Builder, a: Any, b: Any) -> Tensor:
     if isinstance(b, Tensor):
         raise RewriteError("a quotient by a tensor that depends on the input is not piecewise linear")
-    divisor = _constant(b)
+    divisor = _constant(builder, b)
     divisor = divisor.double() if isinstance(divisor, torch.Tensor) else np.float64(divisor)
     if not bool((divisor != 0).all()):
         raise RewriteError("the divisor holds a zero")
@@ -152,24 +170,16 @@ def _reduction(mean: bool) -> Function:
     return reduction
 
 
-def _clamp(builder: Builder, x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:  # noqa: A002
-    if isinstance(min, torch.Tensor) or isinstance(max, torch.Tensor):
-        raise RewriteError("bounds must be numbers")
-    return clipped(builder, x, *(None if bound is None else float(np.float32(bound)) for bound in (min, max)))
+def _extreme(sign: float) -> Function:
+    def extreme_(builder: Builder, x: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
+        axes = [dim] if isinstance(dim, int) else list(dim) or range(len(x.shape))
+        return extreme(builder, x, sorted(axis_of(axis, len(x.shape)) for axis in axes), keepdim, sign)
+
+    return extreme_
 
 
-def _hardtanh(builder: Builder, x: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: Any = None) -> Tensor:
-    return _clamp(builder, x, min_val, max_val)
-
-
-def _extremum(sign: float) -> Function:
-    def extremum(builder: Builder, a: Any, b: Any) -> Tensor:
-        if not isinstance(a, Tensor) or not isinstance(b, Tensor):
-            raise RewriteError("only for two tensors that depend on the input; for a constant use clamp")
-        shape = np.broadcast_shapes(a.shape, b.shape)
-        return of_two(builder, builder.broadcast(a, shape), builder.broadcast(b, shape), sign)
-
-    return extremum
+def _comparison(sign: float) -> Function:
+    return lambda builder, a, b: choice.compared(builder, a, b, sign)
 
 
 def _batch_norm(
@@ -188,18 +198,8 @@ def _batch_norm(
     return layers.batch_norm(builder, x, running_mean, running_var, weight, bias, eps)
 
 
-def _pad(builder: Builder, x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
-    from mipverify.network.rewrites.shape import padded
-
-    widths = [(0, 0)] * len(x.shape)
-    for i in range(len(pad) // 2):
-        widths[len(x.shape) - 1 - i] = (pad[2 * i], pad[2 * i + 1])
-    mode = {"replicate": "edge", "circular": "wrap"}.get(mode, mode)
-    return padded(builder, x, widths, mode, value or 0.0)
-
-
 def _leaky_relu(builder: Builder, x: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
-    return leaky(builder, x, np.float32(negative_slope))
+    return leaky(builder, x, builder.number(negative_slope))
 
 
 def _dropout(builder: Builder, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -216,8 +216,18 @@ def _getitem(builder: Builder, x: Tensor, place: Any) -> Tensor:
     return builder.move(x, torch.from_numpy(positions(x.shape))[place].numpy())
 
 
+_OF_COMPARISONS = ("bitwise_not", "logical_not", "mul", "multiply", "where")
 _MOVING = frozenset(
     {
+        "diagonal",
+        "fliplr",
+        "flipud",
+        "gather",
+        "moveaxis",
+        "ravel",
+        "rot90",
+        "swapdims",
+        "take_along_dim",
         "chunk",
         "expand",
         "flatten",
@@ -245,6 +255,7 @@ _MOVING = frozenset(
     }
 )
 _FUNCTIONS: dict[str, Function] = {
+    "_threshold": choice.threshold,
     "abs": lambda builder, x: absolute_value(builder, x),
     "adaptive_avg_pool1d": layers.adaptive_average_pool,
     "adaptive_avg_pool2d": layers.adaptive_average_pool,
@@ -254,8 +265,13 @@ _FUNCTIONS: dict[str, Function] = {
     "avg_pool2d": layers.average_pool,
     "batch_norm": _batch_norm,
     "cat": _concatenated,
-    "clamp": _clamp,
-    "clip": _clamp,
+    "amax": _extreme(1.0),
+    "amin": _extreme(-1.0),
+    "bitwise_not": choice.opposite,
+    "clamp": choice.clamp,
+    "clamp_max": lambda builder, x, bound: choice.clamp(builder, x, None, bound),
+    "clamp_min": choice.clamp,
+    "clip": choice.clamp,
     "concat": _concatenated,
     "conv1d": layers.convolution,
     "conv2d": layers.convolution,
@@ -264,7 +280,23 @@ _FUNCTIONS: dict[str, Function] = {
     "div": _quotient,
     "dropout": _dropout,
     "getitem": _getitem,
-    "hardtanh": _hardtanh,
+    "ge": _comparison(1.0),
+    "greater": _comparison(1.0),
+    "greater_equal": _comparison(1.0),
+    "gt": _comparison(1.0),
+    "hardsigmoid": choice.hardsigmoid,
+    "hardtanh": choice.hardtanh,
+    "interpolate": interpolate,
+    "invert": choice.opposite,
+    "le": _comparison(-1.0),
+    "less": _comparison(-1.0),
+    "less_equal": _comparison(-1.0),
+    "logical_not": choice.opposite,
+    "lt": _comparison(-1.0),
+    "masked_fill": choice.masked_fill,
+    "softshrink": choice.softshrink,
+    "threshold": choice.threshold,
+    "where": choice.where,
     "iadd": _sum,
     "imul": _product,
     "isub": _difference,
@@ -273,17 +305,17 @@ _FUNCTIONS: dict[str, Function] = {
     "matmul": _matmul,
     "max_pool1d": layers.max_pool,
     "max_pool2d": layers.max_pool,
-    "maximum": _extremum(1.0),
+    "maximum": lambda builder, a, b: choice.extremum(builder, a, b, 1.0),
     "mean": _reduction(True),
-    "minimum": _extremum(-1.0),
+    "minimum": lambda builder, a, b: choice.extremum(builder, a, b, -1.0),
     "mul": _product,
     "mul_": _product,
     "multiply": _product,
     "neg": lambda builder, x: builder.combine([(x, -1.0)]),
-    "pad": _pad,
+    "pad": layers.pad,
     "prelu": layers.prelu,
     "relu": lambda builder, x, inplace=False: builder.relu(x),
-    "relu6": lambda builder, x, inplace=False: clipped(builder, x, 0.0, 6.0),
+    "relu6": lambda builder, x, inplace=False: choice.clamp(builder, x, 0.0, 6.0),
     "relu_": lambda builder, x: builder.relu(x),
     "rsub": _reverse_difference,
     "stack": _stacked,

@@ -53,7 +53,7 @@ def from_torch(module: torch.nn.Module, input_shape: tuple[int, ...]) -> Network
         except Exception as error:  # noqa: BLE001  # tracing runs the module's own code
             text = " ".join(str(error).split())
             raise InputError(f"{type(module).__name__} cannot be traced by torch.fx: {text}") from None
-    builder = Builder(shape, "input")
+    builder = Builder(shape, "input", number="float64" if _double(module) else "float32")
     output, dropped = _interpret(traced, builder)
     notes = tuple(
         f"{name} at the end dropped: only properties of the order of the outputs can be verified" for name in dropped

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
+from mipverify.network import torch_choice as choice
 from mipverify.network.builder import Builder, RewriteError, Tensor, positions
-from mipverify.network.rewrites.activation import clipped, leaky
+from mipverify.network.rewrites.activation import leaky
 from mipverify.network.rewrites.convolution import conv_transposed, convolved, normalized, spatial
 from mipverify.network.rewrites.pooling import Windows, averaged, maximized
 from mipverify.network.rewrites.shape import padded
+from mipverify.network.torch_resize import interpolate
 
 
 def call_module(builder: Builder, module: nn.Module, x: Tensor) -> Any:
@@ -23,7 +24,8 @@ def call_module(builder: Builder, module: nn.Module, x: Tensor) -> Any:
             return layer(builder, module, x)
     if isinstance(module, _MOVING):
         return moved(builder, module, x)
-    raise RewriteError(f"layers of type {type(module).__name__} are not supported")
+    hint = ": it jumps" if isinstance(module, nn.Hardshrink) else ""
+    raise RewriteError(f"layers of type {type(module).__name__} are not supported{hint}")
 
 
 def moved(builder: Builder, function: Callable[..., Any], x: Tensor, *arguments: Any, **options: Any) -> Any:
@@ -198,6 +200,15 @@ def prelu(builder: Builder, x: Tensor, weight: torch.Tensor) -> Tensor:
     return leaky(builder, x, weight.reshape(shape) if weight.numel() > 1 else weight)
 
 
+def pad(builder: Builder, x: Tensor, pad: Any, mode: str = "constant", value: float | None = None) -> Tensor:
+    """torch.nn.functional.pad."""
+    widths = [(0, 0)] * len(x.shape)
+    for i in range(len(pad) // 2):
+        widths[len(x.shape) - 1 - i] = (pad[2 * i], pad[2 * i + 1])
+    mode = {"replicate": "edge", "circular": "wrap"}.get(mode, mode)
+    return padded(builder, x, widths, mode, float(builder.number(value or 0.0)))
+
+
 _MOVING = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
 _LAYERS: dict[type | tuple[type, ...], Callable[[Builder, Any, Tensor], Any]] = {
     nn.Linear: lambda builder, m, x: builder.dense(x, m.weight, m.bias),
@@ -205,8 +216,12 @@ _LAYERS: dict[type | tuple[type, ...], Callable[[Builder, Any, Tensor], Any]] = 
     (nn.ConvTranspose1d, nn.ConvTranspose2d): _conv_transpose,
     (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm): _batch_norm,
     nn.ReLU: lambda builder, m, x: builder.relu(x),
-    (nn.ReLU6, nn.Hardtanh): lambda builder, m, x: clipped(builder, x, m.min_val, m.max_val),
-    nn.LeakyReLU: lambda builder, m, x: leaky(builder, x, single(m.negative_slope)),
+    (nn.ReLU6, nn.Hardtanh): lambda builder, m, x: choice.clamp(builder, x, m.min_val, m.max_val),
+    nn.Hardsigmoid: lambda builder, m, x: choice.hardsigmoid(builder, x),
+    nn.Softshrink: lambda builder, m, x: choice.softshrink(builder, x, m.lambd),
+    nn.Threshold: lambda builder, m, x: choice.threshold(builder, x, m.threshold, m.value),
+    nn.LeakyReLU: lambda builder, m, x: leaky(builder, x, builder.number(m.negative_slope)),
+    nn.RReLU: lambda builder, m, x: leaky(builder, x, builder.number((m.lower + m.upper) / 2)),
     nn.PReLU: _prelu,
     (nn.MaxPool1d, nn.MaxPool2d): lambda builder, m, x: max_pool(
         builder, x, m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode, m.return_indices
@@ -224,10 +239,14 @@ _LAYERS: dict[type | tuple[type, ...], Callable[[Builder, Any, Tensor], Any]] = 
     (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d): lambda builder, m, x: adaptive_average_pool(
         builder, x, m.output_size
     ),
+    nn.Upsample: lambda builder, m, x: interpolate(
+        builder, x, m.size, m.scale_factor, m.mode, m.align_corners, m.recompute_scale_factor
+    ),
+    (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d): lambda builder, m, x: pad(
+        builder, x, m.padding, "constant", m.value
+    ),
+    (nn.ReflectionPad1d, nn.ReflectionPad2d): lambda builder, m, x: pad(builder, x, m.padding, "reflect"),
+    (nn.ReplicationPad1d, nn.ReplicationPad2d): lambda builder, m, x: pad(builder, x, m.padding, "replicate"),
+    (nn.CircularPad1d, nn.CircularPad2d): lambda builder, m, x: pad(builder, x, m.padding, "circular"),
     (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.Identity): lambda builder, m, x: x,
 }
-
-
-def single(number: float) -> Any:
-    """A Python number as the float32 that torch computes with."""
-    return np.float32(number)

@@ -67,6 +67,11 @@ def shrink(builder: Builder, node: OnnxNode) -> Tensor:
         return x
     if bias != limit or limit < 0:
         raise RewriteError(f"it jumps from 0 to {limit - bias:g} at its threshold")
+    return shrunk(builder, x, limit)
+
+
+def shrunk(builder: Builder, x: Tensor, limit: float) -> Tensor:
+    """x moved towards zero by `limit`, and no further than there."""
     above = builder.relu(builder.shift(x, _offset(-limit)))
     below = builder.relu(builder.combine([(x, -1.0)], _offset(-limit)))
     return builder.combine([(above, 1.0), (below, -1.0)])

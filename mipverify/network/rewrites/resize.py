@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -123,21 +124,28 @@ def interpolated(builder: Builder, x: Tensor, axis: int, places: np.ndarray) -> 
     """x at the float32 coordinates `places` along `axis`, between two entries by their distances."""
     import scipy.sparse
 
-    size = x.shape[axis]
-    places = np.clip(places, F(0), F(size - 1))
+    size, count = x.shape[axis], len(places)
+    places = np.clip(places, F(0), F(size - 1)).astype(np.float64)
     low = places.astype(np.int64)
     high = np.minimum(low + 1, size - 1)
-    shape = (*x.shape[:axis], len(places), *x.shape[axis + 1 :])
-    rows, columns = positions(shape), positions(x.shape)
+    weights = [np.where(low == high, 0.5, distance) for distance in (high - places, places - low)]
+    where = (np.concatenate([low, high]), np.tile(np.arange(count), 2))
+    return weighted(builder, x, axis, scipy.sparse.coo_array((np.concatenate(weights), where), shape=(size, count)))
+
+
+def weighted(builder: Builder, x: Tensor, axis: int, weights: Any) -> Tensor:
+    """Sums along `axis` with `weights` (size, count), dense or sparse: the axis gets `count` entries."""
+    import scipy.sparse
+
+    entries = scipy.sparse.csr_array(weights).tocoo()  # what is named twice adds up
+    shape = (*x.shape[:axis], entries.shape[1], *x.shape[axis + 1 :])
+    limited([*x.shape[:axis], entries.nnz, *x.shape[axis + 1 :]])
+    rows = np.take(positions(shape), entries.col, axis=axis)
+    columns = np.take(positions(x.shape), entries.row, axis=axis)
     line = [-1 if i == axis else 1 for i in range(len(shape))]
-    entries, places_of = [], []
-    for index, weight in ((low, high - places.astype(np.float64)), (high, places.astype(np.float64) - low)):
-        weight = np.where(low == high, 0.5, weight)
-        entries.append(np.broadcast_to(weight.reshape(line), shape).reshape(-1))
-        places_of.append(np.take(columns, index, axis=axis).reshape(-1))
-    where = (np.concatenate([rows.reshape(-1)] * 2), np.concatenate(places_of))
-    matrix = scipy.sparse.csr_array((np.concatenate(entries), where), shape=(math.prod(shape), x.size))
-    matrix.sum_duplicates()
+    values = np.broadcast_to(entries.data.reshape(line), rows.shape)
+    where = (rows.reshape(-1), columns.reshape(-1))
+    matrix = scipy.sparse.csr_array((values.reshape(-1), where), shape=(math.prod(shape), x.size))
     matrix.eliminate_zeros()
     return builder.sparse(x, matrix, shape)
 
