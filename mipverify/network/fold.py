@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mipverify.network.alone import run_alone
 from mipverify.network.builder import RewriteError, limited
 from mipverify.network.onnx_reader import check_type, constant_array, sparse_array
 from mipverify.network.rewrites.registry import OnnxNode, axis_of
@@ -16,33 +17,20 @@ from mipverify.network.rewrites.shape import sliced
 def evaluate(node: OnnxNode) -> tuple[np.ndarray, ...]:
     """The outputs of a node all of whose inputs are constants, as ONNX computes them (float32 stays float32)."""
     simple = _SIMPLE.get(node.operator)
-    outputs = (np.asarray(simple(node)),) if simple else _by_reference(node)
+    outputs = (np.asarray(simple(node)),) if simple else _by_runtime(node)
     for output in outputs:
         if output.dtype.kind == "f" and np.isnan(output).any():
             raise RewriteError("its value, a constant, holds NaN")
     return outputs
 
 
-def _by_reference(node: OnnxNode) -> tuple[np.ndarray, ...]:
-    """The general case, by the reference implementation of ONNX (slow to import, hence not the first choice)."""
-    import onnx
-    from onnx.reference import ReferenceEvaluator
-
-    given = zip(node.proto.input, node.inputs, strict=True)
-    inputs = {name: value for name, value in given if isinstance(value, np.ndarray)}
-    dtype = onnx.helper.np_dtype_to_tensor_dtype
-    graph = onnx.helper.make_graph(
-        [node.proto],
-        "constant",
-        [onnx.helper.make_tensor_value_info(name, dtype(value.dtype), value.shape) for name, value in inputs.items()],
-        [onnx.helper.make_empty_tensor_value_info(name) for name in node.proto.output if name],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid(node.proto.domain, node.opset)])
+def _by_runtime(node: OnnxNode) -> tuple[np.ndarray, ...]:
+    """The general case, by ONNX Runtime itself (slow to start, hence not the first choice)."""
     try:
-        return tuple(np.asarray(output) for output in ReferenceEvaluator(model).run(None, inputs))
-    except Exception as error:  # noqa: BLE001  # the reference raises whatever its operators do
+        return run_alone(node)
+    except Exception as error:  # noqa: BLE001  # it has a class for each of its reasons
         text = " ".join(str(error).split())
-        raise RewriteError(f"it reads only constants, but cannot be evaluated: {text}") from None
+        raise RewriteError(f"it reads only constants, but ONNX Runtime cannot evaluate it: {text}") from None
 
 
 def _constant(node: OnnxNode) -> np.ndarray:

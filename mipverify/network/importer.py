@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mipverify.errors import InputError
-from mipverify.network.blame import complaint
+from mipverify.network.alone import complaint
 from mipverify.network.branches import taken
 from mipverify.network.builder import Builder, Result, RewriteError, Tensor
 from mipverify.network.fold import evaluate
@@ -119,6 +119,8 @@ def load(source: str | Path | ModelFile) -> Network:
 
 def _constant_output(builder: Builder, value: Result | None) -> Tensor:
     """A network may return the same numbers for every input."""
+    if value is None:
+        raise RewriteError("it is an optional output that is not supported")
     if not isinstance(value, np.ndarray):
         raise RewriteError("it is the result of a comparison, which jumps")
     if value.dtype.kind != "f" or not value.size:

@@ -25,13 +25,18 @@ def build_gemm(draw: Draw) -> tuple[Graph, str]:
     k, n, m = draw(SMALL), draw(SMALL), draw(SMALL)
     flip, other = draw(st.booleans()), draw(st.booleans())
     options = {"alpha": draw(st.sampled_from([1.0, 0.5, 0.3])), "beta": draw(st.sampled_from([1.0, -0.7]))}
+    options |= {"transA": int(flip), "transB": int(other)}
+    dtype = draw(st.sampled_from([np.float32, np.float64]))
     if draw(st.booleans()):
-        g = Graph([k, m] if flip else [m, k], opset=draw(OPSETS))
+        g = Graph([k, m] if flip else [m, k], opset=draw(OPSETS), dtype=dtype)
         weight = g.random(*((n, k) if other else (k, n)))
-        return g, g.node("Gemm", ["x", weight, g.random(n)], transA=int(flip), transB=int(other), **options)
-    g = Graph([n, k] if other else [k, n], opset=draw(OPSETS))
+        return g, g.node("Gemm", ["x", weight, g.random(n)], **options)
+    g = Graph([n, k] if other else [k, n], opset=draw(OPSETS), dtype=dtype)
     weight = g.random(*((k, m) if flip else (m, k)))
-    return g, g.node("Gemm", [weight, "x", g.random(m, 1)], transA=int(flip), transB=int(other), **options)
+    summand = g.random(m, 1)
+    if draw(st.booleans()):
+        summand = g.node("ReduceMax", ["x"], keepdims=0) if g.opset >= 13 or dtype == np.float32 else summand
+    return g, g.node("Gemm", [weight, "x", summand], **options)
 
 
 def build_matmul(draw: Draw) -> tuple[Graph, str]:

@@ -14,28 +14,34 @@ from mipverify.network.rewrites.registry import OnnxNode, rewrite
 @rewrite("Gemm")
 def gemm(builder: Builder, node: OnnxNode) -> Tensor:
     """alpha A' B' + beta C with one of A and B constant."""
-    a, b, c = node.value(0), node.value(1), node.optional_constant(2, "C")
+    a, b, c = node.value(0), node.value(1), node.value(2)
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        raise RewriteError("a product of two tensors that depend on the input is not piecewise linear")
     alpha, beta = np.float64(node.get("alpha", 1.0)), np.float64(node.get("beta", 1.0))
+    flip_a, flip_b = bool(node.get("transA", 0)), bool(node.get("transB", 0))
     if isinstance(a, Tensor):
         weight = node.constant(1, "B")
-        weight = weight if node.get("transB", 0) else weight.T
-        y = builder.dense(_transposed(builder, a) if node.get("transA", 0) else a, _times(alpha, weight))
-    else:
+        y = _multiplied(builder, _transposed(builder, a) if flip_a else a, weight if flip_b else weight.T, alpha)
+    elif isinstance(b, Tensor):
         weight = node.constant(0, "A")
-        weight = weight.T if node.get("transA", 0) else weight
-        x = node.tensor(1)
-        y = builder.dense(x if node.get("transB", 0) else _transposed(builder, x), _times(alpha, weight))
+        y = _multiplied(builder, b if flip_b else _transposed(builder, b), weight.T if flip_a else weight, alpha)
         y = _transposed(builder, y)
-    if isinstance(b, Tensor) and isinstance(a, Tensor):
-        raise RewriteError("a product of two tensors that depend on the input is not piecewise linear")
-    return y if c is None or beta == 0 else builder.shift(y, _times(beta, c))
+    else:
+        raise RewriteError("only its summand depends on the input: write it as an Add")
+    if c is None or beta == 0:
+        return y
+    if isinstance(c, np.ndarray) and (beta == 1 or c.dtype == np.float32):
+        return builder.shift(y, c if beta == 1 else c.astype(np.float64) * beta)  # exact
+    c = builder.constant(c) if isinstance(c, np.ndarray) else c
+    return builder.combine([(y, 1.0), (builder.broadcast(c, y.shape), float(beta))])
 
 
-def _times(factor: np.float64, array: np.ndarray) -> np.ndarray:
-    """The product of a float32 number and a float32 array, exact in float64."""
-    if factor == 1:
-        return np.ascontiguousarray(array)
-    return np.ascontiguousarray(array.astype(np.float64) * factor)
+def _multiplied(builder: Builder, x: Tensor, weight: np.ndarray, factor: np.float64) -> Tensor:
+    """factor * weight (out, in) applied to the last axis of x; the factor is a float32."""
+    if factor == 1 or weight.dtype == np.float32:  # the product of two float32 is exact in float64
+        weight = weight if factor == 1 else weight.astype(np.float64) * factor
+        return builder.dense(x, np.ascontiguousarray(weight))
+    return builder.scale(builder.dense(x, np.ascontiguousarray(weight)), factor)
 
 
 def _transposed(builder: Builder, x: Tensor) -> Tensor:

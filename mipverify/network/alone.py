@@ -1,4 +1,4 @@
-"""Whose fault an unexpected error in a rewrite is: that of the node, or ours."""
+"""One node of a file alone in ONNX Runtime: what it computes of constants, and whether it can be run at all."""
 
 from __future__ import annotations
 
@@ -10,26 +10,32 @@ from mipverify.network.builder import Comparison
 from mipverify.network.rewrites.registry import OnnxNode
 
 
+def run_alone(node: OnnxNode) -> tuple[np.ndarray, ...]:
+    """The outputs of `node`, with zeros for what depends on the network's input; raises what ONNX Runtime raises."""
+    import onnxruntime
+
+    content, given = _alone(node)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return tuple(np.asarray(output) for output in session.run(None, given))
+
+
 def complaint(node: OnnxNode) -> str | None:
     """What ONNX Runtime finds wrong with the node and the shapes that it is given; None if it runs.
 
     Asked only after a rewrite has failed in a way that it does not foresee: a node that ONNX Runtime runs is one that
     we should have read or refused, and the error is ours.
     """
-    import onnxruntime
-
     try:
-        content, given = _alone(node)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = 1, 4
-        onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"]).run(None, given)
+        run_alone(node)
     except Exception as error:  # noqa: BLE001  # it has a class for each of its reasons, onnx others for malformed nodes
         return " ".join(str(error).split())
     return None
 
 
 def _alone(node: OnnxNode) -> tuple[bytes, dict[str, np.ndarray]]:
-    """A model of this node alone, and zeros of the shapes of what it reads from the network."""
+    """A model of this node alone, and what it reads: constants as they are, else zeros of the same shape."""
     from onnx import helper, numpy_helper
 
     constants: dict[str, Any] = {}
@@ -45,6 +51,6 @@ def _alone(node: OnnxNode) -> tuple[bytes, dict[str, np.ndarray]]:
             inputs.append(helper.make_tensor_value_info(name, kind, value.shape))
     outputs = [helper.make_empty_tensor_value_info(name) for name in node.proto.output if name]
     graph = helper.make_graph([node.proto], "alone", inputs, outputs, list(constants.values()))
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", node.opset)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid(node.proto.domain, node.opset)])
     model.ir_version = 10
     return model.SerializeToString(), given
