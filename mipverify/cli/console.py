@@ -8,15 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 
 
-def say(text: str) -> None:
-    """Print a result on stdout. A reader that went away does not change the outcome of the command."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        # Python's own flush at exit would fail again, and turn the exit code into another one.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 @contextmanager
 def stdout_for_results_only() -> Iterator[None]:
     """Inside, everything that is printed goes to stderr, also what native code prints by itself."""

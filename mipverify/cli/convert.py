@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mipverify.cli import options as opt
-from mipverify.cli.console import say, stdout_for_results_only, table
+from mipverify.cli.console import stdout_for_results_only, table
 from mipverify.cli.exits import DONE
+from mipverify.cli.outputs import check_outputs
+from mipverify.cli.streams import say
 from mipverify.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,13 +51,17 @@ def convert(
     The words of --layers are explained in docs/formats.md.
     """
     shape = _shape(input_shape)
-    opt.check_output("OUT.onnx", target)
+    check_outputs({"OUT.onnx": target}, [source, *_module_file(architecture)])
     with stdout_for_results_only() if json else nullcontext():
         from mipverify.network.formats import convert as write
 
         done = write(source, target, layers=layers, input_shape=shape, normalize=normalize, architecture=architecture)
     say(json_module.dumps(done.to_json(), allow_nan=False) if json else _text(done))
     return DONE
+
+
+def _module_file(architecture: str | None) -> tuple[str, ...]:
+    return () if architecture is None else (architecture.rpartition(":")[0],)
 
 
 def _shape(text: str | None) -> tuple[int, ...] | None:

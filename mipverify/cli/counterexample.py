@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,17 +35,6 @@ def result_word(verdict: Verdict, timeout: float) -> str:
     if verdict.verdict == "unknown":
         return "timeout" if verdict.reason == "time" or verdict.seconds >= timeout else "unknown"
     return {"violated": "sat", "holds": "unsat"}[verdict.verdict]
-
-
-def write(path: str, text: str) -> None:
-    """Write a file as a whole: a reader never finds half of it."""
-    target = Path(path)
-    if not target.is_file() and target.exists():  # a pipe or a device, such as /dev/stdout
-        target.write_text(text)
-        return
-    partial = target.with_name(target.name + ".partial")
-    partial.write_text(text)
-    partial.replace(target)
 
 
 def _number(value: float) -> str:

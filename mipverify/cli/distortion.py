@@ -10,9 +10,11 @@ import typer
 
 from mipverify import __version__
 from mipverify.cli import options as opt
-from mipverify.cli.console import green, say, stdout_for_results_only, table, yellow
-from mipverify.cli.counterexample import counterexample, write, wrong_class
+from mipverify.cli.console import green, stdout_for_results_only, table, yellow
+from mipverify.cli.counterexample import counterexample, wrong_class
 from mipverify.cli.exits import DONE, UNDECIDED
+from mipverify.cli.outputs import check_outputs, data_files, write
+from mipverify.cli.streams import say
 from mipverify.errors import InputError
 from mipverify.parallel.threads import use_one_thread
 
@@ -74,7 +76,7 @@ def distortion(
         raise InputError("--samples needs --out DIR, and the other way round")
     opt.check_limits(timeout, workers)
     opt.check_solver(solver)
-    opt.check_output("--witness", witness)
+    check_outputs({"--witness": witness}, [network, *data_files(data)])
     use_one_thread()
     given = opt.parse_preprocessing(domain, scale, mean, std, layout)
     asked: dict[str, Any] = {
@@ -97,9 +99,11 @@ def distortion(
         from mipverify.cli.progress import Progress
         from mipverify.engine.distortion import minimum_distortion
         from mipverify.network import load
+        from mipverify.report.files import inputs_of
         from mipverify.specification import load_dataset
 
         loaded = load(network)
+        check_outputs({"--witness": witness}, inputs_of(loaded))  # weights in other files, too
         dataset = load_dataset(data, given).fit_to(loaded.input_shape)
         image = dataset.image(index)
         right = dataset.label(index) if label is None else label
@@ -114,8 +118,6 @@ def distortion(
                 progress=progress,
                 **asked,
             )
-    if witness is not None and found.witness is not None:
-        write(witness, counterexample(found.witness))
     if json:
         about = {"path": data, "sha256": dataset.sha256, "index": index, "label": right}
         kept = {key: value for key, value in asked.items() if key not in ("timeout", "solver", "seed")}
@@ -130,6 +132,8 @@ def distortion(
         say("none" if found.upper is None else f"{found.upper:.9g}")
     else:
         say(describe(found, right, dataset.described(), verbose=verbose))
+    if witness is not None and found.witness is not None:
+        write(witness, counterexample(found.witness))
     return UNDECIDED if found.status == "bounded" else DONE
 
 

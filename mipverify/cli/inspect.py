@@ -9,9 +9,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mipverify.cli import options as opt
-from mipverify.cli.console import say, stdout_for_results_only, table
+from mipverify.cli.console import stdout_for_results_only, table
 from mipverify.cli.exits import DONE
 from mipverify.cli.question import QuestionOptions
+from mipverify.cli.streams import say
 from mipverify.parallel.threads import use_one_thread
 
 if TYPE_CHECKING:

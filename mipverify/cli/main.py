@@ -9,7 +9,8 @@ from typing import Any
 
 from mipverify import __version__
 from mipverify.cli.exits import BAD_INPUT, DONE, INTERNAL, UNDECIDED
-from mipverify.errors import InputError
+from mipverify.cli.streams import open_streams, reader_is_gone, say, second_interrupt_ends, silence_stdout, tell
+from mipverify.errors import InputError, MipverifyError
 
 # Function `name` of module `mipverify.cli.name`; these modules import nothing heavy.
 COMMANDS = {
@@ -49,18 +50,25 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code. Prints one line on stderr for every failure."""
     if arguments is None:
         return _ended(main(sys.argv[1:]))
-    if arguments == ["--version"]:  # answered before anything is imported
-        print(f"mipverify {__version__}")
-        return DONE
+    open_streams()
     try:
-        return _run(arguments)
+        if arguments == ["--version"]:  # answered before anything is imported
+            say(f"mipverify {__version__}")
+            return DONE
+        with second_interrupt_ends():
+            return _run(arguments)
     except InputError as error:
         return _fail(BAD_INPUT, str(error))
+    except MipverifyError as error:  # a full disk, a lost cluster: not a fault of this program, and one line says it
+        return _fail(INTERNAL, str(error))
     except KeyboardInterrupt:
         return _fail(UNDECIDED, "interrupted")
     except (Exception, SystemExit) as error:  # every failure has its exit code, and Python's own says nothing
         if isinstance(error, SystemExit) and COMPLETION in os.environ:
             raise  # how the parser ends once it has answered the shell
+        if isinstance(error, BrokenPipeError) and reader_is_gone():  # of help, which the parser prints
+            silence_stdout()
+            return DONE
         # The parser's usage errors have no common class that typer promises to keep; all of them format themselves.
         if hasattr(error, "format_message"):
             return _fail(BAD_INPUT, error.format_message())
@@ -102,7 +110,7 @@ def _application(typer: Any) -> Any:
         version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
     ) -> None:
         if version:
-            print(f"mipverify {__version__}")
+            say(f"mipverify {__version__}")
             raise typer.Exit
 
     for name, summary in COMMANDS.items():
@@ -112,5 +120,5 @@ def _application(typer: Any) -> Any:
 
 
 def _fail(code: int, message: str) -> int:
-    print("mipverify: error: " + " ".join(message.split()), file=sys.stderr)
+    tell("mipverify: error: " + " ".join(message.split()))
     return code

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -120,22 +119,3 @@ def parse_preprocessing(
     except InputError as error:
         named = re.match(r"(domain|scale|mean|std|layout)\b", str(error))
         raise InputError(f"--{error}" if named else str(error)) from None
-
-
-def check_output(option: str, path: str | None) -> None:
-    """Refuse an output file that cannot be written, before any work."""
-    if path is None:
-        return
-    target = Path(path)
-    if target.is_dir():
-        raise InputError(f"{option} {path}: is a directory")
-    if not target.parent.is_dir():
-        raise InputError(f"{option} {path}: the directory {target.parent} does not exist")
-    try:
-        existed = target.exists()
-        with target.open("ab"):
-            pass
-        if not existed:
-            target.unlink()
-    except OSError as error:
-        raise InputError(f"{option} {path}: cannot be written ({error.strerror})") from None

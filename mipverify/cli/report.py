@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mipverify.cli import options as opt
-from mipverify.cli.console import green, red, say, stdout_for_results_only, table, yellow
+from mipverify.cli.console import green, red, stdout_for_results_only, table, yellow
 from mipverify.cli.exits import DONE, INTERNAL
-from mipverify.errors import InputError, MipverifyError
+from mipverify.cli.streams import say, tell
+from mipverify.errors import InputError
 from mipverify.parallel.threads import use_one_thread
 
 if TYPE_CHECKING:
@@ -73,34 +73,28 @@ def report(
     Writes results.sqlite, samples.csv, summary.json and report.html into DIR. Ends with 0 when all samples were run,
     also if some of them stayed undecided.
     """
-    try:
-        if compare is not None:
-            _refuse_with_compare({"NETWORK": network, "--data": data, "--eps": eps})
-            return _compare(compare, out, json=json, quiet=quiet)
-        given = opt.parse_preprocessing(domain, scale, mean, std, layout)
-        return _run(
-            network,
-            data,
-            eps,
-            norm,
-            given,
-            samples,
-            out,
-            timeout,
-            workers,
-            solver,
-            cluster,
-            retry,
-            seed,
-            json,
-            quiet,
-            verbose,
-        )
-    except InputError:
-        raise
-    except MipverifyError as error:  # a full disk, a lost cluster: not a fault of this program, and one line says it
-        print(f"mipverify: error: {error}", file=sys.stderr)
-        return INTERNAL
+    if compare is not None:
+        _refuse_with_compare({"NETWORK": network, "--data": data, "--eps": eps})
+        return _compare(compare, out, json=json, quiet=quiet)
+    given = opt.parse_preprocessing(domain, scale, mean, std, layout)
+    return _run(
+        network,
+        data,
+        eps,
+        norm,
+        given,
+        samples,
+        out,
+        timeout,
+        workers,
+        solver,
+        cluster,
+        retry,
+        seed,
+        json,
+        quiet,
+        verbose,
+    )
 
 
 def _run(
@@ -153,7 +147,7 @@ def _run(
                 progress=live,
             )
         except KeyboardInterrupt:
-            print(f"mipverify: what was finished is in {out}; the same command continues", file=sys.stderr)
+            tell(f"mipverify: what was finished is in {out}; the same command continues")
             raise
     if json:
         say(json_module.dumps(result.summary, allow_nan=False))
@@ -228,7 +222,7 @@ def _compare(directories: tuple[str, str], out: str | None, *, json: bool, quiet
     if found.contradictions:
         number = len(found.contradictions)
         which = "1 sample" if number == 1 else f"{number:,} samples"
-        print(red(f"mipverify: the runs contradict each other on {which}"), file=sys.stderr)
+        tell(red(f"mipverify: the runs contradict each other on {which}"))
         return INTERNAL  # one of them is wrong, and that is never the user's fault
     return DONE
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mipverify.cli.console import say, table
+from mipverify.cli.console import table
+from mipverify.cli.streams import say, tell
 from mipverify.errors import InputError
 
 if TYPE_CHECKING:
@@ -127,4 +127,4 @@ def conclude(record: dict[str, Any], out: str, figures: dict[str, dict[str, Any]
 
 def interrupted(out: str) -> None:
     """Say how to go on."""
-    print(f"mipverify: what was finished is in {out}; the same command with --resume continues", file=sys.stderr)
+    tell(f"mipverify: what was finished is in {out}; the same command with --resume continues")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json as json_module
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mipverify import __version__
 from mipverify.cli import options as opt
-from mipverify.cli.console import green, red, say, stdout_for_results_only, table, yellow
-from mipverify.cli.counterexample import counterexample, result_word, write, wrong_class
+from mipverify.cli.console import green, red, stdout_for_results_only, table, yellow
+from mipverify.cli.counterexample import counterexample, result_word, wrong_class
 from mipverify.cli.exits import OF_VERDICT
+from mipverify.cli.outputs import check_outputs, data_files, remove_stale, write
 from mipverify.cli.question import Question, QuestionOptions
+from mipverify.cli.streams import say
 from mipverify.errors import InputError
 from mipverify.parallel import cores
 from mipverify.parallel.threads import use_one_thread
@@ -72,20 +73,21 @@ def verify(
     workers = cores() if workers is None else workers
     opt.check_limits(timeout, workers)
     cap = opt.parse_memory(memory)
-    opt.check_output("--witness", witness)
-    opt.check_output("--result-file", result_file)
     opt.check_solver(solver)
+    outputs = {"--witness": witness, "--result-file": result_file}
+    check_outputs(outputs, [network, property, *data_files(data)])
     use_one_thread()
 
     with stdout_for_results_only() if json else nullcontext():
         from mipverify.cli.progress import Progress
         from mipverify.engine.budget import Clock
+        from mipverify.report.files import inputs_of
 
         clock = Clock(timeout)
         read = _read(network, asked, clock)
-        for stale in (witness, result_file):  # never leave an earlier answer beside this question
-            if stale is not None and Path(stale).is_file():
-                Path(stale).unlink()
+        if read is not None:
+            check_outputs(outputs, inputs_of(read[0]))  # weights in other files, too
+        remove_stale(outputs.values())
         with Progress(hidden=quiet) as progress:
             verdict = _ask(
                 read,
@@ -97,17 +99,19 @@ def verify(
                 progress=progress,
             )
 
-    if witness is not None and verdict.witness is not None:
-        write(witness, counterexample(verdict.witness))
-    if result_file is not None:
+    try:
+        if json:
+            say(json_module.dumps(record(verdict, read, network), allow_nan=False))
+        elif quiet:
+            say(verdict.verdict)
+        else:
+            say(describe(verdict, None if read is None else read[1], verbose=verbose))
+    finally:  # what cannot be printed may still be written, and the other way round
         found = counterexample(verdict.witness) if verdict.witness is not None else ""
-        write(result_file, result_word(verdict, timeout) + "\n" + found)
-    if json:
-        say(json_module.dumps(record(verdict, read, network), allow_nan=False))
-    elif quiet:
-        say(verdict.verdict)
-    else:
-        say(describe(verdict, None if read is None else read[1], verbose=verbose))
+        if witness is not None and found:
+            write(witness, found)
+        if result_file is not None:
+            write(result_file, result_word(verdict, timeout) + "\n" + found)
     return OF_VERDICT[verdict.verdict]
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import time
 import uuid
 import warnings
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from mipverify.cluster.executor import Answer, ClusterError, Ended, Event, Found, Job, Lost, Runner, Task
 from mipverify.cluster.job import peak_memory
 from mipverify.errors import InputError
+from mipverify.parallel.process import interrupts_held_back
 from mipverify.parallel.threads import ONE_THREAD
 
 CONNECT, RECONNECT = 10.0, 60.0  # seconds
@@ -46,7 +49,9 @@ class DaskExecutor:
 
             # Dask starts workers by `multiprocessing`: no child of this process finds modules in the working directory.
             os.environ["PYTHONSAFEPATH"] = "1"
-            with dask.config.set({"distributed.scheduler.allowed-failures": 0}):  # who runs again is decided here
+            settings = {"distributed.scheduler.allowed-failures": 0}  # who runs again is decided here
+            # Its threads and the workers that they start leave Ctrl-C to this one.
+            with dask.config.set(settings), interrupts_held_back():
                 self._cluster = distributed.LocalCluster(
                     n_workers=workers, threads_per_worker=1, dashboard_address=None, env=ONE_THREAD, silence_logs=50
                 )
@@ -89,9 +94,15 @@ class DaskExecutor:
         return events
 
     def close(self) -> None:
+        if self._cluster is not None:
+            for nanny in self._cluster.workers.values():
+                nanny.auto_restart = False
+                with suppress(OSError, TypeError):  # it has ended, or not begun
+                    os.kill(nanny.pid, signal.SIGKILL)  # busy in native code, it would not hear of the end
         for part in (getattr(self, "_client", None), self._cluster):
             if part is not None:
-                part.close(timeout=2)
+                with suppress(OSError, TimeoutError):
+                    part.close(timeout=2)
 
     def _connect(self, seconds: float) -> None:
         self._client = self._dask.Client(self._address, timeout=seconds, set_as_default=False)

@@ -29,7 +29,7 @@ def start(module: str) -> tuple[subprocess.Popen[bytes], Connection]:
         f"import sys; sys.path[:] = {_import_path()!a}; "
         f"from {module} import main; main({theirs.fileno()}, {os.getpid()})"
     )
-    with theirs, _interrupts_held_back():
+    with theirs, interrupts_held_back():
         process = subprocess.Popen(
             [*interpreter(), "-c", code],
             pass_fds=[theirs.fileno()],
@@ -77,7 +77,7 @@ def _import_path() -> list[str]:
 
 
 @contextmanager
-def _interrupts_held_back() -> Iterator[None]:
+def interrupts_held_back() -> Iterator[None]:
     """A child starts with Ctrl-C blocked, until it leaves it to its parent; here it arrives a moment later."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:

@@ -1,0 +1,82 @@
+"""The process around a command: streams that may be closed, a reader that may go away, and Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from mipverify.errors import MipverifyError
+
+
+def open_streams() -> None:
+    """Let descriptors 0 to 2 exist: else the next file that is opened, a database say, would get what is printed."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    sys.stdout = sys.stdout or _nothing()
+    sys.stderr = sys.stderr or _nothing()
+
+
+def say(text: str) -> None:
+    """Print a result on stdout. A reader that went away does not change the outcome of the command.
+
+    Raises MipverifyError where it cannot be printed for another reason, such as a full disk.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        silence_stdout()
+    except OSError as error:
+        silence_stdout()
+        raise MipverifyError(f"stdout: cannot be written ({error.strerror})") from None
+
+
+def tell(text: str) -> None:
+    """Print a line on stderr, if there is anyone to read it."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def reader_is_gone() -> bool:
+    """Whether what is left to print on stdout has no reader any more."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    return False
+
+
+def silence_stdout() -> None:
+    """Drop what is left to print: Python's own flush at exit would fail again, and change the exit code."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    with suppress(OSError, ValueError):
+        os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)
+
+
+@contextmanager
+def second_interrupt_ends() -> Iterator[None]:
+    """Inside, Ctrl-C is answered in good order once; another one ends the process at once, whatever it is doing."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, or somebody else's
+        yield
+        return
+
+    def first(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _nothing() -> Any:
+    return open(os.devnull, "w")  # noqa: PTH123 - for as long as the process lives
