@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from mipverify.models.differentiable import Domain
+from mipverify.models.differentiable import Domain, require_domain
 from mipverify.models.traced import Model, detached, network_of
 from mipverify.presolve import Bounds, crown, interval
 
@@ -62,6 +62,7 @@ def unstable_units(
     points = points.reshape(-1, *network.input_shape).astype(np.float64)
     lower, upper = points - eps, points + eps
     if domain is not None:
+        require_domain(torch.from_numpy(points), domain)
         lower, upper = lower.clip(*domain), upper.clip(*domain)
     found = _METHODS[bounds](network, lower, upper)
     names = tuple(network.names[i] if network.names else f"relu {i}" for i in network.relus)

@@ -47,12 +47,29 @@ class TrainingBounds:
 def input_box(x: Tensor, eps: float | Tensor, domain: Domain = (0.0, 1.0)) -> tuple[Tensor, Tensor]:
     """The l_inf ball of radius eps around x (B, *shape), clipped to the domain: lower and upper (B, *shape).
 
-    eps: a number, or a tensor that broadcasts to x.
+    eps: a number, or a tensor that broadcasts to x. Raises InputError where x lies outside of the domain, for clipping
+    would make boxes that do not hold it.
     """
     if not bool(torch.as_tensor(eps >= 0).all()):
         raise InputError("eps must be at least 0")
+    require_domain(x, domain)
     lower, upper = x - eps, x + eps
     return (lower, upper) if domain is None else (lower.clamp(*domain), upper.clamp(*domain))
+
+
+def require_domain(x: Tensor, domain: Domain) -> None:
+    """Raise InputError, as `mipverify.robustness` does, unless all of x (B, *shape) lie in the domain."""
+    if domain is None:
+        return
+    low, high = domain
+    outside = (x < low) | (x > high)
+    if bool(outside.any()):
+        at = int(outside.reshape(-1).nonzero()[0])
+        pixel, value = at % max(1, math.prod(x.shape[1:])), float(x.detach().reshape(-1)[at])
+        raise InputError(
+            f"image pixel {pixel} is {value:g}, outside of the domain [{float(low)}, {float(high)}]: normalized inputs "
+            "need their own domain, or None"
+        )
 
 
 def training_bounds(

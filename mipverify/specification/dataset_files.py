@@ -18,6 +18,7 @@ from mipverify.specification.exact import shorten
 from mipverify.specification.files import LARGEST_RATIO, SMALLEST_BOMB, read_file
 
 _IDX_UBYTE = 0x08
+_MOST_AXES = 8
 
 Arrays = tuple[NDArray[Any], NDArray[Any], str]  # images, labels, and the SHA-256 of the file that holds the images
 
@@ -101,8 +102,8 @@ def _idx_array(path: Path) -> tuple[NDArray[np.uint8], str]:
     if kind != _IDX_UBYTE:
         raise InputError(f"{path}: IDX data of type 0x{kind:02x}; only unsigned bytes (0x08) are read")
     start = 4 + 4 * dimensions
-    if dimensions == 0 or len(content) < start:
-        raise InputError(f"{path}: damaged IDX header")
+    if not 0 < dimensions <= _MOST_AXES or len(content) < start:
+        raise InputError(f"{path}: damaged IDX header: {dimensions} axes")
     shape = tuple(int(size) for size in np.frombuffer(content, ">u4", dimensions, 4))
     expected = int(np.prod(shape, dtype=object))
     if len(content) - start != expected:

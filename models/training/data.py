@@ -58,7 +58,7 @@ def read_images(path: str | Path) -> Images:
         stored, labels, digest = _read_folder(place)
         pixels = stored.astype(np.float32) / np.float32(255)
     else:
-        dataset = load_dataset(place)
+        dataset = load_dataset(place, domain=None)  # their range is looked at below
         pixels, labels, digest = dataset.images.astype(np.float32), dataset.labels, dataset.sha256
     if pixels.ndim == 3:
         pixels = pixels[:, None]
