@@ -235,6 +235,7 @@ REFUSED: dict[str, tuple[str, list[Any], dict[str, Any], str]] = {
         {"equation": "ij,jk->i"},
         "sums over an axis of constants",
     ),
+    "pads that leave nothing": ("Pad", [[0, -2, 0, 1]], {}, "leave nothing"),
     "blocks that do not fit": ("DepthToSpace", [], {"blocksize": 2}, "four axes"),
 }
 

@@ -179,6 +179,8 @@ def padded(builder: Builder, x: Tensor, widths: list[tuple[int, int]], mode: str
     """x with `widths` (before, after) entries added along each axis."""
     if mode not in ("constant", "reflect", "edge", "wrap"):
         raise RewriteError(f"mode {mode!r} is not known")
+    if any(max(0, -before) + max(0, -after) >= size for size, (before, after) in zip(x.shape, widths, strict=True)):
+        raise RewriteError(f"pads {widths} leave nothing of a tensor of shape {list(x.shape)}")
     indices = positions(x.shape)
     crop = tuple(
         slice(max(0, -before), size - max(0, -after)) for size, (before, after) in zip(x.shape, widths, strict=True)
