@@ -53,7 +53,7 @@ class _Walk:
         like = relaxed.bounds.lower[0]
         _, _, height, width = conv.out_shape
         place = units % (height * width)
-        weight, (dh, dw) = conv._weight(like), conv.dilations
+        weight, (dh, dw) = conv.weight_as(like), conv.dilations
         size = (dh * (weight.shape[2] - 1) + 1, dw * (weight.shape[3] - 1) + 1)
         kernel = weight.new_zeros(*weight.shape[:2], *size)
         kernel[:, :, ::dh, ::dw] = weight  # the kernel, spread out by the dilation
@@ -123,7 +123,7 @@ class _Walk:
             values = parameter_like(bias, self.a).expand(step.node.shape)
             # Beyond the border there is no unit: the zeros around the values see to that.
             self.constant = self.constant + _dot(self.a, self._under(values[None], shared=True))
-        weight = conv._weight(self.a)
+        weight = conv.weight_as(self.a)
 
         def spread(a: Tensor) -> Tensor:
             return functional.conv_transpose2d(a, weight, None, conv.strides, 0, 0, 1, conv.dilations)

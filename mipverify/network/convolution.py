@@ -46,17 +46,17 @@ class Conv(_Weighted):
         return self.out_size * math.prod(self.weight.shape[1:])
 
     def apply(self, x: Array) -> Array:
-        return self._forward(x, self._weight(x))
+        return self._forward(x, self.weight_as(x))
 
     def apply_abs(self, x: Array) -> Array:
-        return self._forward(x, self._weight(x, absolute=True))
+        return self._forward(x, self.weight_as(x, absolute=True))
 
     def adjoint(self, a: Array) -> Array:
-        return self._backward(a, self._weight(a))
+        return self._backward(a, self.weight_as(a))
 
     def adjoint_abs(self, a: Array) -> Array:
         """The transpose of |W|, for `Transposed.apply_abs`."""
-        return self._backward(a, self._weight(a, absolute=True))
+        return self._backward(a, self.weight_as(a, absolute=True))
 
     def reach(self, size: tuple[int, ...]) -> tuple[int, int]:
         """Height and width of the part of the (padded) input that a part (h, w) of the output reads."""

@@ -107,7 +107,8 @@ class _Weighted(Operator):
         self.weight = weight
         self._casts: dict[tuple[Any, bool], np.ndarray] = {}
 
-    def _weight(self, like: Array, absolute: bool = False) -> Array:
+    def weight_as(self, like: Array, absolute: bool = False) -> Array:
+        """The weights, or their absolute values, in the library and dtype of `like`."""
         if is_torch_array(self.weight) or is_torch_array(like):
             weight = parameter_like(self.weight, like)
             return abs(weight) if absolute else weight
@@ -154,22 +155,22 @@ class Dense(_Weighted):
         self.terms = max(weight.shape)
 
     def apply(self, x: Array) -> Array:
-        return product(x, self._weight(x).T)
+        return product(x, self.weight_as(x).T)
 
     @property
     def work(self) -> int:
         return self.out_size * self.in_shape[-1]
 
     def apply_abs(self, x: Array) -> Array:
-        return product(x, self._weight(x, absolute=True).T)
+        return product(x, self.weight_as(x, absolute=True).T)
 
     def adjoint(self, a: Array) -> Array:
-        return product(a, self._weight(a))
+        return product(a, self.weight_as(a))
 
     def rows(self, units: np.ndarray, like: Array) -> Array:
         if len(self.in_shape) > 1:
             return super().rows(units, like)
-        return self._weight(like)[units]
+        return self.weight_as(like)[units]
 
 
 class Scale(_Weighted):
@@ -187,13 +188,13 @@ class Scale(_Weighted):
         self.in_shape = self.out_shape = tuple(shape)
 
     def apply(self, x: Array) -> Array:
-        return x * self._weight(x)
+        return x * self.weight_as(x)
 
     def apply_abs(self, x: Array) -> Array:
-        return x * self._weight(x, absolute=True)
+        return x * self.weight_as(x, absolute=True)
 
     def adjoint(self, a: Array) -> Array:
-        return a * self._weight(a)
+        return a * self.weight_as(a)
 
 
 class Index(Operator):

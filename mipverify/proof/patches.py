@@ -70,7 +70,7 @@ def _in_chunks(
     conv = convolution(relaxed, node)
     assert conv is not None
     like = relaxed.bounds.lower[0]
-    size = CHUNK_BYTES // (conv._weight(like)[0].size * like.itemsize)
+    size = CHUNK_BYTES // (conv.weight_as(like)[0].size * like.itemsize)
     size = max(1, min(size, _most_rows(relaxed, node, conv, dense=method is _Walk.both)))
     for begin in range(0, len(units), size):
         if stop():
@@ -136,7 +136,7 @@ class _Walk:
         if affine.bias is not None:
             constant = np.asarray(affine.bias, self.like.dtype).reshape(-1)[self.units]
         # The patch of one unit is its kernel, spread out by the dilation.
-        weight = self.conv._weight(self.like)
+        weight = self.conv.weight_as(self.like)
         one = np.eye(len(weight), dtype=self.like.dtype)[:, :, None, None]
         coefficients = _spread(self.conv, one, weight, self.conv.reach((1, 1)))[self.channel]
         return coefficients, constant, _step(self.conv, self.first), affine.terms[0].source
@@ -216,7 +216,7 @@ class _Walk:
             bias = np.broadcast_to(np.asarray(affine.bias, a.dtype), affine.shape)
             shift = _dot(a, self._windows(bias[None], origin, a)[self.window])
         error = self._error(a, node, None)
-        weight, full = conv._weight(a), conv.reach(a.shape[2:])
+        weight, full = conv.weight_as(a), conv.reach(a.shape[2:])
         entries = a[0].size * weight.shape[1] * full[0] * full[1]
         if entries <= MATRIX_ENTRIES and len(a) > 64:
             units = np.eye(a[0].size, dtype=a.dtype).reshape(-1, *a.shape[1:])
