@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from mipverify.attack.pgd import Attack, descend
+from mipverify.engine.batch_attack import attack_batch, scores, with_label_last
 from mipverify.engine.sample import OPEN, SampleResult
 from mipverify.engine.verify import verify
 from mipverify.network import Network
@@ -28,15 +29,18 @@ from mipverify.presolve import (
     pass_back,
     row_chunks,
 )
+from mipverify.proof.parts import never
 from mipverify.specification import Box, Specification, robustness
 from mipverify.specification.normalization import Normalization
 from mipverify.specification.robustness import linf_ball, nearest_inputs
 
 BATCH = 64  # samples whose bounds are made together: enough for dense products, few enough for the caches
+BATCH_ENTRIES = 2**21  # node values of all of them, which bounds keep a dozen times
+MOST_WORK = 2**32  # multiplications of CROWN for a sample, about a second, beyond which it is bounded by itself
 
 
 @dataclass(eq=False)
-class _Batch:
+class Batch:
     """Samples on their way through the batched stages. Arrays have one entry a sample, of those still in the batch."""
 
     network: Network
@@ -49,8 +53,8 @@ class _Batch:
     high32: np.ndarray
     margins: np.ndarray  # (B, k) proven lower bounds of y_label - y_other; inf at the label
 
-    def keep(self, some: np.ndarray) -> _Batch:
-        return _Batch(
+    def keep(self, some: np.ndarray) -> Batch:
+        return Batch(
             self.network,
             self.indices[some],
             self.labels[some],
@@ -97,6 +101,7 @@ def verify_batch(
     (x - mean) / std, as in `robustness`; counterexamples are inputs of the network. only_cheap: leave samples that
     the batched stages do not decide as `open`. timeout: seconds for each of those otherwise. A sample whose clean
     output does not put its label strictly first is misclassified: ties count as errors, as in `robustness`.
+    stop: asked between results and between parts of the work; what is not decided by then is left out.
     """
     if not len(images):
         return
@@ -105,9 +110,11 @@ def verify_batch(
     asked = _Perturbed(eps, domain, Normalization.of(mean, std, images.shape[1:]))
     ball = asked.box(images[0])
     replay = validated(network, points_of([(ball.float32_lower, ball.float32_upper)]))
-    for begin in range(0, len(images), BATCH):
-        part = slice(begin, begin + BATCH)
-        for result in _verify_some(network, replay, images[part], labels[part], asked, indices[part]):
+    size = max(1, min(BATCH, BATCH_ENTRIES // sum(math.prod(node.shape) for node in network.nodes)))
+    for begin in range(0, len(images), size):
+        part = slice(begin, begin + size)
+        results = _verify_some(network, replay, images[part], labels[part], asked, indices[part], stop or never)
+        for result in results:
             if stop is not None and stop():
                 return
             if result.open and not only_cheap:
@@ -146,14 +153,20 @@ class _Perturbed:
 
 
 def _verify_some(
-    network: Network, replay: Replay, images: np.ndarray, labels: np.ndarray, asked: _Perturbed, indices: np.ndarray
+    network: Network,
+    replay: Replay,
+    images: np.ndarray,
+    labels: np.ndarray,
+    asked: _Perturbed,
+    indices: np.ndarray,
+    stop: Callable[[], bool],
 ) -> Iterator[SampleResult]:
     begin = time.perf_counter()
     count = len(images)
     points = asked.clean(images)
     outputs = replay.run(points)
     compare(network, points, outputs)
-    outputs = _scores(outputs, network.output_size)
+    outputs = scores(outputs, network.output_size)
     others = outputs.astype(np.float64).copy()
     others[np.arange(count), labels] = -np.inf
     right = outputs[np.arange(count), labels] > others.max(axis=1)
@@ -168,7 +181,7 @@ def _verify_some(
     margins = np.full((len(good), network.output_size), -np.inf)
     margins[np.arange(len(good)), labels[good]] = np.inf
     shape = (len(good), *network.input_shape)
-    batch = _Batch(
+    batch = Batch(
         network,
         np.asarray(indices)[good],
         np.asarray(labels)[good].astype(int),
@@ -179,17 +192,26 @@ def _verify_some(
         ball.float32_upper.reshape(len(good), -1),
         margins,
     )
-    yield from _bounded(batch, replay, begin, count)
+    yield from _bounded(batch, replay, begin, count, stop)
 
 
 # Methods for whole batches, cheapest first: each works on the samples that the ones before left open.
-BOUNDS = (("interval", interval), ("fast-lin", fast_lin), ("crown", crown))
+BOUNDS: tuple[tuple[str, Callable[..., Bounds]], ...] = (
+    ("interval", interval),
+    ("fast-lin", fast_lin),
+    ("crown", crown),
+)
 
 
-def _bounded(batch: _Batch, replay: Replay, begin: float, count: int) -> Iterator[SampleResult]:
+def _bounded(
+    batch: Batch, replay: Replay, begin: float, count: int, stop: Callable[[], bool]
+) -> Iterator[SampleResult]:
     known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for stage, method in BOUNDS:
-        bounds = method(batch.network, batch.lower, batch.upper, known)
+        if stop():
+            return
+        own = {} if stage == "interval" else {"stop": stop}
+        bounds = method(batch.network, batch.lower, batch.upper, known, **own)
         unstable = bounds.unstable_counts()
         _learn_intervals(batch, bounds)
         if stage != "interval":
@@ -201,13 +223,15 @@ def _bounded(batch: _Batch, replay: Replay, begin: float, count: int) -> Iterato
             return
         batch, bounds, unstable = batch.keep(some), bounds.select(some), unstable[some]
         known = bounds.known()
+        if stage == "interval" and _rows_work(bounds) > MOST_WORK * len(some):
+            # An attack costs little beside such bounds; what it leaves open has the clock of a question of its own.
+            some = yield from _attacked(batch, replay, None, unstable, begin, count, stop)
+            for k in some:
+                yield _result(batch, int(k), unstable, "unknown", "interval", begin, count, reason=OPEN)
+            return
     assert minimizers is not None
-    witnesses = _attack(batch, replay, minimizers)
-    for k, (point, output) in witnesses.items():
-        found = {"adversarial": point, "adversarial_label": int(output.argmax())}
-        yield _result(batch, k, unstable, "violated", "attack", begin, count, **found)
-    some = np.array([k for k in range(len(batch.labels)) if k not in witnesses], dtype=int)
-    if not len(some):
+    some = yield from _attacked(batch, replay, minimizers, unstable, begin, count, stop)
+    if not len(some) or stop():
         return
     batch, bounds, unstable = batch.keep(some), bounds.select(some), unstable[some]
     _optimize_pairs(batch, bounds)
@@ -216,7 +240,30 @@ def _bounded(batch: _Batch, replay: Replay, begin: float, count: int) -> Iterato
         yield _result(batch, int(k), unstable, "unknown", "optimized crown", begin, count, reason=OPEN)
 
 
-def _learn_intervals(batch: _Batch, bounds: Bounds) -> None:
+def _rows_work(bounds: Bounds) -> int:
+    """Multiplications of CROWN for all boxes, about: a pass in float32 and one in float64 a side for each unit."""
+    network = bounds.network
+    return 3 * sum(int(np.count_nonzero(bounds.unstable(node))) * network.work[node] for node in network.preactivations)
+
+
+def _attacked(
+    batch: Batch,
+    replay: Replay,
+    minimizers: np.ndarray | None,
+    unstable: np.ndarray,
+    begin: float,
+    count: int,
+    stop: Callable[[], bool],
+) -> Generator[SampleResult, None, np.ndarray]:
+    """The results of an attack; returns which samples it left open."""
+    witnesses = attack_batch(batch, replay, minimizers, stop)
+    for k, (point, output) in witnesses.items():
+        found = {"adversarial": point, "adversarial_label": int(output.argmax())}
+        yield _result(batch, k, unstable, "violated", "attack", begin, count, **found)
+    return np.array([k for k in range(len(batch.labels)) if k not in witnesses], dtype=int)
+
+
+def _learn_intervals(batch: Batch, bounds: Bounds) -> None:
     """Margins from the intervals of the outputs, rounded down."""
     samples = np.arange(len(batch.labels))
     low, high = (side[batch.network.output].reshape(len(samples), -1) for side in (bounds.lower, bounds.upper))
@@ -225,17 +272,17 @@ def _learn_intervals(batch: _Batch, bounds: Bounds) -> None:
     batch.margins[samples, batch.labels] = np.inf
 
 
-def _still_open(batch: _Batch) -> np.ndarray:
+def _still_open(batch: Batch) -> np.ndarray:
     return np.flatnonzero(~(batch.margins > 0).all(axis=1))
 
 
-def _settled(batch: _Batch, unstable: np.ndarray, stage: str, begin: float, count: int) -> Iterator[SampleResult]:
+def _settled(batch: Batch, unstable: np.ndarray, stage: str, begin: float, count: int) -> Iterator[SampleResult]:
     for k in np.flatnonzero((batch.margins > 0).all(axis=1)):
         yield _result(batch, int(k), unstable, "holds", stage, begin, count)
 
 
 def _result(
-    batch: _Batch, k: int, unstable: np.ndarray, verdict: str, stage: str, begin: float, count: int, **more: object
+    batch: Batch, k: int, unstable: np.ndarray, verdict: str, stage: str, begin: float, count: int, **more: object
 ) -> SampleResult:
     """Time is the batch's so far, shared evenly."""
     margin = float(batch.margins[k].min())
@@ -252,7 +299,7 @@ def _result(
     )
 
 
-def _bound_pairs(batch: _Batch, bounds: Bounds) -> np.ndarray:
+def _bound_pairs(batch: Batch, bounds: Bounds) -> np.ndarray:
     """CROWN rows for the open pairs; returns the minimizing inputs (pairs still open, n)."""
     relaxed = Relaxed(bounds)
     samples, classes = batch.open_pairs()
@@ -269,45 +316,7 @@ def _bound_pairs(batch: _Batch, bounds: Bounds) -> np.ndarray:
     return points[~(batch.margins[samples, classes] > 0)]
 
 
-def _attack(batch: _Batch, replay: Replay, minimizers: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Witnesses by sample: descent on all open pairs from the middle and from the bound's minimizer, in one batch."""
-    samples, classes = batch.open_pairs()
-    owners = np.repeat(samples, 2)
-    # minimizers: those of `_bound_pairs`, in the order of the pairs still open.
-    middle = 0.5 * (batch.low32 + batch.high32)[samples]
-    starts = np.stack([middle, minimizers], axis=1).reshape(len(owners), -1).astype(np.float32)
-    rows = np.repeat(batch.rows(samples, classes), 2, axis=0)
-    found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-
-    def accept(walks: np.ndarray, points: np.ndarray) -> bool:
-        for walk, point in zip(walks, points, strict=True):
-            sample = int(owners[walk])
-            if sample in found:
-                continue
-            point = np.clip(point, batch.low32[sample], batch.high32[sample])
-            output = _scores(replay.run(point[None]), batch.network.output_size)[0]
-            label = batch.labels[sample]
-            if np.isfinite(output).all() and np.delete(output, label).max() >= output[label]:
-                found[sample] = (point, _with_label_last(output, label))
-        return len(found) == len(batch.labels)
-
-    descend(batch.network, starts, batch.low32[owners], batch.high32[owners], rows, Attack(steps=20), accept)
-    return found
-
-
-def _scores(outputs: np.ndarray, classes: int) -> np.ndarray:
-    """Outputs (N, k) of the original file; where it ends in an ArgMax and gives a class, 1 for that, else 0."""
-    return outputs if outputs.shape[1] == classes else np.eye(classes)[outputs[:, 0].astype(int)]
-
-
-def _with_label_last(output: np.ndarray, label: int) -> np.ndarray:
-    """The output with the label's score lowered, so that a tie is read as the other class."""
-    other = output.copy()
-    other[label] = -np.inf
-    return other
-
-
-def _optimize_pairs(batch: _Batch, bounds: Bounds) -> None:
+def _optimize_pairs(batch: Batch, bounds: Bounds) -> None:
     relaxed = Relaxed(bounds)
     sketch = Relaxed(bounds.astype(np.float32))
     samples, classes = batch.open_pairs()
@@ -325,7 +334,7 @@ def _alone(
     """A sample of its own, by the whole cascade."""
     verdict = verify(network, specification, timeout=timeout, solver=solver, seed=seed)
     witness = verdict.witness
-    scores = None if witness is None else _scores(witness.output[None], network.output_size)[0]
+    given = None if witness is None else scores(witness.output[None], network.output_size)[0]
     return SampleResult(
         open_.index,
         open_.label,
@@ -335,7 +344,7 @@ def _alone(
         open_.seconds + verdict.seconds,
         verdict.margin_lower_bound,
         adversarial=None if witness is None else witness.input,
-        adversarial_label=None if scores is None else int(_with_label_last(scores, open_.label).argmax()),
+        adversarial_label=None if given is None else int(with_label_last(given, open_.label).argmax()),
         unstable=tuple(verdict.statistics["unstable_relus"]),
         nodes=int(verdict.statistics["nodes"]),
         reason=verdict.reason,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
+from mipverify.presolve import Bounds
 
 import mipverify
+from mipverify.attack import pgd
 from mipverify.engine import Verdict, batch
 from mipverify.engine.batch import verify_batch
 from mipverify.network import Network
@@ -105,9 +109,57 @@ def test_samples_left_open_are_asked_about_as_they_are(
 
 
 def test_a_stop_ends_the_batch_with_what_it_has(network: Network, data: tuple[np.ndarray, np.ndarray]) -> None:
-    polls = iter(range(10**6))
-    seen = list(verify_batch(network, *data, "0.1", stop=lambda: next(polls) >= 5, only_cheap=True))
-    assert len(seen) == 5
+    """Also between the parts of its work; what is there by then is what the whole run finds."""
+    counts = []
+    every = {r.index: r.verdict for r in verify_batch(network, *data, "0.1", only_cheap=True)}
+    for most in (0, 5, 30, 10**6):
+        polls = iter(range(10**6 + 100))
+        seen = list(
+            verify_batch(
+                network, *data, "0.1", stop=lambda polls=polls, most=most: next(polls) >= most, only_cheap=True
+            )
+        )
+        assert all(r.verdict == every[r.index] for r in seen)
+        assert len(seen) <= most
+        counts.append(len(seen))
+    assert counts[0] == 0 < counts[2] < counts[3] == len(data[0])
+
+
+def test_samples_whose_bounds_cost_much_are_attacked_and_left_to_themselves(
+    network: Network, data: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = {r.index: r for r in verify_batch(network, *data, "0.1", only_cheap=True)}
+    monkeypatch.setattr(batch, "MOST_WORK", 1)
+    monkeypatch.setattr(pgd, "STEP_WORK", 1)  # in parts of one walk
+    found = {r.index: r for r in verify_batch(network, *data, "0.1", only_cheap=True)}
+    assert found.keys() == plain.keys()
+    assert {r.stage for r in found.values()} <= {"evaluation", "interval", "attack"}
+    violated = [r for r in found.values() if r.verdict == "violated"]
+    assert violated
+    for r in violated:
+        assert plain[r.index].verdict != "holds"
+        check_witness(r.adversarial, data[0][r.index], r.label, "0.1")
+    assert all(r.open for r in found.values() if r.verdict == "unknown")
+
+
+def test_memory_bounds_how_many_samples_go_together(
+    network: Network, data: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = {r.index: r.verdict for r in verify_batch(network, data[0][:5], data[1][:5], "0.1", only_cheap=True)}
+    monkeypatch.setattr(batch, "BATCH_ENTRIES", 1)
+    together: list[int] = []
+    monkeypatch.setattr(batch, "BOUNDS", tuple((name, counting(method, together)) for name, method in batch.BOUNDS))
+    found = {r.index: r.verdict for r in verify_batch(network, data[0][:5], data[1][:5], "0.1", only_cheap=True)}
+    assert set(together) == {1}
+    assert found == plain
+
+
+def counting(method: Callable[..., Bounds], together: list[int]) -> Callable[..., Bounds]:
+    def bounds(network: Network, lower: np.ndarray, *rest: Any, **more: Any) -> Bounds:
+        together.append(len(lower))
+        return method(network, lower, *rest, **more)
+
+    return bounds
 
 
 def test_targets_part_a_violation(network: Network, data: tuple[np.ndarray, np.ndarray]) -> None:
