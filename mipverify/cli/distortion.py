@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from mipverify.specification.preprocessing import Preprocessing
 
 Gap = Annotated[float, typer.Option(metavar="G", help="Relative gap between the bounds at which to stop.")]
-Farthest = Annotated[float | None, typer.Option(metavar="D", help="Look no further than this distance.")]
+Farthest = Annotated[
+    str | None, typer.Option(metavar="D", help="Look no further than this distance, such as 0.1 or 8/255.")
+]
 Margin = Annotated[str, typer.Option(metavar="M", help="By how much a wrong class must exceed the right one.")]
 Samples = Annotated[str | None, typer.Option(metavar="BEGIN:END", help="Many samples, END excluded; needs --out.")]
 Out = Annotated[
@@ -84,7 +86,7 @@ def distortion(
         "targets": opt.parse_targets(targets),
         "margin": margin,
         "gap": gap,
-        "max_distance": max_distance,
+        "max_distance": opt.parse_positive("--max-distance", max_distance),
         "timeout": timeout,
         "solver": solver,
         "seed": seed,

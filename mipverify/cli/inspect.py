@@ -79,6 +79,8 @@ def examine(path: str, asked: QuestionOptions) -> dict[str, Any]:
     if asked.stated():
         question = asked.build(network)
         facts["property"] = question.about
+        if question.preprocessing:
+            facts["data"] = question.preprocessing
         facts["stability"] = stability(network, question.specification)
     return facts
 
@@ -119,6 +121,7 @@ def _text(facts: dict[str, Any]) -> str:
         f"  ReLUs       {facts['relus']}",
         f"  parameters  {facts['parameters']}, {facts['nonzeros']} nonzero",
         *(f"  note        {note}" for note in facts["notes"]),
+        *(f"  data        {facts[key]}" for key in ("data",) if key in facts),
         "",
     ]
     rows = [

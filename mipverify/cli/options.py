@@ -92,6 +92,18 @@ def parse_targets(text: str | None) -> tuple[int, ...] | None:
         raise InputError(f"--targets must be class numbers separated by commas, such as 3,5, not {text!r}") from None
 
 
+def parse_positive(option: str, text: str | None) -> float | None:
+    """The float nearest to a number such as 0.1 or 8/255, which must be positive."""
+    if text is None:
+        return None
+    from mipverify.specification.exact import exact_number, nearest_float
+
+    value = nearest_float(exact_number(text, option))
+    if not 0 < value < math.inf:
+        raise InputError(f"{option} must be a positive number, not {text!r}")
+    return value
+
+
 def parse_domain(text: str) -> tuple[str, str] | None:
     """The numbers in a pair such as 0,1 or 0,1/2, or None for `none`."""
     if text == "none":

@@ -109,6 +109,7 @@ def _questions(one: RunConfiguration, two: RunConfiguration) -> dict[str, bool]:
         "network": one.network_sha256 == two.network_sha256,
         "eps": one.eps == two.eps,
         "norm": one.norm == two.norm,
+        "preprocessing": one.settings == two.settings,
     }
 
 

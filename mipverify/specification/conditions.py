@@ -159,6 +159,9 @@ def _fill(target: Any, coefficients: Sequence[Mapping[int, Fraction]], rows: Seq
     inexact = set()
     for r, entries in enumerate(coefficients):
         for i, coefficient in entries.items():
+            if coefficient.denominator == 1 and -_SMALL < coefficient.numerator < _SMALL:
+                target[r, i] = coefficient.numerator
+                continue
             value = nearest_float(coefficient)
             if value == 0 or not math.isfinite(value):
                 raise _unusable(rows[r])

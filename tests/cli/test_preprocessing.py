@@ -125,8 +125,24 @@ def test_what_was_done_is_said(place: Path, cli: Callable[..., Result]) -> None:
     for command, more in (("verify", ["--eps", "0.001"]), ("distortion", [])):
         shown = cli(command, *asked, *more, "--mean", "0.5", "--std", "1/4")
         assert "uint8 pixels times 1/255, domain 0,1; the network takes (x - 0.5) / 0.25" in shown.out
+    shown = cli("inspect", *asked, "--eps", "1/1000", "--mean", "0.5")
+    assert "uint8 pixels times 1/255, domain 0,1; the network takes (x - 0.5) / 1" in shown.out
     shown = cli("report", *asked[:3], "--eps", "0.001", "--out", "run", "--workers", 0, *PIPELINE)
     assert "times 1/255, domain 0,1; the network takes (x - mean) / std, mean 0.25,0.5,0.375" in shown.out
+    page = " ".join(Path("run", "report.html").read_text().split())
+    assert "Stored values times 1/255, domain 0,1; the network takes (x − mean) / std, mean 0.25, 0.5, 0.375" in page
+
+
+def test_quotients_are_numbers_everywhere(place: Path, cli: Callable[..., Result]) -> None:
+    asked = ["plain.onnx", "--data", "data.npz", "--index", 1, "--json"]
+    for eps in ("1/100", "2/200", "0.01", "1e-2"):
+        found = json.loads(cli("verify", *asked, "--eps", eps, "--domain", "0/1,1/1").out)
+        assert found["verdict"] == "holds"
+        assert found["property"]["domain"] == "0,1"
+    found = json.loads(cli("distortion", *asked, "--max-distance", "1/1000", "--margin", "-1/3").out)
+    assert found["property"]["max_distance"] == 1e-3
+    assert cli("distortion", *asked[:-1], "--max-distance", "1/0").code == 2
+    assert cli("distortion", *asked[:-1], "--max-distance", "-1").code == 2
 
 
 @pytest.mark.parametrize("command", ["verify", "report", "distortion", "inspect"])
