@@ -123,7 +123,7 @@ def _constant_output(builder: Builder, value: Result | None) -> Tensor:
         raise RewriteError("it is an optional output that is not supported")
     if not isinstance(value, np.ndarray):
         raise RewriteError("it is the result of a comparison, which jumps")
-    if value.dtype.kind != "f" or not value.size:
+    if value.dtype not in (np.float32, np.float64) or not value.size:
         raise RewriteError(f"it does not depend on the input and has element type {value.dtype}, shape {value.shape}")
     return builder.constant(value)
 
@@ -183,7 +183,7 @@ def _rewrite(
         rule = rule or REWRITES.get(node.operator)
         if rule is None:
             raise RewriteError(_advice(node.proto))
-        node.check_finite()
+        node.check_constants()
         outputs = rule(builder, node)
         return outputs if isinstance(outputs, tuple) else (outputs,)
     except (RewriteError, MemoryError):

@@ -149,7 +149,7 @@ def check_type(data_type: int) -> None:
 
     types = onnx.TensorProto
     whole = (types.INT64, types.INT32, types.INT16, types.INT8, types.INT4, types.UINT16, types.UINT8, types.UINT4)
-    if data_type not in (types.FLOAT, types.DOUBLE, types.BOOL, *whole):
+    if data_type not in (types.FLOAT, types.DOUBLE, types.FLOAT16, types.BOOL, *whole):
         raise ValueError(f"element type {_type_name(data_type)} is not supported: convert the model to float32")
 
 

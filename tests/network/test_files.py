@@ -160,6 +160,15 @@ def test_products_with_8_bit_weights_are_refused(via: str, tmp_path: Path) -> No
         load(g.save(tmp_path / "net.onnx", y))
 
 
+def test_constants_stored_in_half_precision(tmp_path: Path) -> None:
+    """Weights are compressed like that: float16 in the file, cast to float32 before they are used."""
+    g = Graph([1, 2])
+    half = g.constant(g.rng.normal(size=(2, 3)), np.float16)
+    scaled = g.node("Mul", [half, g.constant(0.3, np.float16)])
+    w = g.node("Add", [g.node("Cast", [name], to=onnx.TensorProto.FLOAT) for name in (half, scaled)])
+    agrees(g, g.node("MatMul", ["x", w]), tmp_path / "net.onnx")
+
+
 FUNCTION = """<ir_version: 9, opset_import: ["": 17, "own": 1]>
 g (float[1,2] x) => (float[1,2] y) { %s }
 <domain: "own", opset_import: ["": 17]> F (a) => (b) { b = Relu (a) }

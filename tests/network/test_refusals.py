@@ -167,7 +167,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "softmax over rows": (_softmax_over_rows, "operator Softmax .*axis 1"),
     "NaN weight": (_weights(float("nan")), "initializer 'w17'.*NaN"),
     "infinite weight": (_weights(float("inf")), "operator Add .*'w17'.*infinity"),
-    "half precision weight": (_weights(1.0, TensorProto.FLOAT16), "initializer 'w17'.*float16"),
+    "half precision weight": (_weights(1.0, TensorProto.FLOAT16), "operator Add .*'w17'.*float16"),
     "bfloat16 weight": (_weights(1.0, TensorProto.BFLOAT16), "initializer 'w17'.*bfloat16"),
     "infinite constant": (_bad_constant, "operator Add .*infinity"),
     "two inputs": (_two_inputs, "one input.*'x', 'second'"),

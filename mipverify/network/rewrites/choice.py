@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from mipverify.network.builder import Builder, Comparison, RewriteError, Tensor, Value, scaling
 from mipverify.network.graph import Relu
 from mipverify.network.operators import Identity, Operator
-from mipverify.network.rewrites.forms import UNIT, Exact, Form, Multiple, exact, form_of, only, zero
+from mipverify.network.rewrites.exact import ONE, ZERO, Exact
+from mipverify.network.rewrites.forms import UNIT, Form, Multiple, form_of
 
 
 def chosen(builder: Builder, condition: Comparison, one: Value, other: Value) -> Tensor:
@@ -29,13 +29,13 @@ def chosen(builder: Builder, condition: Comparison, one: Value, other: Value) ->
     except RewriteError:
         split = _split(builder, d, one, other, rounded=True)
     terms: list[tuple[Tensor, Operator]] = [(other, Identity(shape))] if isinstance(other, Tensor) else []
-    if not zero(split.slope):
+    if not split.slope.is_zero():
         terms.append((builder.relu(d), _scaling(split.slope, split.slack, shape)))
     for part in split.kept:
         terms.append((builder.move(builder.value(part.node), part.indices), _scaling(part.factor, part.slack, shape)))
     for bend in split.bends:
-        line = builder.affine([(d, _scaling(bend.slope, exact(0), shape))], shape, _offset(bend.offset, shape))
-        terms.append((builder.relu(line), _scaling(bend.factor, exact(0), shape)))
+        line = builder.affine([(d, _scaling(bend.slope, ZERO, shape))], shape, _offset(bend.offset, shape))
+        terms.append((builder.relu(line), _scaling(bend.factor, ZERO, shape)))
     return builder.affine(terms, shape, None if isinstance(other, Tensor) else other)
 
 
@@ -45,7 +45,7 @@ def _broadcast(builder: Builder, value: Value, shape: tuple[int, ...]) -> Value:
 
 def _split(builder: Builder, d: Tensor, one: Value, other: Value, rounded: bool) -> _Split:
     """[d > 0] (one - other) taken apart; with `rounded`, also through factors that are no exact numbers (x / 3)."""
-    gap = form_of(builder, one, rounded).plus(form_of(builder, other, rounded), exact(-1))
+    gap = form_of(builder, one, rounded).plus(form_of(builder, other, rounded), -ONE)
     split = _Split(builder, form_of(builder, d, rounded))
     split.take(gap)
     return split
@@ -65,7 +65,7 @@ class _Split:
 
     def __init__(self, builder: Builder, difference: Form):
         self.builder, self.difference = builder, difference
-        self.slope, self.slack = exact(0), exact(0)
+        self.slope, self.slack = ZERO, ZERO
         self.kept: list[Multiple] = []
         self.bends: list[_Bend] = []
 
@@ -78,8 +78,8 @@ class _Split:
         gap = self._without_multiple(gap)
         if gap.parts:
             raise RewriteError("its branches are not known to meet where the comparison turns")
-        if not zero(gap.constant) or not zero(gap.slack):
-            jump = max(abs(float(value)) for value in gap.constant.reshape(-1))
+        if not gap.constant.is_zero() or not gap.slack.is_zero():
+            jump = float(np.max(abs(gap.constant.rounded())))
             raise RewriteError(f"its branches do not meet where the comparison turns: it jumps by up to {jump:g}")
 
     def _without_multiple(self, gap: Form) -> Form:
@@ -88,14 +88,14 @@ class _Split:
         if key is None:
             return gap
         ours, theirs = gap.parts[key], self.difference.parts[key]
-        factor = _exactly(ours.factor / theirs.factor)
+        factor = ours.factor / theirs.factor
         rest = gap.plus(self.difference, -factor)
-        if not zero(ours.slack):
-            if len(self.difference.parts) > 1 or not zero(self.difference.constant) or not zero(theirs.slack):
+        if not ours.slack.is_zero():
+            if len(self.difference.parts) > 1 or not self.difference.constant.is_zero() or not theirs.slack.is_zero():
                 return gap
-            self.slack = _exactly(self.slack + ours.slack / abs(theirs.factor))
+            self.slack = self.slack + ours.slack / abs(theirs.factor)
             rest.parts.pop(key)
-        self.slope = _exactly(self.slope + factor)
+        self.slope = self.slope + factor
         return rest
 
     def _without_relu(self, gap: Form, part: Multiple) -> Form:
@@ -104,48 +104,48 @@ class _Split:
         assert isinstance(source, Relu)
         line = form_of(self.builder, self.builder.value(source.source), False, part.indices)
         key = line.shared_part(self.difference)
-        a = exact(0) if key is None else _exactly(line.parts[key].factor / self.difference.parts[key].factor)
+        a = ZERO if key is None else line.parts[key].factor / self.difference.parts[key].factor
         rest = line.plus(self.difference, -a)
-        if rest.parts or not zero(rest.slack) or not zero(part.slack):
+        if rest.parts or not rest.slack.is_zero() or not part.slack.is_zero():
             return gap
-        a, b, factor = np.broadcast_arrays(a, rest.constant, part.factor)
-        linear = ((a >= 0) & (b >= 0)) | ((a < 0) & (b > 0))  # as a line near d = 0
-        late, early = (a > 0) & (b < 0), (a < 0) & (b > 0)  # begins, or ends, somewhere in d > 0
+        b, factor = rest.constant, part.factor
+        rises, falls, before = a.values > 0, a.values < 0, b.values > 0
+        late, early = rises & (b.values < 0), falls & before  # begins, or ends, somewhere in d > 0
+        linear = (~falls & (b.values >= 0)) | early  # a line near d = 0
         if np.any(late):
-            self.kept.append(Multiple(part.node, part.indices, only(late, factor)))
+            self.kept.append(Multiple(part.node, part.indices, factor.only(late)))
         if np.any(early):
-            self.bends.append(_Bend(only(early, factor), only(early, -a), only(early, -b)))
-        near = only(linear, factor)
-        gap = Form(dict(gap.parts), _exactly(gap.constant + near * b), gap.slack)
+            self.bends.append(_Bend(factor.only(early), (-a).only(early), (-b).only(early)))
+        near = factor.only(linear)
+        gap = Form(dict(gap.parts), gap.constant + near * b, gap.slack)
         gap.add(Multiple(part.node, part.indices, -part.factor))
-        self.slope = _exactly(self.slope + near * a)
+        self.slope = self.slope + near * a
         return gap
 
 
-def _exactly(values: Any) -> Exact:
-    """The result of arithmetic on fractions as an array."""
-    return np.asarray(values, dtype=object)
-
-
-def _rounded(values: Exact, shape: tuple[int, ...]) -> np.ndarray:
-    """Fractions as float64, of a shape that broadcasts to `shape`."""
-    flat = np.array([float(value) for value in values.reshape(-1)])
-    return flat.reshape(shape if values.ndim else ())
+def _shaped(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers for all entries of a tensor of `shape`, or one for all, so that they broadcast."""
+    return values.reshape(shape if values.ndim else ())
 
 
 def _offset(values: Exact, shape: tuple[int, ...]) -> np.ndarray:
-    """Fractions that float64 holds as they are."""
-    rounded = _rounded(values, shape)
-    if not zero(exact(rounded) - values):
+    """Numbers that float64 holds as they are."""
+    rounded = values.rounded()
+    if not (Exact(rounded) - values).is_zero():
         raise RewriteError("a bend of its result lies at a place that float64 does not hold")
-    return rounded
+    return _shaped(rounded, shape)
 
 
 def _scaling(factor: Exact, slack: Exact, shape: tuple[int, ...]) -> Operator:
     """Multiplication by `factor`, whose roundings are counted with what it is uncertain by."""
-    values = _rounded(factor, shape)
-    missing, size = np.broadcast_arrays(_exactly(abs(exact(values) - factor) + slack), abs(factor))
-    if np.any((missing != 0) & (size == 0)):
-        raise RewriteError("its branches are not known to differ where the comparison turns")
-    ratios = [m / (s * UNIT) for m, s in zip(missing.reshape(-1), size.reshape(-1), strict=True) if m]
-    return scaling(values, shape, roundings=1 + int(max(ratios)) if ratios else 0)
+    rounded = factor.rounded()
+    missing = abs(Exact(rounded) - factor) + slack
+    roundings = 0
+    if not missing.is_zero():
+        lost, size = np.broadcast_arrays(missing.values, abs(factor).values)
+        some = np.flatnonzero(lost != 0)
+        if np.any(size.reshape(-1)[some] == 0):
+            raise RewriteError("its branches are not known to differ where the comparison turns")
+        ratio = Exact(lost.reshape(-1)[some]) / (Exact(size.reshape(-1)[some]) * UNIT)
+        roundings = 1 + int(max(ratio.fractions))
+    return scaling(_shaped(rounded, shape), shape, roundings)

@@ -1,14 +1,11 @@
 """Tensors as exact sums of multiples of others, entry by entry: what tells that two of them agree somewhere.
 
-Coefficients are fractions in object arrays, of shape () where all entries have the same and (n,) elsewhere: constants
-of networks are floating-point numbers, and whether two branches of a Where meet must not depend on rounding.
+Coefficients are exact: whether two branches of a Where meet must not depend on rounding.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from fractions import Fraction
-from typing import Any
 
 import numpy as np
 from array_api_compat import is_torch_array
@@ -16,40 +13,10 @@ from array_api_compat import is_torch_array
 from mipverify.network.builder import Builder, RewriteError, Tensor, Value
 from mipverify.network.graph import Affine
 from mipverify.network.operators import Identity, Index, Operator, Scale
+from mipverify.network.rewrites.exact import ONE, ZERO, Exact
 
-Exact = np.ndarray  # of fractions, shape () or (n,)
-ZERO = np.array(Fraction(0), dtype=object)
 LARGEST_FORM = 1000  # nodes that are looked through
-UNIT = Fraction(1, 2**53)  # relative error of one rounding in float64
-
-
-def exact(values: Any) -> Exact:
-    """Numbers as fractions; of shape () if they are all the same."""
-    flat = np.asarray(values).reshape(-1)
-    if flat.dtype == object:
-        same = all(value == flat[0] for value in flat[1:])
-    else:
-        same = bool((flat == flat[0]).all())
-        if not np.isfinite(flat).all():
-            raise RewriteError("a constant holds infinity or NaN")
-    if same:
-        return _array(Fraction(flat[0] if flat.dtype == object else flat[0].item()))
-    return np.array([Fraction(value) for value in flat.tolist()], dtype=object)
-
-
-def _array(value: Any) -> Exact:
-    """The result of arithmetic on object arrays, which numpy unpacks where it has no axes."""
-    return np.asarray(value, dtype=object)
-
-
-def zero(values: Exact) -> bool:
-    """Whether all of them are."""
-    return not np.any(values != 0)
-
-
-def only(kept: Any, values: Exact) -> Exact:
-    """The values where `kept` is set, zero elsewhere."""
-    return exact(np.where(kept, values, ZERO))
+UNIT = Exact(np.asarray(2.0**-53))  # relative error of one rounding in float64
 
 
 @dataclass
@@ -78,9 +45,9 @@ class Form:
         """Add one multiple, in place."""
         known = self.parts.get(part.key)
         if known is not None:
-            factor, slack = _array(known.factor + part.factor), _array(known.slack + part.slack)
+            factor, slack = known.factor + part.factor, known.slack + part.slack
             part = Multiple(part.node, part.indices, factor, slack)
-        if zero(part.factor) and zero(part.slack):
+        if part.factor.is_zero() and part.slack.is_zero():
             self.parts.pop(part.key, None)
         else:
             self.parts[part.key] = part
@@ -88,15 +55,15 @@ class Form:
     def plus(self, other: Form, factor: Exact) -> Form:
         """self + factor * other."""
         size = abs(factor)
-        slack = _array(self.slack + size * other.slack)
-        total = Form(dict(self.parts), _array(self.constant + factor * other.constant), slack)
+        slack = self.slack + size * other.slack
+        total = Form(dict(self.parts), self.constant + factor * other.constant, slack)
         for part in other.parts.values():
-            total.add(Multiple(part.node, part.indices, _array(factor * part.factor), _array(size * part.slack)))
+            total.add(Multiple(part.node, part.indices, factor * part.factor, size * part.slack))
         return total
 
     def shared_part(self, other: Form) -> tuple[int, bytes] | None:
         """What this form and `other`, in all its entries, both hold a multiple of; None if there is nothing."""
-        return next((k for k, part in other.parts.items() if k in self.parts and np.all(part.factor != 0)), None)
+        return next((k for k, part in other.parts.items() if k in self.parts and np.all(part.factor.values != 0)), None)
 
 
 def form_of(builder: Builder, value: Value, rounded: bool = False, entries: np.ndarray | None = None) -> Form:
@@ -105,9 +72,9 @@ def form_of(builder: Builder, value: Value, rounded: bool = False, entries: np.n
     Products with factors that stand for numbers which are no float64 are looked through only if `rounded`.
     """
     if not isinstance(value, Tensor):
-        return Form(constant=exact(value if entries is None else value.reshape(-1)[entries]))
+        return Form(constant=Exact.of(value if entries is None else value.reshape(-1)[entries]))
     form, pending = Form(), Form()
-    pending.add(Multiple(value.node, np.arange(value.size) if entries is None else entries, exact(1)))
+    pending.add(Multiple(value.node, np.arange(value.size) if entries is None else entries, ONE))
     for _ in range(LARGEST_FORM):
         if not pending.parts:
             return form
@@ -118,9 +85,9 @@ def form_of(builder: Builder, value: Value, rounded: bool = False, entries: np.n
             if any(is_torch_array(p) for t in node.terms for p in t.operator.parameters()) or is_torch_array(node.bias):
                 raise RewriteError("a choice between tensors with parameters is not supported")
             if node.bias is not None:
-                bias = exact(node.bias.reshape(-1)[part.indices])
-                form.constant = _array(form.constant + part.factor * bias)
-                form.slack = _array(form.slack + part.slack * abs(bias))
+                bias = Exact.of(node.bias.reshape(-1)[part.indices])
+                form.constant = form.constant + part.factor * bias
+                form.slack = form.slack + part.slack * abs(bias)
             for term in node.terms:
                 for found in _through(part, term.operator):
                     pending.add(Multiple(term.source, found.indices, found.factor, found.slack))
@@ -138,9 +105,12 @@ def _entrywise(operator: Operator, rounded: bool) -> bool:
 def _through(part: Multiple, operator: Operator) -> list[Multiple]:
     """A multiple of the result of an entrywise operator as one of what it reads."""
     if isinstance(operator, Scale):
-        factor = exact(np.asarray(operator.weight).reshape(-1)[part.indices])
-        slack = _array(part.slack * abs(factor) + abs(part.factor * factor) * operator.roundings * 2 * UNIT)
-        return [Multiple(part.node, part.indices, _array(part.factor * factor), slack)]
+        factor = Exact.of(np.asarray(operator.weight).reshape(-1)[part.indices])
+        product = part.factor * factor
+        slack = part.slack * abs(factor)
+        if operator.roundings:
+            slack = slack + abs(product) * Exact.of(2 * operator.roundings) * UNIT
+        return [Multiple(part.node, part.indices, product, slack)]
     if isinstance(operator, Identity):
         return [part]
     assert isinstance(operator, Index)
@@ -150,4 +120,4 @@ def _through(part: Multiple, operator: Operator) -> list[Multiple]:
         return [Multiple(part.node, indices, part.factor, part.slack)]
     if not kept.any():
         return []
-    return [Multiple(part.node, np.maximum(indices, 0), only(kept, part.factor), only(kept, part.slack))]
+    return [Multiple(part.node, np.maximum(indices, 0), part.factor.only(kept), part.slack.only(kept))]

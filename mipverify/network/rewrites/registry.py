@@ -93,12 +93,15 @@ class OnnxNode:
         constant = None if index is None else self.optional_constant(index, attribute)
         return None if constant is None else [int(v) for v in np.asarray(constant).reshape(-1)]
 
-    def check_finite(self) -> None:
-        """Raises RewriteError where a constant holds infinity and is no bound, of which infinity is none."""
-        if self.operator in ("Clip", "Max", "Min", "Where"):
-            return
+    def check_constants(self) -> None:
+        """Raises RewriteError at constants in half precision, and at infinity where it is no bound."""
         for index, value in enumerate(self.inputs):
-            if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not np.isfinite(value).all():
+            if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+                continue
+            if value.dtype == np.float16:
+                reason = "has element type float16: convert the model to float32"
+                raise RewriteError(f"input {index} ({self.input_name(index)!r}) {reason}")
+            if self.operator not in ("Clip", "Max", "Min", "Where") and not np.isfinite(value).all():
                 raise RewriteError(f"input {index} ({self.input_name(index)!r}) holds infinity")
 
 
