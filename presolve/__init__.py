@@ -12,6 +12,7 @@ from mipverify.proof.interval import interval
 from mipverify.proof.parts import row_chunks
 from mipverify.proof.reduction import reduce
 from mipverify.proof.rows import InputRows, Rows, unit_rows
+from mipverify.proof.separable import lowest
 from mipverify.proof.signs import nonnegative
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "crown",
     "fast_lin",
     "interval",
+    "lowest",
     "minimizer",
     "minimum_over_box",
     "nonnegative",

@@ -16,6 +16,7 @@ from mipverify.presolve import (
     Search,
     crown,
     interval,
+    lowest,
     minimizer,
     minimum_over_box,
     nonnegative,
@@ -30,6 +31,7 @@ CUTTING = 0.2  # share of the time left that cuts for hidden units may take,
 PROGRESSIVE = 0.75  # that cuts and trees for them may take, and more of that later
 DOUBTS = 0.3, 1.0  # share of its width by which a hidden unit's sign may be in doubt to be worked on
 WHY = "dense layers build on each other"
+MOST_EXACT = 64  # strict rows whose minimum is looked for in exact numbers
 SETTLED = 0.02  # share of the unstable units whose sign a pass must settle, or more doubt is due
 
 
@@ -42,17 +44,19 @@ def interval_bounds(question: Question) -> None:
 
 
 def _exclude_strict_rows(question: Question) -> None:
-    """Strict rows that are met nowhere, because what they ask to be negative is a sum of summands that never are."""
+    """Strict rows that are met nowhere, because what they ask to be negative never is, though it may be zero."""
     assert question.bounds is not None
-    conditions = question.case.conditions
+    conditions, node = question.case.conditions, len(question.network.nodes)
     open_ = [int(c) for c in question.open() if conditions[c].strict.any()]
     if not open_:
         return
     parts = condition_parts(question.network, conditions)
-    node = len(question.network.nodes)
-    rows = [unit for c in open_ for unit, strict in zip(parts[c][1], conditions[c].strict, strict=True) if strict]
-    owner = np.array([c for c in open_ for strict in conditions[c].strict if strict])
-    question.learn_strict(np.unique(owner[nonnegative(question.bounds, node, np.array(rows, int))]))
+    rows = np.array([unit for c in open_ for unit, s in zip(parts[c][1], conditions[c].strict, strict=True) if s], int)
+    owner = np.array([c for c in open_ for s in conditions[c].strict if s], int)
+    shown = nonnegative(question.bounds, node, rows)
+    some = np.flatnonzero(~shown)[:MOST_EXACT]
+    shown[some] = [least is not None and least >= 0 for least in lowest(question.bounds, node, rows[some])]
+    question.learn_strict(np.unique(owner[shown]))
 
 
 def crown_bounds(question: Question) -> None:

@@ -89,3 +89,41 @@ def test_a_negative_summand_is_no_sum_of_signs(tmp_path: Path) -> None:
     net = network(tmp_path, "sum of relus")
     for row in ({0: 1, 1: -1}, {0: -1}, {0: "1e-30", 1: -1}):
         assert mipverify.verify(net, asked(net, (row, 0, True)), timeout=5).verdict == "violated"
+
+
+BOUNDED = {
+    "clip": ([("Clip", ["h", "low", "high"], {})], "low", "high"),
+    "clip from one side": ([("Relu", ["h"], {}), ("Clip", ["1", "", "high"], {})], None, "high"),
+    "minimum": ([("Min", ["h", "high"], {})], None, "high"),
+    "maximum": ([("Max", ["h", "low"], {})], "low", None),
+    "clip of a bias": ([("Add", ["h", "bias"], {}), ("Clip", ["1", "low", "high"], {})], "low", "high"),
+    "clip twice": ([("Clip", ["h", "low", "high"], {}), ("Clip", ["1", "low", "middle"], {})], "low", "middle"),
+    "clip of a clip and a scale": (
+        [("Clip", ["h", "low", "high"], {}), ("Mul", ["1", "two"], {}), ("Clip", ["2", "", "high"], {})],
+        None,
+        "high",
+    ),
+}
+CONSTANTS |= {
+    "low": np.float32(-0.3),
+    "high": np.float32(0.7),
+    "middle": np.float32(0.1),
+    "two": np.float32(2),
+    "bias": np.array([[0.1, 0.2]], np.float32),
+}
+
+
+@pytest.mark.parametrize("end", BOUNDED)
+def test_never_beyond_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    steps, low, high = BOUNDED[end]
+    monkeypatch.setitem(ENDS, end, (steps, ""))
+    net = network(tmp_path, end)
+    for name, sign in ((low, 1), (high, -1)):
+        if name is None:
+            continue
+        limit = Fraction(float(CONSTANTS[name])) * sign
+        verdict = mipverify.verify(net, asked(net, ({1: sign}, limit, True)), timeout=5)
+        assert verdict.verdict == "holds"
+        beyond = limit + Fraction(1, 2**30)
+        assert mipverify.verify(net, asked(net, ({1: sign}, beyond, True)), timeout=5).verdict != "holds"
+        assert mipverify.verify(net, asked(net, ({1: sign}, limit, False)), timeout=5).verdict != "holds"
