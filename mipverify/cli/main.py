@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (Exception, SystemExit) as error:  # every failure has its exit code, and Python's own says nothing
         if isinstance(error, SystemExit) and COMPLETION in os.environ:
             raise  # how the parser ends once it has answered the shell
-        if isinstance(error, BrokenPipeError) and reader_is_gone():  # of help, which the parser prints
+        if (not arguments or {"--help", "-h"} & set(arguments)) and reader_is_gone(error):  # the parser prints help
             silence_stdout()
             return DONE
         # The parser's usage errors have no common class that typer promises to keep; all of them format themselves.

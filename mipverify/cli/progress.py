@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 PATIENCE = 0.5  # seconds; most questions are answered by then, and importing rich would take a fifth of that
@@ -25,15 +26,19 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         if self._line is not None:
-            self._line.stop()
+            with suppress(OSError):
+                self._line.stop()
 
     def __call__(self, stage: str, text: str) -> None:
         if self._hidden or time.monotonic() - self._started < PATIENCE:
             return
-        if self._line is None:
-            self._line = _spinner()
-            self._line.start()
-        self._line.update(self._line.task_ids[0], description=f"{stage}  {text}".rstrip())
+        try:
+            if self._line is None:
+                self._line = _spinner()
+                self._line.start()
+            self._line.update(self._line.task_ids[0], description=f"{stage}  {text}".rstrip())
+        except OSError:  # the terminal is gone, the question is not
+            self._hidden = True
 
 
 def _spinner() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -10,6 +11,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from mipverify.errors import MipverifyError
+
+GONE = (errno.EPIPE, errno.EIO)  # the reader of a pipe, and a terminal
 
 
 def open_streams() -> None:
@@ -24,16 +27,16 @@ def open_streams() -> None:
 
 
 def say(text: str) -> None:
-    """Print a result on stdout. A reader that went away does not change the outcome of the command.
+    """Print a result on stdout. A reader or a terminal that went away does not change the outcome of the command.
 
     Raises MipverifyError where it cannot be printed for another reason, such as a full disk.
     """
     try:
         print(text, flush=True)
-    except BrokenPipeError:
-        silence_stdout()
     except OSError as error:
         silence_stdout()
+        if error.errno in GONE:
+            return
         raise MipverifyError(f"stdout: cannot be written ({error.strerror})") from None
 
 
@@ -43,13 +46,9 @@ def tell(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def reader_is_gone() -> bool:
-    """Whether what is left to print on stdout has no reader any more."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return True
-    return False
+def reader_is_gone(error: BaseException) -> bool:
+    """Whether an error, or the one that it was made of, says that nobody reads what is printed."""
+    return any(isinstance(e, OSError) and e.errno in GONE for e in (error, error.__context__))
 
 
 def silence_stdout() -> None:

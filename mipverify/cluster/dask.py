@@ -51,10 +51,13 @@ class DaskExecutor:
             os.environ["PYTHONSAFEPATH"] = "1"
             settings = {"distributed.scheduler.allowed-failures": 0}  # who runs again is decided here
             # Its threads and the workers that they start leave Ctrl-C to this one.
-            with dask.config.set(settings), interrupts_held_back():
-                self._cluster = distributed.LocalCluster(
-                    n_workers=workers, threads_per_worker=1, dashboard_address=None, env=ONE_THREAD, silence_logs=50
-                )
+            try:
+                with dask.config.set(settings), interrupts_held_back():
+                    self._cluster = distributed.LocalCluster(
+                        n_workers=workers, threads_per_worker=1, dashboard_address=None, env=ONE_THREAD, silence_logs=50
+                    )
+            except (OSError, RuntimeError) as error:  # it needs shared memory and ports, among others
+                raise InputError(f"--cluster local: Dask cannot start workers here ({_line(error)})") from None
             address = self._cluster.scheduler_address
         self._address = address
         self._in_flight: dict[int, Any] = {}

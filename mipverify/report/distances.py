@@ -204,6 +204,8 @@ def _publish(folder: Path, results: Sequence[DistanceResult], data: Dataset) -> 
         with Replacing(folder / SUMMARY) as file:
             file.write(json.dumps(summary, indent=1, allow_nan=False) + "\n")
     except OSError as error:
+        if not (folder / FILE).exists():
+            raise StoreError(f"{folder}: was removed while the run went on, and its results with it") from None
         raise StoreError(
             f"{folder}: the table cannot be written ({error.strerror}); the results are kept, "
             "the same command tries again"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,15 +37,17 @@ class Live:
 
     def __exit__(self, *_: object) -> None:
         if self._display is not None:
-            self._display.stop()
+            with suppress(OSError):
+                self._display.stop()
             self._display = None
 
     def __call__(self, status: Status) -> None:
-        if self._display is not None:
-            self._display.update(_panel(status))
-        elif self._lines and time.monotonic() - self._last >= EVERY:
-            self._last = time.monotonic()
-            print(line(status), file=sys.stderr, flush=True)
+        with suppress(OSError):  # of a terminal that is gone: the run goes on
+            if self._display is not None:
+                self._display.update(_panel(status))
+            elif self._lines and time.monotonic() - self._last >= EVERY:
+                self._last = time.monotonic()
+                print(line(status), file=sys.stderr, flush=True)
 
 
 def line(status: Status) -> str:

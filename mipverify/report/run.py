@@ -226,6 +226,10 @@ def publish(result: AccuracyResult, data: Dataset, network: Network) -> None:
         shown = _as_pixels(result.samples, Normalization.of(fitted.mean, fitted.std, fitted.image_shape))
         write_page(result.directory / "report.html", result.summary, shown, fitted.images, data.image_shape)
     except OSError as error:
+        if not (result.directory / FILE).exists():
+            raise StoreError(
+                f"{result.directory}: was removed while the run went on, and its results with it"
+            ) from None
         raise StoreError(
             f"{result.directory}: the report cannot be written ({error.strerror}); the results are kept, "
             "the same command tries again"
