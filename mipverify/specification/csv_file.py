@@ -63,8 +63,9 @@ def _is_header(first: str, table: NDArray[np.float64], path: Path) -> bool:
     cells = [cell.strip() for cell in first.split(",")]
     rest = table[1:]
     others_whole = bool((rest == np.floor(rest)).all()) if rest.size else True
-    counts = any(cells == [str(start + i) for i in range(len(cells))] for start in (0, 1))
-    if counts and rest.size and (len(cells) >= _CERTAIN or not others_whole):
+    counts = bool((np.diff(table[0]) == 1).all()) and table[0, 0] in (0, 1)
+    as_written = all(cell.isdigit() for cell in cells)  # as pandas writes numbers of columns
+    if counts and rest.size and (len(cells) >= _CERTAIN or (as_written and not others_whole)):
         return True
     # pandas names repeated columns 0, 0.1, 0.2, ...: what it makes of a first sample that it took for names.
     repeated = [cell.partition(".")[0] for cell in cells if "." in cell]

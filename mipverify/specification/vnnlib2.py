@@ -16,7 +16,7 @@ import vnnlib
 
 from mipverify.errors import InputError
 from mipverify.specification.cases import Variables, build_cases
-from mipverify.specification.exact import no_number, parse_decimal
+from mipverify.specification.exact import no_number, parse_decimal, shorten
 from mipverify.specification.normal_form import (
     Bound,
     Dnf,
@@ -44,6 +44,7 @@ _REAL_TYPES = {"Unknown": None, "Real": None, "F16": "float16", "BF16": "bfloat1
 # The native parser recurses; a deeper file could exhaust its stack, which no exception would tell.
 _DEEPEST = 400
 _MOST_OUTPUTS = 1_000_000
+_LONGEST = 300  # message; names are the file's
 
 
 def parse_vnnlib2(text: str, path: str) -> tuple[tuple[Case, ...], tuple[Tensor, Tensor]]:
@@ -60,9 +61,9 @@ def parse_vnnlib2(text: str, path: str) -> tuple[tuple[Case, ...], tuple[Tensor,
         asserted = [_boolean(assertion.expr, tensors) for assertion in query.assertions]
         return build_cases(asserted, tensors.variables()), tensors.declared()
     except vnnlib.VNNLibException as error:
-        raise InputError(f"{path}: {_explain(str(error))}") from None
+        raise InputError(f"{path}: {shorten(_explain(str(error)), _LONGEST)}") from None
     except InputError as error:
-        raise type(error)(f"{path}: {error}") from None
+        raise type(error)(f"{path}: {shorten(str(error), _LONGEST)}") from None
 
 
 def _check_depth(text: str) -> None:

@@ -19,6 +19,14 @@ def nan_weights() -> bytes:
     return network(weight=weight).SerializeToString()
 
 
+def declared(inputs: str, outputs: str, kind: str = "float32") -> bytes:
+    """A VNN-LIB 2 property with tensors of these shapes."""
+    names = ["X[0,0]", "X[0,1]", "X[1,0]", "X[1,1]"] if inputs == "[2,2]" else [f"X[0,{i}]" for i in range(4)]
+    head = f"(declare-network f (declare-input X {kind} {inputs}) (declare-output Y {kind} {outputs}))"
+    box = [f"(assert (and (>= {name} 0.4) (<= {name} 0.6)))" for name in names]
+    return "\n".join(["(vnnlib-version <2.0>)", head, *box, "(assert (<= Y[0,0] Y[0,1]))"]).encode()
+
+
 # What the files hold that are not good; made in the directory of the good ones.
 FILES: dict[str, Callable[[], bytes]] = {
     "corrupt.onnx": lambda: b"this is no protocol buffer" * 9,
@@ -38,6 +46,15 @@ FILES: dict[str, Callable[[], bytes]] = {
     "plain.vnnlib.gz": lambda: b"not compressed",
     "corrupt.npz": lambda: b"PK\x03\x04 but then nothing",
     "data.txt": lambda: b"0,1,2\n",
+    "digits.vnnlib": lambda: vnnlib(claim=f"(<= Y_0 0.{'9' * 100_000})").encode(),
+    "chain.vnnlib": lambda: vnnlib(claim=f"(<= (* {'1e4999 ' * 2000} Y_0) 1)").encode(),
+    "nul.vnnlib": lambda: vnnlib().encode() + b"\0",
+    "wide.vnnlib": lambda: vnnlib().encode("utf-16"),
+    "flat.vnnlib": lambda: declared("[2,2]", "[1,3]"),
+    "double.vnnlib": lambda: declared("[1,4]", "[1,3]", "float64"),
+    "header.csv": lambda: b"0,1,2\n1,3,5\n",
+    "ages.csv": lambda: b"label,a,b,c,d\n0,41,170,3,12\n",
+    "ordered.csv": lambda: b"a,b,c,d,label\n0.1,0.2,0.3,0.4,0\n",
     "words.csv": lambda: b"label,a,b,c,d\n0,dark,dark,bright,dark\n",
 }
 
@@ -63,6 +80,22 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "property without a bound": (["net.onnx", "unbounded.vnnlib"], ["unbounded.vnnlib", "X_2"]),
     "property with an undeclared name": (["net.onnx", "undeclared.vnnlib"], ["undeclared.vnnlib", "Y_7"]),
     "property not linear": (["net.onnx", "nonlinear.vnnlib"], ["nonlinear.vnnlib"]),
+    "property with a number of many digits": (["net.onnx", "digits.vnnlib"], ["digits.vnnlib", "line", "2000 digits"]),
+    "property with a chain of large numbers": (["net.onnx", "chain.vnnlib"], ["chain.vnnlib", "too many digits"]),
+    "property with NUL bytes": (["net.onnx", "nul.vnnlib"], ["nul.vnnlib", "NUL"]),
+    "property in UTF-16": (["net.onnx", "wide.vnnlib"], ["wide.vnnlib", "UTF-16"]),
+    "property of another shape": (["net.onnx", "flat.vnnlib"], ["flat.vnnlib", "[2, 2]", "[1, 4]"]),
+    "property of another type": (["net.onnx", "double.vnnlib"], ["double.vnnlib", "float64", "float32"]),
+    "data with a doubtful header": (
+        ["net.onnx", "--data", "header.csv", *IMAGE[2:]],
+        ["header.csv", "0,1,2", "header"],
+    ),
+    "data of whole numbers": (["net.onnx", "--data", "ages.csv", *IMAGE[2:]], ["ages.csv", "41", "domain"]),
+    "data with the label last": (["net.onnx", "--data", "ordered.csv", *IMAGE[2:]], ["ordered.csv", "label"]),
+    "pixels of an unclear domain": (["net.onnx", *IMAGE, "--domain", "0,2"], ["images.npz", "0,2", "scale"]),
+    "scale of a property": (["net.onnx", "holds.vnnlib", "--scale", "1/255"], ["--scale", "holds.vnnlib"]),
+    "std not positive": (["net.onnx", *IMAGE, "--std", "-1"], ["--std", "-1"]),
+    "eps divided by zero": (["net.onnx", "--data", "images.npz", "--index", "0", "--eps", "8/0"], ["eps", "8/0"]),
     "data missing": (["net.onnx", "--data", "none.npz", "--index", "0", "--eps", "0.1"], ["none.npz"]),
     "data corrupt": (["net.onnx", "--data", "corrupt.npz", "--index", "0", "--eps", "0.1"], ["corrupt.npz"]),
     "data of no known kind": (["net.onnx", "--data", "data.txt", "--index", "0", "--eps", "0.1"], ["data.txt"]),

@@ -149,3 +149,29 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path):
             file.write(b" " * 2**20)
     with pytest.raises(InputError, match="expand to more than"):
         load_vnnlib(path)
+
+
+V2 = "(vnnlib-version <2.0>)\n(declare-network N (declare-input X Real [1]) (declare-output Y Real [1]))\n"
+V2_BOX = "(assert (and (<= X[0] 1.0) (>= X[0] 0.0)))\n"
+V2_REFUSED = {
+    "digits": (V2 + V2_BOX + f"(assert (<= Y[0] 0.{'9' * MANY}))", "beyond the numbers that are read"),
+    "digits of an input": (V2 + f"(assert (<= X[0] 0.{'9' * MANY}))", "beyond the numbers that are read"),
+    "name": (V2 + V2_BOX + f"(assert (<= {'Q' * 10 * MANY} 1.0))", "Undeclared variable: Q+…"),
+    "deep": (V2 + V2_BOX + "(assert " + "(and " * MANY + "(<= Y[0] 1.0)" + ")" * MANY + ")", "nested deeper"),
+    "NUL": (V2 + V2_BOX + "(assert (<= Y[0] 1.0))\0", "NUL byte"),
+    "unclosed": (V2 + V2_BOX + "(assert", "syntax error"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), V2_REFUSED.values(), ids=V2_REFUSED)
+def test_version_2_is_refused_in_one_short_line(tmp_path, content, message):
+    with pytest.raises(InputError, match=message) as error:
+        load(tmp_path, content)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+def test_many_assertions_of_version_2(tmp_path):
+    lines = [f"(assert (<= Y[0] {5 + i}.5))\n" for i in range(50_000)]
+    (condition,) = load(tmp_path, V2 + V2_BOX + "".join(lines)).cases[0].conditions
+    assert str(condition) == "Condition(Y_0 <= 5.5)"
