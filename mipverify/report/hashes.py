@@ -24,5 +24,6 @@ def hash_arrays(*arrays: NDArray[Any]) -> str:
 
 
 def hash_network(network: Network) -> str:
-    """SHA-256 of the nodes with their parameters."""
-    return hashlib.sha256(pickle.dumps((network.nodes, network.output), protocol=5)).hexdigest()
+    """SHA-256 of the nodes with their parameters, and of what was dropped behind them."""
+    content = (network.nodes, network.output, network.dropped, network.double)
+    return hashlib.sha256(pickle.dumps(content, protocol=5)).hexdigest()

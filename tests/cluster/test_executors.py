@@ -56,6 +56,24 @@ def test_a_sample_whose_worker_died_by_chance_runs_again(fake, make_job, run_all
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_a_sample_whose_worker_died_keeps_its_limit(fake, make_job, run_all, tmp_path, monkeypatch):
+    """Its second attempt has the rest of the time; without a rest there is none."""
+    monkeypatch.setenv("FAKE_NOTES", str(tmp_path))
+    monkeypatch.setenv("FAKE_DELAY", "0.5")
+    for timeout, verdict in ((30.0, "holds"), (0.4, "unknown")):
+        for note in tmp_path.iterdir():
+            note.unlink()
+        job = replace(make_job([fake.DIES_ALONE_ONCE]), timeout=timeout)
+        found = run_all(job, workers=1)
+        assert found[0].verdict == verdict
+        if verdict == "unknown":
+            assert "SIGKILL" in found[0].reason
+        else:
+            limits = sorted(float(note.name.split("=")[1]) for note in tmp_path.glob("limit=*"))
+            assert limits[-1] == timeout
+            assert timeout - 20 < limits[0] <= timeout - 0.5
+
+
 def test_when_nothing_works_the_run_ends(fake, make_job, run_all):
     with pytest.raises(RuntimeError, match="cursed"):
         run_all(make_job([fake.RAISES] * 300), workers=1)
