@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,8 +25,35 @@ def evaluate(node: OnnxNode) -> tuple[np.ndarray, ...]:
     return outputs
 
 
+def _check_size(node: OnnxNode) -> None:
+    """Refuse what would make a huge tensor of small ones; raises RewriteError."""
+    arrays = [value for value in node.inputs if isinstance(value, np.ndarray)]
+    shapes = [value.shape for value in arrays]
+    if node.operator == "Range":
+        start, stop, step = (_array(node, i).reshape(-1)[:1].astype(np.float64) for i in range(3))
+        limited([math.ceil(min(abs(float(n)), 2.0**40)) for n in (stop - start) / step if np.isfinite(n)])
+    elif node.operator == "Expand":
+        limited(np.broadcast_shapes(shapes[0], tuple(int(n) for n in arrays[1].reshape(-1))))
+    elif node.operator == "Tile":
+        limited([*shapes[0], *(int(n) for n in arrays[1].reshape(-1))])
+    elif node.operator == "Pad":
+        pads = [abs(n) for n in node.integers("pads", 1) or []]
+        grown = list(shapes[0])
+        for i, axis in enumerate(node.integers("axes", 3) or range(len(pads) // 2)):
+            grown[axis] += pads[i] + pads[i + len(pads) // 2]
+        limited(grown)
+    elif node.operator == "OneHot":
+        limited([*shapes[0], int(arrays[1].reshape(-1)[0])])
+    elif node.operator == "MatMul" and min(len(shape) for shape in shapes) > 1:
+        left, right = shapes
+        limited([*np.broadcast_shapes(left[:-2], right[:-2]), left[-2], right[-1]])
+    elif node.operator in ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean", "Where", "Equal"):
+        limited(np.broadcast_shapes(*shapes))
+
+
 def _by_runtime(node: OnnxNode) -> tuple[np.ndarray, ...]:
     """The general case, by ONNX Runtime itself (slow to start, hence not the first choice)."""
+    _check_size(node)
     try:
         return run_alone(node)
     except Exception as error:  # noqa: BLE001  # it has a class for each of its reasons

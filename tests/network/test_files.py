@@ -169,6 +169,28 @@ def test_constants_stored_in_half_precision(tmp_path: Path) -> None:
     agrees(g, g.node("MatMul", ["x", w]), tmp_path / "net.onnx")
 
 
+HUGE: dict[str, Callable[[Graph], Any]] = {
+    "Range": lambda g: g.node(
+        "Range", [g.constant(0, np.int64), g.constant(10**12, np.int64), g.constant(1, np.int64)]
+    ),
+    "Expand": lambda g: g.node("Expand", [g.constant([1.0]), g.constant([10**6, 10**6], np.int64)]),
+    "Tile": lambda g: g.node("Tile", [g.constant([1.0]), g.constant([10**12], np.int64)]),
+    "Pad": lambda g: g.node("Pad", [g.constant([1.0]), g.constant([0, 10**12], np.int64)]),
+    "Add": lambda g: g.node("Add", [g.constant(np.ones((9000, 1))), g.constant(np.ones((1, 9000)))]),
+    "MatMul": lambda g: g.node("MatMul", [g.constant(np.ones((9000, 1))), g.constant(np.ones((1, 9000)))]),
+    "OneHot": lambda g: g.node("OneHot", [g.constant([1]), g.constant(10**12, np.int64), g.constant([0.0, 1.0])]),
+}
+
+
+@pytest.mark.parametrize("operator", HUGE)
+def test_constants_of_any_size_are_not_tried(operator: str, tmp_path: Path) -> None:
+    g = Graph([1, 2])
+    huge = HUGE[operator](g)
+    y = g.node("Add", ["x", g.node("Cast", [g.node("ReduceMax", [huge], keepdims=0)], to=onnx.TensorProto.FLOAT)])
+    with pytest.raises(InputError, match=f"operator {operator} .*too large"):
+        load(g.save(tmp_path / "net.onnx", y))
+
+
 FUNCTION = """<ir_version: 9, opset_import: ["": 17, "own": 1]>
 g (float[1,2] x) => (float[1,2] y) { %s }
 <domain: "own", opset_import: ["": 17]> F (a) => (b) { b = Relu (a) }

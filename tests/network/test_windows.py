@@ -33,7 +33,7 @@ def _compared(cases: Iterable[tuple[Graph, str]], path: Path) -> tuple[int, int]
             refused += 1
         else:
             equal += 1
-            case = str(graph.nodes[-1])
+            case = str(graph.nodes[-2:])
             assert ours.shape == theirs.shape, case
             np.testing.assert_allclose(ours, theirs, atol=1e-5, err_msg=case)
     return equal, refused
@@ -104,3 +104,34 @@ def _convolutions() -> Iterable[tuple[Graph, str]]:
 def test_convolution(tmp_path: Path) -> None:
     equal, refused = _compared(_convolutions(), tmp_path / "net.onnx")
     assert equal > refused
+
+
+def _wide() -> Iterable[tuple[Graph, str]]:
+    """Between convolutions of 16 channels, for which ONNX Runtime has other kernels."""
+    rng = np.random.default_rng(4)
+
+    def many(count: int, low: int, high: int) -> list[int]:
+        return [int(value) for value in rng.integers(low, high, size=count)]
+
+    for _ in range(150):
+        opset, operator = int(rng.choice([11, 18, 19, 22])), str(rng.choice(["MaxPool", "AveragePool"]))
+        g = Graph([1, 16, *many(2, 5, 10)], opset=opset, seed=int(rng.integers(1000)))
+        kernel = many(2, 1, 4)
+        options: dict[str, Any] = {"kernel_shape": kernel, "ceil_mode": int(rng.integers(2))}
+        options["strides"] = [int(rng.integers(1, size + 1)) for size in kernel]
+        if rng.integers(2):
+            options["auto_pad"] = str(rng.choice(MODES))
+        else:
+            options["pads"] = [int(rng.integers(0, size)) for size in (*kernel, *kernel)]
+        if operator == "AveragePool":
+            options["count_include_pad"] = int(rng.integers(2))
+        if operator == "MaxPool" or opset >= 19:
+            options["dilations"] = many(2, 1, 3)
+        weights = g.constant(g.rng.normal(size=(16, 16, 1, 1)) / 4)
+        h = g.node("Relu", [g.node("Conv", ["x", weights])])
+        yield g, g.node("Conv", [g.node(operator, [h], **options), weights])
+
+
+def test_pooling_of_many_channels(tmp_path: Path) -> None:
+    equal, refused = _compared(_wide(), tmp_path / "net.onnx")
+    assert equal > 5 * refused

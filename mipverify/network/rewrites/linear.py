@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from mipverify.network.builder import Builder, Comparison, RewriteError, Tensor, Value, multiple, positions
+from mipverify.network.builder import Builder, Comparison, RewriteError, Tensor, Value, limited, multiple, positions
 from mipverify.network.rewrites.choice import chosen
 from mipverify.network.rewrites.registry import OnnxNode, rewrite
 
@@ -94,6 +94,7 @@ def _stacked(builder: Builder, x: Tensor, weight: np.ndarray, shape: tuple[int, 
     rows_shape = x.shape if len(x.shape) > 1 else (1, *x.shape)
     lead = np.broadcast_shapes(rows_shape[:-2], weight.shape[:-2])
     m, k, n = rows_shape[-2], weight.shape[-2], weight.shape[-1]
+    limited([*lead, m, k, n])
     source = np.broadcast_to(positions(rows_shape), (*lead, m, k))[..., :, :, None]
     target = positions((*lead, m, n))[..., :, None, :]
     values = np.broadcast_to(weight, (*lead, k, n))[..., None, :, :]
