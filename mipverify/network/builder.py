@@ -188,9 +188,10 @@ def _wider_than_float32(parameter: Array) -> bool:
 
 def limited(shape: Sequence[int]) -> tuple[int, ...]:
     """The shape itself; raises RewriteError where a tensor of it could not be held."""
-    if math.prod(shape) > LARGEST_TENSOR:
-        raise RewriteError(f"a tensor of shape {[int(n) for n in shape]} is too large (over {LARGEST_TENSOR} entries)")
-    return tuple(int(n) for n in shape)
+    sizes = tuple(int(n) for n in shape)  # as Python's numbers, which do not overflow
+    if math.prod(sizes) > LARGEST_TENSOR:
+        raise RewriteError(f"a tensor of shape {list(sizes)} is too large (over {LARGEST_TENSOR} entries)")
+    return sizes
 
 
 def positions(shape: Sequence[int]) -> np.ndarray:

@@ -12,8 +12,9 @@ def reads(node: Any) -> list[str]:
     """Names of the tensors that a node reads, those included that its branches take from outside."""
     names = [name for name in node.input if name]
     for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            names += _from_outside(graph)
+        if attribute.type in (attribute.GRAPH, attribute.GRAPHS):
+            for graph in (attribute.g, *attribute.graphs):
+                names += _from_outside(graph)
     return names
 
 
