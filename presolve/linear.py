@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from mipverify.presolve.layers import Known, tighten_by_layer
 
+from mipverify.errors import Stopped
 from mipverify.formulation import Milp, encode
 from mipverify.network import Network
 from mipverify.proof.backward import Relaxed
@@ -41,7 +42,10 @@ def lp_tighten(
     def bounder(relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         lows, highs = np.full(len(units), -np.inf), np.full(len(units), np.inf)
         for sample in np.unique(samples):
-            encoding = encode(network, relaxed.bounds.select(np.array([sample])), node)
+            try:
+                encoding = encode(network, relaxed.bounds.select(np.array([sample])), node, stop)
+            except Stopped:
+                return lows, highs
             program = open_program(encoding.milp.relaxed())
             for index in np.flatnonzero(samples == sample):
                 if stop():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -43,8 +44,11 @@ def available_solvers() -> list[str]:
     return found
 
 
-def certified_program(milp: Milp) -> CertifiedProgram:
-    """A session of HiGHS on the linear relaxation of `milp` that gives bounds certified by their multipliers."""
+def certified_program(milp: Milp, left: Callable[[], float] | None = None) -> CertifiedProgram:
+    """A session of HiGHS on the linear relaxation of `milp` that gives bounds certified by their multipliers.
+
+    left: how many seconds there are for each of them, if fewer than usual.
+    """
     from mipverify.solvers.highs import CertifiedProgram
 
-    return CertifiedProgram(milp)
+    return CertifiedProgram(milp, left=left)

@@ -6,7 +6,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,11 @@ from mipverify.solvers.interface import (
     Termination,
 )
 
+from mipverify.errors import Stopped
 from mipverify.formulation.milp import Milp
 from mipverify.parallel.process import tied
+
+POLLED = 2**14  # lines of a model file between two looks at the clock
 
 
 class Cbc(Solver):
@@ -51,7 +54,10 @@ class Cbc(Solver):
         begin = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="mipverify-cbc-") as folder:
             model, answer = Path(folder) / "model.mps", Path(folder) / "answer.txt"
-            write_mps(milp, model)
+            try:
+                write_mps(milp, model, stop)
+            except Stopped:
+                return Solution(Termination.STOPPED, PrimalStatus.NONE, DualStatus.NONE, "cbc")
             command = [str(path), str(model), "-threads", "0", "-randomCbcSeed", str(seed + 1)]
             command += ["-primalTolerance", "1e-9", "-dualTolerance", "1e-9", "-integerTolerance", "1e-9"]
             command += ["-ratioGap", "0", "-allowableGap", "1e-9", "-timeMode", "elapsed"]
@@ -94,41 +100,52 @@ def _run(command: list[str], log: Path, limits: Limits, stop: Callable[[], bool]
     return False
 
 
-def write_mps(milp: Milp, path: Path) -> None:
-    """Write free-format MPS with 17 significant digits: every float64 is read back as it is."""
+def write_mps(milp: Milp, path: Path, stop: Callable[[], bool] | None = None) -> None:
+    """Write free-format MPS with 17 significant digits: every float64 is read back as it is.
+
+    Raises Stopped once `stop` returns true.
+    """
+    with path.open("w") as file:
+        for k, line in enumerate(_mps(milp)):
+            if k % POLLED == 0 and stop is not None and stop():
+                raise Stopped
+            file.write(line + "\n")
+
+
+def _mps(milp: Milp) -> Iterator[str]:
+    """The lines of it, one by one: together they take a hundred bytes and more for each coefficient."""
     columns = milp.matrix.tocsc()
     equal = milp.row_lower == milp.row_upper
     has_low, has_high = np.isfinite(milp.row_lower), np.isfinite(milp.row_upper)
     kinds = np.where(equal, "E", np.where(has_high, "L", np.where(has_low, "G", "N")))
-    lines = ["NAME mipverify FREE", "ROWS", " N cost"]
-    lines += [f" {kind} r{i}" for i, kind in enumerate(kinds)]
-    lines.append("COLUMNS")
+    yield from ("NAME mipverify FREE", "ROWS", " N cost")
+    yield from (f" {kind} r{i}" for i, kind in enumerate(kinds))
+    yield "COLUMNS"
     inside = False
     # CBC does not know of a column without an entry, and stumbles over its bounds: such a column is free anyway.
     present = np.flatnonzero((milp.objective != 0) | (np.diff(columns.indptr) > 0))
     for j in present:
         if bool(milp.integer[j]) != inside:
             inside = not inside
-            lines.append(f" m{j} 'MARKER' '{'INTORG' if inside else 'INTEND'}'")
-        lines.append(f" c{j} cost {milp.objective[j]:.17g}")
+            yield f" m{j} 'MARKER' '{'INTORG' if inside else 'INTEND'}'"
+        yield f" c{j} cost {milp.objective[j]:.17g}"
         span = slice(columns.indptr[j], columns.indptr[j + 1])
         rows, values = columns.indices[span].tolist(), columns.data[span].tolist()
-        lines += [f" c{j} r{i} {value:.17g}" for i, value in zip(rows, values, strict=True)]
+        yield from (f" c{j} r{i} {value:.17g}" for i, value in zip(rows, values, strict=True))
     if inside:
-        lines.append(" mend 'MARKER' 'INTEND'")
-    lines.append("RHS")
+        yield " mend 'MARKER' 'INTEND'"
+    yield "RHS"
     side = np.where(has_high, milp.row_upper, milp.row_lower)
-    lines += [f" rhs r{i} {side[i]:.17g}" for i in np.flatnonzero((has_low | has_high) & (side != 0))]
-    lines.append("RANGES")
+    yield from (f" rhs r{i} {side[i]:.17g}" for i in np.flatnonzero((has_low | has_high) & (side != 0)))
+    yield "RANGES"
     both = has_low & has_high & ~equal
-    lines += [f" rng r{i} {milp.row_upper[i] - milp.row_lower[i]:.17g}" for i in np.flatnonzero(both)]
-    lines.append("BOUNDS")
+    yield from (f" rng r{i} {milp.row_upper[i] - milp.row_lower[i]:.17g}" for i in np.flatnonzero(both))
+    yield "BOUNDS"
     for j in present:
         low, high = milp.lower[j], milp.upper[j]
-        lines.append(f" LO bnd c{j} {low:.17g}" if np.isfinite(low) else f" MI bnd c{j}")
-        lines.append(f" UP bnd c{j} {high:.17g}" if np.isfinite(high) else f" PL bnd c{j}")
-    lines.append("ENDATA")
-    path.write_text("\n".join(lines) + "\n")
+        yield f" LO bnd c{j} {low:.17g}" if np.isfinite(low) else f" MI bnd c{j}"
+        yield f" UP bnd c{j} {high:.17g}" if np.isfinite(high) else f" PL bnd c{j}"
+    yield "ENDATA"
 
 
 def _solution(milp: Milp, answer: Path, log: str, stopped: bool, seconds: float) -> Solution:

@@ -237,12 +237,13 @@ def _solution(engine: Any, milp: Milp, with_integers: bool, watch: _Watch, secon
 class CertifiedProgram:
     """A warm-started linear program whose answers are bounds certified by its multipliers, not HiGHS's word."""
 
-    def __init__(self, milp: Milp, time_limit: float | None = 10.0):
-        self._program, self._limit = HighsLinearProgram(milp), time_limit
+    def __init__(self, milp: Milp, time_limit: float = 10.0, left: Callable[[], float] | None = None):
+        self._program, self._limit, self._left = HighsLinearProgram(milp), time_limit, left
 
     def bound(self, objective: np.ndarray, offset: float) -> float:
         """A proven lower bound of the minimum of objective (n,) . v + offset; -inf where there is none."""
-        solution = self._program.minimize(objective, offset, self._limit)
+        limit = self._limit if self._left is None else min(self._limit, self._left())
+        solution = self._program.minimize(objective, offset, limit)
         if solution.row_duals is None:
             return float("-inf")
         return certified_bound(self._program.milp, solution.row_duals)

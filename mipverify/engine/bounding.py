@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -133,7 +134,7 @@ def tighten_by_lp(question: Question) -> None:
     question.bounds = lp_tighten(
         question.margins,
         *question.box,
-        certified_program,
+        partial(certified_program, left=lambda: end - clock.elapsed()),
         known,
         stop=clock.stop_at(end),
         region=question.case.region,

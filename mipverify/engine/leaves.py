@@ -64,7 +64,7 @@ def _least_margin(question: Question, bounds: Bounds, condition: int) -> float:
     from mipverify.solvers.certificate import certified_bound, certified_infeasible
     from mipverify.solvers.interface import Limits, Termination
 
-    solver, encoding = get_solver("highs"), encode(question.margins, bounds)
+    solver, encoding = get_solver("highs"), encode(question.margins, bounds, stop=question.clock.over)
     encoding = replace(encoding, milp=encoding.milp.relaxed())
     best = float("-inf")
     for _ in range(ROUNDS):

@@ -6,6 +6,7 @@ import numpy as np
 
 from mipverify.attack.pgd import Attack, attack_work
 from mipverify.engine.question import Question
+from mipverify.network import Affine
 
 QUICK = Attack(restarts=4, steps=12)  # before bounds that cost more
 
@@ -15,6 +16,7 @@ FEW_INPUTS = 12  # up to here halving the input box beats splitting ReLUs
 MOST_LIFTED = 2000  # units up to which semidefinite bounds are proven in seconds
 MOST_ENTRIES = 2**18  # of linear programs of nodes
 MOST_REDUCED = 2**26  # coefficients of a reduced network, which searches and programs work on: 512 MB
+MOST_ENCODED = 2**25  # coefficients of a program of the whole network, of which solvers keep several copies
 ATTACK_FIRST = 4  # times the work of a quick attack, from which CROWN comes after it
 MUCH_CUT_OFF = 0.05  # share of widths from which cutting all hidden bounds pays before branching
 
@@ -38,6 +40,15 @@ def reducible(question: Question) -> bool:
     if not fits:
         units = int(question.bounds.unstable_counts().sum())
         question.reason = f"{units} unstable ReLUs are too many to branch on"
+    return fits
+
+
+def encodable(question: Question) -> bool:
+    """Whether a program of the whole network fits into memory."""
+    nodes = (node for node in question.margins.nodes if isinstance(node, Affine))
+    fits = sum(term.operator.work for node in nodes for term in node.terms) <= MOST_ENCODED
+    if not fits:
+        question.reason = "the network is too large for a solver's program"
     return fits
 
 

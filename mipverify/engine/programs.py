@@ -50,7 +50,7 @@ def _programs(question: Question) -> Iterator[tuple[int, Encoding]]:
     assert question.bounds is not None
     open_ = question.open()
     if not small(question):
-        encoding = encode(question.margins, question.bounds)
+        encoding = encode(question.margins, question.bounds, stop=question.clock.over)
         yield from ((int(c), encoding) for c in sorted(open_, key=lambda c: question.lower[c]))
         return
     from mipverify.solvers.branch_and_bound.root_cuts import root_cuts

@@ -23,6 +23,7 @@ from mipverify.engine.policy import (
     QUICK,
     bounds_cost_more,
     by_milp,
+    encodable,
     few_inputs,
     harder_tightening_pays,
     hidden_cuts_are_left,
@@ -110,8 +111,8 @@ CASCADE: tuple[Stage, ...] = (
     Stage("progressive tightening", tighten_progressively, when=lambda q: not by_milp(q) and hidden_cuts_pay(q)),
     Stage("branch and bound", split_phases_with_cuts, when=lambda q: not by_milp(q) and reducible(q)),
     Stage("late progressive tightening", tighten_harder, when=lambda q: not by_milp(q) and harder_tightening_pays(q)),
-    Stage("lp tightening", tighten_by_lp, when=lambda q: by_milp(q) and not small(q)),
-    Stage("milp", solve_milp, when=lambda q: by_milp(q) or milp_may_finish(q)),
+    Stage("lp tightening", tighten_by_lp, when=lambda q: by_milp(q) and not small(q) and encodable(q)),
+    Stage("milp", solve_milp, when=lambda q: (by_milp(q) and (small(q) or encodable(q))) or milp_may_finish(q)),
     Stage("late cut tightening", tighten_by_cuts, when=lambda q: not by_milp(q) and hidden_cuts_are_left(q)),
     Stage("late branch and bound", split_phases_with_cuts, when=lambda q: not by_milp(q) and was_interrupted(q)),
 )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
+from mipverify.errors import Stopped
 from mipverify.formulation.ball import BallColumns
 from mipverify.formulation.milp import Milp
 from mipverify.network import Affine, Input, Network, Node, Relu, sources
 from mipverify.network.operators import Index
+from mipverify.proof.parts import never
 from mipverify.specification.regions import Region
 
 if TYPE_CHECKING:
@@ -152,11 +154,12 @@ class _Builder:
         )
 
 
-def encode(network: Network, bounds: Bounds, output: int | None = None) -> Encoding:
+def encode(network: Network, bounds: Bounds, output: int | None = None, stop: Callable[[], bool] = never) -> Encoding:
     """The MILP of `network` over the box of `bounds` (batch 1) [Tjeng et al. 2019, section 4.1].
 
     Unstable ReLU, l < 0 < u: y >= 0, y >= x, y <= u a, y <= x - l (1 - a), a binary. Active: y = x, one column.
     Inactive: y = 0, no column. output: the node whose values are the outputs; the network's own by default.
+    Raises Stopped once `stop` returns true.
     """
     output = network.output if output is None else output
     builder = _Builder()
@@ -178,6 +181,8 @@ def encode(network: Network, bounds: Bounds, output: int | None = None) -> Encod
     for index, node in enumerate(network.nodes):
         if index not in needed:
             continue
+        if stop():
+            raise Stopped
         low, high = (side[index].reshape(-1).astype(np.float64) for side in (bounds.lower, bounds.upper))
         if isinstance(node, Input):
             inputs = builder.add_columns(low, high)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from array_api_compat import is_torch_array
@@ -67,6 +68,38 @@ class Conv(_Weighted):
             )
         )
         return height, width
+
+    def to_sparse(self) -> Any:
+        import scipy.sparse
+
+        weight, groups = np.asarray(self.weight_as(np.zeros(0))), self.groups
+        out_channels, channels, kh, kw = weight.shape
+        (height, width), (oh, ow) = self.in_shape[2:], self.out_shape[2:]
+        y, x = (
+            np.arange(size)[:, None] * stride + np.arange(taps) * dilation - pad
+            for size, stride, taps, dilation, pad in zip(
+                (oh, ow), self.strides, (kh, kw), self.dilations, self.pads[:2], strict=True
+            )
+        )
+        # By output position, input channel and tap: where it reads, with which entry of the kernel, if not a pad.
+        shape = (oh, ow, channels, kh, kw)
+        inside = ((y >= 0) & (y < height))[:, None, None, :, None] & ((x >= 0) & (x < width))[None, :, None, None, :]
+        inside = np.broadcast_to(inside, shape)
+        column = np.arange(channels)[:, None, None] * height * width + (y * width)[:, None, None, :, None]
+        columns = np.broadcast_to(column + x[None, :, None, None, :], shape)[inside]
+        entries = np.broadcast_to(np.arange(channels * kh * kw).reshape(channels, kh, kw), shape)[inside]
+        group = np.repeat(np.arange(groups), out_channels // groups) * channels * height * width
+        ends = np.cumsum(np.tile(inside.reshape(oh * ow, -1).sum(axis=1), out_channels))
+        matrix = scipy.sparse.csr_array(
+            (
+                weight.reshape(out_channels, -1)[:, entries].reshape(-1),
+                (columns.astype(np.int32) + group[:, None].astype(np.int32)).reshape(-1),
+                np.concatenate([[0], ends]),
+            ),
+            shape=(self.out_size, self.in_size),
+        )
+        matrix.eliminate_zeros()
+        return matrix
 
     def _forward(self, x: Array, weight: Array) -> Array:
         batch, (top, left, bottom, right) = x.shape[0], self.pads

@@ -145,6 +145,11 @@ class Identity(Operator):
         one_hot[np.arange(len(units)), units] = 1.0
         return parameter_like(one_hot.reshape(len(units), *self.in_shape), like)
 
+    def to_sparse(self) -> Any:
+        import scipy.sparse
+
+        return scipy.sparse.eye_array(self.in_size, format="csr")
+
 
 class Dense(_Weighted):
     """`weight` (out, in) applied to the last axis; leading axes, if any, are carried along."""
@@ -172,6 +177,12 @@ class Dense(_Weighted):
             return super().rows(units, like)
         return self.weight_as(like)[units]
 
+    def to_sparse(self) -> Any:
+        import scipy.sparse
+
+        lead = scipy.sparse.eye_array(math.prod(self.in_shape[:-1]))
+        return scipy.sparse.csr_array(scipy.sparse.kron(lead, self.weight_as(np.zeros(0)), format="csr"))
+
 
 class Scale(_Weighted):
     """Entrywise product with `factor`, which has (or broadcasts to) the shape of the tensor.
@@ -195,6 +206,12 @@ class Scale(_Weighted):
 
     def adjoint(self, a: Array) -> Array:
         return a * self.weight_as(a)
+
+    def to_sparse(self) -> Any:
+        import scipy.sparse
+
+        factor = np.broadcast_to(np.asarray(self.weight_as(np.zeros(0))), self.in_shape)
+        return scipy.sparse.csr_array(scipy.sparse.diags_array(factor.reshape(-1), format="csr"))
 
 
 class Index(Operator):
@@ -326,6 +343,9 @@ class Transposed(Operator):
     @property
     def work(self) -> int:
         return self.inner.work
+
+    def to_sparse(self) -> Any:
+        return self.inner.to_sparse().T.tocsr()
 
     def apply(self, x: Array) -> Array:
         return self.inner.adjoint(x)

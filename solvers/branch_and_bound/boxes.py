@@ -122,7 +122,7 @@ def _process(
     """Bound the boxes of a block: the halves of those left open, points to try, and the bounds it closed with."""
     (network, parts, region), (block, keep) = work, item
     shape = (len(block.lower), *network.input_shape)
-    relaxed = Relaxed(crown(network, block.lower.reshape(shape), block.upper.reshape(shape), block.known, region))
+    relaxed = Relaxed(crown(network, block.lower.reshape(shape), block.upper.reshape(shape), block.known, region, stop))
     reached = reach(relaxed, block.lower, block.upper)
     bound = np.where(block.open, block.bound, np.inf)
     weight, points = np.zeros(block.lower.shape), [block.lower[:0]]
