@@ -74,10 +74,10 @@ def inlined(model: Any) -> Any:
 
     A function in the name of an operator that ONNX Runtime has itself is never called: the built-in one is.
     """
-    import onnx.inliner
-
     if not model.functions:
         return model
+    import onnx.inliner
+
     own = [function for function in model.functions if function.domain not in RUNTIME_DOMAINS]
     del model.functions[:]
     model.functions.extend(own)

@@ -31,12 +31,12 @@ def node_error(
     """Bound (B, *shape) of the error of an affine node.
 
     sizes: |value| (B, *shape) of every earlier node. errors: bounds of the errors they already have. `like` has B rows.
-    Rounding of the comparison's own evaluation in float64 is covered too.
+    Rounding of an evaluation in the dtype of `like` is covered too.
     """
     terms = sum(_products(term.operator) for term in node.terms) + len(node.terms) + EXTRA
-    relative = terms * (unit_roundoff(double) + unit_roundoff(True))
+    relative = terms * (unit_roundoff(double) + float(np.finfo(like.dtype).eps) / 2)
     gamma = relative / (1 - relative) if relative < 0.5 else np.inf
-    total = np.zeros((len(like), *node.shape))
+    total = np.zeros((len(like), *node.shape), like.dtype)
     for term in node.terms:
         error, size = errors[term.source], sizes[term.source]
         x = error + gamma * (size + error)
@@ -44,7 +44,7 @@ def node_error(
     if node.bias is not None:
         size = np.abs(node.bias) if node.magnitude is None else node.magnitude
         total += gamma * parameter_like(size, like)[None]
-    return SLACK * total + terms * _TINY[double]
+    return SLACK * total + terms * max(_TINY[double], float(np.finfo(like.dtype).smallest_normal))
 
 
 def _products(operator: Operator) -> int:
@@ -64,5 +64,5 @@ def error_bounds(network: Network, values: list[np.ndarray], double: bool) -> li
         elif isinstance(node, Relu):
             errors.append(errors[node.source].reshape(1, *node.shape))
         else:
-            errors.append(np.zeros((1, *node.shape)))
+            errors.append(np.zeros((1, *node.shape), sizes[0].dtype))
     return errors

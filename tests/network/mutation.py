@@ -12,14 +12,17 @@ import argparse
 import ast
 import copy
 import importlib
+import resource
 import signal
 import sys
 import time
 import types
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -310,28 +313,39 @@ def chosen(mutant: Mutant, cases: list[Case], count: int) -> list[Case]:
     return able if len(able) <= count else [able[i] for i in np.linspace(0, len(able) - 1, count).astype(int)]
 
 
+def run_module(module: str, cases: list[Case], graphs: int, share: float) -> tuple[Counter[str], list[str]]:
+    """How often what became of the cases under the module's mutants, and what escaped."""
+    memory = 4 * 2**30  # some mutants ask for any amount
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    counts, escaped, rng = Counter[str](), list[str](), np.random.default_rng(0)
+    for mutant in mutants(module):
+        if rng.random() > share:
+            continue
+        counts["mutants"] += 1
+        for case, what in run(mutant, chosen(mutant, cases, graphs)):
+            counts[what] += 1
+            if what == "escaped":
+                escaped.append(f"escaped: {mutant}  ({case.name})")
+    return counts, escaped
+
+
 def main() -> None:
-    """The whole run."""
+    """The whole run, each module in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--graphs", type=int, default=6, help="graphs for each mutant")
     parser.add_argument("--only", default="", help="modules whose name contains this")
     parser.add_argument("--share", type=float, default=1.0, help="of the mutants")
     arguments = parser.parse_args()
-    begin, counts, rng = time.perf_counter(), Counter[str](), np.random.default_rng(0)
-    cases = graph_cases(12)
+    begin, total, cases = time.perf_counter(), Counter[str](), graph_cases(12)
     print(f"{len(cases)} graphs", flush=True)
-    for module in (m for m in MODULES if arguments.only in m):
-        for mutant in mutants(module):
-            if rng.random() > arguments.share:
-                continue
-            counts["mutants"] += 1
-            for case, what in run(mutant, chosen(mutant, cases, arguments.graphs)):
-                counts[what] += 1
-                if what == "escaped":
-                    print(f"escaped: {mutant}  ({case.name})", flush=True)
-    wrong = counts["caught"] + counts["escaped"]
-    print(f"{dict(counts)}, {time.perf_counter() - begin:.0f} s")
-    print(f"{counts['caught']} of {wrong} altered readings are refused, {counts['caught'] / max(1, wrong):.2%}")
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        for module in (m for m in MODULES if arguments.only in m):
+            counts, escaped = pool.submit(run_module, module, cases, arguments.graphs, arguments.share).result()
+            total += counts
+            print("\n".join([f"{module} {dict(counts)}", *escaped]), flush=True)
+    wrong = total["caught"] + total["escaped"]
+    print(f"{dict(total)}, {time.perf_counter() - begin:.0f} s")
+    print(f"{total['caught']} of {wrong} altered readings are refused, {total['caught'] / max(1, wrong):.2%}")
 
 
 if __name__ == "__main__":
