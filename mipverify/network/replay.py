@@ -39,6 +39,7 @@ class OnnxRuntimeReplay:
 
         from mipverify.network.model_file import read_model
 
+        onnxruntime.set_default_logger_severity(_SILENT)  # kernels warn through it, whatever their session's level
         file = source if isinstance(source, ModelFile) else read_model(source)[1]
         self._path, content = file.path, _with_outputs(file, tensors) if tensors else file.content
         options = onnxruntime.SessionOptions()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import copy
 import importlib
 import resource
 import signal
@@ -37,9 +36,9 @@ from mipverify.network.rewrites import REWRITES
 from mipverify.network.validation import points_of, validated
 
 PACKAGE = "mipverify.network.rewrites"
+PLACE = Path(str(importlib.import_module(PACKAGE).__file__)).parent
 MODULES = (
-    *(f"{PACKAGE}.{name}" for name in ("activation", "choice", "comparison", "convolution", "forms", "indexing")),
-    *(f"{PACKAGE}.{name}" for name in ("linear", "maximum", "pooling", "reduce", "shape")),
+    *(f"{PACKAGE}.{path.stem}" for path in sorted(PLACE.glob("*.py")) if path.stem not in ("__init__", "registry")),
     "mipverify.network.fold",
     "mipverify.network.simplify",
     "mipverify.network.trailing",
@@ -50,15 +49,24 @@ SEEN = 1e-5  # relative change from which on a reading counts as another one
 
 @dataclass(frozen=True)
 class Mutant:
-    """One altered module: where, and what became of which expression."""
+    """One altered module: which of its expressions, where that is, and what becomes of it."""
 
     module: str
+    index: int
     line: int
-    change: str
-    tree: ast.Module
+    change: Callable[[Any], ast.AST]
+
+    def tree(self) -> tuple[ast.Module, str]:
+        """The altered module, and what was altered in words."""
+        tree = ast.parse(_source(self.module).read_text())
+        target = _places(tree)[self.index]
+        before = ast.unparse(target).splitlines()[0][:60]
+        replaced = self.change(target)
+        _replace(tree, target, replaced)
+        return ast.fix_missing_locations(tree), f"{before}  ->  {ast.unparse(replaced).splitlines()[0][:60]}"
 
     def __str__(self) -> str:
-        return f"{self.module.rpartition('.')[2]}.py:{self.line}: {self.change}"
+        return f"{self.module.rpartition('.')[2]}.py:{self.line}: {self.tree()[1]}"
 
 
 @dataclass(frozen=True)
@@ -74,21 +82,18 @@ class Case:
     lines: frozenset[tuple[str, int]]
 
 
-def mutants(module: str) -> Iterator[Mutant]:
+def mutants(module: str) -> list[Mutant]:
     """All mutants of a module."""
-    path = Path(str(importlib.import_module(module).__file__))
-    tree = ast.parse(path.read_text())
-    nodes = [node for node in ast.walk(tree) if hasattr(node, "lineno")]
-    for index, node in enumerate(nodes):
-        for make in _changes(node):
-            other = copy.deepcopy(tree)
-            target = [n for n in ast.walk(other) if hasattr(n, "lineno")][index]
-            before = ast.unparse(target)
-            replaced = make(target)
-            _replace(other, target, replaced)
-            ast.fix_missing_locations(other)
-            first = before.splitlines()[0][:60]
-            yield Mutant(module, node.lineno, f"{first}  ->  {ast.unparse(replaced).splitlines()[0][:60]}", other)
+    places = _places(ast.parse(_source(module).read_text()))
+    return [Mutant(module, i, node.lineno, change) for i, node in enumerate(places) for change in _changes(node)]
+
+
+def _source(module: str) -> Path:
+    return Path(str(importlib.import_module(module).__file__))
+
+
+def _places(tree: ast.AST) -> list[Any]:
+    return [node for node in ast.walk(tree) if hasattr(node, "lineno")]
 
 
 Change = Callable[[Any], ast.AST]
@@ -169,7 +174,7 @@ def applied(mutant: Mutant) -> Iterator[None]:
     changed: list[tuple[types.ModuleType, str, Any]] = []
     sys.modules[mutant.module] = fresh
     try:
-        exec(compile(mutant.tree, str(original.__file__), "exec"), fresh.__dict__)  # noqa: S102
+        exec(compile(mutant.tree()[0], str(original.__file__), "exec"), fresh.__dict__)  # noqa: S102
         ours = {id(value): name for name, value in vars(original).items() if _defined_in(value, mutant.module)}
         for place in [m for n, m in sys.modules.items() if n.startswith("mipverify.network") and m is not fresh]:
             for name, value in list(vars(place).items()):
@@ -189,16 +194,35 @@ def _defined_in(value: Any, module: str) -> bool:
     return isinstance(value, (types.FunctionType, type)) and value.__module__ == module
 
 
-def graph_cases(examples: int) -> list[Case]:
+def graph_cases(examples: int, backend: bool = True) -> list[Case]:
     """ONNX's own test cases and random graphs of every operator, as far as they are imported."""
+    from tests.network import test_indexing, test_resize, test_rewrites, test_windows
     from tests.network.backend_cases import cases
+    from tests.network.test_choice import CONTINUOUS, choice_model
     from tests.network.test_import import random_graph
-    from tests.network.test_rewrites import BUILDERS
 
-    models = [(case.name, case.model.SerializeToString()) for case in cases()]
-    for name, build in BUILDERS.items():
+    models = [(case.name, case.model.SerializeToString()) for case in cases()] if backend else []
+    for name, build in {**test_rewrites.BUILDERS, **test_indexing.BUILDERS}.items():
         models += _drawn(f"random {name}", lambda data, build=build: build(data.draw), examples)
     models += _drawn("random dag", lambda data: random_graph(data, integers=False), examples)
+    for kind, name in ((kind, name) for kind in ("float", "double") for name in CONTINUOUS):
+        models.append((f"{kind} {name}", choice_model(CONTINUOUS[name], kind).SerializeToString()))
+    rng = np.random.default_rng(0)
+    resized = [
+        test_resize.resize_graph(rng, mode, transformation)
+        for transformation in test_resize.TRANSFORMATIONS
+        for mode in ("nearest", "linear")
+        for _ in range(examples // 2)
+    ]
+    windows = [
+        *test_windows.pools("MaxPool", 19),
+        *test_windows.pools("AveragePool", 19),
+        *test_windows.transposed(),
+        *test_windows.convolutions(),
+    ]
+    some = [windows[i] for i in np.linspace(0, len(windows) - 1, 12 * examples).astype(int)]
+    models += [("window", graph.model(output).SerializeToString()) for graph, output in some]
+    models += [("resize", graph.model(output).SerializeToString()) for graph, output in resized]
     found = (_case(f"{name} {i}", content) for i, (name, content) in enumerate(models))
     return [case for case in found if case is not None]
 

@@ -32,14 +32,20 @@ CONSTANTS: dict[str, Any] = {
 }
 
 
-def _network(body: str, kind: str, path: Path) -> Network:
+def choice_model(body: str, kind: str) -> onnx.ModelProto:
+    """The model of a body in ONNX's text form; TYPE stands for the number of its element type."""
+    body = body.replace("TYPE", "1" if kind == "float" else "11")
     text = f'<ir_version: 9, opset_import: ["": 18]> g ({kind}[2,3] x) => ({kind}[2,3] y) {{ {body} }}'
     model = onnx.parser.parse_model(text)
     used = {name for node in model.graph.node for name in node.input}
     for name, value in CONSTANTS.items():
         if name in used:
             model.graph.initializer.append(numpy_helper.from_array(np.asarray(value, KINDS[kind]), name))
-    path.write_bytes(model.SerializeToString())
+    return model
+
+
+def _network(body: str, kind: str, path: Path) -> Network:
+    path.write_bytes(choice_model(body, kind).SerializeToString())
     return load(path)
 
 
@@ -80,7 +86,7 @@ CONTINUOUS = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_choices_that_meet(name: str, kind: str, tmp_path: Path) -> None:
-    body = CONTINUOUS[name].replace("TYPE", "1" if kind == "float" else "11")
+    body = CONTINUOUS[name]
     network = _network(body, kind, tmp_path / "net.onnx")
     model = (tmp_path / "net.onnx").read_bytes()
     special = [-6, -1, -0.5, 0.0, 0.1, 0.2, 0.5, 0.7, 1, 6, np.nextafter(np.float32(0.1), np.float32(1))]

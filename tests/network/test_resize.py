@@ -26,7 +26,7 @@ NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 SCALES = np.array([0.3, 0.5, 0.6, 0.75, 1, 1.3, 1.5, 2, 2.5, 3, 1 / 3], np.float32)
 
 
-def _resize(rng: np.random.Generator, mode: str, transformation: str) -> tuple[Graph, str]:
+def resize_graph(rng: np.random.Generator, mode: str, transformation: str) -> tuple[Graph, str]:
     """A random node: image, sequence or volume; scales or sizes; for some or all axes; with a region or without."""
     opset, rank = int(rng.choice([11, 13, 18, 19])), int(rng.choice([2, 3, 4, 4, 5]))
     outer = 2 if rank >= 4 else 0
@@ -62,7 +62,7 @@ def test_resize(mode: str, transformation: str, tmp_path: Path) -> None:
     onnxruntime.set_default_logger_severity(4)
     rng, path, equal = np.random.default_rng(11), tmp_path / "net.onnx", 0
     for _ in range(150):
-        graph, output = _resize(rng, mode, transformation)
+        graph, output = resize_graph(rng, mode, transformation)
         graph.save(path, output)
         x = rng.normal(size=graph.shape).astype(np.float32)
         try:

@@ -39,7 +39,7 @@ def _compared(cases: Iterable[tuple[Graph, str]], path: Path) -> tuple[int, int]
     return equal, refused
 
 
-def _pools(operator: str, opset: int) -> Iterable[tuple[Graph, str]]:
+def pools(operator: str, opset: int) -> Iterable[tuple[Graph, str]]:
     dilated = (1, 2) if operator == "MaxPool" or opset >= 19 else (1,)
     counted = (0, 1) if operator == "AveragePool" else (0,)
     for n, k, s, ceil, d, mode in itertools.product((4, 5, 7), (1, 2, 3), (1, 2, 3), (0, 1), dilated, MODES):
@@ -62,11 +62,11 @@ def _pools(operator: str, opset: int) -> Iterable[tuple[Graph, str]]:
 @pytest.mark.parametrize("opset", [10, 19])
 @pytest.mark.parametrize("operator", ["MaxPool", "AveragePool"])
 def test_pooling(operator: str, opset: int, tmp_path: Path) -> None:
-    equal, refused = _compared(_pools(operator, opset), tmp_path / "net.onnx")
+    equal, refused = _compared(pools(operator, opset), tmp_path / "net.onnx")
     assert equal > 5 * refused
 
 
-def _transposed() -> Iterable[tuple[Graph, str]]:
+def transposed() -> Iterable[tuple[Graph, str]]:
     for n, k, s, d, extra, mode in itertools.product((1, 3), (1, 2, 3), (1, 2, 3), (1, 2), (0, 1), MODES):
         full = (n - 1) * s + d * (k - 1) + 1 + extra
         for more, pads in itertools.product((None, -2, -1, 0, 1), ((), (0, 1)) if mode == "NOTSET" else ((),)):
@@ -91,18 +91,18 @@ def _transposed() -> Iterable[tuple[Graph, str]]:
 
 
 def test_transposed_convolution(tmp_path: Path) -> None:
-    equal, refused = _compared(_transposed(), tmp_path / "net.onnx")
+    equal, refused = _compared(transposed(), tmp_path / "net.onnx")
     assert equal > 3 * refused
 
 
-def _convolutions() -> Iterable[tuple[Graph, str]]:
+def convolutions() -> Iterable[tuple[Graph, str]]:
     for n, k, s, d, mode in itertools.product((3, 4, 6), (1, 2, 3), (1, 2, 3), (1, 2), MODES):
         g = Graph([1, 2, n], opset=13)
         yield g, g.node("Conv", ["x", g.random(2, 2, k)], strides=[s], dilations=[d], auto_pad=mode)
 
 
 def test_convolution(tmp_path: Path) -> None:
-    equal, refused = _compared(_convolutions(), tmp_path / "net.onnx")
+    equal, refused = _compared(convolutions(), tmp_path / "net.onnx")
     assert equal > refused
 
 
