@@ -9,6 +9,7 @@ import pytest
 
 from mipverify.cli import report as module
 from mipverify.cli.exits import DONE, INTERNAL
+from mipverify.cli.main import main
 from mipverify.errors import InputError
 from mipverify.report.database import StoreError
 
@@ -61,8 +62,11 @@ def test_a_store_that_fails_ends_in_one_line(command, fake, network, make_data, 
 
     monkeypatch.setattr("mipverify.report.store.RunStore.put", full)
     data = make_data([fake.HOLDS])
-    assert command(network, data, "0.1", out=str(tmp_path / "run"), workers=0) == INTERNAL
-    assert capfd.readouterr().err.count("\n") == 1
+    asked = ["report", network, "--data", data, "--eps", "0.1", "--workers", "0", "--out", str(tmp_path / "run")]
+    assert main(asked) == INTERNAL
+    assert capfd.readouterr().err.splitlines() == [
+        "mipverify: error: run/results.sqlite: cannot be written (database or disk is full)"
+    ]
 
 
 def test_compare(command, fake, network, make_data, tmp_path, capfd):
