@@ -17,6 +17,7 @@ from mipverify.engine.verify import require_order
 from mipverify.errors import InputError
 from mipverify.network import Network
 from mipverify.network.snapshot import snapshot
+from mipverify.parallel.guard import LeftBehindError, run_within
 from mipverify.specification.perturbation import Perturbation
 from mipverify.specification.robustness import misclassified
 
@@ -126,6 +127,10 @@ def minimum_distortion(
     )
 
 
+def _status(bracket: Bracket) -> Literal["optimal", "bounded", "none"]:
+    return "optimal" if bracket.closed else "none" if bracket.empty else "bounded"
+
+
 def closest_violation(
     network: Network,
     perturbation: Perturbation,
@@ -160,20 +165,19 @@ def closest_violation(
         bracket.resume(known.lower, None if known.witness is None else np.asarray(known.witness, np.float32))
     reason = ""
     try:
-        bracket.close()
+        run_within(bracket.clock, bracket.close)
+    except LeftBehindError:
+        reason = "time"
     except KeyboardInterrupt:
         reason = INTERRUPTED
     except MemoryError:
         reason = "out of memory"
-    status: Literal["optimal", "bounded", "none"] = "bounded"
-    if bracket.closed:
-        status = "optimal"
-    elif bracket.empty:
-        status = "none"
+    # What was left behind may bring the bounds closer yet: `upper` before the witness, which is no farther than that.
+    lower, upper, status = bracket.lower, bracket.upper, _status(bracket) if not reason else "bounded"
     return Distortion(
         status,
-        bracket.lower,
-        bracket.upper if np.isfinite(bracket.upper) else None,
+        lower,
+        upper if np.isfinite(upper) else None,
         bracket.witness,
         perturbation.norm,
         time.perf_counter() - started,

@@ -23,6 +23,7 @@ from mipverify.formulation import margin_network
 from mipverify.network import Network
 from mipverify.network.snapshot import snapshot
 from mipverify.network.validation import points_of, validated
+from mipverify.parallel.guard import LeftBehindError, run_within
 from mipverify.presolve import crown
 from mipverify.presolve.layers import Known
 from mipverify.specification import Case
@@ -100,21 +101,24 @@ def worst_margin(
     search = _Search(network, perturbation, label, chosen, eps, gap, Clock(timeout), seed, solver, progress)
     reason = ""
     try:
-        search.close()
+        run_within(search.clock, search.close)
+    except LeftBehindError:
+        reason = "time"
     except KeyboardInterrupt:
         reason = "interrupted"
     except MemoryError:
         reason = "out of memory"
-    closed = search.closed
+    # What was left behind may bring the bounds closer yet: `upper` before the witness, whose margin is no larger.
+    closed, lower, upper = search.closed and not reason, search.lower, search.upper
     return WorstMargin(
         "optimal" if closed else "bounded",
-        search.lower,
-        search.upper,
+        lower,
+        upper,
         search.witness,
         time.perf_counter() - started,
         tuple(dict.fromkeys(search.trusted)),
         {
-            "gap": search.upper - search.lower,
+            "gap": upper - lower,
             "questions": search.questions,
             "nodes": search.nodes,
             "seconds": {name: round(seconds, 4) for name, seconds in search.clock.stages.items()},

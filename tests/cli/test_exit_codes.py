@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,3 +156,31 @@ def test_a_library_that_ends_the_process_gives_no_verdict(
     result = cli("verify", folder / "net.onnx", folder / "holds.vnnlib")
     assert (result.code, result.out) == (4, "")
     assert result.lines == [f"mipverify: error: internal failure: SystemExit: {code}"]
+
+
+def test_reading_counts_and_is_left_behind(
+    cli: Callable[..., Result], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mipverify import network
+
+    monkeypatch.setattr(network, "load", lambda path: time.sleep(3.0))
+    begin = time.perf_counter()
+    result = cli("verify", folder / "net.onnx", folder / "holds.vnnlib", "--timeout", "0.2", "--json")
+    assert time.perf_counter() - begin < 2.5
+    assert result.code == 3
+    answer = json.loads(result.out)
+    assert (answer["verdict"], answer["reason"], answer["stage"]) == ("unknown", "time", "reading")
+    assert answer["network"]["path"].endswith("net.onnx")
+
+
+def test_a_process_does_not_wait_for_what_it_has_left_behind(folder: Path) -> None:
+    code = (
+        "import sys, time; from mipverify import network; network.load = lambda path: time.sleep(60)\n"
+        "from mipverify.cli.main import main; sys.exit(main())"
+    )
+    begin = time.perf_counter()
+    command = [sys.executable, "-c", code, "verify", folder / "net.onnx", folder / "holds.vnnlib", "--timeout", "0.2"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert time.perf_counter() - begin < 8.0
+    assert (done.returncode, done.stderr) == (3, "")
+    assert "time" in done.stdout
