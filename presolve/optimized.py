@@ -293,7 +293,7 @@ def optimized_units(
     lows = source.lower[node].reshape(source.batch, -1)[samples, units].copy()
     highs = source.upper[node].reshape(source.batch, -1)[samples, units].copy()
     sketch = Relaxed(source.astype(np.float32))
-    for part in row_chunks(relaxed.network, node, len(units)):
+    for part in row_chunks(relaxed.network, node, len(units), passes=3):  # in float64 after `stop`, and points forward
         if stop is not None and stop():
             break
         boxes = None if single else samples[part]

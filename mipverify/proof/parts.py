@@ -9,7 +9,7 @@ import numpy as np
 from mipverify.network import Network
 
 ROW_BYTES = 32 * 2**20  # rows of one pass: small enough to stay near the caches, large enough for dense products
-ROW_WORK = 2**28  # multiplications of one pass: 0.05 s or so, for whoever is to stop between two
+ROW_WORK = 2**29  # multiplications of one pass: 0.1 s or so, for whoever is to stop between two
 
 
 def never() -> bool:
@@ -17,12 +17,12 @@ def never() -> bool:
     return False
 
 
-def row_chunks(network: Network, node: int, count: int) -> Iterator[slice]:
-    """Slices of `count` rows, each small enough for one pass back from `node`, in memory and in time.
+def row_chunks(network: Network, node: int, count: int, passes: int = 1) -> Iterator[slice]:
+    """Slices of `count` rows, each small enough for some passes back from `node`, in memory and in time.
 
     By estimated work and not by the clock, so that the same question gets the same slices, and the same bounds.
     """
     widest = max(int(np.prod(n.shape)) for n in network.nodes[: node + 1])
-    size = max(1, min(ROW_BYTES // (8 * widest), ROW_WORK // network.work[node]))
+    size = max(1, min(ROW_BYTES // (8 * widest), ROW_WORK // (passes * network.work[node])))
     for begin in range(0, count, size):
         yield slice(begin, min(count, begin + size))

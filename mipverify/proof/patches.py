@@ -99,10 +99,14 @@ def _most_rows(relaxed: Relaxed, node: int, conv: Conv, dense: bool) -> int:
         node, conv = step
         current = network.nodes[node]
         work += entries * math.prod(conv.weight.shape[1:])
-    if not dense or isinstance(network.nodes[source], Input):
+    if not dense:
+        return ROW_WORK // work
+    work *= 3  # each side by itself, and in float64
+    if isinstance(network.nodes[source], Input):
         return ROW_WORK // work
     # Whole rows are formed two or three times on their way.
-    return min(ROW_WORK // (work + network.work[source]), ROW_BYTES // (8 * math.prod(network.nodes[source].shape)))
+    rows = ROW_BYTES // (8 * math.prod(network.nodes[source].shape))
+    return min(ROW_WORK // (work + 2 * network.work[source]), rows)
 
 
 def _below(relaxed: Relaxed, source: int, size: tuple[int, ...]) -> tuple[int, Conv] | None:

@@ -27,7 +27,7 @@ from tests.soundness.nets import dense, random_layers
 ROOT = Path(__file__).parents[2]
 STAGES = {stage.name: stage for stage in CASCADE}
 LIMIT = 0.4  # seconds of processor time, so that other work on the machine does not matter
-LATE = 0.4  # that a stage may take beyond; two looks at the clock lie 0.2 s apart
+LATE = 0.8  # that a stage may take beyond; two looks at the clock lie 0.2 s apart, or 0.4 on a slow machine
 
 
 @dataclass
@@ -130,7 +130,7 @@ def test_programs(solver: str) -> None:
     network = dense(random_layers(np.random.default_rng(0), (30, 150, 150, 150, 5)))
     found = asked(network, 0.3, solver, 0.5)
     assert run(found, "lp tightening") < LATE
-    assert run(found, "milp") < 4 * LATE  # HiGHS looks up less often
+    assert run(found, "milp") < 2 * LATE  # HiGHS looks up less often
 
 
 def test_a_question_about_a_large_network_keeps_time_and_memory() -> None:
