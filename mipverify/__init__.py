@@ -66,7 +66,13 @@ _HOMES = {
 }
 
 
+# Sub-packages that `import mipverify` makes known, and loads on first use.
+_ROOMS = ("models", "presolve", "proof", "solvers")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)

@@ -14,10 +14,10 @@ from torch.nn import functional
 from mipverify.errors import InputError
 from mipverify.network import Affine, Network
 from mipverify.network.operators import parameter_like
-from mipverify.proof.backward import Relaxed, minimum_over_box, pass_back
-from mipverify.proof.bounds import Bounds
+from mipverify.proof.backward import estimate_backward, estimate_minimum
+from mipverify.proof.bounds import Intervals
 from mipverify.proof.rounding import row_dot
-from mipverify.proof.rows import Rows
+from mipverify.proof.rows import Rows, functionals
 
 Certificate: TypeAlias = Literal["interval", "crown"]
 Mixture: TypeAlias = Literal["loss", "logits", "product"]
@@ -105,15 +105,14 @@ def certified_margins(
     return margins_from(found, y, bounds, crown_share)
 
 
-def margins_from(found: Bounds, y: Tensor, bounds: Certificate = "interval", crown_share: float = 1.0) -> Tensor:
+def margins_from(found: Intervals, y: Tensor, bounds: Certificate = "interval", crown_share: float = 1.0) -> Tensor:
     """`certified_margins` from bounds of the hidden units that are already computed."""
     rows, targets = _difference_rows(found.network, y, found.lower[0])
     margins: Tensor | None = None
     if bounds == "interval" or crown_share < 1:
         margins = _by_interval(found, rows)
     if bounds == "crown" and crown_share > 0:
-        relaxed = Relaxed(found)
-        tight = minimum_over_box(relaxed, pass_back(relaxed, rows, sound=False), rows.samples, sound=False)
+        tight = estimate_minimum(found, estimate_backward(found, rows), rows.samples)
         margins = tight if margins is None else (1 - crown_share) * margins + crown_share * tight
     assert margins is not None
     full = margins.new_zeros(len(y), found.network.output_size)
@@ -130,10 +129,10 @@ def _difference_rows(network: Network, y: Tensor, like: Tensor) -> tuple[Rows, T
     one_hot = torch.eye(classes, dtype=like.dtype, device=like.device)
     coefficients = (one_hot[y][:, None] - one_hot[targets]).reshape(-1, *network.output_shape)
     samples = torch.arange(len(y), device=y.device).repeat_interleave(classes - 1)
-    return Rows({network.output: coefficients}, samples), targets  # type: ignore[arg-type]  # torch indexes as well
+    return functionals({network.output: coefficients}, samples), targets  # type: ignore[arg-type]  # torch indexes as well
 
 
-def _by_interval(found: Bounds, rows: Rows) -> Tensor:
+def _by_interval(found: Intervals, rows: Rows) -> Tensor:
     """The minimum (R,) of rows over the last layer's output, by intervals of what that layer reads."""
     network = found.network
     node = network.nodes[network.output]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from mipverify.models.differentiable import Domain, require_domain
 from mipverify.models.traced import Model, detached, network_of
-from mipverify.presolve import Bounds, crown, interval
+from mipverify.presolve import crown, interval
 
 from mipverify.errors import InputError
 
-_METHODS: dict[str, Callable[..., Bounds]] = {"interval": interval, "crown": crown}
+_METHODS = ("interval", "crown")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +63,9 @@ def unstable_units(
     if domain is not None:
         require_domain(torch.from_numpy(points), domain)
         lower, upper = lower.clip(*domain), upper.clip(*domain)
-    found = _METHODS[bounds](network, lower, upper)
+    found = interval(network, lower, upper)
+    if bounds == "crown":
+        found = crown(found)
     names = tuple(network.names[i] if network.names else f"relu {i}" for i in network.relus)
     units = tuple(math.prod(network.nodes[i].shape) for i in network.relus)
     return UnstableUnits(names, units, found.unstable_counts())

@@ -19,8 +19,8 @@ from torch.utils.checkpoint import checkpoint
 
 from mipverify.errors import InputError
 from mipverify.network import Input, Network, Relu, sources
-from mipverify.proof.backward import Relaxed, minimum_over_box, pass_back
-from mipverify.proof.bounds import Bounds
+from mipverify.proof.backward import estimate_backward, estimate_minimum
+from mipverify.proof.bounds import Intervals
 from mipverify.proof.interval import affine_interval
 from mipverify.proof.patches import convolution
 from mipverify.proof.relaxation import Relaxation, relax
@@ -40,7 +40,7 @@ class TrainingBounds:
     rows: 1 for stable units, 0 for those left out, and what makes up for them on the others. Missing nodes: all 1.
     """
 
-    bounds: Bounds
+    bounds: Intervals
     weights: dict[int, Tensor]
 
 
@@ -118,14 +118,20 @@ def training_bounds(
                     weights[index] = weight
         lows.append(low)
         highs.append(high)
-    return TrainingBounds(Bounds(network, tuple(lows), tuple(highs)), weights)
+    return TrainingBounds(Intervals(network, tuple(lows), tuple(highs)), weights)
 
 
-def relaxed_so_far(network: Network, lower: Tensor, upper: Tensor, lines: dict[int, Relaxation]) -> Relaxed:
+def relaxed_so_far(network: Network, lower: Tensor, upper: Tensor, lines: dict[int, Relaxation]) -> Intervals:
     """A relaxation from the input boxes and the lines of some ReLUs: enough to pass rows back through those."""
-    relaxed = Relaxed(Bounds(network, (lower,), (upper,)))
-    relaxed.lines = lines
-    return relaxed
+    return _Relaxed(network, (lower,), (upper,), lines)
+
+
+class _Relaxed(Intervals):
+    """Intervals of the input alone, with lines that were made elsewhere."""
+
+    def __init__(self, network: Network, lower: tuple[Tensor], upper: tuple[Tensor], lines: dict[int, Relaxation]):
+        super().__init__(network, lower, upper)
+        self.__dict__["lines"] = lines
 
 
 def _line(method: Method, lower: Tensor, upper: Tensor) -> Relaxation:
@@ -136,7 +142,7 @@ def _line(method: Method, lower: Tensor, upper: Tensor) -> Relaxation:
 
 
 def _tightened(
-    relaxed: Relaxed,
+    relaxed: Intervals,
     node: int,
     low: Tensor,
     high: Tensor,
@@ -162,15 +168,15 @@ def _tightened(
     return low.reshape(shape), high.reshape(shape), weight
 
 
-RowBounder: TypeAlias = Callable[[Relaxed, int, Tensor, Tensor], tuple[Tensor, Tensor]]
+RowBounder: TypeAlias = Callable[[Intervals, int, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def in_chunks(
-    bounder: RowBounder, relaxed: Relaxed, node: int, samples: Tensor, units: Tensor
+    bounder: RowBounder, relaxed: Intervals, node: int, samples: Tensor, units: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Bounds (R,), (R,) of entries of a node, a chunk at a time; where there are several, each is recomputed in the
     backward pass, so that the coefficients of only one are held at any time."""
-    like, conv = relaxed.bounds.lower[0], convolution(relaxed, node)
+    like, conv = relaxed.lower[0], convolution(relaxed.network, node)
     widest = max(math.prod(n.shape) for n in relaxed.network.nodes[: node + 1])
     if conv is not None:
         widest = min(widest, 4 * math.prod(conv.weight.shape[1:]))  # windows stay within half of a tensor
@@ -184,23 +190,23 @@ def in_chunks(
     return torch.cat([low for low, _ in parts]), torch.cat([high for _, high in parts])
 
 
-def _each_side(relaxed: Relaxed, node: int, samples: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
+def _each_side(relaxed: Intervals, node: int, samples: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
     """Any relaxation: the two sides are two rows."""
-    if convolution(relaxed, node) is not None:
+    if convolution(relaxed.network, node) is not None:
         return window_bounds(relaxed, node, samples, units)
     rows = _rows(relaxed, node, samples, units)
-    low = minimum_over_box(relaxed, pass_back(relaxed, rows, sound=False), rows.samples, sound=False)
-    opposite = pass_back(relaxed, rows.negated(), sound=False)
-    return low, -minimum_over_box(relaxed, opposite, rows.samples, sound=False)
+    low = estimate_minimum(relaxed, estimate_backward(relaxed, rows), rows.samples)
+    opposite = estimate_backward(relaxed, rows.negated())
+    return low, -estimate_minimum(relaxed, opposite, rows.samples)
 
 
-def _both_sides(relaxed: Relaxed, node: int, samples: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
+def _both_sides(relaxed: Intervals, node: int, samples: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
     """Parallel lines: the two sides from one row."""
-    if convolution(relaxed, node) is not None:
+    if convolution(relaxed.network, node) is not None:
         return parallel_window_bounds(relaxed, node, samples, units)
     return parallel_bounds(relaxed, _rows(relaxed, node, samples, units))
 
 
-def _rows(relaxed: Relaxed, node: int, samples: Tensor, units: Tensor) -> Rows:
+def _rows(relaxed: Intervals, node: int, samples: Tensor, units: Tensor) -> Rows:
     picked: Any = samples  # torch takes tensors where numpy takes arrays
-    return unit_rows(relaxed.network, node, units.cpu().numpy(), picked, relaxed.bounds.lower[0])
+    return unit_rows(relaxed.network, node, units.cpu().numpy(), picked, relaxed.lower[0])

@@ -13,19 +13,20 @@ from torch.nn import functional
 from mipverify.network import Affine, Input, Relu
 from mipverify.network.convolution import Conv
 from mipverify.network.operators import parameter_like
-from mipverify.proof.backward import Relaxed, minimum_over_box, pass_back
+from mipverify.proof.backward import estimate_backward, estimate_minimum
+from mipverify.proof.bounds import Intervals
 from mipverify.proof.patches import convolution
-from mipverify.proof.rows import Rows
+from mipverify.proof.rows import Rows, functionals
 
 MATRIX_ENTRIES = 2**20  # a convolution between windows is a dense product up to this size of its matrix
 
 
-def window_bounds(relaxed: Relaxed, node: int, samples: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
+def window_bounds(relaxed: Intervals, node: int, samples: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
     """Bounds (R,), (R,) of entries `units` of a convolution's output in the boxes `samples`, each side a row."""
     return _Walk(relaxed, node, samples, units, sides=2).each_side()
 
 
-def parallel_window_bounds(relaxed: Relaxed, node: int, samples: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
+def parallel_window_bounds(relaxed: Intervals, node: int, samples: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
     """The same where both lines of each ReLU have one slope: the two sides share their coefficients."""
     return _Walk(relaxed, node, samples, units, sides=1).both_sides()
 
@@ -44,13 +45,13 @@ class _Walk:
     sides S: 1, or 2 where the rows of the negative quantities are passed along.
     """
 
-    def __init__(self, relaxed: Relaxed, node: int, samples: Tensor, units: Tensor, sides: int):
-        conv = convolution(relaxed, node)
+    def __init__(self, relaxed: Intervals, node: int, samples: Tensor, units: Tensor, sides: int):
+        conv = convolution(relaxed.network, node)
         affine = relaxed.network.nodes[node]
         assert conv is not None
         assert isinstance(affine, Affine)
         self.relaxed, self.samples = relaxed, samples
-        like = relaxed.bounds.lower[0]
+        like = relaxed.lower[0]
         _, _, height, width = conv.out_shape
         place = units % (height * width)
         weight, (dh, dw) = conv.weight_as(like), conv.dilations
@@ -73,8 +74,7 @@ class _Walk:
             if step is None:
                 relaxed, sides = self.relaxed, [self._dense(side) for side in range(2)]
                 low, high = (
-                    minimum_over_box(relaxed, pass_back(relaxed, rows, sound=False), rows.samples, sound=False)
-                    for rows in sides
+                    estimate_minimum(relaxed, estimate_backward(relaxed, rows), rows.samples) for rows in sides
                 )
                 return low, -high
             line = self.relaxed.lines[self.source]
@@ -83,7 +83,7 @@ class _Walk:
             self.constant = self.constant + _dot(negative, self._under(line.upper_offset))
             self.a = positive * self._under(line.lower_slope) + negative * self._under(line.upper_slope)
             self._convolve(step)
-        lower, upper = (self._under(side[0]) for side in (self.relaxed.bounds.lower, self.relaxed.bounds.upper))
+        lower, upper = (self._under(side[0]) for side in (self.relaxed.lower, self.relaxed.upper))
         positive = self.a.clamp(min=0)
         low = _dot(positive, lower) + _dot(self.a - positive, upper) + self.constant
         return low[0], -low[1]
@@ -102,7 +102,7 @@ class _Walk:
             spread = spread + _dot(self.a.abs(), offset)[0]
             self.a = self.a * self._under(line.upper_slope)
             self._convolve(step)
-        lower, upper = (self._under(side[0]) for side in (self.relaxed.bounds.lower, self.relaxed.bounds.upper))
+        lower, upper = (self._under(side[0]) for side in (self.relaxed.lower, self.relaxed.upper))
         positive = self.a.clamp(min=0)
         low = (_dot(positive, lower) + _dot(self.a - positive, upper) + self.constant)[0]
         return low, low + spread + _dot(self.a.abs(), upper - lower)[0]
@@ -113,7 +113,7 @@ class _Walk:
         current = network.nodes[self.source]
         if not isinstance(current, Relu) or 2 * self.a[0, 0, 0].numel() > current.shape[-1] * current.shape[-2]:
             return None
-        conv, affine = convolution(self.relaxed, current.source), network.nodes[current.source]
+        conv, affine = convolution(network, current.source), network.nodes[current.source]
         return _Step(affine, conv) if conv is not None and isinstance(affine, Affine) else None
 
     def _convolve(self, step: _Step) -> None:
@@ -181,17 +181,17 @@ class _Walk:
         values = (a * inside).flatten(2)
         dense = a.new_zeros(count, channels, height * width).scatter_add(2, index, values)
         picked: Any = self.samples
-        return Rows({self.source: dense.reshape(count, *shape)}, picked, self.constant[side])
+        return functionals({self.source: dense.reshape(count, *shape)}, picked, self.constant[side])
 
 
-def parallel_bounds(relaxed: Relaxed, rows: Rows) -> tuple[Tensor, Tensor]:
+def parallel_bounds(relaxed: Intervals, rows: Rows) -> tuple[Tensor, Tensor]:
     """Bounds (R,), (R,) of rows where both lines of each ReLU have one slope, from one pass back.
 
     The coefficients of the two sides are then the same; what they differ in is |coefficients| times offsets and widths.
     """
-    reached = pass_back(relaxed, rows, sound=False, keep=True)
-    low = minimum_over_box(relaxed, reached, rows.samples, sound=False)
-    width = relaxed.bounds.upper[0] - relaxed.bounds.lower[0]
+    reached = estimate_backward(relaxed, rows, keep=True)
+    low = estimate_minimum(relaxed, reached, rows.samples)
+    width = relaxed.upper[0] - relaxed.lower[0]
     high = low + _row_dot(reached.coefficients.abs(), width[rows.samples])
     for relu, met in reached.passed.items():
         high = high + _row_dot(met.abs(), relaxed.lines[relu].upper_offset[rows.samples])

@@ -2,79 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
-from array_api_compat import array_namespace
 from mipverify.presolve.fast_lin import fast_lin_units
-from mipverify.presolve.layers import Known, tighten_by_layer
+from mipverify.presolve.layers import tighten_by_layer
 
-from mipverify.network import Network
-from mipverify.network.operators import Array
-from mipverify.proof.backward import Relaxed, row_minimum
+from mipverify.proof.backward import unit_minimum
 from mipverify.proof.bounds import Bounds
+from mipverify.proof.facts import UnitBounds
 from mipverify.proof.parts import never, row_chunks
 from mipverify.proof.patches import adaptive_patches, convolution
-from mipverify.proof.rows import Rows, unit_rows
-from mipverify.specification.regions import Region
 
 
-def crown(
-    network: Network,
-    lower: Array,
-    upper: Array,
-    known: Known | None = None,
-    region: Region | None = None,
-    stop: Callable[[], bool] = never,
-) -> Bounds:
-    """Bounds of every node by CROWN [Zhang et al. 2018], sound in exact arithmetic, for boxes (B, *input_shape).
+def crown(bounds: Bounds, stop: Callable[[], bool] = never) -> Bounds:
+    """Bounds tightened by CROWN [Zhang et al. 2018].
 
-    Interval arithmetic first; a row only for a unit that is still unstable in that box. known: bounds already proven.
-    region: what cuts the input sets out of their boxes. Once `stop` returns true, units keep the bounds they have.
+    A row only for a unit that is still unstable in its entry of the batch. Once `stop` returns true, units keep the
+    bounds they have.
     """
-    return tighten_by_layer(network, lower, upper, partial(crown_units, stop=stop), known, region, stop)
+    return tighten_by_layer(bounds, partial(crown_units, stop=stop), stop)
 
 
 def crown_units(
-    relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray, stop: Callable[[], bool] = never
-) -> tuple[np.ndarray, np.ndarray]:
-    """CROWN bounds (R,), (R,) of single entries `units` of `node` in the boxes `samples`.
+    bounds: Bounds, node: int, samples: np.ndarray, units: np.ndarray, stop: Callable[[], bool] = never
+) -> Iterator[UnitBounds]:
+    """What CROWN shows of single entries `units` (R,) of `node` in the entries `samples` (R,) of the batch.
 
     Parallel lines first, which settle most units at a quarter of the cost; CROWN's lines for those still unstable.
     """
-    if relaxed.bounds.region is not None:
-        return _unit_bounds(relaxed, node, samples, units, stop)
-    lows, highs = fast_lin_units(relaxed, node, samples, units, stop)
-    left = np.flatnonzero((lows < 0) & (highs > 0))
-    if len(left):
-        bound = adaptive_patches if convolution(relaxed, node) is not None else _unit_bounds
-        low, high = bound(relaxed, node, samples[left], units[left], stop)
-        lows[left], highs[left] = np.maximum(lows[left], low), np.minimum(highs[left], high)
-    return lows, highs
+    if bounds.region is not None:
+        yield from _by_rows(bounds, node, samples, units, stop)
+        return
+    begin, unstable = 0, np.ones(len(units), bool)
+    for fact in fast_lin_units(bounds, node, samples, units, stop):
+        unstable[begin : begin + len(fact.units)] = (fact.lower < 0) & (fact.upper > 0)
+        begin += len(fact.units)
+        yield fact
+    left = np.flatnonzero(unstable)
+    if not len(left):
+        return
+    if convolution(bounds.network, node) is not None:
+        yield adaptive_patches(bounds, node, samples[left], units[left], stop)
+    else:
+        yield from _by_rows(bounds, node, samples[left], units[left], stop)
 
 
-def _unit_bounds(
-    relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray, stop: Callable[[], bool]
-) -> tuple[np.ndarray, np.ndarray]:
-    lows, highs = np.full(len(units), -np.inf), np.full(len(units), np.inf)
-    single = relaxed.bounds.batch == 1
-    for part in row_chunks(relaxed.network, node, len(units)):
+def _by_rows(
+    bounds: Bounds, node: int, samples: np.ndarray, units: np.ndarray, stop: Callable[[], bool]
+) -> Iterator[UnitBounds]:
+    for part in row_chunks(bounds.network, node, len(units)):
         if stop():
-            break
-        boxes = None if single else samples[part]
-        rows = unit_rows(relaxed.network, node, units[part], boxes, relaxed.bounds.lower[0])
-        lows[part] = row_minimum(relaxed, rows)
-        highs[part] = -row_minimum(relaxed, rows.negated())
-    return lows, highs
-
-
-def condition_rows(
-    output: int, output_rows: Array, offset: Array, input_rows: Array | None, samples: np.ndarray | None
-) -> Rows:
-    """Rows for linear conditions on the output: output_rows (R, *shape) . y + input_rows (R, *shape) . x - offset."""
-    xp = array_namespace(output_rows)
-    coefficients = {output: output_rows}
-    if input_rows is not None and bool(xp.any(input_rows != 0)):
-        coefficients[0] = coefficients[0] + input_rows if output == 0 else input_rows
-    return Rows(coefficients, samples, -offset)
+            return
+        yield unit_minimum(bounds, node, None if bounds.batch == 1 else samples[part], units[part])

@@ -2,50 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
-from mipverify.presolve.layers import Known, tighten_by_layer
+from mipverify.presolve.layers import tighten_by_layer
 
-from mipverify.network import Network
-from mipverify.proof.backward import Relaxed
 from mipverify.proof.bounds import Bounds
+from mipverify.proof.facts import UnitBounds
 from mipverify.proof.parallel import both_sides
 from mipverify.proof.parts import never, row_chunks
 from mipverify.proof.patches import convolution, parallel_patches
 from mipverify.proof.rows import unit_rows
 
 
-def fast_lin(
-    network: Network,
-    lower: np.ndarray,
-    upper: np.ndarray,
-    known: Known | None = None,
-    stop: Callable[[], bool] = never,
-) -> Bounds:
-    """Bounds of every node by parallel lines, for boxes (B, *input_shape): half the work of CROWN, nearly as tight.
+def fast_lin(bounds: Bounds, stop: Callable[[], bool] = never) -> Bounds:
+    """Bounds tightened by parallel lines: half the work of CROWN, nearly as tight.
 
-    Interval arithmetic first; a row only for a unit that is still unstable in that box. Rows are passed in float32
-    with float32's error terms: sound in exact arithmetic all the same. Once `stop` returns true, units keep the bounds
-    they have.
+    A row only for a unit that is still unstable in its entry of the batch. Rows are passed in float32 with float32's
+    error terms: sound in exact arithmetic all the same. Once `stop` returns true, units keep the bounds they have.
     """
-    return tighten_by_layer(network, lower, upper, partial(fast_lin_units, stop=stop), known, stop=stop)
+    return tighten_by_layer(bounds, partial(fast_lin_units, stop=stop), stop)
 
 
 def fast_lin_units(
-    relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray, stop: Callable[[], bool] = never
-) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds (R,), (R,) of single entries `units` of `node` in the boxes `samples`; infinite from `stop` on."""
-    thin = Relaxed(relaxed.bounds.outward(np.float32))
-    if convolution(thin, node) is not None:
-        return parallel_patches(thin, node, samples, units, stop)
-    lows, highs = np.full(len(units), -np.inf), np.full(len(units), np.inf)
-    single = thin.bounds.batch == 1
-    for part in row_chunks(thin.network, node, len(units)):
+    bounds: Bounds, node: int, samples: np.ndarray, units: np.ndarray, stop: Callable[[], bool] = never
+) -> Iterator[UnitBounds]:
+    """What parallel lines show of single entries `units` (R,) of `node` in the entries `samples` (R,) of the batch.
+
+    In the order given, but for those after `stop`.
+    """
+    outward = bounds.outward(np.float32)
+    if convolution(bounds.network, node) is not None:
+        yield parallel_patches(outward, node, samples, units, stop)
+        return
+    for part in row_chunks(bounds.network, node, len(units)):
         if stop():
-            break
-        boxes = None if single else samples[part]
-        rows = unit_rows(thin.network, node, units[part], boxes, thin.bounds.lower[0])
-        lows[part], highs[part] = both_sides(thin, rows)
-    return lows, highs
+            return
+        entries = None if bounds.batch == 1 else samples[part]
+        yield both_sides(outward, unit_rows(bounds.network, node, units[part], entries, outward.like))

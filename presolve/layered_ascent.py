@@ -12,7 +12,7 @@ import numpy as np
 from mipverify.presolve.ascent import Adam, Search
 from mipverify.presolve.layered import CutColumns, Layered
 
-from mipverify.proof.backward import Relaxed
+from mipverify.proof.bounds import Intervals
 from mipverify.proof.cuts import Cuts, LayerCuts
 from mipverify.proof.rows import Rows
 
@@ -49,9 +49,9 @@ class _State:
         return _State(*arrays)
 
 
-def fits(layered: Layered, sketch: Relaxed, rows: Rows, cuts: Mapping[int, Cuts] | None) -> bool:
+def fits(layered: Layered, surrogate: Intervals, rows: Rows, cuts: Mapping[int, Cuts] | None) -> bool:
     """Whether rows over these boxes can be raised here."""
-    if sketch.bounds.region is not None or rows.samples is not None:
+    if surrogate.region is not None or rows.samples is not None:
         return False
     if any(not isinstance(own, LayerCuts) or own.source not in layered.seen for own in (cuts or {}).values()):
         return False
@@ -61,14 +61,14 @@ def fits(layered: Layered, sketch: Relaxed, rows: Rows, cuts: Mapping[int, Cuts]
 class LayeredAscent:
     """Slopes, split multipliers and cut multipliers of some rows (K), improved together.
 
-    sketch, rows and cuts (dense) in float32. alpha, beta: by ReLU node (K, *shape); sign: the same for those that have
-    beta; weight: by ReLU node (K, cuts).
+    surrogate, rows and cuts (dense) in float32. alpha, beta: by ReLU node (K, *shape); sign: the same for those that
+    have beta; weight: by ReLU node (K, cuts).
     """
 
     def __init__(
         self,
         layered: Layered,
-        sketch: Relaxed,
+        surrogate: Intervals,
         rows: Rows,
         alpha: Arrays,
         sign: Arrays,
@@ -78,18 +78,18 @@ class LayeredAscent:
     ):
         self.layered, self.layers = layered, len(alpha)
         self.units = layered.begin[self.layers]
-        self.count = count = len(next(iter(rows.coefficients.values())))
+        self.count = count = len(rows)
         self.with_beta, self.with_cuts = list(beta), [relu for relu in layered.relus if relu in weight]
         self.shapes = {relu: array.shape for relu, array in alpha.items()}
         self.alpha = layered.column(alpha, self.layers)
         self.beta = layered.column(beta, self.layers) if beta else np.zeros((self.units, count), np.float32)
         self.cuts = CutColumns.of(layered, cuts, self.layers)
         self.weight = np.concatenate([np.zeros((0, count), np.float32), *(weight[k].T for k in self.with_cuts)])
-        self.state = self._start(sketch, rows, sign)
+        self.state = self._start(surrogate, rows, sign)
 
-    def _start(self, sketch: Relaxed, rows: Rows, sign: Arrays) -> _State:
-        layered, bounds, lines, count = self.layered, sketch.bounds, sketch.lines, self.count
-        sources = {relu: sketch.network.relu_source(relu) for relu in layered.relus[: self.layers]}
+    def _start(self, surrogate: Intervals, rows: Rows, sign: Arrays) -> _State:
+        layered, bounds, lines, count = self.layered, surrogate, surrogate.lines, self.count
+        sources = {relu: surrogate.network.relu_source(relu) for relu in layered.relus[: self.layers]}
         low, high, slope, offset = (
             layered.column(own, self.layers)
             for own in (
@@ -100,7 +100,7 @@ class LayeredAscent:
             )
         )
         start = np.zeros((self.units, count), np.float32)
-        first = np.zeros((sketch.network.input_size, count), np.float32)
+        first = np.zeros((surrogate.network.input_size, count), np.float32)
         for node, array in rows.coefficients.items():
             flat = array.reshape(count, -1).T
             if node in layered.seen:
@@ -175,7 +175,7 @@ class _Pass:
     """One pass back: the bounds (K,) of the rows, and what their gradients hang on, all (N, K).
 
     coefficients: with which units are met, cuts included. bend: the derivative of a line's slope by its alpha. For
-    layers with cuts, as in `cuts.Met`: phase, and whether the envelope has a kink.
+    layers with cuts, as in `CutRelaxation`: phase, and whether the envelope has a kink.
     """
 
     def __init__(self, ascent: LayeredAscent, state: _State, alpha: np.ndarray, beta: np.ndarray, weight: np.ndarray):
@@ -213,7 +213,7 @@ class _Pass:
         self.value = np.where(np.isfinite(value), value, -np.inf)
 
     def _meet(self, index: int, here: slice, own: slice, through: np.ndarray) -> np.ndarray:
-        """Meet a layer with cuts (as in `cuts.meet`); what that adds to the constants, but for the limits."""
+        """Meet a layer with cuts (as in `relax_with_cuts`); what that adds to the constants, but for the limits."""
         state, cuts, c = self.state, self.ascent.cuts, self.coefficients
         sums, weight = cuts.sums[here, own], self.weight[own]
         c[here] += sums @ weight
@@ -254,7 +254,7 @@ class _Pass:
         return slopes, np.abs(state.sign) * -z, excess
 
     def _respond(self, index: int, here: slice, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """y and a at pre-activations z of a layer with cuts (as in `cuts.respond`)."""
+        """y and a at pre-activations z of a layer with cuts (as in `respond`)."""
         kink, phase = self.kinks[index]
         state, alpha = self.state, self.alpha[here]
         lower, upper, free, active = (v[here] for v in (state.lower, state.upper, state.free, state.active))

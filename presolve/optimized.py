@@ -8,63 +8,75 @@ pre-activation there, and the derivative by a multiplier is minus that pre-activ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from mipverify.presolve.ascent import Adam, Search
 from mipverify.presolve.layered import Layered
 from mipverify.presolve.layered_ascent import LayeredAscent, fits
-from mipverify.presolve.layers import Known, tighten_by_layer
+from mipverify.presolve.layers import tighten_by_layer
 
-from mipverify.network import Input, Network, Relu
+from mipverify.network import Input, Relu
 from mipverify.network.graph import affine_value
-from mipverify.proof.backward import Relaxed, minimizer, minimum_over_box, pass_back, pick
-from mipverify.proof.bounds import Bounds
-from mipverify.proof.cuts import Cuts, LayerCuts, respond
+from mipverify.proof.backward import (
+    Evidence,
+    estimate_backward,
+    estimate_minimum,
+    lower_sides,
+    minimizer,
+    minimum,
+    pick,
+    propagate_backward,
+)
+from mipverify.proof.bounds import Bounds, Intervals
+from mipverify.proof.cuts import CutRelaxation, Cuts, LayerCuts
+from mipverify.proof.facts import RowBounds, UnitBounds
 from mipverify.proof.parts import never, row_chunks
-from mipverify.proof.rows import InputRows, Rows, unit_rows
-from mipverify.specification.regions import Region
+from mipverify.proof.rows import InputRows, LinearBounds, Rows, unit_rows
 
 
 @dataclass(frozen=True, eq=False)
 class Optimum:
     """What the search found for each row.
 
-    lower: sound lower bounds (R,) in float64. slopes, multipliers: by ReLU node, (R, *shape) float32, with which they
-    hold. minimizer: the input (R, *input_shape) that minimizes the relaxed network, a good start for an attack.
-    row: the rows as they reached the input, with their coefficients at each ReLU. preactivations: by ReLU node
-    (R, *shape), the values there; scores for branching use both. cut_multipliers: by ReLU node (R, cuts) float32.
-    values: what the relaxed network makes of the minimizer, by ReLU node (R, *shape).
+    bound: what is proven of them, with `evidence`, whose arrays are float32. minimizer: the input (R, *input_shape)
+    that minimizes the relaxed network, a good start for an attack. row: the rows as they reached the input, with their
+    coefficients at each ReLU. preactivations: by ReLU node (R, *shape), the values there; scores for branching use
+    both. values: what the relaxed network makes of the minimizer, by ReLU node (R, *shape).
     """
 
-    lower: np.ndarray
-    slopes: dict[int, np.ndarray]
-    multipliers: dict[int, np.ndarray]
+    bound: RowBounds
+    evidence: Evidence
     minimizer: np.ndarray
-    row: InputRows
+    row: LinearBounds
     preactivations: dict[int, np.ndarray]
-    cut_multipliers: dict[int, np.ndarray]
     values: dict[int, np.ndarray]
+
+    @property
+    def lower(self) -> np.ndarray:
+        """The proven lower bounds (R,)."""
+        return np.asarray(self.bound.lower)
 
 
 def relaxed_values(
-    relaxed: Relaxed, rows: InputRows, samples: np.ndarray | None, slopes: Mapping[int, np.ndarray]
+    intervals: Intervals, rows: InputRows, samples: np.ndarray | None, slopes: Mapping[int, np.ndarray]
 ) -> list[np.ndarray]:
     """Node values (R, *shape) of the relaxed network at each row's minimizing input, with the lines the row chose."""
     last = max(rows.passed, default=0)
-    start = minimizer(relaxed, rows.coefficients, samples)
+    start = minimizer(intervals, rows.coefficients, samples)
     values: list[np.ndarray] = []
-    for index, node in enumerate(relaxed.network.nodes[: last + 1]):
+    for index, node in enumerate(intervals.network.nodes[: last + 1]):
         if isinstance(node, Input):
             values.append(start)
         elif isinstance(node, Relu):
-            x, line = values[node.source], relaxed.lines[index]
+            x, line = values[node.source], intervals.lines[index]
             if index not in rows.passed:
                 values.append(np.maximum(x, 0))
                 continue
-            if index in rows.met:
-                y, _ = _respond(relaxed, index, rows, samples, x, slopes)
+            if index in rows.relaxed:
+                y, _ = _with_cuts(intervals, index, rows, samples, x, slopes)
                 values.append(y.reshape(x.shape))
                 continue
             below = slopes[index] if index in slopes else pick(line.lower_slope, samples)
@@ -75,8 +87,8 @@ def relaxed_values(
     return values
 
 
-def _respond(
-    relaxed: Relaxed,
+def _with_cuts(
+    intervals: Intervals,
     node: int,
     rows: InputRows,
     samples: np.ndarray | None,
@@ -84,95 +96,98 @@ def _respond(
     slopes: Mapping[int, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Post-activation and phase (R, units) at pre-activations x of a layer with cuts."""
-    source, count = relaxed.network.relu_source(node), len(x)
-    lower, upper = (pick(side[source], samples) for side in (relaxed.bounds.lower, relaxed.bounds.upper))
+    source, count = intervals.network.relu_source(node), len(x)
+    lower, upper = (pick(side[source], samples) for side in (intervals.lower, intervals.upper))
     own = np.broadcast_to(slopes[node], x.shape).reshape(count, -1)
-    return respond(
-        rows.met[node], x.reshape(count, -1), lower.reshape(len(lower), -1), upper.reshape(len(upper), -1), own
-    )
+    flat = x.reshape(count, -1), lower.reshape(len(lower), -1), upper.reshape(len(upper), -1)
+    return respond(rows.relaxed[node], *flat, own)
+
+
+def respond(
+    met: CutRelaxation, x: np.ndarray, lower: np.ndarray, upper: np.ndarray, slopes: np.ndarray
+) -> tuple[Any, Any]:
+    """y and a (R, units) at pre-activations x (R, units): the derivatives of the envelope by weight and phase."""
+    low, high = np.where(met.free, lower, -1.0), np.where(met.free, upper, 1.0)
+    on_chord = (x - low) / (high - low)
+    through = np.where(met.phase > 0, 1 + (1 - slopes) * x / -low, slopes * x / high)
+    a = np.where(met.kink, through, on_chord)
+    y = np.where(met.kink, slopes * x, high * on_chord)
+    active = np.broadcast_to(lower >= 0, x.shape)
+    return np.where(met.free, y, np.where(active, x, 0)), np.where(met.free, a, active)
 
 
 def optimize_rows(
-    relaxed: Relaxed,
+    bounds: Bounds,
     rows: Rows,
     search: Search,
     *,
-    slopes: Mapping[int, np.ndarray] | None = None,
+    start: Evidence | None = None,
     signs: Mapping[int, np.ndarray] | None = None,
-    multipliers: Mapping[int, np.ndarray] | None = None,
-    cuts: Mapping[int, Cuts] | None = None,
-    cut_multipliers: Mapping[int, np.ndarray] | None = None,
-    sketch: Relaxed | None = None,
+    surrogate: Intervals | None = None,
+    layered: Layered | None = None,
     stop: Callable[[], bool] | None = None,
     observe: Callable[[Mapping[int, np.ndarray], Mapping[int, np.ndarray]], None] | None = None,
 ) -> Optimum:
     """Raise the lower bounds of rows by ascent on slopes, split multipliers and cut multipliers.
 
-    relaxed: in float64. sketch: the same in float32, made here if not given. slopes, multipliers: where to start.
-    signs: by ReLU node (R, *shape), +1 where a unit was split to be >= 0, -1 where <= 0, 0 elsewhere.
-    cuts, cut_multipliers: rows that hold by ReLU node, and where to start with them, (R, cuts). observe: shown, at each
-    step, the values of all nodes (R, *shape) and the phases of layers with cuts (R, units) at the relaxation's minimum.
+    start: where to start, and the cuts to use. signs: by ReLU node (R, *shape), +1 where a unit was split to be >= 0,
+    -1 where <= 0, 0 elsewhere. surrogate: the bounds in float32, made here if not given. layered: the network in layers
+    if it has that form, for a faster search. observe: shown, at each step, the values of all nodes (R, *shape) and the
+    phases of layers with cuts (R, units) at the relaxation's minimum.
     """
-    sketch = sketch or Relaxed(relaxed.bounds.astype(np.float32))
+    start = start or Evidence()
+    surrogate = surrogate or bounds.surrogate()
     thin = rows.surrogate()
-    count = len(next(iter(rows.coefficients.values())))
-    reach = max(rows.coefficients)
-    shapes = {node: (count, *relaxed.network.nodes[node].shape) for node in relaxed.network.relus if node <= reach}
-    free = {node: np.broadcast_to(pick(_unstable(sketch, node), rows.samples), shape) for node, shape in shapes.items()}
-    alpha = {
-        node: np.broadcast_to(pick(sketch.lines[node].lower_slope, rows.samples), shape).copy()
+    count, reach = len(rows), max(rows.coefficients)
+    shapes = {node: (count, *bounds.network.nodes[node].shape) for node in bounds.network.relus if node <= reach}
+    free = {
+        node: np.broadcast_to(pick(np.asarray(surrogate.unstable(node)), rows.samples), shape)
         for node, shape in shapes.items()
     }
-    for node in alpha.keys() & (slopes or {}).keys():  # a unit that has been split since has a slope of its own now
-        alpha[node] = np.where(free[node], slopes[node], alpha[node])  # type: ignore[index]
+    alpha = {
+        node: np.broadcast_to(pick(surrogate.lines[node].lower_slope, rows.samples), shape).copy()
+        for node, shape in shapes.items()
+    }
+    for node in alpha.keys() & start.slopes.keys():  # a unit that has been split since has a slope of its own now
+        alpha[node] = np.where(free[node], start.slopes[node], alpha[node])
     sign = {node: s for node, s in (signs or {}).items() if node in shapes}
     beta = {
-        node: np.array(multipliers[node]) if multipliers and node in multipliers else np.zeros(shapes[node], np.float32)
+        node: np.array(start.multipliers[node]) if node in start.multipliers else np.zeros(shapes[node], np.float32)
         for node in sign
     }
-    thin_cuts = {k: layer.dense(np.float32) for k, layer in (cuts or {}).items() if k in shapes}
+    thin_cuts = {k: layer.dense(np.float32) for k, layer in start.cuts.items() if k in shapes}
     weight = {
-        k: np.array(cut_multipliers[k])
-        if cut_multipliers and k in cut_multipliers
+        k: np.array(start.cut_multipliers[k])
+        if k in start.cut_multipliers
         else np.zeros((count, len(layer)), np.float32)
         for k, layer in thin_cuts.items()
     }
     if search.iterations and alpha:
-        start = alpha, sign, beta
-        layered = _layered(relaxed) if observe is None else None
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is proven to be worth nothing
-            if layered is not None and fits(layered, sketch, thin, cuts):
+            if layered is not None and observe is None and fits(layered, surrogate, thin, start.cuts):
                 layers = {k: layer for k, layer in thin_cuts.items() if isinstance(layer, LayerCuts)}
-                ascent = LayeredAscent(layered, sketch, thin, *start, layers, weight)
+                ascent = LayeredAscent(layered, surrogate, thin, alpha, sign, beta, layers, weight)
                 alpha, beta, weight = ascent.run(search, stop)
             else:
-                alpha, beta, weight = _ascend(sketch, thin, search, *start, free, thin_cuts, weight, stop, observe)
-    return evaluate_rows(relaxed, rows, alpha, beta, cuts, weight)
-
-
-def _layered(relaxed: Relaxed) -> Layered | None:
-    """The network in layers, if it is of that form; made once for all boxes within the outermost ones."""
-    if Layered not in relaxed.kept:
-        relaxed.kept[Layered] = Layered.of(relaxed.network)
-    found: Layered | None = relaxed.kept[Layered]
-    return found
+                found = Evidence(alpha, beta, thin_cuts, weight)
+                alpha, beta, weight = _ascend(surrogate, thin, search, found, sign, free, stop, observe)
+    return evaluate_rows(bounds, rows, Evidence(alpha, beta, start.cuts, weight))
 
 
 def _ascend(
-    sketch: Relaxed,
+    intervals: Intervals,
     rows: Rows,
     search: Search,
-    alpha: dict[int, np.ndarray],
+    start: Evidence,
     sign: Mapping[int, np.ndarray],
-    beta: dict[int, np.ndarray],
     free: Mapping[int, np.ndarray],
-    cuts: Mapping[int, Cuts],
-    weight: dict[int, np.ndarray],
     stop: Callable[[], bool] | None,
     observe: Callable[[Mapping[int, np.ndarray], Mapping[int, np.ndarray]], None] | None,
 ) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray], dict[int, np.ndarray]]:
     """The best slopes, split multipliers and cut multipliers met, starting from those given; all float32."""
-    count = len(next(iter(rows.coefficients.values())))
+    alpha, beta, weight = dict(start.slopes), dict(start.multipliers), dict(start.cut_multipliers)
+    cuts = start.cuts
+    count = len(rows)
     slope_ascent = Adam(alpha, search.slope_step, lambda _, a: np.clip(a, 0, 1))
     beta_ascent = Adam(beta, search.multiplier_step, lambda k, b: sign[k] * np.maximum(sign[k] * b, 0))
     weight_ascent = Adam(weight, search.cut_step, lambda _, w: np.maximum(w, 0))
@@ -183,10 +198,8 @@ def _ascend(
     scale = 1.0
     units: dict[int, np.ndarray] = {}
     for step in range(search.iterations + 1):
-        reached = pass_back(
-            sketch, rows, slopes=alpha, multipliers=beta, cuts=cuts, cut_multipliers=weight, sound=False, keep=True
-        )
-        value = minimum_over_box(sketch, reached, rows.samples, sound=False)
+        reached = estimate_backward(intervals, rows, Evidence(alpha, beta, cuts, weight), keep=True)
+        value = estimate_minimum(intervals, reached, rows.samples)
         better = np.flatnonzero(value > best)
         best[better] = value[better]
         for k in alpha:
@@ -197,11 +210,13 @@ def _ascend(
             best_weight[k][better] = weight[k][better]
         if step == search.iterations or bool(np.all(best > search.enough)) or (stop is not None and stop()):
             break
-        values = relaxed_values(sketch, reached, rows.samples, alpha)
-        sources = {k: values[sketch.network.relu_source(k)] for k in alpha}
+        values = relaxed_values(intervals, reached, rows.samples, alpha)
+        sources = {k: values[intervals.network.relu_source(k)] for k in alpha}
         met = [k for k in alpha if k in reached.passed]
         slope_ascent.ascend({k: np.where(free[k], _bend(reached, k) * sources[k], 0) for k in met}, scale)
-        answers = {k: _respond(sketch, k, reached, rows.samples, sources[k], alpha) for k in cuts if k in reached.met}
+        answers = {
+            k: _with_cuts(intervals, k, reached, rows.samples, sources[k], alpha) for k in cuts if k in reached.relaxed
+        }
         if observe is not None:
             observe(dict(enumerate(values)), {k: a for k, (_, a) in answers.items()})
         units = units or {k: _size(c) for k, c in reached.passed.items()}
@@ -219,9 +234,9 @@ def _size(coefficients: np.ndarray) -> np.ndarray:
 
 def _bend(rows: InputRows, node: int) -> np.ndarray:
     """The derivative of a line's slope by the choice between 0 and 1 that it stands for, (R, *shape)."""
-    if node not in rows.met:
+    if node not in rows.relaxed:
         return np.maximum(rows.passed[node], 0)
-    met = rows.met[node]
+    met = rows.relaxed[node]
     return np.where(met.kink, met.right - met.left, 0).reshape(rows.passed[node].shape)
 
 
@@ -230,81 +245,57 @@ def _excess(cuts: Cuts, y: np.ndarray, a: np.ndarray, z: np.ndarray) -> np.ndarr
     return cuts.of_units(y) - cuts.at(z.reshape(len(y), -1)) - cuts.step * cuts.of_units(a) - cuts.limit
 
 
-def evaluate_rows(
-    relaxed: Relaxed,
-    rows: Rows,
-    slopes: dict[int, np.ndarray],
-    multipliers: dict[int, np.ndarray],
-    cuts: Mapping[int, Cuts] | None = None,
-    cut_multipliers: Mapping[int, np.ndarray] | None = None,
-) -> Optimum:
-    """The sound float64 bound of rows with given slopes and multipliers, and what the relaxed minimizer looks like."""
-    wide = {k: v.astype(np.float64) for k, v in slopes.items()}
-    factors = {k: v.astype(np.float64) for k, v in multipliers.items()}
-    given = dict(cut_multipliers or {})
-    weights = {k: v.astype(np.float64) for k, v in given.items()}
-    reached = pass_back(relaxed, rows, slopes=wide, multipliers=factors, cuts=cuts, cut_multipliers=weights, keep=True)
-    lower = minimum_over_box(relaxed, reached, rows.samples)
-    values = relaxed_values(relaxed, reached, rows.samples, wide)
-    sources = {k: values[relaxed.network.relu_source(k)] for k in reached.passed}
+def evaluate_rows(bounds: Bounds, rows: Rows, evidence: Evidence) -> Optimum:
+    """What evidence (float32) proves of rows, in float64, and what the relaxed minimizer looks like."""
+    wide = Evidence(
+        {k: v.astype(np.float64) for k, v in evidence.slopes.items()},
+        {k: v.astype(np.float64) for k, v in evidence.multipliers.items()},
+        evidence.cuts,
+        {k: v.astype(np.float64) for k, v in evidence.cut_multipliers.items()},
+    )
+    reached = propagate_backward(bounds, rows, wide, keep=True)
+    values = relaxed_values(bounds, reached, rows.samples, wide.slopes)
+    sources = {k: values[bounds.network.relu_source(k)] for k in reached.passed}
     own = {k: values[k] for k in reached.passed if k < len(values)}
-    return Optimum(lower, slopes, multipliers, values[0], reached, sources, given, own)
+    return Optimum(minimum(reached), evidence, values[0], reached, sources, own)
 
 
-def _unstable(relaxed: Relaxed, node: int) -> np.ndarray:
-    return np.asarray(relaxed.bounds.unstable(node))
+def optimized_crown(bounds: Bounds, search: Search | None = None, stop: Callable[[], bool] = never) -> Bounds:
+    """Bounds tightened by optimized CROWN [Xu et al. 2021], with slopes of its own for every unstable unit and side.
 
-
-def optimized_crown(
-    network: Network,
-    lower: np.ndarray,
-    upper: np.ndarray,
-    known: Known | None = None,
-    search: Search | None = None,
-    stop: Callable[[], bool] | None = None,
-    region: Region | None = None,
-) -> Bounds:
-    """Bounds by optimized CROWN [Xu et al. 2021], with slopes of its own for every unstable unit and side.
-
-    Same shape of answer as `crown`, which is what it starts from; sound in exact arithmetic.
+    Once `stop` returns true, units keep the bounds they have.
     """
     search = search or Search()
 
-    def bounder(relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return optimized_units(relaxed, node, samples, units, search, stop)
+    def bounder(bounds: Bounds, node: int, samples: np.ndarray, units: np.ndarray) -> Iterator[UnitBounds]:
+        return optimized_units(bounds, node, samples, units, search, stop)
 
-    return tighten_by_layer(network, lower, upper, bounder, known, region, stop or never)
+    return tighten_by_layer(bounds, bounder, stop)
 
 
 def optimized_units(
-    relaxed: Relaxed,
+    bounds: Bounds,
     node: int,
     samples: np.ndarray,
     units: np.ndarray,
     search: Search,
-    stop: Callable[[], bool] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Optimized bounds (R,), (R,) of single entries `units` of `node`.
+    stop: Callable[[], bool] = never,
+) -> Iterator[UnitBounds]:
+    """What optimized CROWN shows of single entries `units` (R,) of `node` in the entries `samples` (R,) of the batch.
 
     The upper side first: where it already proves a unit inactive, the lower side is not worked for [Tjeng et al. 2019].
     """
-    source = relaxed.bounds
-    single = source.batch == 1
-    lows = source.lower[node].reshape(source.batch, -1)[samples, units].copy()
-    highs = source.upper[node].reshape(source.batch, -1)[samples, units].copy()
-    sketch = Relaxed(source.astype(np.float32))
-    for part in row_chunks(relaxed.network, node, len(units), passes=3):  # in float64 after `stop`, and points forward
-        if stop is not None and stop():
-            break
-        boxes = None if single else samples[part]
-        rows = unit_rows(relaxed.network, node, units[part], boxes, source.lower[0])
-        highs[part] = np.minimum(
-            highs[part], -optimize_rows(relaxed, rows.negated(), search, sketch=sketch, stop=stop).lower
-        )
-        open_ = np.flatnonzero(highs[part] > 0)
+    surrogate = bounds.surrogate()
+    for part in row_chunks(bounds.network, node, len(units), passes=3):  # in float64 after `stop`, too
+        if stop():
+            return
+        entries = None if bounds.batch == 1 else samples[part]
+        rows = unit_rows(bounds.network, node, units[part], entries, bounds.like)
+        above = optimize_rows(bounds, rows.negated(), search, surrogate=surrogate, stop=stop)
+        yield lower_sides(above.bound)
+        known = bounds.upper[node].reshape(len(bounds.upper[node]), -1)
+        highest = np.minimum(known[0 if len(known) == 1 else samples[part], units[part]], -above.lower)
+        open_ = np.flatnonzero(highest > 0)
         if len(open_):
-            some = rows.take(open_)
-            found = optimize_rows(relaxed, some, search, sketch=sketch, stop=stop).lower
-            index = np.arange(part.start, part.stop)[open_]
-            lows[index] = np.maximum(lows[index], found)
-    return lows, highs
+            below = optimize_rows(bounds, rows.take(open_), search, surrogate=surrogate, stop=stop)
+            yield lower_sides(below.bound)

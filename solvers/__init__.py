@@ -7,10 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mipverify.solvers.highs import CertifiedProgram
     from mipverify.solvers.interface import Solver
 
-    from mipverify.formulation import Milp
+    from mipverify.formulation.lp import LpSession
 
 _BACKENDS = {
     "highs": ("mipverify.solvers.highs", "Highs"),
@@ -18,7 +17,7 @@ _BACKENDS = {
     "scip": ("mipverify.solvers.scip", "Scip"),
 }
 
-__all__ = ["available_solvers", "certified_program", "get_solver"]
+__all__ = ["available_solvers", "get_solver", "lp_session"]
 
 
 def get_solver(name: str) -> Solver:
@@ -44,11 +43,17 @@ def available_solvers() -> list[str]:
     return found
 
 
-def certified_program(milp: Milp, left: Callable[[], float] | None = None) -> CertifiedProgram:
-    """A session of HiGHS on the linear relaxation of `milp` that gives bounds certified by their multipliers.
+def lp_session(left: Callable[[], float] | None = None) -> LpSession:
+    """A session of HiGHS for linear programs of one shape; what its multipliers prove is for the kernel to say.
 
-    left: how many seconds there are for each of them, if fewer than usual.
+    left: how many seconds there are for each of them, if fewer than asked for.
     """
-    from mipverify.solvers.highs import CertifiedProgram
+    from mipverify.solvers.highs import HighsSession
 
-    return CertifiedProgram(milp, left=left)
+    return HighsSession(left)
+
+
+def __getattr__(name: str) -> object:
+    if name == "branch_and_bound":  # loaded on first use
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from mipverify.solvers.certificate import certified_bound, certified_infeasible
 from mipverify.solvers.interface import (
     NO_LIMITS,
     Availability,
@@ -25,6 +23,7 @@ from mipverify.solvers.interface import (
     Termination,
 )
 
+from mipverify.formulation.lp import LpAnswer
 from mipverify.formulation.milp import Milp
 
 # Tighter than HiGHS's defaults: a verdict's margin must stand well above them.
@@ -68,58 +67,6 @@ class Highs(Solver):
         begin = time.perf_counter()
         engine.run()
         return _solution(engine, milp, with_integers, watch, time.perf_counter() - begin)
-
-
-class HighsLinearProgram:
-    """A linear program that is changed and solved again from its last basis: what bound tightening needs.
-
-    milp: its integrality is ignored. Not safe to share between threads.
-    """
-
-    def __init__(self, milp: Milp, seed: int = 0):
-        self.milp = milp.relaxed()
-        self._engine = _engine(seed)
-        self._engine.setOptionValue("presolve", "off")  # it would throw the basis away
-        _pass_model(self._engine, self.milp)
-        self._columns = np.arange(self.milp.columns, dtype=np.int32)
-
-    def minimize(self, objective: np.ndarray, offset: float = 0.0, time_limit: float | None = None) -> Solution:
-        """Minimize another objective (n,) over the same set."""
-        self.milp = self.milp.with_objective(objective, offset)
-        self._engine.changeColsCost(len(self._columns), self._columns, self.milp.objective)
-        self._engine.changeObjectiveOffset(float(offset))
-        if time_limit is not None:  # HiGHS counts the time of all runs of one instance together
-            self._engine.setOptionValue("time_limit", self._engine.getRunTime() + max(float(time_limit), 0.01))
-        begin = time.perf_counter()
-        self._engine.run()
-        watch = _Watch(Limits(), None)
-        return _solution(self._engine, self.milp, False, watch, time.perf_counter() - begin)
-
-    def add_rows(self, matrix: Any, low: np.ndarray, high: np.ndarray) -> None:
-        """Append rows low <= matrix @ v <= high, matrix sparse (k, n)."""
-        import scipy.sparse as sp
-
-        rows = sp.csr_array(matrix)
-        merged = sp.csr_array(sp.vstack([self.milp.matrix, rows], format="csr"))
-        self.milp = Milp(
-            self.milp.objective,
-            self.milp.offset,
-            merged,
-            np.concatenate([self.milp.row_lower, low]),
-            np.concatenate([self.milp.row_upper, high]),
-            self.milp.lower,
-            self.milp.upper,
-            self.milp.integer,
-        )
-        self._engine.addRows(
-            len(low),
-            np.asarray(low, np.float64),
-            np.asarray(high, np.float64),
-            rows.nnz,
-            rows.indptr[:-1].astype(np.int32),
-            rows.indices.astype(np.int32),
-            rows.data.astype(np.float64),
-        )
 
 
 class _Watch:
@@ -234,49 +181,22 @@ def _solution(engine: Any, milp: Milp, with_integers: bool, watch: _Watch, secon
     )
 
 
-class CertifiedProgram:
-    """A warm-started linear program whose answers are bounds certified by its multipliers, not HiGHS's word."""
+class HighsSession:
+    """Linear programs of one shape, each by dual simplex from the last basis of a similar one (`LpSession`)."""
 
-    def __init__(self, milp: Milp, time_limit: float = 10.0, left: Callable[[], float] | None = None):
-        self._program, self._limit, self._left = HighsLinearProgram(milp), time_limit, left
-
-    def bound(self, objective: np.ndarray, offset: float) -> float:
-        """A proven lower bound of the minimum of objective (n,) . v + offset; -inf where there is none."""
-        limit = self._limit if self._left is None else min(self._limit, self._left())
-        solution = self._program.minimize(objective, offset, limit)
-        if solution.row_duals is None:
-            return float("-inf")
-        return certified_bound(self._program.milp, solution.row_duals)
-
-
-@dataclass(frozen=True, eq=False)
-class Restart:
-    """Multipliers (m,) and what they prove: a lower bound, or an empty set if it is infinite.
-
-    basis: int8 (n + m,), columns first, from which a similar program may start. point: a minimizer (n,), if any.
-    """
-
-    bound: float
-    multipliers: np.ndarray | None
-    basis: np.ndarray | None
-    point: np.ndarray | None
-
-
-class Restarted:
-    """Linear programs of one shape, each by dual simplex from the last basis of a similar one."""
-
-    def __init__(self) -> None:
+    def __init__(self, left: Callable[[], float] | None = None):
         import highspy
 
-        self._engine = _engine(0)
+        self._engine, self._left = _engine(0), left
         self._engine.setOptionValue("presolve", "off")  # it would throw the basis away
         self._statuses = [highspy.HighsBasisStatus(k) for k in range(5)]
 
-    def solve(self, milp: Milp, basis: np.ndarray | None, cutoff: float, time_limit: float) -> Restart:
+    def solve(self, milp: Milp, basis: np.ndarray | None, cutoff: float, time_limit: float) -> LpAnswer:
         """Minimize a program without integers; nothing above the cutoff is asked for."""
         import highspy
 
         engine = self._engine
+        time_limit = time_limit if self._left is None else min(time_limit, self._left())
         _pass_model(engine, milp)
         engine.setOptionValue("objective_bound", float(cutoff))
         engine.setOptionValue("time_limit", engine.getRunTime() + max(time_limit, 0.01))
@@ -289,12 +209,11 @@ class Restarted:
         engine.run()
         solution = _solution(engine, milp, False, _Watch(Limits(), None), 0.0)
         multipliers = solution.row_duals
-        bound = float("-inf") if multipliers is None else certified_bound(milp, multipliers)
-        if solution.termination is Termination.INFEASIBLE and bound <= cutoff:
+        if solution.termination is Termination.INFEASIBLE:
             _, exists, ray = engine.getDualRay()
-            given = np.asarray(ray, np.float64) if exists else None
-            if given is not None and certified_infeasible(milp, given):
-                bound, multipliers = float("inf"), given
+            given = np.asarray(ray, np.float64) if exists else np.zeros(0)
+            if given.shape == (milp.rows,) and np.isfinite(given).all():
+                multipliers = given
         last = engine.getBasis()
         found = np.array([int(s) for s in (*last.col_status, *last.row_status)], np.int8) if last.valid else None
-        return Restart(bound, multipliers, found, solution.primal)
+        return LpAnswer(multipliers, found, solution.primal)

@@ -40,7 +40,7 @@ class DualStatus(Enum):
 
     NONE = "no bound"
     BOUND = "a lower bound on the solver's word, from its branch and bound"
-    MULTIPLIERS = "multipliers of a linear program: `certificate.certified_bound` makes a bound of them that is proven"
+    MULTIPLIERS = "multipliers of a linear program: evidence, from which the kernel concludes"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from mipverify.solvers.certificate import certified_bound
 from mipverify.solvers.interface import DualStatus, PrimalStatus, Solution, Termination
 
 from mipverify.formulation.milp import Milp
@@ -62,13 +61,11 @@ def what_emptiness_shows(capped: Milp, solution: Solution, cap: float, control: 
 def what_follows(milp: Milp, solution: Solution, known_points: tuple[np.ndarray, ...] = ()) -> Claim:
     """What a verdict may use of a solution.
 
-    A linear program's multipliers are made into a certified bound. A MILP's dual bound counts on the solver's word,
+    A MILP's dual bound counts on the solver's word,
     lowered by MARGIN, if it is finite, the run did not fail, and no point that is feasible by our own evaluation (the
     solver's, or `known_points` (n,) each) has a lower objective: a solver caught in one contradiction is not believed.
     A claim of infeasibility is never taken: the programs here have points, for the network has values.
     """
-    if solution.dual_status is DualStatus.MULTIPLIERS and solution.row_duals is not None and not milp.integer.any():
-        return Claim(certified_bound(milp, solution.row_duals))
     if solution.termination is Termination.FAILED:
         return Claim(float("-inf"), reason="the solver failed")
     if solution.termination in (Termination.INFEASIBLE, Termination.UNBOUNDED):

@@ -96,8 +96,9 @@ def stability(network: Network, specification: Specification) -> list[dict[str, 
     lower, upper = (boxes[:, side].reshape(-1, *network.input_shape) for side in (0, 1))
     relus = [(index, node) for index, node in enumerate(network.nodes) if isinstance(node, Relu)]
     rows: list[dict[str, Any]] = [{"layer": index, "units": math.prod(node.shape)} for index, node in relus]
-    for name, method in (("interval", interval), ("crown", crown)):
-        bounds = method(network, lower, upper)
+    bounds = interval(network, lower, upper)
+    for name in ("interval", "crown"):
+        bounds = crown(bounds) if name == "crown" else bounds
         for row, (_, node) in zip(rows, relus, strict=True):
             row[name] = _counts(bounds.lower[node.source].min(axis=0), bounds.upper[node.source].max(axis=0))
     return rows

@@ -16,20 +16,11 @@ from mipverify.network import Network
 from mipverify.network.replay import Replay
 from mipverify.network.snapshot import snapshot
 from mipverify.network.validation import compare, points_of, validated
-from mipverify.presolve import (
-    Bounds,
-    Relaxed,
-    Rows,
-    Search,
-    crown,
-    fast_lin,
-    interval,
-    minimum_over_box,
-    optimize_rows,
-    pass_back,
-    row_chunks,
-)
-from mipverify.proof.parts import never
+from mipverify.presolve import Search, crown, fast_lin, interval, optimize_rows
+from mipverify.proof.backward import minimum, propagate_backward
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.parts import never, row_chunks
+from mipverify.proof.rows import functionals
 from mipverify.specification import Box, Specification, robustness
 from mipverify.specification.normalization import Normalization
 from mipverify.specification.robustness import linf_ball, nearest_inputs
@@ -196,8 +187,8 @@ def _verify_some(
 
 
 # Methods for whole batches, cheapest first: each works on the samples that the ones before left open.
-BOUNDS: tuple[tuple[str, Callable[..., Bounds]], ...] = (
-    ("interval", interval),
+BOUNDS: tuple[tuple[str, Callable[[Bounds, Callable[[], bool]], Bounds]], ...] = (
+    ("interval", lambda bounds, stop: bounds),
     ("fast-lin", fast_lin),
     ("crown", crown),
 )
@@ -206,12 +197,11 @@ BOUNDS: tuple[tuple[str, Callable[..., Bounds]], ...] = (
 def _bounded(
     batch: Batch, replay: Replay, begin: float, count: int, stop: Callable[[], bool]
 ) -> Iterator[SampleResult]:
-    known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    bounds = interval(batch.network, batch.lower, batch.upper)
     for stage, method in BOUNDS:
         if stop():
             return
-        own = {} if stage == "interval" else {"stop": stop}
-        bounds = method(batch.network, batch.lower, batch.upper, known, **own)
+        bounds = method(bounds, stop)
         unstable = bounds.unstable_counts()
         _learn_intervals(batch, bounds)
         if stage != "interval":
@@ -222,7 +212,6 @@ def _bounded(
         if not len(some):
             return
         batch, bounds, unstable = batch.keep(some), bounds.select(some), unstable[some]
-        known = bounds.known()
         if stage == "interval" and _rows_work(bounds) > MOST_WORK * len(some):
             # An attack costs little beside such bounds; what it leaves open has the clock of a question of its own.
             some = yield from _attacked(batch, replay, None, unstable, begin, count, stop)
@@ -301,15 +290,14 @@ def _result(
 
 def _bound_pairs(batch: Batch, bounds: Bounds) -> np.ndarray:
     """CROWN rows for the open pairs; returns the minimizing inputs (pairs still open, n)."""
-    relaxed = Relaxed(bounds)
     samples, classes = batch.open_pairs()
     found, points = np.empty(len(samples)), np.empty((len(samples), batch.low32.shape[1]), np.float32)
     for part in row_chunks(batch.network, batch.network.output, len(samples)):
         at = samples[part]
         start = batch.rows(at, classes[part]).reshape(-1, *batch.network.output_shape)
-        rows = Rows({batch.network.output: start.astype(bounds.lower[0].dtype)}, at)
-        reached = pass_back(relaxed, rows)
-        found[part] = minimum_over_box(relaxed, reached, at)
+        rows = functionals({batch.network.output: start.astype(bounds.like.dtype)}, at)
+        reached = propagate_backward(bounds, rows)
+        found[part] = minimum(reached).lower
         coefficients = reached.coefficients.reshape(len(at), -1)
         points[part] = np.where(coefficients > 0, batch.low32[at], batch.high32[at])
     batch.margins[samples, classes] = np.fmax(batch.margins[samples, classes], found)
@@ -317,14 +305,13 @@ def _bound_pairs(batch: Batch, bounds: Bounds) -> np.ndarray:
 
 
 def _optimize_pairs(batch: Batch, bounds: Bounds) -> None:
-    relaxed = Relaxed(bounds)
-    sketch = Relaxed(bounds.astype(np.float32))
+    surrogate = bounds.surrogate()
     samples, classes = batch.open_pairs()
     for part in row_chunks(batch.network, batch.network.output, len(samples)):
         at = samples[part]
         start = batch.rows(at, classes[part]).reshape(-1, *batch.network.output_shape)
-        rows = Rows({batch.network.output: start}, at)
-        optimum = optimize_rows(relaxed, rows, Search(iterations=10), sketch=sketch)
+        rows = functionals({batch.network.output: start}, at)
+        optimum = optimize_rows(bounds, rows, Search(iterations=10), surrogate=surrogate)
         batch.margins[at, classes[part]] = np.fmax(batch.margins[at, classes[part]], optimum.lower)
 
 

@@ -11,22 +11,13 @@ from mipverify.attack.signs import signs_met
 from mipverify.engine.question import Question
 from mipverify.formulation.margin import condition_parts
 from mipverify.network import Network
-from mipverify.presolve import (
-    Relaxed,
-    Rows,
-    Search,
-    crown,
-    interval,
-    lowest,
-    minimizer,
-    minimum_over_box,
-    nonnegative,
-    optimize_rows,
-    optimized_crown,
-    pass_back,
-    row_chunks,
-    unit_rows,
-)
+from mipverify.presolve import Search, crown, optimize_rows, optimized_crown
+from mipverify.proof.backward import minimizer, minimum, propagate_backward
+from mipverify.proof.interval import interval, narrowed, tighten
+from mipverify.proof.parts import row_chunks
+from mipverify.proof.rows import Rows, unit_rows
+from mipverify.proof.separable import separable_minimum
+from mipverify.proof.signs import nonnegative
 
 CUTTING = 0.2  # share of the time left that cuts for hidden units may take,
 PROGRESSIVE = 0.75  # that cuts and trees for them may take, and more of that later
@@ -38,9 +29,11 @@ SETTLED = 0.02  # share of the unstable units whose sign a pass must settle, or 
 
 def interval_bounds(question: Question) -> None:
     """Interval arithmetic."""
-    question.bounds = interval(question.margins, *question.box, region=question.case.region)
-    lower = question.bounds.lower[question.margins.output].reshape(-1)
-    question.learn(np.arange(len(lower)), np.where(question.bounds.finite()[0], lower, -np.inf))
+    network, box, region = question.margins, question.box, question.case.region
+    around = question.around
+    question.bounds = interval(network, *box, region) if around is None else narrowed(around, network, *box, region)
+    if question.bounds.finite()[0]:
+        question.learn_units(question.bounds.units(network.output, np.arange(network.output_size)))
     _exclude_strict_rows(question)
 
 
@@ -54,39 +47,38 @@ def _exclude_strict_rows(question: Question) -> None:
     parts = condition_parts(question.network, conditions)
     rows = np.array([unit for c in open_ for unit, s in zip(parts[c][1], conditions[c].strict, strict=True) if s], int)
     owner = np.array([c for c in open_ for s in conditions[c].strict if s], int)
-    shown = nonnegative(question.bounds, node, rows)
+    shown = nonnegative(question.bounds, node, rows).lower >= 0
     some = np.flatnonzero(~shown)[:MOST_EXACT]
-    shown[some] = [least is not None and least >= 0 for least in lowest(question.bounds, node, rows[some])]
+    shown[some] = separable_minimum(question.bounds, node, rows[some]).lower >= 0
     question.learn_strict(np.unique(owner[shown]))
 
 
 def crown_bounds(question: Question) -> None:
     """CROWN for the unstable units and the open conditions."""
-    stop = question.clock.over
-    question.bounds = crown(question.margins, *question.box, question.known, question.case.region, stop)
+    assert question.bounds is not None
+    question.bounds = crown(question.bounds, question.clock.over)
     bound_conditions(question)
 
 
 def bound_conditions(question: Question) -> None:
     """One CROWN row for each open condition; the minimizers of the first ones become hints for the attack."""
     assert question.bounds is not None
-    relaxed = Relaxed(question.bounds)
     hints: list[np.ndarray] = []
-    for some, rows in open_rows(question):
-        reached = pass_back(relaxed, rows)
-        question.learn(some, minimum_over_box(relaxed, reached, None))
+    for rows in open_rows(question):
+        reached = propagate_backward(question.bounds, rows)
+        question.learn(minimum(reached))
         if not hints:
-            hints.append(minimizer(relaxed, reached.coefficients, None).reshape(len(some), -1))
+            hints.append(minimizer(question.bounds, reached.coefficients, None).reshape(len(rows), -1))
     question.hints = np.concatenate(hints) if hints else question.hints
 
 
-def open_rows(question: Question) -> Iterator[tuple[np.ndarray, Rows]]:
-    """The open conditions and their rows, in parts that are passed back together: one, and more until time is up."""
+def open_rows(question: Question) -> Iterator[Rows]:
+    """The rows of the open conditions, in parts that are passed back together: one, and more until time is up."""
     open_, network = question.open(), question.margins
     for part in row_chunks(network, network.output, len(open_)):
         if part.start and question.clock.over():
             return
-        yield open_[part], unit_rows(network, network.output, open_[part], None, question.box[0])
+        yield unit_rows(network, network.output, open_[part], None, question.box[0])
 
 
 def optimize_conditions(search: Search) -> Callable[[Question], None]:
@@ -94,12 +86,11 @@ def optimize_conditions(search: Search) -> Callable[[Question], None]:
 
     def run(question: Question) -> None:
         assert question.bounds is not None
-        relaxed = Relaxed(question.bounds)
-        sketch = Relaxed(question.bounds.astype(np.float32))
-        for some, rows in open_rows(question):
-            optimum = optimize_rows(relaxed, rows, search, sketch=sketch, stop=question.clock.over)
-            question.learn(some, optimum.lower)
-            question.hints = optimum.minimizer.reshape(len(some), -1)
+        surrogate = question.bounds.surrogate()
+        for rows in open_rows(question):
+            optimum = optimize_rows(question.bounds, rows, search, surrogate=surrogate, stop=question.clock.over)
+            question.learn(optimum.bound)
+            question.hints = optimum.minimizer.reshape(len(rows), -1)
             if question.try_points(question.hints) is not None:
                 return
 
@@ -111,10 +102,7 @@ def tighten_units(search: Search) -> Callable[[Question], None]:
 
     def run(question: Question) -> None:
         assert question.bounds is not None
-        known = question.bounds.known()
-        question.bounds = optimized_crown(
-            question.margins, *question.box, known, search, question.clock.over, question.case.region
-        )
+        question.bounds = optimized_crown(question.bounds, search, question.clock.over)
         optimize_conditions(Search(iterations=30))(question)
 
     return run
@@ -123,22 +111,15 @@ def tighten_units(search: Search) -> Callable[[Question], None]:
 def tighten_by_lp(question: Question) -> None:
     """Linear programs for the unstable units, in at most a third of the time: a MILP lives on its big-M bounds."""
     from mipverify.presolve.linear import lp_tighten
-    from mipverify.solvers import certified_program
+    from mipverify.solvers import lp_session
 
     assert question.bounds is not None
     if not question.bounds.finite()[0]:
         return
     clock = question.clock
     end = clock.elapsed() + clock.left() / 3
-    known = question.bounds.known()
-    question.bounds = lp_tighten(
-        question.margins,
-        *question.box,
-        partial(certified_program, left=lambda: end - clock.elapsed()),
-        known,
-        stop=clock.stop_at(end),
-        region=question.case.region,
-    )
+    session = partial(lp_session, lambda: end - clock.elapsed())
+    question.bounds = lp_tighten(question.bounds, session, clock.stop_at(end))
     optimize_conditions(Search(iterations=30))(question)
 
 
@@ -149,10 +130,8 @@ def tighten_by_cuts(question: Question) -> None:
     assert question.bounds is not None
     clock, reduced = question.clock, question.reduced
     small, stop = reduced.bounds, clock.stop_at(clock.elapsed() + CUTTING * clock.left())
-    box, known = (small.lower[0], small.upper[0]), small.known()
-    tight = cut_tighten(small.network, *box, known, stop=stop, region=small.region, hands=question.hands)
-    known = {**question.bounds.known(), **reduced.known(tight, question.bounds)}
-    question.bounds = interval(question.margins, *question.box, known, question.case.region)
+    tight = cut_tighten(small, stop=stop, hands=question.hands)
+    question.bounds = tighten(question.bounds, reduced.lifted(tight))
     question.hidden_cut = True
     optimize_conditions(Search(iterations=30))(question)
 
@@ -182,18 +161,14 @@ def _tighten_layers(question: Question, end: float, doubt: float) -> float:
 
     assert question.bounds is not None
     before = int(question.bounds.unstable_counts().sum())
-    stop, region = question.clock.stop_at(end), question.case.region
-    known = question.bounds.known()
-    low, high = question.float_box
+    stop, (low, high) = question.clock.stop_at(end), question.float_box
 
     def met(network: Network, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return signs_met(network, low, high, units, stop, question.project)
 
-    tight = progressive_tighten(
-        question.margins, *question.box, known, Effort(doubt=doubt), met, stop, region, question.hands
-    )
+    tight = progressive_tighten(question.bounds, Effort(doubt=doubt), met, stop, question.hands)
     # Where time was up, layers that were not reached gain by what is known of those before.
-    question.bounds = crown(question.margins, *question.box, tight.known(), region, question.clock.over)
+    question.bounds = crown(tight, question.clock.over)
     optimize_conditions(Search(iterations=30))(question)
     after = int(question.bounds.unstable_counts().sum())
     question.report("hidden", f"{after} of {before} units are unstable still, bound {question.lower.min():.4g}")

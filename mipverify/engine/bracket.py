@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 
@@ -20,7 +20,8 @@ from mipverify.formulation import margin_network
 from mipverify.network import Network
 from mipverify.network.validation import points_of, validated
 from mipverify.presolve import crown
-from mipverify.presolve.layers import Known
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.interval import interval, narrowed
 from mipverify.specification import Case, Condition
 from mipverify.specification.perturbation import Perturbation
 
@@ -81,7 +82,7 @@ class Bracket:
         self.unstable: list[int] = []
         self.reason = ""
         self.proven = np.zeros(len(self.conditions))  # the radius within which each condition is excluded
-        self.known: tuple[float, Known] | None = None  # bounds that hold up to a radius
+        self.around: tuple[float, Bounds] | None = None  # bounds that hold up to a radius
         self.pieces: set[bytes] = set()  # that walks ended in, and that were solved
         self.at_center = False  # the witness is the center, or the float32 that a network gets in its place
         self.watching = 0.0  # seconds of the question under way
@@ -159,9 +160,8 @@ class Bracket:
         self.binaries = max(self.binaries, question.binaries)
         if question.bounds is not None:
             self.unstable = [int(v) for v in question.bounds.unstable_counts()[0][: len(self.network.relus)]]
-            own = {k: v for k, v in question.bounds.known().items() if k < len(self.network.nodes)}
-            if self.known is None or radius <= self.known[0]:
-                self.known = radius, own
+            if self.around is None or radius <= self.around[0]:
+                self.around = radius, question.bounds
         excluded = open_[question.lower > 0]
         if len(excluded):
             self.proven[excluded] = radius
@@ -372,7 +372,9 @@ class Bracket:
         """By pre-activation node, the units whose sign may change within a radius."""
         box, region = self.perturbation.within(radius)
         shape = (1, *self.margins.input_shape)
-        known = self.known[1] if self.known is not None and self.known[0] >= radius else None
-        bounds = crown(self.margins, box.lower.reshape(shape), box.upper.reshape(shape), known, region)
+        lower, upper = box.lower.reshape(shape), box.upper.reshape(shape)
+        around = self.around[1] if self.around is not None and self.around[0] >= radius else None
+        start = interval if around is None else partial(narrowed, around)
+        bounds = crown(start(self.margins, lower, upper, region))
         sources = [self.margins.relu_source(node) for node in self.margins.relus]
         return {source: np.flatnonzero(bounds.unstable(source)[0].reshape(-1)) for source in sources}

@@ -35,9 +35,7 @@ def run_confined(run: Run, memory: int) -> Verdict:
     """
     from mipverify.parallel.process import start
 
-    options = {
-        name: getattr(run, name) for name in ("network", "specification", "solver", "seed", "workers", "keep_proofs")
-    }
+    options = {name: getattr(run, name) for name in ("network", "specification", "solver", "seed", "workers")}
     stages = None if run.stages is CASCADE else run.stages
     try:
         task = pickle.dumps((options, stages, time.time() + run.clock.left(), memory))
@@ -79,7 +77,7 @@ def main(channel: int, parent: int) -> None:
         import_module(module)
 
     def progress(stage: str, text: str) -> None:
-        connection.send(("progress", replace(run.so_far(OUT), proofs=()), stage, text))
+        connection.send(("progress", run.so_far(OUT), stage, text))
 
     clock = Clock(end - time.time())
     run = Run(clock=clock, progress=progress, stages=CASCADE if stages is None else stages, **options)

@@ -11,19 +11,19 @@ ENTRIES = 2**20  # of the inputs of all nodes that are bounded together; each ha
 
 def lift_signs(question: Question) -> None:
     """Semidefinite bounds of all open conditions, from which branching may go on."""
-    from mipverify.presolve.semidefinite import Shallow
+    from mipverify.proof.semidefinite import Shallow
     from mipverify.solvers.branch_and_bound.lifted import LiftedBounder
 
     shallow = Shallow.of(question.reduced.bounds)
     if shallow is None:
         return
     question.note(f"{len(shallow.units)} units are unstable, all in one layer")
-    bounder = LiftedBounder(shallow, question.network.input_shape, keep=question.proofs is not None)
+    bounder = LiftedBounder(shallow, question.network.input_shape)
     batch = min(128, max(2, ENTRIES // question.network.input_size))
-    search = phase_search(question, bounder, [bounder.root(c) for c in question.open().tolist()], batch=batch)
+    search = phase_search(question, bounder, [bounder.start(c) for c in question.open().tolist()], batch=batch)
     outcome = search.run(question.clock.over, split=False)
     question.nodes += outcome.nodes
-    question.learn_all(outcome.lower)
+    question.learn(outcome.bound)
     question.lifted = search
 
 

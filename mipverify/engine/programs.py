@@ -6,10 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from mipverify.engine.leaves import leaf_solver
 from mipverify.engine.policy import by_milp, small
 from mipverify.engine.question import Question
 from mipverify.formulation import Encoding, encode
 from mipverify.formulation.scaling import blurred, equilibrated
+from mipverify.proof import facts
+from mipverify.proof.cases import PhaseCases
 from mipverify.solvers import get_solver
 from mipverify.solvers.interface import Limits, Solver, Termination
 from mipverify.solvers.trust import Claim, what_emptiness_shows, what_follows
@@ -54,13 +57,22 @@ def _programs(question: Question) -> Iterator[tuple[int, Encoding]]:
         yield from ((int(c), encoding) for c in sorted(open_, key=lambda c: question.lower[c]))
         return
     from mipverify.solvers.branch_and_bound.root_cuts import root_cuts
+    from mipverify.solvers.branch_and_bound.splits import root
 
     bounds = question.reduced.bounds
     encoding = encode(bounds.network, bounds)
-    found = root_cuts(bounds.network, bounds, open_, stop=question.clock.over)
-    question.learn(open_, np.array([cuts.lower for cuts in found]))
+    found, leaf = root_cuts(bounds, open_, stop=question.clock.over), leaf_solver(question, bounds)
+    cases = PhaseCases(bounds, facts.Claim(bounds.network.output, open_, np.ones(len(open_))))
+    for row, (condition, cuts) in enumerate(zip(open_.tolist(), found, strict=True)):
+        question.learn(cuts.fact)
+        solved = leaf(root(condition))  # where the linear program decides, or finds a counterexample
+        if solved.fact is not None:
+            cases.learn(solved.fact, solved.place, row)
+            question.learn(cases.proven())
+        if question.witness is not None:
+            return
     for condition, cuts in sorted(zip(open_, found, strict=True), key=lambda pair: pair[1].lower):
-        if not cuts.lower > 0:
+        if not question.lower[condition] > 0:
             yield int(condition), encoding.with_cuts(cuts.layers)
 
 
@@ -98,7 +110,7 @@ def _minimize(question: Question, solver: Solver, encoding: Encoding, condition:
 
     capped = encoding.binaries > 0
     cap = 1e-3 * max(1.0, abs(float(question.lower[condition])))
-    # The multipliers of a linear program prove its bound; without a cap it is never empty, whatever a solver says.
+    # A linear program is solved for its point; without a cap it is never empty, whatever a solver says.
     program = encoding.minimize_below(condition, cap) if capped else encoding.minimize(condition)
     milp, factors = equilibrated(program)
     # A bound above zero is all that is asked for, and an incumbent below it ends the search as well.
@@ -117,9 +129,8 @@ def _minimize(question: Question, solver: Solver, encoding: Encoding, condition:
         claim = what_emptiness_shows(milp, solution, cap, control)
     if blurred(milp):
         claim = Claim(float("-inf"), reason="values cancel beyond the tolerances of solvers")
-    question.learn(np.array([condition]), np.array([claim.lower]))
-    if claim.lower > 0 and claim.trusted:
-        question.trusted.append(claim.trusted)
+    if claim.trusted:
+        question.trust(condition, claim.lower, claim.trusted)
     if not claim.lower > 0:
         question.reason = claim.reason or f"{solution.solver}: {solution.termination.value}"
     return point

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mipverify.engine.budget import Clock
 from mipverify.engine.verdict import Witness
-from mipverify.formulation.margin import margin_network
+from mipverify.formulation.margin import condition_parts, margin_network
 from mipverify.network import Network
 from mipverify.network.replay import Replay
 from mipverify.parallel import ALONE, Hands
-from mipverify.presolve import Bounds, reduce
-from mipverify.presolve.layers import Known
-from mipverify.proof.reduction import Reduced
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.facts import RowBounds, UnitBounds
+from mipverify.proof.reduction import Reduced, reduce
 from mipverify.specification import Case, Condition
 
 if TYPE_CHECKING:
     from mipverify.engine.splitting import Trees
-    from mipverify.solvers.branch_and_bound.search import PhaseSearch, Proof
+    from mipverify.solvers.branch_and_bound.search import PhaseSearch
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,9 @@ class Question:
     tightened_harder: whether they were cut, and had their further passes. binaries: of the largest program; programmed:
     whether a MILP solver was tried.
     judged: the conditions on what the original gives that the case's stand for, if it is not the network's output.
-    hints: inputs (H, n) that bounds suggest as starting points of attacks. known: bounds of hidden units proven before.
+    hints: inputs (H, n) that bounds suggest as starting points of attacks. around: bounds over an input set around it.
     hands: who works on stages that can be cut into parts. steps: what each stage came to. notes: why the next one is
-    run the way it is. proofs: closed nodes of searches on phases, if they are kept, which may take much memory.
+    run the way it is.
     trees: searches on phases under way. lifted: the one with semidefinite bounds.
     """
 
@@ -69,7 +70,7 @@ class Question:
     judged: tuple[Condition, ...] = ()
     witness: Witness | None = None
     bounds: Bounds | None = None
-    known: Known | None = None
+    around: Bounds | None = None
     trusted: list[str] = field(default_factory=list)
     cut_gain: float | None = None
     hidden_cut: bool = False
@@ -79,7 +80,6 @@ class Question:
     programmed: bool = False
     reason: str = ""
     stage: str = "none"
-    proofs: list[Proof] | None = None
     trees: Trees | None = None
     lifted: PhaseSearch | None = None
     notes: list[str] = field(default_factory=list)
@@ -119,18 +119,54 @@ class Question:
         """Whether there is a witness or no open condition."""
         return self.witness is not None or not len(self.open())
 
-    def learn(self, conditions: np.ndarray, lower: np.ndarray) -> None:
-        """Take over proven lower bounds of some conditions; NaN counts as nothing proven."""
+    def learn(self, fact: RowBounds) -> None:
+        """Take over what is proven of margins, over the whole input set or that of the reduced network.
+
+        Raises ValueError where the fact is about something else.
+        """
+        if self._reduced is not None and fact.scope.key == self._reduced[1].bounds.scope.key:
+            fact = self._reduced[1].lifted_rows(fact)
+        claim = fact.claim
+        if claim is None or self.bounds is None or not self.bounds.scope.has(fact.scope) or fact.scope.assumptions:
+            raise ValueError("the fact is not about this question's input set")
+        if not (np.asarray(claim.factors) == 1).all():
+            raise ValueError("the fact is about multiples of margins")
+        if claim.node == self.margins.output and claim.units.ndim == 1:
+            self._learn(claim.units, fact.lower)
+            return
+        for units, lower in zip(claim.units.reshape(len(fact.lower), -1).tolist(), fact.lower.tolist(), strict=True):
+            condition = self._conditions.get((claim.node, tuple(sorted(units))))
+            if condition is None:
+                raise ValueError("the fact is about something else than a margin")
+            self._learn(np.array([condition]), np.array([lower]))
+
+    def learn_units(self, fact: UnitBounds) -> None:
+        """Take over what is proven of margins as entries of the output."""
+        assert self.bounds is not None
+        if fact.node != self.margins.output or not self.bounds.scope.has(fact.scope):
+            raise ValueError("the fact is about something else than a margin")
+        self._learn(fact.units, fact.lower)
+
+    def trust(self, condition: int, lower: float, whom: str) -> None:
+        """Take a lower bound of a margin on somebody's word."""
+        if lower > self.lower[condition]:
+            self._learn(np.array([condition]), np.array([lower]))
+            self.trusted.append(whom)
+
+    def _learn(self, conditions: np.ndarray, lower: np.ndarray) -> None:
+        # NaN counts as nothing proven.
         self.lower[conditions] = np.fmax(self.lower[conditions], lower)
+
+    @cached_property
+    def _conditions(self) -> dict[tuple[int, tuple[int, ...]], int]:
+        """Which condition's margin is the largest of some units of a node."""
+        parts = condition_parts(self.network, self.case.conditions)
+        return {(node, tuple(sorted(units))): c for c, (node, units) in enumerate(parts)}
 
     def learn_strict(self, conditions: np.ndarray) -> None:
         """Take over that in each of these conditions one strict row is never met: its margin is at least zero."""
         self._excluded_at_zero[conditions] = True
-        self.learn(conditions, np.zeros(len(conditions)))
-
-    def learn_all(self, lower: Mapping[int, float]) -> None:
-        """The same for bounds by condition."""
-        self.learn(np.array(list(lower), int), np.array(list(lower.values())))
+        self._learn(conditions, np.zeros(len(conditions)))
 
     def note(self, text: str) -> None:
         """Say why something is done, for those who ask how the question was decided."""

@@ -27,21 +27,17 @@ def phase_search(
 
     share: how many such searches divide the memory. batch: nodes that are bounded together.
     """
-    from mipverify.solvers.branch_and_bound.search import MAX_OPEN_BYTES, PhaseSearch, Proof
+    from mipverify.solvers.branch_and_bound.search import MAX_OPEN_BYTES, PhaseSearch
 
-    proof = Proof(bounder)
-    if question.proofs is not None:
-        question.proofs.append(proof)
     return PhaseSearch(
         bounder,
         roots,
         try_points=partial(_descend, question),
-        solve_leaf=leaf_solver(question, question.reduced),
+        solve_leaf=leaf_solver(question, bounder.root),
         batch=batch,
         most_bytes=MAX_OPEN_BYTES // share,
         hands=question.hands,
         progress=partial(_tell, question),
-        closed=None if question.proofs is None else proof.nodes.append,
     )
 
 
@@ -55,7 +51,7 @@ def go_on(question: Question, searches: list[PhaseSearch], end: float) -> list[P
         outcome = search.run(clock.stop_at(clock.elapsed() + (end - clock.elapsed()) / waiting))
         question.nodes += outcome.nodes - before
         question.reason = outcome.reason or question.reason
-        question.learn_all(outcome.lower)
+        question.learn(outcome.bound)
         if outcome.reason == "time":
             unfinished.append(search)
     return unfinished
@@ -81,11 +77,11 @@ def _descend(question: Question, points: np.ndarray) -> Witness | None:
 
 
 def _tell(question: Question, search: PhaseSearch) -> None:
-    """Keep and report what a search has proven so far, of the conditions that it has not handed over to another."""
-    keep(question, np.array(list(search.closed)), "nodes", search.nodes, len(search.store), search.store.lowest())
+    """Keep what a search has proven so far, which an interrupt would lose, and report it."""
+    question.learn(search.cases.proven())
+    tell(question, "nodes", search.nodes, len(search.store), search.store.lowest())
 
 
-def keep(question: Question, conditions: np.ndarray, what: str, done: int, left: int, bound: float) -> None:
-    """Keep what is proven of some conditions, which an interrupt would lose, and report it."""
-    question.learn(conditions, np.full(len(conditions), min(bound, 0.0)))  # closed nodes lie above zero
+def tell(question: Question, what: str, done: int, left: int, bound: float) -> None:
+    """Report how far a search is."""
     question.report("boxes" if what == "boxes" else "branch", f"{done} {what}, {left} open, bound {bound:.4g}")

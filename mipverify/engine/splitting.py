@@ -11,9 +11,12 @@ import numpy as np
 
 from mipverify.engine.policy import harder_tightening_pays, hidden_cuts_are_left, milp_may_finish, programs_pay
 from mipverify.engine.question import Question
-from mipverify.engine.searches import go_on, keep, phase_search
+from mipverify.engine.searches import go_on, phase_search, tell
 from mipverify.formulation import condition_parts
-from mipverify.presolve import Bounds, unit_rows
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.boxes import BoxCases
+from mipverify.proof.facts import Claim
+from mipverify.proof.rows import unit_rows
 
 if TYPE_CHECKING:
     from mipverify.solvers.branch_and_bound.root_cuts import RootCuts
@@ -41,24 +44,31 @@ def split_boxes(question: Question) -> None:
     """Branch and bound on the input box."""
     from mipverify.solvers.branch_and_bound.boxes import search_boxes
 
+    assert question.bounds is not None
     lower, upper = (side.reshape(-1) for side in question.box)
     question.note(f"{np.count_nonzero(upper > lower)} inputs are free")
     parts = condition_parts(question.network, question.case.conditions)
+    open_ = question.open()
+    claims = [Claim(parts[c][0], np.array([parts[c][1]]), np.ones(1)) for c in open_.tolist()]
     outcome = search_boxes(
-        question.margins,
-        lower,
-        upper,
-        list(question.open()),
-        parts=[parts[c] for c in question.open()],
-        region=question.case.region,
+        question.bounds,
+        claims,
         try_points=question.try_points,
         stop=question.clock.over,
         hands=question.hands,
-        progress=partial(keep, question, question.open(), "boxes"),
+        progress=partial(_tell_boxes, question),
     )
-    question.nodes += outcome.nodes
+    question.nodes += outcome.boxes
     question.reason = outcome.reason
-    question.learn_all(outcome.lower)
+    for fact in outcome.bounds:
+        question.learn(fact)
+
+
+def _tell_boxes(question: Question, cases: BoxCases, done: int, left: int, bound: float) -> None:
+    """Keep what is proven so far, which an interrupt would lose, and report it."""
+    for fact in cases.proven():
+        question.learn(fact)
+    tell(question, "boxes", done, left, bound)
 
 
 def split_phases(
@@ -114,8 +124,9 @@ def _with_cuts(
 
     open_, bounds = question.open(), question.reduced.bounds
     question.report("cuts", f"{len(open_)} open, bound {question.lower.min():.4g}")
-    found = root_cuts(bounds.network, bounds, open_, stop=question.clock.over)
-    question.learn(open_, np.array([cuts.lower for cuts in found]))
+    found = root_cuts(bounds, open_, stop=question.clock.over)
+    for cuts in found:
+        question.learn(cuts.fact)
     question.try_points(np.stack([cuts.minimizer for cuts in found]))
     reached = {condition: lower for search in searches for condition, lower in search.lowest().items()}
     order = sorted(zip(open_.tolist(), found, strict=True), key=lambda pair: -pair[1].lower)
@@ -133,15 +144,16 @@ def _searches(
     with_programs: bool,
 ) -> list[PhaseSearch]:
     """A search for each of `starts`, over the conditions there and with their cuts."""
+    from mipverify.solvers import lp_session
     from mipverify.solvers.branch_and_bound.corners import Corners
     from mipverify.solvers.branch_and_bound.phases import PhaseBounder
     from mipverify.solvers.branch_and_bound.programs import NodePrograms
     from mipverify.solvers.branch_and_bound.splits import root
 
-    bounds, keeping = question.reduced.bounds, question.proofs is not None
+    bounds = question.reduced.bounds
     network = bounds.network
     rows = unit_rows(network, network.output, np.arange(len(question.lower)), None, question.box[0])
-    programs = NodePrograms.of(network, rows) if with_programs and programs_pay(question) else None
+    programs = NodePrograms.of(network, rows, lp_session) if with_programs and programs_pay(question) else None
     searches = []
     for conditions in starts:
         layers = {node: layer for cuts in conditions.values() if cuts for node, layer in cuts.layers.items()}
@@ -149,7 +161,7 @@ def _searches(
         distance = below[np.isfinite(below) & (below > 0)]
         corners = None
         if ceiling is not None and len(distance):  # else nothing tells the scale of the margins
-            corners = Corners(network, float(ceiling * distance.min()), keep=keeping)
+            corners = Corners(network, float(ceiling * distance.min()))
         bounder = PhaseBounder(bounds, rows, cuts=layers, corners=corners, programs=programs)
         roots = [root(condition) if cuts is None else cuts.start(condition) for condition, cuts in conditions.items()]
         searches.append(phase_search(question, bounder, roots, share=len(starts)))

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from mipverify.solvers.branch_and_bound.search import Proof
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +29,6 @@ class Verdict:
     trusted: what the verdict takes on a solver's word; empty where every step is certified here.
     statistics: unstable ReLUs by layer, nodes, binaries, seconds by stage. reason: why it is unknown.
     notes: what a reader must know of the question besides: coordinates that no float32 meets exactly.
-    proofs: the closed nodes of each search on ReLU phases, if they were to be kept.
     """
 
     verdict: Literal["holds", "violated", "unknown"]
@@ -46,7 +42,6 @@ class Verdict:
     network: dict[str, str | None] = field(default_factory=dict)
     property: dict[str, str | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    proofs: tuple[Proof, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The object that `mipverify verify --json` prints."""

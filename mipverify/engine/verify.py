@@ -41,7 +41,6 @@ def verify(
     memory: int | None = None,
     progress: Callable[[str, str], None] | None = None,
     stages: Sequence[Stage] = CASCADE,
-    keep_proofs: bool = False,
 ) -> Verdict:
     """Prove that no input of the specification's set meets a violating condition, or find one that does.
 
@@ -50,13 +49,12 @@ def verify(
     memory: cap in bytes on what the work may take, which is then done in a process of its own; beyond it the verdict is
     unknown.
     progress: called with a stage's name and a short text. stages: what to run, for measurements.
-    keep_proofs: `Verdict.proofs` holds the closed nodes of searches on ReLU phases, with what their bounds follow from.
     Raises InputError where network and property do not fit.
     """
     if solver not in SOLVERS:
         raise InputError(f"solver {solver!r} is not one of {', '.join(SOLVERS)}")
     network = snapshot(network)
-    run = Run(network, specification, Clock(timeout), solver, seed, workers, progress or silent, stages, keep_proofs)
+    run = Run(network, specification, Clock(timeout), solver, seed, workers, progress or silent, stages)
     if memory is not None:
         from mipverify.engine.confined import run_confined
 
@@ -85,7 +83,6 @@ class Run:
     workers: int
     progress: Callable[[str, str], None]
     stages: Sequence[Stage]
-    keep_proofs: bool
     questions: list[Question] = field(default_factory=list)
 
     @cached_property
@@ -105,7 +102,6 @@ class Run:
                 for case, stated in zip(cases, self.specification.cases, strict=True):
                     question = Question(self.network, case, replay, self.clock, rng, self.solver, self.progress, crew)
                     question.judged = stated.conditions
-                    question.proofs = [] if self.keep_proofs else None
                     self.questions.append(question)
                     run_cascade(question, self.stages)
                     if question.witness is not None:
@@ -206,7 +202,6 @@ def _verdict(
         network={"path": network.path, "sha256": network.sha256},
         property={"path": specification.path, "sha256": specification.sha256},
         notes=_notes(specification),
-        proofs=tuple(proof for q in questions for proof in q.proofs or ()),
     )
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +26,8 @@ from mipverify.network.snapshot import snapshot
 from mipverify.network.validation import points_of, validated
 from mipverify.parallel.guard import LeftBehindError, run_within
 from mipverify.presolve import crown
-from mipverify.presolve.layers import Known
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.interval import interval, narrowed
 from mipverify.specification import Case
 from mipverify.specification.exact import exact_number
 from mipverify.specification.perturbation import Perturbation
@@ -150,7 +152,7 @@ class _Search:
         self.rng = np.random.default_rng(seed)
         self.replay = validated(network, points_of([(self.box.float32_lower, self.box.float32_upper)]))
         self.report = progress or (lambda stage, text: None)
-        self.known: Known | None = None  # of the hidden units: the level is about the output only
+        self.around: Bounds | None = None  # the level is about the output only
         self.lower, self.trusted, self.reason = -np.inf, list[str](), ""
         self.questions = self.nodes = 0
         self.stages = CASCADE
@@ -184,12 +186,12 @@ class _Search:
         clock = Clock(seconds, stages=self.clock.stages)
         self.report("margin", f"{self.lower:.6g} <= margin <= {self.upper:.6g}; asking about {level:.6g}")
         question = Question(self.network, case, self.replay, clock, self.rng, self.solver, self.report)
-        question.hints, question.known = self.witness.input[None].astype(np.float64), self.known
+        question.hints, question.around = self.witness.input[None].astype(np.float64), self.around
         run_cascade(question, stages)
         self.questions += 1
         self.nodes += question.nodes
         if question.bounds is not None:
-            self.known = question.bounds.known()
+            self.around = question.bounds
             ran = {stage.name for stage in stages if stage.name in clock.stages}
             self.stages = tuple(s for s in self.stages if s.name not in TIGHTENINGS or s.name not in ran)
         # What is proven of every margin less the level, be it positive or not, bounds the smallest margin.
@@ -253,7 +255,9 @@ class _Search:
             return
         margins = margin_network(self.network, self._case(0.0).conditions)
         shape = (1, *margins.input_shape)
-        bounds = crown(margins, self.box.lower.reshape(shape), self.box.upper.reshape(shape), self.known, self.region)
+        lower, upper = self.box.lower.reshape(shape), self.box.upper.reshape(shape)
+        start = interval if self.around is None else partial(narrowed, self.around)
+        bounds = crown(start(margins, lower, upper, self.region))
         units = {
             margins.relu_source(node): np.flatnonzero(bounds.unstable(node)[0].reshape(-1)) for node in margins.relus
         }

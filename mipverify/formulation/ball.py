@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from mipverify.specification.regions import Ball
+from mipverify.formulation.milp import Milp
+from mipverify.specification.regions import Ball, Region
 
 CLOSE = 1e-7  # a point this little outside of the ball, relative to the radius, needs no tangents
 NEGLIGIBLE = 1e-3  # of the radius of a coordinate's equal share: such a short way needs no tangent of its own
@@ -73,3 +74,45 @@ class BallColumns:
         entries = np.concatenate([width, -2 * d])
         count = int(self.shares.max(initial=-1)) + 1
         return sp.csr_array((entries, (rows, columns)), shape=(len(used), count)), limit
+
+
+def confined(milp: Milp, inputs: np.ndarray, region: Region | None) -> tuple[Milp, BallColumns | None]:
+    """A program with more rows and columns for what cuts the input set out of its box.
+
+    inputs: the columns (n,) of the input. An l_2 ball, whose first tangents they are, is returned.
+    """
+    if region is None:
+        return milp, None
+    matrix, offset = region.rows
+    if len(matrix):
+        sparse = sp.coo_array(matrix)
+        wide = sp.csr_array((sparse.data, (sparse.row, inputs[sparse.col])), shape=(len(matrix), milp.columns))
+        milp = milp.with_rows(wide, np.full(len(offset), -np.inf), offset)
+    if region.ball is None:
+        return milp, None
+    low, high = milp.lower[inputs], milp.upper[inputs]
+    if region.ball.norm == "l2":
+        ball = BallColumns.of(region.ball, inputs, milp.columns, low, high)
+        milp = milp.with_columns(np.zeros(len(ball.shares)), np.ones(len(ball.shares)))
+        milp = milp.with_rows(_sum(ball.shares, milp.columns), np.array([-np.inf]), np.array([1.0]))
+        rows, limit = ball.start()
+        return milp.with_rows(_widened(rows, milp.columns), limit, np.full(len(limit), np.inf)), ball
+    free = np.flatnonzero(region.ball.scale > 0)
+    scale, center = region.ball.scale[free], region.ball.center[free]
+    radius = float(region.ball.radius) * (1 + 1e-12)
+    sizes = milp.columns + np.arange(len(free))
+    milp = milp.with_columns(np.zeros(len(free)), np.full(len(free), radius))
+    index = np.tile(np.arange(len(free)), 2)
+    for sign in (-1.0, 1.0):  # scale * size >= |x - center|
+        entries = np.concatenate([scale, np.full(len(free), sign)])
+        rows = sp.csr_array((entries, (index, np.concatenate([sizes, inputs[free]]))), (len(free), milp.columns))
+        milp = milp.with_rows(rows, sign * center, np.full(len(free), np.inf))
+    return milp.with_rows(_sum(sizes, milp.columns), np.array([-np.inf]), np.array([radius])), None
+
+
+def _sum(columns: np.ndarray, count: int) -> sp.csr_array:
+    return sp.csr_array((np.ones(len(columns)), (np.zeros(len(columns), int), columns)), shape=(1, count))
+
+
+def _widened(matrix: sp.csr_array, columns: int) -> sp.csr_array:
+    return sp.csr_array((matrix.data, matrix.indices, matrix.indptr), shape=(matrix.shape[0], columns))

@@ -18,8 +18,10 @@ from mipverify.proof.parts import never
 from mipverify.specification.regions import Region
 
 if TYPE_CHECKING:
-    from mipverify.presolve import Bounds
+    from mipverify.proof.bounds import Bounds
     from mipverify.proof.cuts import LayerCuts
+
+ROUNDOFF = 1.2e-16  # half a unit in the last place, and room for what it multiplies
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,18 +262,38 @@ def _affine(builder: _Builder, node: Affine, expressions: dict[int, tuple[Any, n
     constant = np.zeros(size)
     if node.bias is not None:
         constant = np.broadcast_to(np.asarray(node.bias, np.float64), node.shape).reshape(-1).copy()
-    for term in node.terms:
-        operator = term.operator.to_sparse()
-        inner, shift = expressions[term.source]
+    terms = [(term.operator.to_sparse(), *expressions[term.source]) for term in node.terms]
+    for operator, inner, shift in terms:
         matrix = matrix + operator @ builder.widen(inner)
         constant = constant + operator @ shift
-    if node.uncertainty is not None:  # a reduced network: what multiplying out may have lost gets columns of its own
-        doubt = np.broadcast_to(np.asarray(node.uncertainty, np.float64), node.shape).reshape(-1)
-        columns = builder.add_columns(-doubt, doubt)
+    off = _rounding(builder, terms, constant)
+    if node.uncertainty is not None:  # a reduced network: what multiplying out may have lost
+        off = off + np.broadcast_to(np.asarray(node.uncertainty, np.float64), node.shape).reshape(-1)
+    if off.any():  # it gets columns of its own
+        columns = builder.add_columns(-off, off)
         matrix = builder.widen(matrix) + sp.csr_array(
             (np.ones(size), (np.arange(size), columns)), shape=(size, builder.columns)
         )
     return sp.csr_array(matrix), constant
+
+
+def _rounding(builder: _Builder, terms: list[tuple[Any, Any, np.ndarray]], constant: np.ndarray) -> np.ndarray:
+    """By how much the sums of a node's terms (operator, matrix over columns, constants) may be off where several
+    summands meet in one coefficient: zero for rows whose coefficients are single products with one."""
+    size = np.zeros(builder.columns)
+    if terms:
+        bounds = (np.concatenate(side) for side in (builder.lower, builder.upper))
+        size = np.max([np.abs(side) for side in bounds], axis=0)
+    summands: Any = 0
+    total = np.abs(constant)
+    for operator, inner, shift in terms:
+        wide = builder.widen(abs(inner))
+        summands = summands + (operator != 0).astype(float) @ (wide != 0).astype(float)
+        total = total + abs(operator) @ (wide @ size + np.abs(shift))
+    if not terms:
+        return np.zeros(len(constant))
+    most = summands.max(axis=1).toarray().reshape(-1)
+    return np.where(most > 1, total * (most + 8) * ROUNDOFF, 0.0)
 
 
 def _columns_of(builder: _Builder, expression: tuple[Any, np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:

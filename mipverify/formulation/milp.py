@@ -70,6 +70,18 @@ class Milp:
             row_upper=np.concatenate([self.row_upper, upper]),
         )
 
+    def with_columns(self, lower: np.ndarray, upper: np.ndarray) -> Milp:
+        """The same with more continuous columns between `lower` and `upper`, in no row and at no cost."""
+        shape = (self.rows, self.columns + len(lower))
+        return replace(
+            self,
+            objective=np.concatenate([self.objective, np.zeros(len(lower))]),
+            matrix=sp.csr_array((self.matrix.data, self.matrix.indices, self.matrix.indptr), shape=shape),
+            lower=np.concatenate([self.lower, lower]),
+            upper=np.concatenate([self.upper, upper]),
+            integer=np.concatenate([self.integer, np.zeros(len(lower), bool)]),
+        )
+
     def relaxed(self) -> Milp:
         """The linear relaxation: integrality dropped."""
         return replace(self, integer=np.zeros_like(self.integer))

@@ -1,4 +1,4 @@
-"""Rows of linear bounds passed backward through the network: the step that CROWN, its optimization and splits share.
+"""Backward bound propagation: the rule that CROWN, its optimization, splits, cuts and duals of linear programs share.
 
 A row is a linear functional of node values that lies below the quantity of interest. Passing it back through a node
 replaces that node's value by a linear lower bound in terms of earlier nodes, until only the input is left [Zhang et al.
@@ -9,260 +9,279 @@ sound in exact arithmetic: an error in a coefficient of node k matters at most |
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from array_api_compat import array_namespace
 
-from mipverify.network import Input, Network, Relu
+from mipverify.network import Input, Relu
 from mipverify.network.operators import Array, parameter_like
-from mipverify.proof.bounds import Bounds
-from mipverify.proof.cuts import Cuts, Met, meet, meeting_error
+from mipverify.proof.bounds import Bounds, Intervals
+from mipverify.proof.cuts import CutRelaxation, Cuts, cut_relaxation_error, relax_with_cuts
+from mipverify.proof.facts import SEAL, RowBounds, UnitBounds
 from mipverify.proof.input_minimum import region_minimum
-from mipverify.proof.relaxation import Relaxation, relax
+from mipverify.proof.relaxation import Relaxation
 from mipverify.proof.rounding import SLACK, backward_terms, constant_terms, floor, gamma, reads, rounding_terms, row_dot
-from mipverify.proof.rows import InputRows, Rows
-from mipverify.specification.regions import Region
+from mipverify.proof.rows import InputRows, LinearBounds, Rows, functionals, unit_rows
 
 
-class Relaxed:
-    """A network over a batch of boxes with its ReLUs replaced by lines: bounds, lines and magnitudes, computed once.
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What a search has found for rows (R,): any numbers will do.
 
-    Arrays of the bounds may have a batch axis of 1 where all boxes share them. outer: the same network over boxes that
-    contain these, whose magnitudes then serve here as well.
+    slopes: for some ReLU nodes lower slopes (R, *shape) to use instead of the line's; brought to [0, 1] [Xu et al.
+    2021]. multipliers: for some ReLU nodes multipliers (R, *shape) of bounds of the pre-activation, of the lower one
+    where positive, of the upper one where negative. Where a split has made that bound zero they are those of beta-CROWN
+    [Wang et al. 2021, theorem 3.1]; for others, duals of a linear program. cuts, cut_multipliers: by ReLU node, cuts
+    that hold there and their multipliers (R, T), of which the positive ones count (numpy only).
     """
 
-    def __init__(self, bounds: Bounds, outer: Relaxed | None = None):
-        self.bounds = bounds
-        self.network: Network = bounds.network
-        self._outer = outer
+    slopes: Mapping[int, Array] = field(default_factory=dict)
+    multipliers: Mapping[int, Array] = field(default_factory=dict)
+    cuts: Mapping[int, Cuts] = field(default_factory=dict)
+    cut_multipliers: Mapping[int, Array] = field(default_factory=dict)
 
-    @cached_property
-    def lines(self) -> dict[int, Relaxation]:
-        """The relaxation of each ReLU node."""
-        bounds = self.bounds
-        sources = {node: self.network.relu_source(node) for node in self.network.relus}
-        return {node: relax(bounds.lower[source], bounds.upper[source]) for node, source in sources.items()}
 
-    @cached_property
-    def kept(self) -> dict[Any, Any]:
-        """What searches on these boxes and on parts of them make once and use again."""
-        return {} if self._outer is None else self._outer.kept
-
-    @cached_property
-    def magnitudes(self) -> tuple[Array, ...]:
-        """Upper bounds of the values that an error in a coefficient is multiplied with, for each node (B, *shape).
-
-        For an affine node this is sum |W| |source| + |bias|: the error of passing a row through it is relative to that.
-        """
-        if self._outer is not None:
-            return self._outer.magnitudes
-        xp = array_namespace(self.bounds.lower[0])
-        sizes = [xp.maximum(xp.abs(a), xp.abs(b)) for a, b in zip(self.bounds.lower, self.bounds.upper, strict=True)]
-        tiny = float(xp.finfo(sizes[0].dtype).smallest_normal)
-        found: list[Array] = []
-        for index, node in enumerate(self.network.nodes):
-            if isinstance(node, (Input, Relu)):
-                found.append(sizes[index] if isinstance(node, Input) else sizes[node.source])
-                continue
-            total = xp.zeros_like(sizes[index])
-            for term in node.terms:
-                part = term.operator.apply_abs(sizes[term.source].reshape(total.shape[0], *term.operator.in_shape))
-                total = total + part.reshape(total.shape)
-                # An underflow is relative to nothing: the error of passing a row through must not vanish with it.
-                whole = xp.sum(xp.reshape(sizes[term.source], (total.shape[0], -1)), axis=1)
-                total = total + tiny * (1 + whole.reshape(-1, *[1] * (total.ndim - 1)))
-            if node.bias is not None:
-                total = total + xp.abs(parameter_like(node.bias, total))[None]
-            found.append(total)
-        return tuple(found)
-
-    @cached_property
-    def underflow(self) -> tuple[Array, ...]:
-        """Above the sum of all underflow errors of a row that starts at or below each node (B,).
-
-        An entry of a row that underflows is off by an absolute amount, which the value of its node multiplies.
-        """
-        if self._outer is not None:
-            return self._outer.underflow
-        xp = array_namespace(self.bounds.lower[0])
-        found: list[Array] = []
-        for values in self.magnitudes:
-            here = floor(values) * (1 + xp.sum(xp.reshape(values, (values.shape[0], -1)), axis=1))
-            found.append(here + found[-1] if found else here)
-        return tuple(found)
+NOTHING = Evidence()
 
 
 def pick(values: Array, samples: np.ndarray | None) -> Array:
-    """Values (B, ...) of each row's box: (R, ...), or (1, ...) where all rows share one.
+    """Values (B, ...) of each row's entry: (R, ...), or (1, ...) where all rows share one.
 
-    samples None: row r belongs to box r, or all rows to the one box there is.
+    samples None: row r belongs to entry r, or all rows to the only one.
     """
     return values if samples is None or values.shape[0] == 1 else values[samples]
 
 
-def pass_back(
-    relaxed: Relaxed,
-    rows: Rows,
-    *,
-    slopes: Mapping[int, Array] | None = None,
-    multipliers: Mapping[int, Array] | None = None,
-    cuts: Mapping[int, Cuts] | None = None,
-    cut_multipliers: Mapping[int, Array] | None = None,
-    sound: bool = True,
-    keep: bool = False,
-) -> InputRows:
-    """Pass rows back to the input.
+def propagate_backward(bounds: Bounds, rows: Rows, evidence: Evidence = NOTHING, *, keep: bool = False) -> LinearBounds:
+    """Linear lower bounds of rows in terms of the input, whatever the evidence is.
 
-    slopes: for some ReLU nodes the lower slopes to use instead, in [0, 1], (R, *shape) [Xu et al. 2021].
-    multipliers: for some ReLU nodes the multipliers (R, *shape) of bounds of the pre-activation, subtracted from its
-    coefficients: positive ones of its lower bound, negative ones of the upper one. Where a split has made that zero,
-    these are the multipliers of beta-CROWN [Wang et al. 2021, theorem 3.1]; for others, duals of a linear program.
-    cuts, cut_multipliers: by ReLU node, rows that hold there and their multipliers (R, T), not negative (numpy only).
-    sound: bound the rounding errors as well. keep: return the coefficients at ReLU nodes.
+    keep: also the coefficients at ReLU nodes. Raises TypeError where bounds are not proven, ValueError where a cut does
+    not hold on their input sets.
     """
-    network, samples, like = relaxed.network, rows.samples, rows.like
+    if not isinstance(bounds, Bounds):
+        raise TypeError("rows are bounded within proven bounds alone")
+    for cuts in evidence.cuts.values():
+        cuts.require(bounds)
+    slopes = {node: array.clip(0, 1) for node, array in evidence.slopes.items()}
+    weights = {node: array.clip(0, None) for node, array in evidence.cut_multipliers.items()}
+    sound = Evidence(slopes, evidence.multipliers, evidence.cuts, weights)
+    errors = Errors(bounds, rows, len(evidence.cuts))
+    found = pass_back(bounds, rows, sound, keep, errors)
+    parts = found.coefficients, found.constant, found.passed, found.relaxed, errors.total
+    return LinearBounds(*parts, bounds, rows.claim, rows.samples, seal=SEAL)
+
+
+def estimate_backward(
+    intervals: Intervals, rows: Rows, evidence: Evidence = NOTHING, *, keep: bool = False
+) -> InputRows:
+    """The same without errors, in whatever precision: for searching."""
+    return pass_back(intervals, rows, evidence, keep, None)
+
+
+class Errors:
+    """The errors of rows (R,) on their way: `total` is how much less their quantities may be."""
+
+    def __init__(self, bounds: Bounds, rows: Rows, cut_layers: int):
+        self.bounds, self.samples, self.further = bounds, rows.samples, cut_layers
+        self.network, like = bounds.network, rows.like
+        constant = 0.0 * like.reshape(like.shape[0], -1)[:, 0] if rows.constant is None else rows.constant
+        start = max(rows.coefficients) if rows.claim is None else rows.claim.node
+        total = abs(constant) * gamma(constant_terms(self.network), like) + self._of(bounds.underflow[start])
+        affine = None if rows.claim is None else self.network.nodes[rows.claim.node]
+        if rows.claim is not None and affine is not None and not isinstance(affine, (Input, Relu)):
+            # Rows of units are sums of products of their own, and cast to the precision of the pass.
+            sizes, units = _flat(bounds.magnitudes[rows.claim.node]), rows.claim.units
+            entry = 0 if len(sizes) == 1 else np.arange(len(units)) if rows.samples is None else rows.samples
+            terms = rounding_terms(affine) + reads(self.network, rows.claim.node)
+            total = total + gamma(terms, like) * abs(rows.claim.factors) * sizes[entry, units]
+        self.total = total if rows.deviation is None else total + rows.deviation
+
+    def _of(self, values: Array) -> Array:
+        return pick(values, self.samples)
+
+    def pass_node(self, index: int, coefficients: Array, multipliers: Array | None = None) -> None:
+        """Rows with coefficients (R, *shape) are passed back through a node, with multipliers of its bounds or none."""
+        xp = array_namespace(coefficients)
+        size = xp.abs(coefficients)
+        if multipliers is not None:
+            size = size + 2 * xp.abs(multipliers)
+        rounding = gamma(backward_terms(self.network, index) + self.further, coefficients)
+        self.total = self.total + rounding * row_dot(size, self._of(self.bounds.magnitudes[index]))
+        uncertainty = getattr(self.network.nodes[index], "uncertainty", None)
+        if uncertainty is not None:
+            self.total = self.total + row_dot(xp.abs(coefficients), parameter_like(uncertainty, coefficients)[None])
+
+    def pass_cuts(self, index: int, coefficients: Array, cuts: Cuts, factors: Array, met: CutRelaxation) -> None:
+        """Rows are passed back through a ReLU node with cuts."""
+        terms = backward_terms(self.network, index) + reads(self.network, index) + self.further
+        sizes = self._of(self.bounds.magnitudes[index]), self._of(self.bounds.magnitudes[cuts.source])
+        self.total = self.total + cut_relaxation_error(cuts, factors, _flat(coefficients), met, *sizes, terms)
+
+
+def pass_back(
+    intervals: Intervals,
+    rows: Rows,
+    evidence: Evidence,
+    keep: bool,
+    errors: Errors | None,
+    lines: Mapping[int, Relaxation] | None = None,
+) -> InputRows:
+    """Rows at the input; `errors` counts what is lost on the way. lines: in place of those of the intervals."""
+    lines = intervals.lines if lines is None else lines
+    network, samples, like = intervals.network, rows.samples, rows.like
+    slopes, multipliers, cuts = evidence.slopes, evidence.multipliers, evidence.cuts
     pending = dict(rows.coefficients)
     xp = array_namespace(like)
     zero = xp.zeros_like(like.reshape(like.shape[0], -1)[:, 0])
     constant = zero if rows.constant is None else rows.constant + zero
-    error = starting_error(relaxed, rows, constant) if sound else zero
-    further = len(cut_multipliers or ())  # layers whose cuts add to the coefficients of their source
     passed: dict[int, Array] = {}
-    met: dict[int, Met] = {}
+    relaxed: dict[int, CutRelaxation] = {}
     for index in range(max(pending), 0, -1):
         coefficients = pending.pop(index, None)
         if coefficients is None:
             continue
         node = network.nodes[index]
-        magnitude: Array = pick(relaxed.magnitudes[index], samples) if sound else None
-        rounding = gamma(backward_terms(network, index) + further, like) if sound else 0.0
-        if isinstance(node, Relu):
-            line = relaxed.lines[index]
-            if cuts is not None and cut_multipliers is not None and index in cuts and index in cut_multipliers:
-                layer, factors = cuts[index], cut_multipliers[index]
-                low, high = (_flat(pick(s[node.source], samples)) for s in (relaxed.bounds.lower, relaxed.bounds.upper))
-                own = _flat(pick(line.lower_slope, samples) if slopes is None else slopes[index])
-                met[index], gain = meet(layer, factors, _flat(coefficients), low, high, own)
-                constant = constant + gain
-                through = met[index].slope.reshape(coefficients.shape)
-                if sound:
-                    beneath = pick(relaxed.magnitudes[layer.source], samples)
-                    more = backward_terms(network, index) + reads(network, index) + further
-                    error = error + meeting_error(
-                        layer, factors, _flat(coefficients), met[index], magnitude, beneath, more
-                    )
-                _add(pending, layer.source, -layer.over_source(factors).reshape(-1, *network.nodes[layer.source].shape))
-                coefficients = met[index].weight.reshape(coefficients.shape)
-            else:
-                positive = xp.clip(coefficients, min=0)
-                negative = coefficients - positive
-                below = slopes[index] if slopes is not None and index in slopes else pick(line.lower_slope, samples)
-                if sound and slopes is not None and index in slopes:
-                    below = xp.clip(below, min=0, max=1)
-                through = positive * below + negative * pick(line.upper_slope, samples)
-                constant = constant + row_dot(negative, pick(line.upper_offset, samples))
-                if sound:
-                    error = error + rounding * row_dot(positive - negative, magnitude)
-            if keep:
-                passed[index] = coefficients
-            if multipliers is not None and index in multipliers:
-                factors = multipliers[index]
-                from_below = xp.clip(factors, min=0)
-                low, high = (pick(side[node.source], samples) for side in (relaxed.bounds.lower, relaxed.bounds.upper))
-                constant = constant + row_dot(from_below, low) + row_dot(factors - from_below, high)
-                through = through - factors
-                if sound:
-                    error = error + 2 * rounding * row_dot(xp.abs(factors), magnitude)
-            _add(pending, node.source, through)
+        if not isinstance(node, Relu):
+            assert not isinstance(node, Input)
+            if errors is not None:
+                errors.pass_node(index, coefficients)
+            if node.bias is not None:
+                constant = constant + row_dot(coefficients, parameter_like(node.bias, like)[None])
+            for term in node.terms:
+                back = term.operator.adjoint(coefficients.reshape(coefficients.shape[0], *term.operator.out_shape))
+                _add(pending, term.source, back.reshape(back.shape[0], *network.nodes[term.source].shape))
             continue
-        assert not isinstance(node, Input)
-        if node.bias is not None:
-            constant = constant + row_dot(coefficients, parameter_like(node.bias, like)[None])
-        if sound:
-            error = error + rounding * row_dot(xp.abs(coefficients), magnitude)
-            if node.uncertainty is not None:
-                error = error + row_dot(xp.abs(coefficients), parameter_like(node.uncertainty, like)[None])
-        for term in node.terms:
-            back = term.operator.adjoint(coefficients.reshape(coefficients.shape[0], *term.operator.out_shape))
-            _add(pending, term.source, back.reshape(back.shape[0], *network.nodes[term.source].shape))
+        line = lines[index]
+        below = slopes[index] if index in slopes else pick(line.lower_slope, samples)
+        if index in cuts and index in evidence.cut_multipliers:
+            low, high = (pick(side[node.source], samples) for side in (intervals.lower, intervals.upper))
+            layer, factors = cuts[index], evidence.cut_multipliers[index]
+            met, gain = relax_with_cuts(layer, factors, *(_flat(v) for v in (coefficients, low, high, below)))
+            if errors is not None:
+                errors.pass_cuts(index, coefficients, layer, factors, met)
+            relaxed[index], constant = met, constant + gain
+            _add(pending, layer.source, -layer.over_source(factors).reshape(-1, *network.nodes[layer.source].shape))
+            through, coefficients = (v.reshape(coefficients.shape) for v in (met.slope, met.weight))
+        else:
+            positive = xp.clip(coefficients, min=0)
+            negative = coefficients - positive
+            through = positive * below + negative * pick(line.upper_slope, samples)
+            constant = constant + row_dot(negative, pick(line.upper_offset, samples))
+        if keep:
+            passed[index] = coefficients
+        own = multipliers.get(index)
+        if own is not None:
+            low, high = (pick(side[node.source], samples) for side in (intervals.lower, intervals.upper))
+            of_lower = xp.clip(own, min=0)
+            constant = constant + row_dot(of_lower, low) + row_dot(own - of_lower, high)
+            through = through - own
+        if errors is not None and (index not in relaxed or own is not None):
+            errors.pass_node(index, coefficients, own)
+        _add(pending, node.source, through)
     reached = pending[0] if 0 in pending else xp.zeros((like.shape[0], *network.input_shape), dtype=like.dtype)
-    return InputRows(reached, constant, error, passed, met)
-
-
-def starting_error(relaxed: Relaxed, rows: Rows, constant: Array) -> Array:
-    """What rows (R,) may be off by before they are passed back: rounded when they were made, underflow further on."""
-    network = relaxed.network
-    start = max(rows.coefficients) if rows.units is None else rows.units[0]
-    error = abs(constant) * gamma(constant_terms(network), constant) + pick(relaxed.underflow[start], rows.samples)
-    if rows.units is not None:
-        node, units, factors = rows.units
-        sizes = _flat(relaxed.magnitudes[node])
-        affine = network.nodes[node]
-        assert not isinstance(affine, (Input, Relu))
-        box = 0 if len(sizes) == 1 else np.arange(len(units)) if rows.samples is None else rows.samples
-        terms = rounding_terms(affine) + reads(network, node)
-        error = error + gamma(terms, constant) * factors * sizes[box, units]
-    return error if rows.deviation is None else error + rows.deviation
+    return InputRows(reached, constant, passed, relaxed)
 
 
 def _add(pending: dict[int, Array], index: int, rows: Array) -> None:
     pending[index] = pending[index] + rows if index in pending else rows
 
 
-def minimum_over_box(relaxed: Relaxed, rows: InputRows, samples: np.ndarray | None, *, sound: bool = True) -> Array:
-    """The minimum of each row over its input set (R,), rounded down; -inf where anything is not finite."""
-    if relaxed.bounds.region is not None:
-        return _minimum_over_region(relaxed, rows, samples, sound=sound)
-    lower, upper = pick(relaxed.bounds.lower[0], samples), pick(relaxed.bounds.upper[0], samples)
-    a = rows.coefficients
+def minimum(linear: LinearBounds) -> RowBounds:
+    """The minimum of each row over its input set, rounded down; -inf where anything is not finite."""
+    bounds, samples, a = linear.bounds, linear.samples, linear.coefficients
+    value, error = _least(bounds, linear, samples)
     xp = array_namespace(a)
-    positive = xp.clip(a, min=0)
-    negative = a - positive
-    value = row_dot(positive, lower) + row_dot(negative, upper) + rows.constant
-    if sound:
-        magnitude = pick(relaxed.magnitudes[0], samples)
-        terms = 2 * relaxed.network.input_size + 8
-        error = rows.error + gamma(terms, a) * row_dot(positive - negative, magnitude)
-        value = value - SLACK * error - gamma(constant_terms(relaxed.network), a) * xp.abs(value) - floor(a)
+    rounding = gamma(constant_terms(bounds.network), a)
+    value = value - SLACK * (error + linear.error) - rounding * xp.abs(value) - floor(a)
+    lower = xp.where(xp.isfinite(value), value, -xp.inf * xp.ones_like(value))
+    return RowBounds(bounds.scope, linear.claim, samples, lower, linear.key, seal=SEAL)
+
+
+def estimate_minimum(intervals: Intervals, rows: InputRows, samples: np.ndarray | None) -> Array:
+    """The minimum of each row (R,) over its input set as floating point has it; -inf where it is not finite."""
+    value, _ = _least(intervals, rows, samples, sound=False)
+    xp = array_namespace(value)
     return xp.where(xp.isfinite(value), value, -xp.inf * xp.ones_like(value))
 
 
-def _minimum_over_region(relaxed: Relaxed, rows: InputRows, samples: np.ndarray | None, *, sound: bool) -> np.ndarray:
-    a, constant = _flat(rows.coefficients), np.asarray(rows.constant)
-    value, error, _ = region_minimum(_region(relaxed), a, *_flat_box(relaxed, samples))
-    value = value + constant
-    if sound:
-        value = (
-            value - SLACK * (error + rows.error) - gamma(constant_terms(relaxed.network), a) * np.abs(value) - floor(a)
-        )
-    return np.where(np.isfinite(value), value, -np.inf)
+def _least(
+    intervals: Intervals, rows: InputRows, samples: np.ndarray | None, sound: bool = True
+) -> tuple[Array, Array]:
+    """The least values (R,) of rows over their input sets, and by how much rounding may have raised them."""
+    a, constant = rows.coefficients, rows.constant
+    lower, upper = (pick(side[0], samples) for side in (intervals.lower, intervals.upper))
+    if intervals.region is not None:
+        value, error, _ = region_minimum(intervals.region, _flat(a), _flat(lower), _flat(upper))
+        return value + constant, error
+    xp = array_namespace(a)
+    positive = xp.clip(a, min=0)
+    negative = a - positive
+    value = row_dot(positive, lower) + row_dot(negative, upper) + constant
+    if not sound:
+        return value, 0.0
+    size = xp.maximum(xp.abs(lower), xp.abs(upper))
+    return value, gamma(2 * intervals.network.input_size + 8, a) * row_dot(positive - negative, size)
 
 
-def minimizer(relaxed: Relaxed, coefficients: np.ndarray, samples: np.ndarray | None) -> np.ndarray:
+def minimizer(intervals: Intervals, coefficients: np.ndarray, samples: np.ndarray | None) -> np.ndarray:
     """Inputs (R, *input_shape) at which rows with these coefficients are least, or nearly so."""
-    if relaxed.bounds.region is None:
-        lower, upper = pick(relaxed.bounds.lower[0], samples), pick(relaxed.bounds.upper[0], samples)
+    lower, upper = (pick(side[0], samples) for side in (intervals.lower, intervals.upper))
+    if intervals.region is None:
         return np.asarray(np.where(coefficients > 0, lower, upper))
-    _, _, points = region_minimum(_region(relaxed), _flat(coefficients), *_flat_box(relaxed, samples))
+    _, _, points = region_minimum(intervals.region, _flat(coefficients), _flat(lower), _flat(upper))
     return points.reshape(coefficients.shape)
 
 
-def _region(relaxed: Relaxed) -> Region:
-    assert relaxed.bounds.region is not None
-    return relaxed.bounds.region
+def _flat(values: Array) -> Array:
+    return values.reshape(values.shape[0], -1)
 
 
-def _flat(values: np.ndarray) -> np.ndarray:
-    return values.reshape(len(values), -1)
+def row_minimum(bounds: Bounds, rows: Rows, evidence: Evidence = NOTHING) -> RowBounds:
+    """A lower bound of each row over its input set."""
+    return minimum(propagate_backward(bounds, rows, evidence))
 
 
-def _flat_box(relaxed: Relaxed, samples: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    lower, upper = (pick(side[0], samples) for side in (relaxed.bounds.lower, relaxed.bounds.upper))
-    return _flat(lower), _flat(upper)
+def both(lower: RowBounds, negated: RowBounds) -> UnitBounds:
+    """Bounds of single entries from those of their rows and of the negated ones, in the same order.
+
+    Raises ValueError where these do not belong together.
+    """
+    one, two = lower.claim, negated.claim
+    if one is None or two is None or lower.scope.key != negated.scope.key or one.node != two.node:
+        raise ValueError("the two sides are not of the same entries")
+    entries = np.array_equal(lower.entries(), negated.entries())
+    if not (
+        entries and np.array_equal(one.units, two.units) and (one.factors == 1).all() and (two.factors == -1).all()
+    ):
+        raise ValueError("the two sides are not of the same entries")
+    return UnitBounds(lower.scope, one.node, lower.samples, one.units, lower.lower, -negated.lower, seal=SEAL)
 
 
-def row_minimum(relaxed: Relaxed, rows: Rows) -> Array:
-    """A sound lower bound (R,) of each row over its box."""
-    return minimum_over_box(relaxed, pass_back(relaxed, rows), rows.samples)
+def lower_sides(found: RowBounds) -> UnitBounds:
+    """Bounds of single entries from rows that are multiples of them: below where the factor is positive, else above."""
+    claim = found.claim
+    if claim is None or claim.units.ndim != 1:
+        raise ValueError("the rows do not stand for single entries")
+    size = np.abs(claim.factors)
+    with np.errstate(over="ignore", under="ignore"):
+        value = found.lower / size
+    tiny, most = np.finfo(value.dtype).smallest_normal, np.finfo(value.dtype).max
+    value = np.where((size != 1) & (np.abs(value) < tiny), np.nextafter(value, -np.inf), value)
+    value = np.where(np.isposinf(value) & np.isfinite(found.lower), most, value)
+    low, high = np.where(claim.factors > 0, value, -np.inf), np.where(claim.factors < 0, -value, np.inf)
+    return UnitBounds(found.scope, claim.node, found.samples, claim.units, low, high, seal=SEAL)
+
+
+def by_empty_program(bounds: Bounds, rows: Rows, evidence: Evidence) -> RowBounds:
+    """Rows are above everything where the multipliers of bounds show that no input is there: that zero is positive."""
+    network, count = bounds.network, len(rows)
+    nothing = {relu: np.zeros((count, *network.nodes[relu].shape)) for relu in network.relus}
+    zero = row_minimum(bounds, functionals(nothing, rows.samples), evidence)
+    return RowBounds(bounds.scope, rows.claim, rows.samples, np.where(zero.lower > 0, np.inf, -np.inf), seal=SEAL)
+
+
+def unit_minimum(bounds: Bounds, node: int, samples: np.ndarray | None, units: np.ndarray) -> UnitBounds:
+    """Bounds of single entries `units` (R,) of a node by CROWN's lines, each side a row of its own."""
+    rows = unit_rows(bounds.network, node, units, samples, bounds.like)
+    return both(row_minimum(bounds, rows), row_minimum(bounds, rows.negated()))

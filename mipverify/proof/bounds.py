@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
 
-from mipverify.network import Network
-from mipverify.network.operators import Array
+from mipverify.network import Input, Network, Relu
+from mipverify.network.operators import Array, parameter_like
+from mipverify.proof.facts import SEAL, Assumption, Scope, UnitBounds, require_seal
+from mipverify.proof.relaxation import Relaxation, relax
+from mipverify.proof.rounding import floor
 from mipverify.specification.regions import Region
 
 
 @dataclass(frozen=True, eq=False)
-class Bounds:
-    """Proven bounds `lower[i] <= value of node i <= upper[i]` for each input box of a batch.
+class Intervals:
+    """An interval for every node, whoever made it: what searches work on. Only `Bounds` are proven.
 
-    lower, upper: one array (B, *shape of node i) for each node, the input box first. The bounds of the nodes that
-    ReLUs read are what methods tighten; the others are what interval arithmetic makes of these. region: what cuts the
-    input sets out of their boxes, if anything.
+    lower, upper: one array (B, *shape of node i) for each node, the input box first; the batch axis may be 1 where all
+    entries share an array. region: what cuts the input sets out of their boxes, if anything.
     """
 
     network: Network
@@ -31,6 +35,11 @@ class Bounds:
     def batch(self) -> int:
         return max(int(x.shape[0]) for x in self.lower)
 
+    @property
+    def like(self) -> Array:
+        """Any of the arrays: for dtype and namespace."""
+        return self.lower[0]
+
     def unstable(self, node: int) -> Array:
         """Mask (B, *shape) of the units of a ReLU (or of its pre-activation) whose sign is not decided."""
         source = getattr(self.network.nodes[node], "source", node)
@@ -41,28 +50,10 @@ class Bounds:
         counts = [np.asarray(self.unstable(node)).reshape(self.batch, -1).sum(1) for node in self.network.relus]
         return np.stack(counts, axis=1) if counts else np.zeros((self.batch, 0), dtype=int)
 
-    def known(self) -> dict[int, tuple[Array, Array]]:
-        """The bounds of the nodes that ReLUs read: what another method may start from."""
-        return {node: (self.lower[node], self.upper[node]) for node in self.network.preactivations}
-
-    def select(self, samples: Any) -> Bounds:
-        """The bounds of some of the boxes, by index array or slice."""
-        lower, upper = tuple(x[samples] for x in self.lower), tuple(x[samples] for x in self.upper)
-        return replace(self, lower=lower, upper=upper)
-
-    def astype(self, dtype: Any) -> Bounds:
-        """Numpy bounds in another precision. Rounded to nearest: for searching, not for concluding."""
-        lower, upper = tuple(x.astype(dtype) for x in self.lower), tuple(x.astype(dtype) for x in self.upper)
-        return replace(self, lower=lower, upper=upper)
-
-    def outward(self, dtype: Any) -> Bounds:
-        """Numpy bounds in a lower precision, rounded outward: as sound as they were."""
-        lower, upper = [], []
-        for low, high in zip(self.lower, self.upper, strict=True):
-            down, up = low.astype(dtype), high.astype(dtype)
-            lower.append(np.where(down > low, np.nextafter(down, dtype(-np.inf)), down))
-            upper.append(np.where(up < high, np.nextafter(up, dtype(np.inf)), up))
-        return replace(self, lower=tuple(lower), upper=tuple(upper))
+    def surrogate(self) -> Intervals:
+        """Numpy bounds in float32, rounded to nearest: for searching, not for concluding."""
+        lower, upper = (tuple(x.astype(np.float32) for x in side) for side in (self.lower, self.upper))
+        return Intervals(self.network, lower, upper, self.region)
 
     def finite(self) -> Array:
         """Mask (B,): boxes for which every bound is a finite number; nothing may be concluded for the others."""
@@ -73,6 +64,198 @@ class Bounds:
             good = here if good is None else good & here
         return good
 
+    @cached_property
+    def lines(self) -> Mapping[int, Relaxation]:
+        """The linear relaxation of each ReLU node."""
+        sources = {node: self.network.relu_source(node) for node in self.network.relus}
+        return {node: relax(self.lower[source], self.upper[source]) for node, source in sources.items()}
+
     def __repr__(self) -> str:
         mean = self.unstable_counts().mean(axis=0) if self.batch else []
-        return f"Bounds(batch {self.batch}, mean unstable units by layer {[round(float(m), 1) for m in mean]})"
+        counts = [round(float(m), 1) for m in mean]
+        return f"{type(self).__name__}(batch {self.batch}, mean unstable units by layer {counts})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Bounds(Intervals):
+    """The fact that `lower[i] <= value of node i <= upper[i]` for each input set of a batch.
+
+    The bounds of the nodes that ReLUs read are what methods tighten; the others are what interval arithmetic makes of
+    these. scope: which input sets these are. within: bounds of one entry whose input set contains all of these.
+    """
+
+    scope: Scope = None  # type: ignore[assignment]  # always given: a field behind one with a default must have one
+    within: Bounds | None = None
+    seal: InitVar[object] = None
+
+    def __post_init__(self, seal: object) -> None:
+        require_seal(self, seal)
+
+    @property
+    def batch(self) -> int:
+        """How many entries: one for each assumption, of which some may share their arrays."""
+        return super().batch if self.scope.assumptions is None else len(self.scope.assumptions)
+
+    def select(self, samples: np.ndarray) -> Bounds:
+        """The bounds of some of the entries, by index array."""
+        every = self.scope.assumptions
+        assumptions = None if every is None else tuple(every[int(k)] for k in samples)
+        lower, upper = (tuple(x[samples] if len(x) > 1 else x for x in side) for side in (self.lower, self.upper))
+        if assumptions is None:
+            lower, upper = ((_repeated(side[0], len(samples)), *side[1:]) for side in (lower, upper))
+        scope = Scope(wider=self.around, assumptions=assumptions, whole=self.whole, seal=SEAL)
+        return Bounds(self.network, lower, upper, self.region, scope, self.within, seal=SEAL)
+
+    def outward(self, dtype: Any) -> Bounds:
+        """Numpy bounds in a lower precision, rounded outward: as sound as they were."""
+        lower, upper = [], []
+        for low, high in zip(self.lower, self.upper, strict=True):
+            down, up = low.astype(dtype), high.astype(dtype)
+            lower.append(np.where(down > low, np.nextafter(down, dtype(-np.inf)), down))
+            upper.append(np.where(up < high, np.nextafter(up, dtype(np.inf)), up))
+        return Bounds(self.network, tuple(lower), tuple(upper), self.region, self.scope, seal=SEAL)
+
+    def entry(self, k: int) -> EntryBounds:
+        """The bounds of one entry's pre-activations by themselves, which outlive the batch."""
+
+        def own(x: np.ndarray) -> np.ndarray:
+            return np.asarray(x[k if len(x) > 1 else 0]).reshape(-1)
+
+        arrays = {node: (own(self.lower[node]), own(self.upper[node])) for node in self.network.preactivations}
+        return EntryBounds(arrays, self.whole, self.scope.assumption(k), seal=SEAL)
+
+    def units(self, node: int, units: np.ndarray) -> UnitBounds:
+        """What is known of some flat entries (U,) of a node, bounds of batch 1."""
+        low, high = (side[node].reshape(-1)[units] for side in (self.lower, self.upper))
+        return UnitBounds(self.scope, node, None, units, low, high, seal=SEAL)
+
+    @property
+    def around(self) -> frozenset[bytes]:
+        """Keys of the scopes of one box, with nothing assumed, whose facts hold for all entries."""
+        single = self.batch == 1 and self.scope.assumptions is None
+        return self.scope.wider | {self.scope.key} if single else self.scope.wider
+
+    @property
+    def whole(self) -> bytes | None:
+        """Key of the scope of one box that all entries are, but for their assumptions; None where there is none."""
+        return self.scope.key if self.batch == 1 and self.scope.assumptions is None else self.scope.whole
+
+    @cached_property
+    def magnitudes(self) -> tuple[Array, ...]:
+        """Upper bounds of the values that an error in a coefficient is multiplied with, for each node (B, *shape).
+
+        For an affine node this is sum |W| |source| + |bias|: the error of passing a row through it is relative to that.
+        """
+        if self.within is not None:
+            return self.within.magnitudes
+        xp = array_namespace(self.lower[0])
+        sizes = [xp.maximum(xp.abs(a), xp.abs(b)) for a, b in zip(self.lower, self.upper, strict=True)]
+        tiny = float(xp.finfo(sizes[0].dtype).smallest_normal)
+        found: list[Array] = []
+        for index, node in enumerate(self.network.nodes):
+            if isinstance(node, (Input, Relu)):
+                found.append(sizes[index] if isinstance(node, Input) else sizes[node.source])
+                continue
+            total = xp.zeros_like(sizes[index])
+            for term in node.terms:
+                part = term.operator.apply_abs(sizes[term.source].reshape(total.shape[0], *term.operator.in_shape))
+                total = total + part.reshape(total.shape)
+                # An underflow is relative to nothing: the error of passing a row through must not vanish with it.
+                whole = xp.sum(xp.reshape(sizes[term.source], (total.shape[0], -1)), axis=1)
+                total = total + tiny * (1 + whole.reshape(-1, *[1] * (total.ndim - 1)))
+            if node.bias is not None:
+                total = total + xp.abs(parameter_like(node.bias, total))[None]
+            found.append(total)
+        return tuple(found)
+
+    @cached_property
+    def underflow(self) -> tuple[Array, ...]:
+        """Above the sum of all underflow errors of a row that starts at or below each node (B,).
+
+        An entry of a row that underflows is off by an absolute amount, which the value of its node multiplies.
+        """
+        if self.within is not None:
+            return self.within.underflow
+        xp = array_namespace(self.lower[0])
+        found: list[Array] = []
+        for values in self.magnitudes:
+            here = floor(values) * (1 + xp.sum(xp.reshape(values, (values.shape[0], -1)), axis=1))
+            found.append(here + found[-1] if found else here)
+        return tuple(found)
+
+
+@dataclass(frozen=True, eq=False)
+class EntryBounds:
+    """Bounds of one entry of a batch: flat lower and upper arrays by pre-activation, which hold where `assumption`
+    does in all of the box of the scope `whole`."""
+
+    arrays: Mapping[int, tuple[np.ndarray, np.ndarray]]
+    whole: bytes | None
+    assumption: Assumption
+    seal: InitVar[object] = None
+
+    def __post_init__(self, seal: object) -> None:
+        require_seal(self, seal)
+
+    @property
+    def empty(self) -> bool:
+        """Whether a lower bound lies above its upper one: no input meets the assumption."""
+        return any(bool((low > high).any()) for low, high in self.arrays.values())
+
+    @property
+    def bytes(self) -> int:
+        """Size of its arrays."""
+        return sum(low.nbytes + high.nbytes for low, high in self.arrays.values())
+
+
+def prefix(bounds: Bounds, node: int) -> Bounds:
+    """The same facts of the part of a network that one of its nodes depends on, with that node as output."""
+    part = Network(bounds.network.nodes[: node + 1], node)
+    arrays = bounds.lower[: node + 1], bounds.upper[: node + 1]
+    return Bounds(part, *arrays, bounds.region, bounds.scope, seal=SEAL)
+
+
+def _repeated(x: np.ndarray, count: int) -> np.ndarray:
+    """An array of the input with an entry for each of `count`, so that the batch has as many as it says."""
+    return x if len(x) == count else np.broadcast_to(x, (count, *x.shape[1:]))
+
+
+def assume(bounds: Bounds, assumptions: Sequence[Assumption], own: Sequence[EntryBounds | None]) -> Bounds:
+    """Bounds (batch 1) under assumptions (K,): one entry each, where split units have the sign of their phase.
+
+    own: for some entries bounds that were proven under an assumption which these imply; they take the place of the
+    common ones. Raises ValueError where they do not belong to it.
+    """
+    if bounds.batch != 1 or bounds.scope.assumptions is not None:
+        raise ValueError("assumptions are made within bounds of one input set, under which nothing is assumed yet")
+    for assumption, entry in zip(assumptions, own, strict=True):
+        if entry is not None and not (entry.whole in bounds.around and assumption.implies(entry.assumption)):
+            raise ValueError("bounds of an entry do not hold where its assumption does")
+    network, count = bounds.network, len(assumptions)
+    lower, upper = list(bounds.lower), list(bounds.upper)
+    by_layer = _splits_by_layer(assumptions)
+    touched = {network.relu_source(relu) for relu in by_layer}
+    for source in touched.union(*(entry.arrays.keys() for entry in own if entry is not None)):
+        common = lower[source].reshape(-1), upper[source].reshape(-1)
+        pairs = [common if entry is None else entry.arrays.get(source, common) for entry in own]
+        lower[source], upper[source] = (np.stack([pair[side] for pair in pairs]) for side in (0, 1))
+    for relu, (places, units, signs) in by_layer.items():
+        low, high = (side[network.relu_source(relu)] for side in (lower, upper))
+        active = signs > 0
+        on, off = (places[active], units[active]), (places[~active], units[~active])
+        low[on], high[off] = np.maximum(low[on], 0.0), np.minimum(high[off], 0.0)
+    for source, node in enumerate(network.nodes):
+        if lower[source] is not bounds.lower[source]:
+            lower[source], upper[source] = (s[source].reshape(count, *node.shape) for s in (lower, upper))
+    scope = Scope(wider=bounds.around, assumptions=tuple(assumptions), whole=bounds.scope.key, seal=SEAL)
+    return Bounds(network, tuple(lower), tuple(upper), bounds.region, scope, bounds, seal=SEAL)
+
+
+def _splits_by_layer(assumptions: Sequence[Assumption]) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """By ReLU node all splits of some assumptions: the place among these, the unit and the sign, (S,) each."""
+    splits = np.array([(relu, k, unit, sign) for k, a in enumerate(assumptions) for relu, unit, sign in a.splits])
+    found = {}
+    for relu in np.unique(splits[:, 0]) if len(splits) else ():
+        _, places, units, signs = splits[splits[:, 0] == relu].T
+        found[int(relu)] = places, units, signs
+    return found

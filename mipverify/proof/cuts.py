@@ -10,22 +10,24 @@ Dualized with multipliers gamma >= 0 they enter a pass back as in GCP-CROWN [Zha
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
 
+from mipverify.network import Affine, Network
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.facts import SEAL, Scope, require_seal
 from mipverify.proof.rounding import gamma, row_dot
+
+ROUNDOFF = 1e-15  # several units in the last place
 
 
 @dataclass(frozen=True, eq=False)
-class LayerCuts:
-    """Cuts `y[units] - matrix @ z - step * a[units] <= limit` on the ReLU layer `node`; z is the value of `source`.
-
-    units, step, limit: (T,). matrix: sparse (T, size of source). Each holds for all inputs of the box it was made for.
-    """
+class _Cuts:
+    """What cuts of all kinds have in common. scope: where they hold; None where they were rounded, for searching."""
 
     node: int
     source: int
@@ -33,6 +35,27 @@ class LayerCuts:
     matrix: Any
     step: np.ndarray
     limit: np.ndarray
+    scope: Scope | None
+    seal: InitVar[object] = None
+
+    def __post_init__(self, seal: object) -> None:
+        require_seal(self, seal)
+
+    def require(self, bounds: Bounds) -> None:
+        """Raises ValueError unless all cuts hold on the input sets of `bounds`."""
+        if len(self) and (self.scope is None or not bounds.scope.has(self.scope)):
+            raise ValueError("a cut is used outside of the input set that it was made for")
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class LayerCuts(_Cuts):
+    """The fact `y[units] - matrix @ z - step * a[units] <= limit` on the ReLU layer `node`; z is the value of `source`.
+
+    units, step, limit: (T,). matrix: sparse (T, size of source).
+    """
 
     def __len__(self) -> int:
         return len(self.units)
@@ -51,20 +74,11 @@ class LayerCuts:
         ones = np.ones(len(self), np.float32)  # exact, and of no consequence for the precision of what they multiply
         return present, sp.csr_array((ones, (place, np.arange(len(self)))), (len(present), len(self)))
 
-    def join(self, other: LayerCuts) -> LayerCuts:
-        """The cuts of both."""
-        return replace(
-            self,
-            units=np.concatenate([self.units, other.units]),
-            matrix=sp.csr_array(sp.vstack([self.matrix, other.matrix], format="csr")),
-            step=np.concatenate([self.step, other.step]),
-            limit=np.concatenate([self.limit, other.limit]),
-        )
-
     def dense(self, dtype: Any) -> LayerCuts:
-        """The same with a dense matrix in another precision, for products with many multipliers."""
+        """The same with a dense matrix in another precision, for searching."""
         matrix = self.matrix.toarray() if hasattr(self.matrix, "toarray") else self.matrix
-        return replace(self, matrix=matrix.astype(dtype), step=self.step.astype(dtype), limit=self.limit.astype(dtype))
+        parts = matrix.astype(dtype), self.step.astype(dtype), self.limit.astype(dtype)
+        return LayerCuts(self.node, self.source, self.units, *parts, None, seal=SEAL)
 
     def of_units(self, values: np.ndarray) -> np.ndarray:
         """Values (R, size of node) at the unit of each cut: (R, T)."""
@@ -84,18 +98,11 @@ class LayerCuts:
 
 
 @dataclass(frozen=True, eq=False)
-class OwnCuts:
+class OwnCuts(_Cuts):
     """Cuts as `LayerCuts`, but each row of a batch has T of its own: far fewer products than with those of all.
 
     units, step, limit: (R, T). matrix: dense (R, T, size of source).
     """
-
-    node: int
-    source: int
-    units: np.ndarray
-    matrix: np.ndarray
-    step: np.ndarray
-    limit: np.ndarray
 
     def __len__(self) -> int:
         return int(self.units.shape[1])
@@ -109,10 +116,9 @@ class OwnCuts:
         )
 
     def dense(self, dtype: Any) -> OwnCuts:
-        """The same in another precision."""
-        return replace(
-            self, matrix=self.matrix.astype(dtype), step=self.step.astype(dtype), limit=self.limit.astype(dtype)
-        )
+        """The same in another precision, for searching."""
+        parts = self.matrix.astype(dtype), self.step.astype(dtype), self.limit.astype(dtype)
+        return OwnCuts(self.node, self.source, self.units, *parts, None, seal=SEAL)
 
     def of_units(self, values: np.ndarray) -> np.ndarray:
         """Values (R, size of node), or (1, size of node), at the unit of each cut: (R, T)."""
@@ -140,34 +146,47 @@ class OwnCuts:
     def _take(self, keep: np.ndarray) -> OwnCuts:
         units, step, limit = (np.take_along_axis(v, keep, axis=1) for v in (self.units, self.step, self.limit))
         matrix = np.take_along_axis(self.matrix, keep[..., None], axis=1)
-        return replace(self, units=units, matrix=matrix, step=step, limit=limit)
+        return OwnCuts(self.node, self.source, units, matrix, step, limit, self.scope, seal=SEAL)
 
     def rows(self, keep: np.ndarray) -> OwnCuts:
         """The cuts of some rows, by index."""
-        return replace(
-            self, units=self.units[keep], matrix=self.matrix[keep], step=self.step[keep], limit=self.limit[keep]
-        )
+        parts = self.units[keep], self.matrix[keep], self.step[keep], self.limit[keep]
+        return OwnCuts(self.node, self.source, *parts, self.scope, seal=SEAL)
 
     def join(self, other: OwnCuts) -> OwnCuts:
-        """The cuts of both, row by row."""
+        """The cuts of both, row by row. Raises ValueError where they are of different layers or input sets."""
+        scope = self.scope if len(self) else other.scope
+        keys = {None if own.scope is None else own.scope.key for own in (self, other) if len(own)}
+        if (self.node, self.source) != (other.node, other.source) or len(keys) > 1:
+            raise ValueError("cuts of different layers or input sets are not joined")
         pairs = ((self.units, other.units), (self.matrix, other.matrix), (self.step, other.step))
         units, matrix, step = (np.concatenate(pair, axis=1) for pair in pairs)
         limit = np.concatenate([self.limit, other.limit], axis=1)
-        return replace(self, units=units, matrix=matrix, step=step, limit=limit)
+        return OwnCuts(self.node, self.source, units, matrix, step, limit, scope, seal=SEAL)
 
     def of_row(self, row: int, keep: np.ndarray) -> LayerCuts:
         """Some cuts of one row, by index."""
-        matrix = sp.csr_array(self.matrix[row][keep])
-        return LayerCuts(
-            self.node, self.source, self.units[row][keep], matrix, self.step[row][keep], self.limit[row][keep]
-        )
+        parts = self.units[row][keep], sp.csr_array(self.matrix[row][keep]), self.step[row][keep], self.limit[row][keep]
+        return LayerCuts(self.node, self.source, *parts, self.scope, seal=SEAL)
+
+
+def joined(one: LayerCuts, other: LayerCuts) -> LayerCuts:
+    """The cuts of both. Raises ValueError where they are of different layers or input sets."""
+    keys = [None if own.scope is None else own.scope.key for own in (one, other)]
+    if (one.node, one.source, keys[0]) != (other.node, other.source, keys[1]):
+        raise ValueError("cuts of different layers or input sets are not joined")
+    units, step, limit = (
+        np.concatenate(pair) for pair in ((one.units, other.units), (one.step, other.step), (one.limit, other.limit))
+    )
+    matrix = sp.csr_array(sp.vstack([one.matrix, other.matrix], format="csr"))
+    return LayerCuts(one.node, one.source, units, matrix, step, limit, one.scope, seal=SEAL)
 
 
 Cuts: TypeAlias = LayerCuts | OwnCuts
 
 
 @dataclass(frozen=True, eq=False)
-class Met:
+class CutRelaxation:
     """A ReLU layer with cuts as rows met it, all (R, units): the coefficient of y with the cuts' share, the sum of
     multipliers times step, and the lines chosen through the envelope.
 
@@ -184,14 +203,14 @@ class Met:
     free: np.ndarray
 
 
-def meet(
+def relax_with_cuts(
     cuts: Cuts,
     multipliers: np.ndarray,
     coefficients: np.ndarray,
     lower: np.ndarray,
     upper: np.ndarray,
     slopes: np.ndarray,
-) -> tuple[Met, np.ndarray]:
+) -> tuple[CutRelaxation, np.ndarray]:
     """Rows with coefficients (R, units) on y and cut multipliers (R, T) meet a layer between lower and upper (R or 1,
     units): the lines, and what they add to the constants (R,).
 
@@ -212,19 +231,19 @@ def meet(
     active = np.broadcast_to(lower >= 0, weight.shape)
     slope = np.where(free, slope, np.where(active, weight, 0))
     offset = np.where(free, offset, np.where(active, -phase, 0))
-    return Met(weight, phase, slope, kink, left, right, free), offset.sum(axis=1) - cuts.limits(multipliers)
+    return CutRelaxation(weight, phase, slope, kink, left, right, free), offset.sum(axis=1) - cuts.limits(multipliers)
 
 
-def meeting_error(
+def cut_relaxation_error(
     cuts: Cuts,
     multipliers: np.ndarray,
     coefficients: np.ndarray,
-    met: Met,
+    met: CutRelaxation,
     magnitude: np.ndarray,
     source_magnitude: np.ndarray,
     terms: int,
 ) -> np.ndarray:
-    """A bound (R,) of the rounding errors of `meet` and of passing the cuts on to their source.
+    """A bound (R,) of the rounding errors of `relax_with_cuts` and of passing the cuts on to their source.
 
     terms: roundings of what passes through the layer and is added up beside.
     """
@@ -235,12 +254,86 @@ def meeting_error(
     return gamma(terms, coefficients) * (total + row_dot(multipliers, size) + np.abs(met.phase).sum(axis=1))
 
 
-def respond(met: Met, x: np.ndarray, lower: np.ndarray, upper: np.ndarray, slopes: np.ndarray) -> tuple[Any, Any]:
-    """y and a (R, units) at pre-activations x (R, units): the derivatives of the envelope by weight and phase."""
-    low, high = np.where(met.free, lower, -1.0), np.where(met.free, upper, 1.0)
-    on_chord = (x - low) / (high - low)
-    through = np.where(met.phase > 0, 1 + (1 - slopes) * x / -low, slopes * x / high)
-    a = np.where(met.kink, through, on_chord)
-    y = np.where(met.kink, slopes * x, high * on_chord)
-    active = np.broadcast_to(lower >= 0, x.shape)
-    return np.where(met.free, y, np.where(active, x, 0)), np.where(met.free, a, active)
+def cuttable(network: Network) -> dict[int, int]:
+    """ReLU nodes whose pre-activation is one operator of another node, and that node."""
+    found = {}
+    for node in network.relus:
+        affine = network.nodes[network.relu_source(node)]
+        if isinstance(affine, Affine) and len(affine.terms) == 1:
+            found[node] = affine.terms[0].source
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class IdealLayer:
+    """The unstable `units` (U,) of the ReLU layer `node`, x = weights @ z + bias up to deviation, and the box of z.
+
+    before, source: the nodes whose values x and z are. Their cuts are of the scope of the bounds that the box is from.
+    """
+
+    node: int
+    before: int
+    source: int
+    units: np.ndarray
+    weights: np.ndarray
+    bias: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    deviation: np.ndarray
+    scope: Scope
+    seal: InitVar[object] = None
+
+    def __post_init__(self, seal: object) -> None:
+        require_seal(self, seal)
+
+    @classmethod
+    def of(cls, bounds: Bounds, node: int) -> IdealLayer:
+        """The layer within bounds of batch 1; one of `cuttable`."""
+        network = bounds.network
+        before = network.relu_source(node)
+        affine = network.nodes[before]
+        assert isinstance(affine, Affine)
+        term, size = affine.terms[0], int(np.prod(affine.shape))
+        units = np.flatnonzero(np.asarray(bounds.unstable(node)).reshape(-1))
+        bias = np.zeros(size) if affine.bias is None else np.broadcast_to(affine.bias, affine.shape).reshape(-1)
+        rows = term.operator.rows(units, np.zeros(0)).reshape(len(units), -1)
+        lower, upper = (side[term.source].reshape(-1).astype(np.float64) for side in (bounds.lower, bounds.upper))
+        deviation = np.zeros(size) if affine.uncertainty is None else np.asarray(affine.uncertainty).reshape(-1)
+        parts = np.asarray(rows, np.float64), np.asarray(bias, np.float64)[units], lower, upper, deviation[units]
+        return cls(node, before, term.source, units, *parts, bounds.scope, seal=SEAL)
+
+    @cached_property
+    def ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """Every product of a weight and its input at the end where it is least, and at the other (U, source)."""
+        up = self.weights > 0
+        return self.weights * np.where(up, self.lower, self.upper), self.weights * np.where(up, self.upper, self.lower)
+
+    @cached_property
+    def surrogate(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Weights and `ends` in float32, for searching."""
+        weights, low, high = (np.asarray(array, np.float32) for array in (self.weights, *self.ends))
+        return weights, low, high
+
+    @cached_property
+    def slack(self) -> np.ndarray:
+        """Above what rounding can lose in a cut of each unit (U,), and what the layer itself may be off by."""
+        low, high = self.ends
+        scale = 1 + 2 * np.maximum(np.abs(low), np.abs(high)).sum(axis=1) + np.abs(self.bias)
+        return np.asarray(scale * (2 * low.shape[1] + 16) * ROUNDOFF + self.deviation)
+
+    @cached_property
+    def highest(self) -> np.ndarray:
+        """The bias and the greatest value of what is summed (U,)."""
+        return np.asarray(self.bias + self.ends[1].sum(axis=1))
+
+    def cuts(self, chosen: np.ndarray, inside: np.ndarray) -> OwnCuts:
+        """The cuts of unstable units by position (R, T), each for any set I of inputs (R, T, size of source)."""
+        low, high = (np.where(inside, end[chosen], 0.0).sum(axis=2) for end in self.ends)
+        weights, step = np.where(inside, self.weights[chosen], 0.0), self.highest[chosen] - high + low
+        parts = self.units[chosen], weights, step, self.slack[chosen] - low
+        return OwnCuts(self.node, self.source, *parts, self.scope, seal=SEAL)
+
+    def none(self, count: int) -> OwnCuts:
+        """No cuts at all for some rows."""
+        empty = np.zeros((count, 0), int)
+        return self.cuts(empty, np.zeros((count, 0, self.weights.shape[1]), bool))

@@ -2,48 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable
 
+import numpy as np
 from array_api_compat import array_namespace
 
 from mipverify.network import Affine, Input, Network, Relu
 from mipverify.network.graph import affine_value
 from mipverify.network.operators import Array, parameter_like
 from mipverify.proof.bounds import Bounds
+from mipverify.proof.facts import SEAL, Scope, UnitBounds
 from mipverify.proof.rounding import ball, floor, gamma, rounding_terms
 from mipverify.specification.regions import Region
 
 
-def interval(
-    network: Network,
-    lower: Array,
-    upper: Array,
-    known: Mapping[int, tuple[Array, Array]] | None = None,
-    region: Region | None = None,
-    earlier: Bounds | None = None,
-    first: int = 0,
-) -> Bounds:
+def interval(network: Network, lower: Array, upper: Array, region: Region | None = None) -> Bounds:
     """Bounds of every node by interval arithmetic [Tjeng et al. 2019, section 4.2], sound in exact arithmetic.
 
-    lower, upper: the input boxes (B, *input_shape). known: proven bounds of some nodes, which are intersected with.
-    region: passed on to methods that use more than the box. earlier, first: bounds of the nodes before `first`, made by
-    the same call, which are taken over.
+    lower, upper: the input boxes (B, *input_shape). region: what cuts the input sets out of these, for methods that use
+    more than the box.
     """
-    lows: list[Array] = [] if earlier is None else list(earlier.lower[:first])
-    highs: list[Array] = [] if earlier is None else list(earlier.upper[:first])
+    return _interval(network, lower, upper, region, Scope(seal=SEAL))
+
+
+def interval_inside(root: Bounds, lower: np.ndarray, upper: np.ndarray) -> Bounds:
+    """The same for boxes inside of the one of `root` (batch 1), whose facts hold in them, too.
+
+    Raises ValueError where a box is not.
+    """
+    if root.batch != 1 or not ((lower >= root.lower[0]).all() and (upper <= root.upper[0]).all()):
+        raise ValueError("a box lies outside of the input set")
+    return _interval(root.network, lower, upper, root.region, Scope(wider=root.around, seal=SEAL))
+
+
+def _interval(network: Network, lower: Array, upper: Array, region: Region | None, scope: Scope) -> Bounds:
     xp = array_namespace(lower)
-    for index, node in enumerate(network.nodes[len(lows) :], len(lows)):
-        if isinstance(node, Input):
-            low, high = xp.reshape(lower, (-1, *node.shape)), xp.reshape(upper, (-1, *node.shape))
-        elif isinstance(node, Relu):
+    shape = network.input_shape
+    lows, highs = [xp.reshape(lower, (-1, *shape))], [xp.reshape(upper, (-1, *shape))]
+    _propagate(network, lows, highs, 1)
+    return Bounds(network, tuple(lows), tuple(highs), region, scope, seal=SEAL)
+
+
+def tighten(bounds: Bounds, found: Iterable[UnitBounds], *, further: bool = True) -> Bounds:
+    """Bounds with all that was found of single entries, and what interval arithmetic makes of it for later nodes.
+
+    further: without it, later nodes keep the bounds they have. Raises ValueError where a fact is about other sets.
+    """
+    lows, highs = list(bounds.lower), list(bounds.upper)
+    first, fresh = len(lows), set()
+    for fact in found:
+        if not bounds.scope.has(fact.scope):
+            raise ValueError("a fact about other input sets does not tighten these bounds")
+        if fact.samples is None and bounds.batch > 1 and fact.scope.key not in bounds.scope.wider:
+            raise ValueError("a fact about one of several entries says of which")
+        node, size = fact.node, math.prod(bounds.network.nodes[fact.node].shape)
+        count = bounds.batch if fact.samples is not None else max(1, len(lows[node]))
+        for side in (lows, highs):
+            if node not in fresh or len(side[node]) < count:
+                side[node] = np.array(np.broadcast_to(side[node].reshape(-1, size), (count, size)), order="C")
+        fresh.add(node)
+        entries = np.arange(len(lows[node]))[:, None] if fact.samples is None else fact.samples
+        at = entries * size + fact.units  # an entry may be there more than once
+        # A bound that is no number tells nothing.
+        np.fmax.at(lows[node].reshape(-1), at.reshape(-1), np.broadcast_to(fact.lower, at.shape).reshape(-1))
+        np.fmin.at(highs[node].reshape(-1), at.reshape(-1), np.broadcast_to(fact.upper, at.shape).reshape(-1))
+        first = min(first, node)
+    for node in fresh:
+        for side in (lows, highs):
+            side[node] = side[node].reshape(-1, *bounds.network.nodes[node].shape)
+    if further:
+        _propagate(bounds.network, lows, highs, first + 1)
+    return Bounds(bounds.network, tuple(lows), tuple(highs), bounds.region, bounds.scope, bounds.within, seal=SEAL)
+
+
+def narrowed(
+    outer: Bounds, network: Network, lower: np.ndarray, upper: np.ndarray, region: Region | None = None
+) -> Bounds:
+    """Interval bounds over one box (1, *input_shape), with what is known over an input set around it.
+
+    network: may differ from that of `outer` in later nodes. Where that input set is not seen to be one around, or
+    something is assumed there, nothing is taken over.
+    """
+    found = interval(network, lower, upper, region)
+    inside = outer.batch == found.batch == 1 and outer.scope.assumptions is None and outer.lower[0].shape == lower.shape
+    if not inside or not bool((lower >= outer.lower[0]).all() and (upper <= outer.upper[0]).all()):
+        return found
+    if outer.region is not None and (region is None or not outer.region.holds(region)):
+        return found
+    facts = []
+    for node in network.preactivations:
+        if network.nodes[: node + 1] != outer.network.nodes[: node + 1]:
+            break  # nodes are compared by identity
+        low, high = (side[node].reshape(-1) for side in (outer.lower, outer.upper))
+        facts.append(UnitBounds(found.scope, node, None, np.arange(len(low)), low, high, seal=SEAL))
+    return tighten(found, facts)
+
+
+def _propagate(network: Network, lows: list[Array], highs: list[Array], first: int) -> None:
+    """Intervals of all nodes from `first` on, appended or intersected with those there are, in place."""
+    for index, node in enumerate(network.nodes[first:], first):
+        if isinstance(node, Relu):
+            xp = array_namespace(lows[0])
             low, high = xp.clip(lows[node.source], min=0), xp.clip(highs[node.source], min=0)
         else:
+            assert not isinstance(node, Input)
             low, high = affine_interval(node, lows, highs)
-        if known is not None and index in known:
-            low, high = xp.maximum(low, known[index][0]), xp.minimum(high, known[index][1])
-        lows.append(low)
-        highs.append(high)
-    return Bounds(network, tuple(lows), tuple(highs), region)
+        if index < len(lows):
+            xp = array_namespace(low)
+            lows[index], highs[index] = xp.maximum(low, lows[index]), xp.minimum(high, highs[index])
+        else:
+            lows.append(low)
+            highs.append(high)
 
 
 def affine_interval(node: Affine, lows: list[Array], highs: list[Array]) -> tuple[Array, Array]:

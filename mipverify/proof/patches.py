@@ -11,13 +11,15 @@ from typing import TypeAlias
 
 import numpy as np
 
-from mipverify.network import Affine, Input, Relu
+from mipverify.network import Affine, Input, Network, Relu
 from mipverify.network.convolution import Conv
 from mipverify.network.operators import product
-from mipverify.proof.backward import Relaxed, pick, row_minimum
+from mipverify.proof.backward import pick, row_minimum
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.facts import SEAL, UnitBounds
 from mipverify.proof.parts import ROW_BYTES, ROW_WORK, never
 from mipverify.proof.rounding import SLACK, constant_terms, floor, gamma, rounding_terms
-from mipverify.proof.rows import Rows
+from mipverify.proof.rows import functionals
 
 CHUNK_BYTES = 4 * 2**20  # of coefficients in one pass
 PATCH_WORK = 64  # multiplications in the time that arithmetic on an entry of a patch and its window takes
@@ -27,73 +29,73 @@ MATRIX_ENTRIES = 2**22  # a convolution between patches is a dense product up to
 Sides: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 
-def convolution(relaxed: Relaxed, node: int) -> Conv | None:
+def convolution(network: Network, node: int) -> Conv | None:
     """The convolution behind an affine node that is nothing but one (and a bias); None for any other node."""
-    current = relaxed.network.nodes[node]
-    if not isinstance(current, Affine) or len(current.terms) != 1:
+    current = network.nodes[node]
+    if not isinstance(current, Affine) or len(current.terms) != 1 or current.uncertainty is not None:
         return None
     operator = current.terms[0].operator
     if not isinstance(operator, Conv) or operator.groups > 1:
         return None
-    return operator if relaxed.network.nodes[current.terms[0].source].shape == operator.in_shape else None
+    return operator if network.nodes[current.terms[0].source].shape == operator.in_shape else None
 
 
 def parallel_patches(
-    relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray, stop: Callable[[], bool] = never
-) -> tuple[np.ndarray, np.ndarray]:
+    bounds: Bounds, node: int, samples: np.ndarray, units: np.ndarray, stop: Callable[[], bool] = never
+) -> UnitBounds:
     """Bounds (R,), (R,) of single entries `units` of a convolution's output by parallel lines, both sides at once.
 
     From `stop` on they are infinite.
     """
-    return _in_chunks(relaxed, node, samples, units, _Walk.parallel, stop)
+    return _in_chunks(bounds, node, samples, units, _Walk.parallel, stop)
 
 
 def adaptive_patches(
-    relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray, stop: Callable[[], bool] = never
-) -> tuple[np.ndarray, np.ndarray]:
+    bounds: Bounds, node: int, samples: np.ndarray, units: np.ndarray, stop: Callable[[], bool] = never
+) -> UnitBounds:
     """Bounds (R,), (R,) of single entries `units` of a convolution's output by CROWN's lines.
 
     From `stop` on they are infinite.
     """
-    return _in_chunks(relaxed, node, samples, units, _Walk.both, stop)
+    return _in_chunks(bounds, node, samples, units, _Walk.both, stop)
 
 
 def _in_chunks(
-    relaxed: Relaxed,
+    bounds: Bounds,
     node: int,
     samples: np.ndarray,
     units: np.ndarray,
     method: Callable[[_Walk], Sides],
     stop: Callable[[], bool],
-) -> Sides:
+) -> UnitBounds:
     lows, highs = np.full(len(units), -np.inf), np.full(len(units), np.inf)
-    conv = convolution(relaxed, node)
+    conv = convolution(bounds.network, node)
     assert conv is not None
-    like = relaxed.bounds.lower[0]
+    like = bounds.lower[0]
     size = CHUNK_BYTES // (conv.weight_as(like)[0].size * like.itemsize)
-    size = max(1, min(size, _most_rows(relaxed, node, conv, dense=method is _Walk.both)))
+    size = max(1, min(size, _most_rows(bounds, node, conv, dense=method is _Walk.both)))
     for begin in range(0, len(units), size):
         if stop():
             break
         part = slice(begin, begin + size)
-        walk = _Walk(relaxed, node, conv, samples[part], units[part])
+        walk = _Walk(bounds, node, conv, samples[part], units[part])
         lows[part], highs[part] = method(walk)
-    return lows, highs
+    return UnitBounds(bounds.scope, node, samples, units, lows, highs, seal=SEAL)
 
 
-def _most_rows(relaxed: Relaxed, node: int, conv: Conv, dense: bool) -> int:
+def _most_rows(bounds: Bounds, node: int, conv: Conv, dense: bool) -> int:
     """How many units of a node may be passed back together, for the time that it takes and for the memory.
 
     dense: what no longer pays as patches goes on as whole rows.
     """
-    network, current = relaxed.network, relaxed.network.nodes[node]
+    network, current = bounds.network, bounds.network.nodes[node]
     size, work = (1, 1), 0
     while True:
         assert isinstance(current, Affine)
         size = conv.reach(size)
         entries, source = conv.in_shape[1] * size[0] * size[1], current.terms[0].source
         work += PATCH_WORK * entries
-        step = _below(relaxed, source, size)
+        step = _below(network, source, size)
         if step is None:
             break
         node, conv = step
@@ -109,20 +111,20 @@ def _most_rows(relaxed: Relaxed, node: int, conv: Conv, dense: bool) -> int:
     return min(ROW_WORK // (work + 2 * network.work[source]), rows)
 
 
-def _below(relaxed: Relaxed, source: int, size: tuple[int, ...]) -> tuple[int, Conv] | None:
+def _below(network: Network, source: int, size: tuple[int, ...]) -> tuple[int, Conv] | None:
     """The affine node below a ReLU and its convolution, if patches of this size can stay patches on their way."""
-    current = relaxed.network.nodes[source]
+    current = network.nodes[source]
     if not isinstance(current, Relu) or 2 * size[0] * size[1] > current.shape[-1] * current.shape[-2]:
         return None
-    below = convolution(relaxed, current.source)
+    below = convolution(network, current.source)
     return None if below is None else (current.source, below)
 
 
 class _Walk:
     """One chunk of units passed back from a convolution; units at the same place of a box share their windows."""
 
-    def __init__(self, relaxed: Relaxed, node: int, conv: Conv, samples: np.ndarray, units: np.ndarray):
-        self.relaxed, self.node, self.conv = relaxed, node, conv
+    def __init__(self, bounds: Bounds, node: int, conv: Conv, samples: np.ndarray, units: np.ndarray):
+        self.bounds, self.node, self.conv = bounds, node, conv
         self.samples, self.units = samples, units
         _, _, height, width = conv.out_shape
         self.channel, place = units // (height * width), units % (height * width)
@@ -130,11 +132,11 @@ class _Walk:
         self.boxes = keys // (height * width)
         place = keys % (height * width)
         self.first = np.stack([place // width, place % width], axis=1)
-        self.like = relaxed.bounds.lower[0]
+        self.like = bounds.lower[0]
 
     def start(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
         """Coefficients, constants, windows' origins in the source node, and that node."""
-        affine = self.relaxed.network.nodes[self.node]
+        affine = self.bounds.network.nodes[self.node]
         assert isinstance(affine, Affine)
         constant = np.zeros(len(self.units), self.like.dtype)
         if affine.bias is not None:
@@ -149,14 +151,14 @@ class _Walk:
         """Both sides at once, with the upper line's slope on both."""
         a, constant, origin, source = self.start()
         extra = np.zeros_like(constant)  # what the upper side has on top: all offsets
-        error = _absolute_sum(constant[:, None], 1.0) * gamma(constant_terms(self.relaxed.network), a)
-        error = error + pick(self.relaxed.underflow[self.node], self.samples)
-        relaxed, network = self.relaxed, self.relaxed.network
+        error = _absolute_sum(constant[:, None], 1.0) * gamma(constant_terms(self.bounds.network), a)
+        error = error + pick(self.bounds.underflow[self.node], self.samples)
+        bounds, network = self.bounds, self.bounds.network
         while not isinstance(network.nodes[source], Input):
-            step = _below(relaxed, source, a.shape[2:])
+            step = _below(network, source, a.shape[2:])
             if step is None:  # dense from here: leave these to the second pass
                 return np.full(len(a), -np.inf), np.full(len(a), np.inf)
-            line = relaxed.lines[source]
+            line = bounds.lines[source]
             slope, offset = (self._windows(v, origin, a)[self.window] for v in (line.upper_slope, line.upper_offset))
             error = error + self._error(a, source, step[0])
             negative = _dot(np.minimum(a, 0), offset)
@@ -165,7 +167,7 @@ class _Walk:
             a = a * slope
             a, shift, origin, source, more = self._convolve(step, a, origin)
             constant, error = constant + shift, error + more
-        lower, upper = relaxed.bounds.lower[0], relaxed.bounds.upper[0]
+        lower, upper = bounds.lower[0], bounds.upper[0]
         low, high = (self._windows(v, origin, a)[self.window] for v in (lower, upper))
         positive = np.maximum(a, 0)
         negative_part = a - positive
@@ -181,16 +183,16 @@ class _Walk:
     def _adaptive(self, sign: float) -> np.ndarray:
         a, constant, origin, source = self.start()
         a, constant = sign * a, sign * constant
-        error = np.abs(constant) * gamma(constant_terms(self.relaxed.network), a)
-        error = error + pick(self.relaxed.underflow[self.node], self.samples)
-        relaxed, network = self.relaxed, self.relaxed.network
+        error = np.abs(constant) * gamma(constant_terms(self.bounds.network), a)
+        error = error + pick(self.bounds.underflow[self.node], self.samples)
+        bounds, network = self.bounds, self.bounds.network
         while not isinstance(network.nodes[source], Input):
-            step = _below(relaxed, source, a.shape[2:])
+            step = _below(network, source, a.shape[2:])
             if step is None:
                 dense = _dense(a, origin[self.window], network.nodes[source].shape)
-                found = row_minimum(relaxed, Rows({source: dense}, self.samples, constant))
-                return found - SLACK * error
-            line = relaxed.lines[source]
+                found = row_minimum(bounds, functionals({source: dense}, self.samples, constant)).lower
+                return np.asarray(found - SLACK * error)
+            line = bounds.lines[source]
             below, above, offset = (
                 self._windows(v, origin, a)[self.window]
                 for v in (line.lower_slope, line.upper_slope, line.upper_offset)
@@ -202,7 +204,7 @@ class _Walk:
             a = positive * below + negative * above
             a, shift, origin, source, more = self._convolve(step, a, origin)
             constant, error = constant + shift, error + more
-        lower, upper = relaxed.bounds.lower[0], relaxed.bounds.upper[0]
+        lower, upper = bounds.lower[0], bounds.upper[0]
         low, high = (self._windows(v, origin, a)[self.window] for v in (lower, upper))
         positive = np.maximum(a, 0)
         value = _dot(positive, low) + _dot(a - positive, high) + constant
@@ -213,7 +215,7 @@ class _Walk:
     ) -> tuple[np.ndarray, np.ndarray | float, np.ndarray, int, np.ndarray]:
         """Through an affine node: new coefficients, what its bias adds, origins, source, and the error of it."""
         node, conv = step
-        affine = self.relaxed.network.nodes[node]
+        affine = self.bounds.network.nodes[node]
         assert isinstance(affine, Affine)
         shift: np.ndarray | float = 0.0
         if affine.bias is not None:
@@ -232,10 +234,10 @@ class _Walk:
 
     def _error(self, a: np.ndarray, node: int, below: int | None) -> np.ndarray:
         """Rounding errors of passing rows through a node, with the largest magnitude in it: coarse, but one sum."""
-        network, nodes = self.relaxed.network, [node] if below is None else [node, below]
+        network, nodes = self.bounds.network, [node] if below is None else [node, below]
         largest = np.zeros(len(self.boxes), a.dtype)
         for index in nodes:
-            magnitude = self.relaxed.magnitudes[index]
+            magnitude = self.bounds.magnitudes[index]
             peak = magnitude.reshape(len(magnitude), -1).max(axis=1)
             largest = np.maximum(largest, peak[self.boxes] if len(peak) > 1 else peak)
         current = network.nodes[node]

@@ -7,18 +7,18 @@ of multiplying out become an uncertainty of the rows, so that bounds of the redu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
 
 import numpy as np
 
 from mipverify.errors import Stopped
 from mipverify.network import Affine, Input, Network, Node, Relu, Term
 from mipverify.network.operators import Dense, Index
-from mipverify.proof.backward import Relaxed, pass_back
+from mipverify.proof.backward import NOTHING, Errors, pass_back
 from mipverify.proof.bounds import Bounds
-from mipverify.proof.interval import interval
+from mipverify.proof.facts import SEAL, Claim, RowBounds, Scope, UnitBounds, require_seal
+from mipverify.proof.interval import interval, tighten
 from mipverify.proof.parts import never, row_chunks
 from mipverify.proof.relaxation import Relaxation
 from mipverify.proof.rounding import SLACK
@@ -56,28 +56,63 @@ class _Growing:
 
     def affine(self, rows: tuple[np.ndarray, np.ndarray, np.ndarray]) -> int:
         """A node with these coefficients of `everything`, constants and uncertainties."""
-        coefficients, constant, doubt = rows
+        coefficients, constant, deviation = rows
         term = Term(self.everything(), Dense(coefficients))
-        self.nodes.append(Affine((len(constant),), (term,), constant, doubt))
+        self.nodes.append(Affine((len(constant),), (term,), constant, deviation))
         return len(self.nodes) - 1
 
 
 @dataclass(frozen=True, eq=False)
 class Reduced:
-    """Bounds of the reduced network. layers: (its pre-activation, original pre-activation, units) of each layer."""
+    """Bounds of the reduced network. layers: (its pre-activation, original pre-activation, units) of each layer.
+
+    original: the scope of the bounds that it was made of: what holds for the reduced network's units and outputs, holds
+    for those of the original there.
+    """
 
     bounds: Bounds
     layers: tuple[tuple[int, int, np.ndarray], ...]
+    original: Scope
+    output: int
+    seal: InitVar[object] = None
 
-    def known(self, tight: Bounds, original: Bounds) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-        """What bounds of the reduced network mean for the original one: its bounds, tightened where these are."""
-        found = {}
+    def __post_init__(self, seal: object) -> None:
+        require_seal(self, seal)
+
+    def lifted(self, tight: Bounds) -> list[UnitBounds]:
+        """What bounds of the reduced network mean for the original one, layer by layer.
+
+        Raises ValueError where they are of something else.
+        """
+        self._require(tight.scope)
+        found = []
         for reduced, source, units in self.layers:
-            low, high = original.lower[source].copy(), original.upper[source].copy()
-            low.reshape(-1)[units] = np.maximum(low.reshape(-1)[units], tight.lower[reduced].reshape(-1))
-            high.reshape(-1)[units] = np.minimum(high.reshape(-1)[units], tight.upper[reduced].reshape(-1))
-            found[source] = (low, high)
+            low, high = (side[reduced].reshape(-1) for side in (tight.lower, tight.upper))
+            found.append(UnitBounds(self.original, source, None, units, low, high, seal=SEAL))
         return found
+
+    def lifted_rows(self, found: RowBounds) -> RowBounds:
+        """What bounds of rows of the reduced network's outputs mean for the original one.
+
+        Raises ValueError where they are of something else.
+        """
+        self._require(found.scope)
+        claim = found.claim
+        if claim is None or claim.node != self.bounds.network.output:
+            raise ValueError("the rows do not stand for outputs of the reduced network")
+        own = Claim(self.output, claim.units, claim.factors)
+        return RowBounds(self.original, own, None, found.lower, seal=SEAL)
+
+    def lifted_outputs(self, found: UnitBounds) -> UnitBounds:
+        """What bounds of single outputs of the reduced network mean for the original one; ValueError as above."""
+        self._require(found.scope)
+        if found.node != self.bounds.network.output:
+            raise ValueError("the entries are no outputs of the reduced network")
+        return UnitBounds(self.original, self.output, None, found.units, found.lower, found.upper, seal=SEAL)
+
+    def _require(self, scope: Scope) -> None:
+        if scope.key != self.bounds.scope.key:
+            raise ValueError("a fact about other input sets, or another network, is not one about the reduced network")
 
 
 def entries(bounds: Bounds) -> int:
@@ -91,42 +126,38 @@ def entries(bounds: Bounds) -> int:
 def reduce(bounds: Bounds, stop: Callable[[], bool] = never) -> Reduced:
     """The reduced network over the same box (batch 1): same input, same output, unstable ReLUs only.
 
-    Raises Stopped once `stop` returns true.
+    Raises ValueError where something is assumed, Stopped once `stop` returns true.
     """
-    network, exact = bounds.network, Exact(bounds)
+    if bounds.batch != 1 or bounds.scope.assumptions is not None:
+        raise ValueError("networks are reduced within bounds of one input set, under which nothing is assumed")
+    network, lines = bounds.network, exact_lines(bounds)
     growing = _Growing(network.input_size, [Input(network.input_shape)])
-    known = {}
+    known: list[tuple[int, np.ndarray, np.ndarray]] = []
     for node in network.relus:
         units = np.flatnonzero(np.asarray(bounds.unstable(node)).reshape(-1))
         if not len(units):
             continue
         source = network.relu_source(node)
-        reduced = growing.affine(affine_rows(exact, source, units, growing.originals(), stop))
-        known[reduced] = (bounds.lower[source].reshape(1, -1)[:, units], bounds.upper[source].reshape(1, -1)[:, units])
+        reduced = growing.affine(affine_rows(bounds, lines, source, units, growing.originals(), stop))
+        low, high = (side[source].reshape(-1)[units] for side in (bounds.lower, bounds.upper))
+        known.append((reduced, low, high))
         growing.nodes.append(Relu((len(units),), reduced))
         growing.blocks.append((len(growing.nodes) - 1, node, units))
-    outputs = np.arange(network.output_size)
-    output = growing.affine(affine_rows(exact, network.output, outputs, growing.originals(), stop))
+    output = growing.affine(
+        affine_rows(bounds, lines, network.output, np.arange(network.output_size), growing.originals(), stop)
+    )
     small = Network(tuple(growing.nodes), output, input_name=network.input_name)
     layers = tuple((small.relu_source(node), network.relu_source(relu), units) for node, relu, units in growing.blocks)
-    return Reduced(interval(small, bounds.lower[0], bounds.upper[0], known, bounds.region), layers)
-
-
-class Exact(Relaxed):
-    """A network whose unstable ReLUs end the way back: what they are met with is kept, and goes no further."""
-
-    @cached_property
-    def lines(self) -> dict[int, Relaxation]:
-        found = {}
-        for node in self.network.relus:
-            source = self.network.relu_source(node)
-            active = np.where(self.bounds.lower[source] >= 0, 1.0, 0.0)
-            found[node] = Relaxation(active, active, np.zeros_like(active))
-        return found
+    inner = interval(small, bounds.lower[0], bounds.upper[0], bounds.region)
+    facts = [
+        UnitBounds(inner.scope, node, None, np.arange(len(low)), low, high, seal=SEAL) for node, low, high in known
+    ]
+    return Reduced(tighten(inner, facts), layers, bounds.scope, network.output, seal=SEAL)
 
 
 def affine_rows(
-    exact: Exact,
+    bounds: Bounds,
+    lines: Mapping[int, Relaxation],
     node: int,
     units: np.ndarray,
     blocks: Sequence[tuple[int, np.ndarray]],
@@ -134,21 +165,32 @@ def affine_rows(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Entries `units` of a node as rows over the input and over units of some ReLU nodes, one after the other.
 
-    blocks: the ReLU nodes and their units. Coefficients (U, width), constants (U,), and the errors of both (U,).
-    Raises Stopped once `stop` returns true.
+    lines: `exact_lines`. blocks: the ReLU nodes and their units. Coefficients (U, width), constants (U,), and the
+    errors of both (U,). Raises Stopped once `stop` returns true.
     """
-    width = exact.network.input_size + sum(len(own) for _, own in blocks)
-    found = np.zeros((len(units), width)), np.empty(len(units)), np.empty(len(units))
-    for part in row_chunks(exact.network, node, len(units)):
+    network = bounds.network
+    coefficients = np.zeros((len(units), network.input_size + sum(len(own) for _, own in blocks)))
+    constant, error = np.zeros(len(units)), np.zeros(len(units))
+    for part in row_chunks(network, node, len(units)):
         if stop():
             raise Stopped
-        start = unit_rows(exact.network, node, units[part], None, exact.bounds.lower[0])
-        reached = pass_back(exact, start, keep=True)
-        count, begin = part.stop - part.start, exact.network.input_size
-        found[0][part, :begin] = reached.coefficients.reshape(count, -1)
+        start = unit_rows(network, node, units[part], None, bounds.like)
+        errors = Errors(bounds, start, 0)
+        reached = pass_back(bounds, start, NOTHING, True, errors, lines)
+        count, begin = part.stop - part.start, network.input_size
+        coefficients[part, :begin] = reached.coefficients.reshape(count, -1)
         for original, own in blocks:
             if original in reached.passed:
-                found[0][part, begin : begin + len(own)] = reached.passed[original].reshape(count, -1)[:, own]
+                coefficients[part, begin : begin + len(own)] = reached.passed[original].reshape(count, -1)[:, own]
             begin += len(own)
-        found[1][part], found[2][part] = reached.constant, SLACK * np.asarray(reached.error)
+        constant[part], error[part] = reached.constant, SLACK * np.asarray(errors.total)
+    return coefficients, constant, error
+
+
+def exact_lines(bounds: Bounds) -> dict[int, Relaxation]:
+    """Lines that pass stable ReLUs as they are and end the way back of unstable ones, with what met these kept."""
+    found = {}
+    for node in bounds.network.relus:
+        active = np.where(bounds.lower[bounds.network.relu_source(node)] >= 0, 1.0, 0.0)
+        found[node] = Relaxation(active, active, np.zeros_like(active))
     return found

@@ -15,6 +15,8 @@ import numpy as np
 
 from mipverify.network import Affine, Relu
 from mipverify.proof.bounds import Bounds
+from mipverify.proof.facts import SEAL, UnitBounds
+from mipverify.specification.exact import float_up
 
 MOST_ENTRIES = 1_000_000  # of operators that are looked at; beyond it nothing is shown
 MOST_UNITS = 5_000  # functions that are made; likewise
@@ -66,6 +68,13 @@ class _Piecewise:
         if len(at) > MOST_BREAKS:
             raise _TooLargeError
         return _Piecewise(tuple(at), tuple(max(v, Fraction(0)) for v in values))
+
+
+def separable_minimum(bounds: Bounds, node: int, units: np.ndarray) -> UnitBounds:
+    """Lower bounds of flat units (R,) of a node: those of `lowest`, rounded down; -inf where there is none."""
+    exact = [-np.inf if least is None else -float_up(-least) for least in lowest(bounds, node, units)]
+    upper = np.full(len(units), np.inf)
+    return UnitBounds(bounds.scope, node, None, units, np.array(exact, float), upper, seal=SEAL)
 
 
 def lowest(bounds: Bounds, node: int, units: np.ndarray) -> list[Fraction | None]:

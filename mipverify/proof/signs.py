@@ -10,14 +10,17 @@ import numpy as np
 
 from mipverify.network import Affine, Relu
 from mipverify.proof.bounds import Bounds
+from mipverify.proof.facts import SEAL, UnitBounds
 
 # Entries of operators that are looked at for one question; beyond it a sign counts as not shown.
 MOST_ENTRIES = 20_000_000
 
 
-def nonnegative(bounds: Bounds, node: int, units: np.ndarray) -> np.ndarray:
-    """Which of the flat units (R,) of a node are proven to be >= 0 over the one box of `bounds`, exactly: bool (R,)."""
-    return _Signs(bounds).shown(node, units, 1)
+def nonnegative(bounds: Bounds, node: int, units: np.ndarray) -> UnitBounds:
+    """Zero as the lower bound of those of the flat units (R,) of a node of which that is seen (bounds of batch 1)."""
+    shown = _Signs(bounds).shown(node, units, 1)
+    lower, upper = np.where(shown, 0.0, -np.inf), np.full(len(units), np.inf)
+    return UnitBounds(bounds.scope, node, None, units, lower, upper, seal=SEAL)
 
 
 class _Signs:

@@ -134,6 +134,17 @@ class Region:
             return np.zeros((0, 0)), np.zeros(0)
         return self.matrix, self.offset
 
+    def holds(self, other: Region) -> bool:
+        """Whether another region is seen to lie inside of this one: all that cuts this one out, cuts out the other."""
+        if self.ball is not None:
+            mine, ball = self.ball, other.ball
+            if ball is None or mine.norm != ball.norm or ball.radius > mine.radius:
+                return False
+            if not (np.array_equal(mine.center, ball.center) and np.array_equal(mine.scale, ball.scale)):
+                return False
+        same = (np.array_equal(a, b) for a, b in zip(self.rows, other.rows, strict=True))
+        return not len(self.rows[0]) or all(same)
+
     def contains(self, x: ArrayLike) -> bool:
         """Exact decision for one point (n,) of floats."""
         if self.ball is not None and not self.ball.contains(x):

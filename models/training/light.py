@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import torch
 from mipverify.models.training.quick import strided_convolution
-from mipverify.presolve import Bounds
 from torch import Tensor
 
 from mipverify.network import Affine, Input, Network, Relu
 from mipverify.network.convolution import Conv
 from mipverify.network.graph import affine_value
 from mipverify.network.operators import Operator, parameter_like
+from mipverify.proof.bounds import Intervals
 
 
-def light_interval(network: Network, lower: Tensor, upper: Tensor) -> Bounds:
+def light_interval(network: Network, lower: Tensor, upper: Tensor) -> Intervals:
     """Bounds of every node over boxes (B, *input_shape), differentiable in the weights.
 
     Those of `mipverify.proof.interval` up to rounding, at half the cost of a training step with them: the error
@@ -30,7 +30,7 @@ def light_interval(network: Network, lower: Tensor, upper: Tensor) -> Bounds:
             low, high = _affine(node, lows, highs)
         lows.append(low)
         highs.append(high)
-    return Bounds(network, tuple(lows), tuple(highs))
+    return Intervals(network, tuple(lows), tuple(highs))
 
 
 def _affine(node: Affine, lows: list[Tensor], highs: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-from mipverify.presolve import InputRows, Relaxed
 
 from mipverify.network import Input, Relu
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.rows import LinearBounds
 
 
-def reach(relaxed: Relaxed, lower: np.ndarray, upper: np.ndarray) -> dict[int, np.ndarray]:
+def reach(bounds: Bounds, lower: np.ndarray, upper: np.ndarray) -> dict[int, np.ndarray]:
     """How far each pre-activation moves when one input crosses its box (K, n): {node: (K, n, units)}.
 
     Through the network with the slopes of the upper lines; an estimate.
     """
-    network = relaxed.network
+    network = bounds.network
     count, inputs = lower.shape
     moves: list[np.ndarray] = []
     for index, node in enumerate(network.nodes):
@@ -21,7 +22,7 @@ def reach(relaxed: Relaxed, lower: np.ndarray, upper: np.ndarray) -> dict[int, n
             move = np.zeros((count, inputs, inputs))
             move[:, np.arange(inputs), np.arange(inputs)] = upper - lower
         elif isinstance(node, Relu):
-            move = moves[node.source] * relaxed.lines[index].upper_slope.reshape(count, 1, -1)
+            move = moves[node.source] * bounds.lines[index].upper_slope.reshape(count, 1, -1)
         else:
             move = np.zeros((count, inputs, int(np.prod(node.shape))))
             for term in node.terms:
@@ -31,13 +32,13 @@ def reach(relaxed: Relaxed, lower: np.ndarray, upper: np.ndarray) -> dict[int, n
     return {network.relu_source(node): moves[network.relu_source(node)] for node in network.relus}
 
 
-def influence(relaxed: Relaxed, row: InputRows, boxes: np.ndarray, reached: dict[int, np.ndarray]) -> np.ndarray:
+def influence(bounds: Bounds, row: LinearBounds, boxes: np.ndarray, reached: dict[int, np.ndarray]) -> np.ndarray:
     """How much halving each coordinate of the boxes (M,) of these rows would raise the bound, estimated (M, n).
 
     The row itself moves by |a| times the width. A ReLU between l and u, of radius r around c, is relaxed by a gap whose
     derivative in r is (1 + c^2 / r^2) / 2, times the coefficient that the row meets it with.
     """
-    network, bounds = relaxed.network, relaxed.bounds
+    network = bounds.network
     count = len(boxes)
     width = (bounds.upper[0] - bounds.lower[0])[boxes].reshape(count, -1)
     score = np.abs(row.coefficients.reshape(count, -1)) * width

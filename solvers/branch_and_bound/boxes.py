@@ -6,175 +6,151 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from mipverify.presolve import Relaxed, crown
+from mipverify.presolve import crown
 from mipverify.solvers.branch_and_bound.box_branching import influence, reach
-from mipverify.solvers.branch_and_bound.conjunction import CLEARANCE, bound_condition
-from mipverify.solvers.branch_and_bound.search import Outcome
+from mipverify.solvers.branch_and_bound.conjunction import settle_condition
 
-from mipverify.network import Network
 from mipverify.parallel import ALONE, Hands, dealt
-from mipverify.specification.regions import Region
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.boxes import BoxCases, Boxes, Inherited, Settled, Settlement, part_bounds
+from mipverify.proof.facts import Claim, RowBounds
+from mipverify.proof.parts import never
 
 LEAST_SHARE = 64  # boxes that are worth the way to another process
 MAX_KNOWN_BYTES = 1 << 29  # of inherited bounds; beyond it children start from interval arithmetic again
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True)
+class BoxOutcome:
+    """closed: every box is. bounds: proven of each claim over the whole box. boxes: bounded from the start. witness:
+    what `try_points` returned, if it accepted a point. reason: why the search is open still."""
+
+    closed: bool
+    bounds: Sequence[RowBounds]
+    boxes: int
+    witness: object | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
 class _Block:
-    """Open boxes that were made together: lower, upper (K, n); open (K, conditions); known bounds by node or empty."""
+    """Open boxes, and what their bounds start from, if that is kept."""
 
-    lower: np.ndarray
-    upper: np.ndarray
-    open: np.ndarray
-    bound: np.ndarray
-    known: dict[int, tuple[np.ndarray, np.ndarray]]
-
-    def take(self, part: slice | np.ndarray) -> _Block:
-        known = {node: (low[part], high[part]) for node, (low, high) in self.known.items()}
-        return _Block(self.lower[part], self.upper[part], self.open[part], self.bound[part], known)
-
-    def bytes(self) -> int:
-        return sum(low.nbytes + high.nbytes for low, high in self.known.values())
+    boxes: Boxes
+    inherited: Inherited | None
 
 
 def search_boxes(
-    network: Network,
-    lower: np.ndarray,
-    upper: np.ndarray,
-    conditions: Sequence[int],
+    bounds: Bounds,
+    claims: Sequence[Claim],
     *,
-    parts: Sequence[tuple[int, list[int]]] | None = None,
-    region: Region | None = None,
     try_points: Callable[[np.ndarray], object | None] = lambda points: None,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = never,
     batch: int = 512,
     hands: Hands = ALONE,
-    progress: Callable[[int, int, float], None] | None = None,
-) -> Outcome:
-    """Prove that the outputs `conditions` of a margin network are positive on a box (n,), or find where one is not.
+    progress: Callable[[BoxCases, int, int, float], None] | None = None,
+) -> BoxOutcome:
+    """Prove that rows are positive on an input box (bounds of batch 1), or find where one is not.
 
-    parts: for each condition the (node, its units) whose maximum it is, by default the output itself.
-    hands: who bounds the boxes of a batch.
+    claims: of one row each; one of several units (1, m) is about the largest of them. hands: who bounds the boxes of a
+    batch.
     """
-    conditions = list(conditions)
-    parts = [(network.output, [c]) for c in conditions] if parts is None else parts
-    width = len(conditions)
-    stack = [_Block(lower[None], upper[None], np.ones((1, width), bool), np.full((1, width), -np.inf), {})]
-    proven = np.full(width, np.inf)
+    cases = BoxCases(bounds, claims)
+    stack = [_Block(cases.root, None)]
     counted, reason = 0, ""
-    work = network, parts, region
     while stack and not reason:
         if stop():
             reason = "time"
             break
-        block = _last(stack, batch)
-        counted += len(block.lower)
-        keep = sum(b.bytes() for b in stack) < MAX_KNOWN_BYTES
-        blocks = [block.take(part) for part in dealt(np.arange(len(block.lower)), hands, LEAST_SHARE)]
-        for own, done in zip(blocks, hands.map(_process, work, [(b, keep) for b in blocks], stop), strict=True):
+        block = _last(cases, stack, batch)
+        counted += len(block.boxes)
+        keep = sum(b.inherited.bytes for b in stack if b.inherited is not None) < MAX_KNOWN_BYTES
+        blocks = _deal(cases, block, dealt(np.arange(len(block.boxes)), hands, LEAST_SHARE))
+        work = hands.map(_process, (bounds, claims), [(own, keep) for own in blocks], stop)
+        for own, done in zip(blocks, work, strict=True):
             if done is None:
                 stack.append(own)
                 continue
-            children, points, closed = done
-            proven = np.minimum(proven, closed)
-            if children is None:
+            settled, inherited, points = done
+            cases.settle(settled)
+            if settled.rest is None:
                 continue
             found = try_points(points)
             if found is not None:
-                return Outcome(False, {}, counted, witness=found)
-            stack.append(children)
-            if _some_cannot_be_halved(children):
+                return BoxOutcome(False, cases.proven(), counted, witness=found)
+            stack.append(_Block(settled.rest, inherited))
+            if _some_cannot_be_halved(settled.rest):
                 reason = "a box of floating-point width could not be decided"
         if progress is not None and stack:
-            progress(counted, sum(len(b.lower) for b in stack), min(float(b.bound.min()) for b in stack))
-    for block in stack:
-        proven = np.minimum(proven, np.where(block.open, block.bound, np.inf).min(axis=0))
-    lowest = {c: float(v) for c, v in zip(conditions, proven, strict=True)}
-    return Outcome(not stack, lowest, counted, reason=reason if stack else "")
+            left = sum(len(b.boxes) for b in stack)
+            progress(cases, counted, left, min(float(b.boxes.bound[b.boxes.open].min()) for b in stack))
+    return BoxOutcome(not stack, cases.proven(), counted, reason=reason if stack else "")
 
 
-def _last(stack: list[_Block], size: int) -> _Block:
+def _last(cases: BoxCases, stack: list[_Block], size: int) -> _Block:
     """Take the `size` newest boxes, or all there are."""
-    taken, count = [], 0
+    taken: list[_Block] = []
+    count = 0
     while stack and count < size:
         block = stack.pop()
-        if count + len(block.lower) > size:
-            cut = len(block.lower) - (size - count)
-            stack.append(block.take(slice(0, cut)))
-            block = block.take(slice(cut, None))
+        if count + len(block.boxes) > size:
+            cut = len(block.boxes) - (size - count)
+            rest, block = _deal(cases, block, [np.arange(cut), np.arange(cut, len(block.boxes))])
+            stack.append(rest)
         taken.append(block)
-        count += len(block.lower)
-    nodes = set.intersection(*(set(block.known) for block in taken))
-    return _Block(
-        np.concatenate([b.lower for b in taken]),
-        np.concatenate([b.upper for b in taken]),
-        np.concatenate([b.open for b in taken]),
-        np.concatenate([b.bound for b in taken]),
-        {node: tuple(np.concatenate([b.known[node][side] for b in taken]) for side in (0, 1)) for node in nodes},  # type: ignore[misc]
-    )
+        count += len(block.boxes)
+    if len(taken) == 1:
+        return taken[0]
+    known = [block.inherited for block in taken if block.inherited is not None]
+    inherited = Inherited.join(known) if len(known) == len(taken) else None
+    return _Block(cases.join([block.boxes for block in taken]), inherited)
+
+
+def _deal(cases: BoxCases, block: _Block, parts: Sequence[np.ndarray]) -> list[_Block]:
+    if len(parts) == 1:
+        return [block]
+    known = block.inherited
+    return [
+        _Block(boxes, None if known is None else known.take(part))
+        for boxes, part in zip(cases.deal(block.boxes, parts), parts, strict=True)
+    ]
 
 
 def _process(
-    work: tuple[Network, Sequence[tuple[int, list[int]]], Region | None],
-    item: tuple[_Block, bool],
-    stop: Callable[[], bool],
-) -> tuple[_Block | None, np.ndarray, np.ndarray]:
-    """Bound the boxes of a block: the halves of those left open, points to try, and the bounds it closed with."""
-    (network, parts, region), (block, keep) = work, item
-    shape = (len(block.lower), *network.input_shape)
-    relaxed = Relaxed(crown(network, block.lower.reshape(shape), block.upper.reshape(shape), block.known, region, stop))
-    reached = reach(relaxed, block.lower, block.upper)
-    bound = np.where(block.open, block.bound, np.inf)
-    weight, points = np.zeros(block.lower.shape), [block.lower[:0]]
-    # What is left of a box: the hull of what its open conditions leave of it.
-    lower, upper = np.full_like(block.lower, np.inf), np.full_like(block.upper, -np.inf)
-    for position, (node, units) in enumerate(parts):
-        at = np.flatnonzero(block.open[:, position])
+    work: tuple[Bounds, Sequence[Claim]], item: tuple[_Block, bool], stop: Callable[[], bool]
+) -> tuple[Settled, Inherited | None, np.ndarray]:
+    """Bound the boxes of a block: what becomes of them, what that inherits, and points (R, n) to try."""
+    (root, claims), (block, keep) = work, item
+    boxes = block.boxes
+    bounds = crown(part_bounds(root, boxes, block.inherited), stop)
+    reached = reach(bounds, boxes.lower, boxes.upper)
+    settlement = Settlement(boxes, bounds)
+    weight, points = np.zeros(boxes.lower.shape), [boxes.lower[:0]]
+    for position, claim in enumerate(claims):
+        at = np.flatnonzero(boxes.open[:, position])
         if not len(at):
             continue
-        found = bound_condition(relaxed, node, units, at)
-        bound[at, position] = np.maximum(found.lower, bound[at, position])
-        here = at[found.open]
-        if not len(here):
-            continue
-        lower[here] = np.minimum(lower[here], found.box_lower)
-        upper[here] = np.maximum(upper[here], found.box_upper)
-        weight[here] = np.maximum(weight[here], influence(relaxed, found.row, here, reached))
-        points.append(found.minimizer)
-    left = block.open & ~(bound > 0)
-    closed = np.where(block.open & ~left, bound, np.inf).min(axis=0)
-    going = np.flatnonzero(left.any(axis=1))
-    points.append(0.5 * (block.lower + block.upper)[going])
-    if not len(going):
-        return None, block.lower[:0], closed
-    if (lower[going] > block.lower[going]).any() or (upper[going] < block.upper[going]).any():
-        closed = np.minimum(closed, np.where(left.any(axis=0), CLEARANCE, np.inf))
-    known = {n: (low[going], high[going]) for n, (low, high) in relaxed.bounds.known().items()} if keep else {}
-    rest = _Block(lower[going], upper[going], left[going], bound[going], known)
-    return (
-        _halves(rest, weight[going] / np.maximum((block.upper - block.lower)[going], 1e-300)),
-        np.concatenate(points),
-        closed,
-    )
+        found = settle_condition(settlement, position, claim, bounds, at)
+        if len(found.at):
+            weight[found.at] = np.maximum(weight[found.at], influence(bounds, found.row, found.at, reached))
+            points.append(found.minimizer)
+    going = np.flatnonzero(settlement.open().any(axis=1))
+    points.append(0.5 * (boxes.lower + boxes.upper)[going])
+    lower, upper = settlement.left(going)
+    share = weight[going] / np.maximum((boxes.upper - boxes.lower)[going], 1e-300)
+    settled = settlement.close(going, _axes(lower, upper, share))
+    inherited = settlement.inherited(root.scope, going) if keep and len(going) else None
+    return settled, inherited, np.concatenate(points)
 
 
-def _some_cannot_be_halved(children: _Block) -> bool:
-    half = len(children.lower) // 2
-    return bool((children.lower[:half] == children.lower[half:]).all(axis=1).any())
+def _axes(lower: np.ndarray, upper: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Where weight times width is largest (G,), among the axes between whose ends a number is left."""
+    width, middle = upper - lower, 0.5 * lower + 0.5 * upper
+    possible = (middle > lower) & (middle < upper)
+    return np.asarray(np.argmax(np.where(possible, weight * width + 1e-12 * width, -1.0), axis=1))
 
 
-def _halves(block: _Block, weight: np.ndarray) -> _Block:
-    """Every box cut in two where weight times width is largest; first all lower halves, then all upper ones.
-
-    The upper half of a box between whose ends no number is left, in any coordinate, is the box itself.
-    """
-    width = block.upper - block.lower
-    middle = 0.5 * block.lower + 0.5 * block.upper
-    possible = (middle > block.lower) & (middle < block.upper)
-    axis = np.argmax(np.where(possible, weight * width + 1e-12 * width, -1.0), axis=1)
-    index = np.arange(len(axis))
-    cut = np.where(possible[index, axis], middle[index, axis], block.lower[index, axis])
-    both = block.take(np.concatenate([index, index]))
-    both.upper[index, axis] = np.where(possible[index, axis], cut, block.upper[index, axis])
-    both.lower[len(axis) + index, axis] = cut
-    return both
+def _some_cannot_be_halved(children: Boxes) -> bool:
+    half = len(children) // 2
+    same = (children.lower[:half] == children.lower[half:]) & (children.upper[:half] == children.upper[half:])
+    return bool(same.all(axis=1).any())

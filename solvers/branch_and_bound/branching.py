@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from mipverify.presolve import Optimum, Relaxed
+from mipverify.presolve import Optimum
 from mipverify.solvers.branch_and_bound.splits import Node
+
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.facts import Assumption
 
 if TYPE_CHECKING:
     from mipverify.solvers.branch_and_bound.phases import PhaseBounder
@@ -28,14 +31,14 @@ class FilteredBranching:
     by_gap: int = 8
     by_intercept: int = 8
 
-    def candidates(self, relaxed: Relaxed, optimum: Optimum) -> tuple[list[int], np.ndarray, np.ndarray]:
+    def candidates(self, bounds: Bounds, optimum: Optimum) -> tuple[list[int], np.ndarray, np.ndarray]:
         """ReLU nodes in the order of the scores, and both scores (K, total units), 0 where a unit is not unstable."""
         gaps, intercepts, order = [], [], sorted(optimum.row.passed)
         for node in order:
             c, x, y = optimum.row.passed[node], optimum.preactivations[node], optimum.values[node]
-            free = np.asarray(relaxed.bounds.unstable(node))
+            free = np.asarray(bounds.unstable(node))
             gap = c * (np.maximum(x, 0) - y)
-            cost = np.maximum(-c, 0) * relaxed.lines[node].upper_offset
+            cost = np.maximum(-c, 0) * bounds.lines[node].upper_offset
             gaps.append(np.where(free, gap, 0).reshape(len(c), -1))
             intercepts.append(np.where(free, cost, 0).reshape(len(c), -1))
         if not order:  # the row reached the input without meeting a ReLU
@@ -43,12 +46,12 @@ class FilteredBranching:
         return order, np.concatenate(gaps, axis=1), np.concatenate(intercepts, axis=1)
 
     def split(
-        self, bounder: PhaseBounder, nodes: Sequence[Node], optimum: Optimum, relaxed: Relaxed
+        self, bounder: PhaseBounder, nodes: Sequence[Node], optimum: Optimum, bounds: Bounds
     ) -> list[tuple[Node, Node] | None]:
         """The two children of each node; None where no unit is unstable any more."""
-        order, gap, intercept = self.candidates(relaxed, optimum)
+        order, gap, intercept = self.candidates(bounds, optimum)
         starts = np.concatenate([[0], np.cumsum([int(np.prod(bounder.shapes[node])) for node in order])])
-        lines = {node: _lines(optimum, relaxed, node) for node in order}
+        lines = {node: _lines(optimum, bounds, node) for node in order}
         pairs: list[list[tuple[Node, Node]]] = []
         for k, node in enumerate(nodes):
             if node.excess is not None and order:
@@ -61,7 +64,7 @@ class FilteredBranching:
                 *np.argsort(-intercept[k])[: self.by_intercept][np.sort(-intercept[k])[: self.by_intercept] < 0],
             ]
             if not wanted:  # no score left: any unit that is still unstable, if there is one
-                wanted = [w for w in [self._any_unstable(relaxed, order, starts, k)] if w is not None]
+                wanted = [w for w in [self._any_unstable(bounds, order, starts, k)] if w is not None]
             own = []
             for flat in dict.fromkeys(int(w) for w in wanted):
                 position = int(np.searchsorted(starts, flat, side="right") - 1)
@@ -77,18 +80,18 @@ class FilteredBranching:
             if len(own) <= 1:
                 chosen.append(own[0] if own else None)
                 continue
-            bounds = estimates[used : used + 2 * len(own)].reshape(-1, 2)
+            lower = estimates[used : used + 2 * len(own)].reshape(-1, 2)
             used += 2 * len(own)
             # How far children are from zero; what is left to do below them grows faster than that.
-            left = -np.clip(bounds.astype(np.float64), node.lower, 0.0)
+            left = -np.clip(lower.astype(np.float64), node.lower, 0.0)
             with np.errstate(over="ignore"):
                 chosen.append(own[int(np.argmin((left**GROWTH).sum(axis=1)))])
         return chosen
 
     @staticmethod
-    def _any_unstable(relaxed: Relaxed, order: list[int], starts: np.ndarray, k: int) -> int | None:
+    def _any_unstable(bounds: Bounds, order: list[int], starts: np.ndarray, k: int) -> int | None:
         for position, node in enumerate(order):
-            free = np.asarray(relaxed.bounds.unstable(node))
+            free = np.asarray(bounds.unstable(node))
             units = np.flatnonzero(free[k if free.shape[0] > 1 else 0])
             if len(units):
                 return int(starts[position]) + int(units[0])
@@ -105,16 +108,15 @@ def child(node: Node, unit: tuple[int, int], sign: int, weight: float, slope: fl
     multiplier = max(weight - slope, 0.0) if sign > 0 else min(-slope, 0.0)
     array = node.multipliers[relu].copy() if relu in node.multipliers else np.zeros(node.slopes[relu].shape, np.float32)
     array[index] = multiplier
-    return replace(
-        node, splits=(*node.splits, (*unit, sign)), multipliers={**node.multipliers, relu: array}, excess=None
-    )
+    assumption = Assumption((*node.splits, (*unit, sign)), node.assumption.ceilings)
+    return replace(node, assumption=assumption, multipliers={**node.multipliers, relu: array}, excess=None, fact=None)
 
 
-def _lines(optimum: Optimum, relaxed: Relaxed, node: int) -> tuple[np.ndarray, np.ndarray]:
+def _lines(optimum: Optimum, bounds: Bounds, node: int) -> tuple[np.ndarray, np.ndarray]:
     """The coefficients (K, units) with which rows meet a ReLU node, and the slopes of the lines they go on with."""
     weight = optimum.row.passed[node]
     count = len(weight)
-    if node in optimum.row.met:
-        return weight.reshape(count, -1), optimum.row.met[node].slope
-    line = np.where(weight > 0, optimum.slopes[node], relaxed.lines[node].upper_slope)
+    if node in optimum.row.relaxed:
+        return weight.reshape(count, -1), optimum.row.relaxed[node].slope
+    line = np.where(weight > 0, optimum.evidence.slopes[node], bounds.lines[node].upper_slope)
     return weight.reshape(count, -1), (weight * line).reshape(count, -1)

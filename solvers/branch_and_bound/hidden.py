@@ -1,6 +1,6 @@
-"""Signs of hidden units by branch and bound: what MILP tightening is for, with proven bounds instead of a solver's.
+"""Neuron stabilization by branch and bound: what MILP tightening is for, with proven bounds instead of a solver's.
 
-A unit whose sign is in doubt by a little is often settled by a handful of nodes.
+The sign of a unit that is almost stable is often proven by a handful of nodes.
 """
 
 from __future__ import annotations
@@ -9,13 +9,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from mipverify.presolve import Bounds, Search, unit_rows
+from mipverify.presolve import Search
 from mipverify.solvers.branch_and_bound.corners import Corners
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.search import expand
 from mipverify.solvers.branch_and_bound.splits import Node, root
 
 from mipverify.parallel import ALONE, Hands, dealt
+from mipverify.proof.backward import lower_sides
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.cases import PhaseCases
+from mipverify.proof.facts import RowBounds, UnitBounds
+from mipverify.proof.parts import never
+from mipverify.proof.rows import unit_rows
 
 CEILING = 1e-3  # of the distance to zero: how far above it a sign is proven
 SPREAD = 48  # times the farthest open node's distance to zero: a tree whose open nodes add up to more is given up
@@ -33,27 +39,26 @@ class Effort:
     doubt: float = 0.3
 
 
-def settle_signs(
+def stabilize(
     below: Bounds,
     units: np.ndarray,
-    lows: np.ndarray,
-    highs: np.ndarray,
+    known: tuple[np.ndarray, np.ndarray],
     met: tuple[np.ndarray, np.ndarray],
     effort: Effort,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = never,
     hands: Hands = ALONE,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds (U,), (U,) of some units of a network's output, by branching on the phases below [Tjeng et al. 2019, 4.2].
+) -> list[UnitBounds]:
+    """What branching on the phases below shows of some units (U,) of a network's output [Tjeng et al. 2019, 4.2].
 
-    below: of one box. lows, highs: what is known of the units (U,). met: which of them are known not to be positive
-    somewhere, and not to be negative, (U,) each.
+    below: of one box. known: their bounds so far (U,), (U,). met: which of them are known not to be positive somewhere,
+    and not to be negative, (U,) each.
     Unstable units are worked on until their sign is proven, which is all that a formulation needs to do without their
     binaries, or for that many nodes, or until their trees have spread; on the side that is nearer to zero, or on the
     other one where that is known to be in vain. Units that take both signs are left as they are.
-    Those in least doubt come first; once none of some more is settled, the others are left as they are, too.
+    Those in least doubt come first; once none of some more is stabilized, the others are left as they are, too.
     """
-    lows, highs = lows.copy(), highs.copy()
-    trees = _Trees(below, Corners(below.network, CEILING), effort.nodes)
+    lows, highs = known
+    trees, facts = _Trees(below, Corners(below.network, CEILING), effort.nodes), []
     sides = np.stack([np.where(met[0], np.inf, -lows), np.where(met[1], np.inf, highs)])
     distance, sign = sides.min(axis=0), np.where(sides.argmin(axis=0) == 0, 1.0, -1.0)
     share = np.where((lows < 0) & (highs > 0), distance, np.inf) / np.maximum(highs - lows, np.finfo(float).tiny)
@@ -65,16 +70,14 @@ def settle_signs(
             break
         # Powers of two, so that scaling rounds nothing: all trees have about the same way to go.
         factor = sign[tried] * 2.0 ** -np.clip(np.round(np.log2(distance[tried])), -1000, 1000)
-        parts, found = dealt(np.arange(len(tried)), hands), np.full(len(tried), -np.inf)
-        work = [(units[tried[part]], factor[part]) for part in parts]
-        for part, proven in zip(parts, hands.map(_raise, trees, work, stop), strict=True):
-            if proven is not None:
-                found[part] = proven / np.abs(factor[part])
-        lows[tried] = np.where(factor > 0, np.fmax(lows[tried], found), lows[tried])
-        highs[tried] = np.where(factor < 0, np.fmin(highs[tried], -found), highs[tried])
-        if not (found > 0).any():
+        parts, any_settled = dealt(np.arange(len(tried)), hands), False
+        for fact in hands.map(_raise, trees, [(units[tried[part]], factor[part]) for part in parts], stop):
+            if fact is not None:
+                facts.append(lower_sides(fact))
+                any_settled = any_settled or bool((fact.lower > 0).any())
+        if not any_settled:
             break
-    return lows, highs
+    return facts
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,33 +89,38 @@ class _Trees:
     most: int
 
 
-def _raise(trees: _Trees, work: tuple[np.ndarray, np.ndarray], stop: Callable[[], bool]) -> np.ndarray:
-    """Proven lower bounds (U,) of some units times some factors: a tree for each, all of them level by level."""
+def _raise(trees: _Trees, work: tuple[np.ndarray, np.ndarray], stop: Callable[[], bool]) -> RowBounds:
+    """What is proven of some units times some factors (U,): a tree for each, all of them level by level."""
     units, factor = work
     network, count = trees.below.network, len(units)
-    rows = unit_rows(network, network.output, units, None, trees.below.lower[0]).scaled(factor)
+    rows = unit_rows(network, network.output, units, None, trees.below.like).scaled(factor)
     bounder = PhaseBounder(trees.below, rows, SHORT, corners=trees.corners)
-    proven, closed = np.full(count, -np.inf), np.full(count, np.inf)
+    cases = PhaseCases(trees.below, bounder.claim)
+    proven = cases.proven()
     on, spent = np.ones(count, bool), np.zeros(count, int)
     level = _each(_raise_roots, bounder, [root(row) for row in range(count)], stop)
     depth = 0
     while level is not None:
-        bound = closed.copy()  # of a whole tree: the nodes closed before, and this level
-        np.minimum.at(bound, [node.condition for node in level], [node.lower for node in level])
+        for node in level:
+            if node.fact is not None:
+                cases.learn(node.fact, node.place, node.condition)
+        proven = cases.proven()
         left = np.bincount([node.condition for node in level], [max(-node.lower, 0.0) for node in level], count)
-        spread = left > SPREAD * np.maximum(-bound, 0.0)
-        # A tree that was given up has nodes outside this level: nothing is known of it but what was proven by then.
-        proven = np.where(on, np.maximum(proven, bound), proven)
-        on &= (proven <= 0) & (spent < trees.most) & ~spread
+        spread = left > SPREAD * np.maximum(-proven.lower, 0.0)
+        on &= (proven.lower <= 0) & (spent < trees.most) & ~spread
         for node in level:
             if node.lower > 0:
-                closed[node.condition] = min(closed[node.condition], node.lower)
+                cases.close(node.condition, node.splits)
             elif len(node.splits) < depth:  # nothing was left to split: its tree cannot be closed
                 on[node.condition] = False
         parents = [node for node in level if on[node.condition] and not node.lower > 0]
         if not parents:
             break
         level = _each(_split, bounder, parents, stop)
+        for node in level or []:
+            if node.splits and len(node.splits) > depth and node.splits[-1][2] > 0:
+                relu, unit, _ = node.splits[-1]
+                cases.split(node.condition, node.splits[:-1], relu, unit)
         np.add.at(spent, [node.condition for node in level or []], 1)
         depth += 1
     return proven

@@ -6,8 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from mipverify.presolve.semidefinite import Lifted, Lifting, Shallow, Vectors
+from mipverify.presolve.semidefinite import Optimized, SemidefiniteSearch, Vectors
 from mipverify.solvers.branch_and_bound.splits import Node
+
+from mipverify.proof.facts import EVERYWHERE, Claim
+from mipverify.proof.semidefinite import Shallow
 
 # Searches of a node, each where the ones before did not suffice: rounds, and the first step of lines.
 ROOT = ((12, 0.15), (40, 0.05))
@@ -16,36 +19,31 @@ CHILD = ((25, 0.05),)  # goes on from its parent's vectors
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LiftedNode(Node):
-    """A node with the vectors that its bound was found with, and what each unit without a sign costs it (U,).
-
-    alpha, beta: the dual variables of its bound, if the search keeps them.
-    """
+    """A node with the vectors that its bound was found with, and what each unit without a sign costs it (U,)."""
 
     vectors: Vectors
     gap: np.ndarray
-    alpha: np.ndarray | None = None
-    beta: np.ndarray | None = None
 
     @property
     def bytes(self) -> int:
         """Size of its arrays."""
-        arrays = (self.gap, self.vectors.lines, self.vectors.signs, self.vectors.one, self.alpha, self.beta)
-        return sum(a.nbytes for a in arrays if a is not None)
+        return sum(a.nbytes for a in (self.gap, self.vectors.lines, self.vectors.signs, self.vectors.one))
 
 
 class LiftedBounder:
-    """Bounds subproblems of a shallow network under fixed ReLU phases by its semidefinite relaxation.
+    """Bounds subproblems of a shallow network under fixed ReLU phases by its semidefinite relaxation."""
 
-    keep: nodes remember the dual variables of their bounds, for a checker of one's own (`Lifting.prove`).
-    """
+    def __init__(self, shallow: Shallow, input_shape: tuple[int, ...]):
+        self.search, self.input_shape, self.shallow = SemidefiniteSearch(shallow), input_shape, shallow
+        outputs = shallow.bounds.network.output_size
+        self.root = shallow.bounds
+        self.claim = Claim(shallow.bounds.network.output, np.arange(outputs), np.ones(outputs))
 
-    def __init__(self, shallow: Shallow, input_shape: tuple[int, ...], keep: bool = False):
-        self.lifting, self.input_shape, self.keep = Lifting(shallow), input_shape, keep
-
-    def root(self, condition: int) -> LiftedNode:
+    def start(self, condition: int) -> LiftedNode:
         """The whole problem of one condition."""
-        vectors = self.lifting.start(condition)
-        return LiftedNode(condition, (), float("-inf"), {}, {}, vectors=vectors, gap=np.zeros(len(vectors.lines)))
+        vectors = self.search.start(condition)
+        gap = np.zeros(len(vectors.lines))
+        return LiftedNode(condition, EVERYWHERE, float("-inf"), {}, {}, vectors=vectors, gap=gap)
 
     def raise_bounds(
         self, nodes: Sequence[LiftedNode], stop: Callable[[], bool] | None = None
@@ -58,7 +56,7 @@ class LiftedBounder:
                 break
             some = [solved[k] for k in open_]
             rows, vectors = np.array([node.condition for node in some]), Vectors.stack([node.vectors for node in some])
-            found = self.lifting.solve(rows, self.signs(some), vectors, rounds, step, stop)
+            found = self.search.solve(rows, [node.assumption for node in some], vectors, rounds, step, stop)
             points[open_] = found.minimizer.reshape(-1, *self.input_shape)
             for place, k in enumerate(open_):
                 solved[k] = self._solved(solved[k], found, place)
@@ -69,7 +67,7 @@ class LiftedBounder:
     ) -> list[tuple[LiftedNode, LiftedNode] | None]:
         """The two children of each node, by the unit that costs it most; None where all concave units have signs."""
         rows = [node.condition for node in nodes]
-        concave = (self.signs(nodes) == 0) & (self.lifting.shallow.coefficients[rows] < 0)
+        concave = (self.signs(nodes) == 0) & (self.shallow.coefficients[rows] < 0)
         worst = np.where(concave, np.stack([node.gap for node in nodes]), -np.inf).argmax(axis=1)
         return [
             (self._child(node, unit, 1), self._child(node, unit, -1)) if some else None
@@ -78,20 +76,17 @@ class LiftedBounder:
 
     def signs(self, nodes: Sequence[LiftedNode]) -> np.ndarray:
         """What nodes know of the signs of units, (K, U)."""
-        known = np.zeros((len(nodes), len(self.lifting.shallow.units)), np.int8)
-        splits = [(k, unit, sign) for k, node in enumerate(nodes) for _, unit, sign in node.splits]
-        if splits:
-            node, unit, sign = np.array(splits).T
-            known[node, np.searchsorted(self.lifting.shallow.units, unit)] = sign
-        return known
+        return self.search.relaxation.signs([node.assumption for node in nodes])
 
     def _child(self, node: LiftedNode, unit: int, sign: int) -> LiftedNode:
-        lines, shallow = node.vectors.lines.copy(), self.lifting.shallow
+        lines = node.vectors.lines.copy()
         lines[unit] = 0  # its multiplier now
-        splits = (*node.splits, (shallow.relu, int(shallow.units[unit]), sign))
-        return replace(node, splits=splits, vectors=replace(node.vectors, lines=lines))
+        splits = (*node.splits, (self.shallow.relu, int(self.shallow.units[unit]), sign))
+        assumption, vectors = replace(node.assumption, splits=splits), replace(node.vectors, lines=lines)
+        return replace(node, assumption=assumption, vectors=vectors, fact=None)
 
-    def _solved(self, node: LiftedNode, found: Lifted, k: int) -> LiftedNode:
-        duals = {"alpha": found.alpha[k].copy(), "beta": found.beta[k].copy()} if self.keep else {}
-        lower = max(node.lower, float(found.lower[k]))
-        return replace(node, lower=lower, vectors=found.vectors.of(k), gap=found.gap[k].copy(), **duals)
+    def _solved(self, node: LiftedNode, found: Optimized, k: int) -> LiftedNode:
+        solved = replace(node, vectors=found.vectors.of(k), gap=found.gap[k].copy())
+        learned = solved.learned(found.bound, k)
+        assert isinstance(learned, LiftedNode)
+        return learned

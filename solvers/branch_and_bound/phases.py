@@ -6,13 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from mipverify.presolve import Bounds, Optimum, Relaxed, Rows, Search, minimum_over_box, optimize_rows, pass_back
+from mipverify.presolve import Optimum, Search, optimize_rows
+from mipverify.presolve.layered import Layered
 from mipverify.solvers.branch_and_bound.branching import FilteredBranching
 from mipverify.solvers.branch_and_bound.corners import Corners
 from mipverify.solvers.branch_and_bound.programs import NodePrograms
 from mipverify.solvers.branch_and_bound.splits import Node
 
+from mipverify.proof.backward import Evidence, estimate_backward, estimate_minimum
+from mipverify.proof.bounds import Bounds, assume
 from mipverify.proof.cuts import LayerCuts
+from mipverify.proof.rows import Rows
 
 QUICK = Search(iterations=30, slope_step=0.1, decay=0.97)
 PATIENT = Search(iterations=60, slope_step=0.1, decay=0.98)
@@ -48,30 +52,15 @@ class PhaseBounder:
     ):
         self.root, self.rows, self.search, self.patient = root, rows, search, patient
         self.cuts, self.corners, self.programs = dict(cuts or {}), corners, programs
+        assert rows.claim is not None  # made of units
+        self.claim = rows.claim
         self.split_gain, self.clip_gain, self.program_gain, self.turn = _Gain(0.0), _Gain(1.0), _Gain(1.0), 0
-        self.relaxed = Relaxed(root)
-        self.network = root.network
+        self.network, self.layered = root.network, Layered.of(root.network)
         self.shapes = {node: self.network.nodes[node].shape for node in self.network.relus}
 
-    def bounds(self, nodes: Sequence[Node], dtype: type = np.float64) -> Bounds:
+    def bounds(self, nodes: Sequence[Node]) -> Bounds:
         """The root's bounds, or a node's own, with the split units fixed to their phase; one batch entry a node."""
-        count = len(nodes)
-        lower, upper = list(self.root.lower), list(self.root.upper)
-        touched = {self.network.relu_source(relu) for relu in {s[0] for node in nodes for s in node.splits}}
-        for source in touched.union(*(node.bounds.keys() for node in nodes)):
-            low, high = lower[source].reshape(-1), upper[source].reshape(-1)
-            own = [node.bounds.get(source, (low, high)) for node in nodes]
-            lower[source], upper[source] = (np.stack([pair[side] for pair in own]) for side in (0, 1))
-        for relu, (places, units, signs) in _by_layer(nodes).items():
-            low, high = (side[self.network.relu_source(relu)] for side in (lower, upper))
-            active = signs > 0
-            on, off = (places[active], units[active]), (places[~active], units[~active])
-            low[on], high[off] = np.maximum(low[on], 0.0), np.minimum(high[off], 0.0)
-        for source, node in enumerate(self.network.nodes):
-            if lower[source] is not self.root.lower[source]:
-                lower[source], upper[source] = (s[source].reshape(count, *node.shape) for s in (lower, upper))
-        bounds = Bounds(self.network, tuple(lower), tuple(upper), self.root.region)
-        return bounds if dtype is np.float64 else bounds.astype(dtype)
+        return assume(self.root, [node.assumption for node in nodes], [node.entry for node in nodes])
 
     def signs(self, nodes: Sequence[Node]) -> dict[int, np.ndarray]:
         """By ReLU node (K, *shape): +1 where split active, -1 where inactive, 0 elsewhere."""
@@ -171,56 +160,47 @@ class PhaseBounder:
     def split(self, nodes: Sequence[Node], stop: Callable[[], bool] | None = None) -> list[tuple[Node, Node] | None]:
         """The two children of each node, not bounded yet; None where no unit is unstable."""
         # The optimum once more, without iterations: scores need it, and keeping it would cost memory.
-        _, optimum, relaxed = self.solve(nodes, LOOK, stop)
-        return FilteredBranching().split(self, nodes, optimum, relaxed)
+        _, optimum, bounds = self.solve(nodes, LOOK, stop)
+        return FilteredBranching().split(self, nodes, optimum, bounds)
 
     def solve(
         self, nodes: Sequence[Node], search: Search | None = None, stop: Callable[[], bool] | None = None
-    ) -> tuple[list[Node], Optimum, Relaxed]:
-        """One ascent: nodes with better bounds, the optimum behind them (one row a node), and their relaxation."""
-        relaxed = Relaxed(self.bounds(nodes), self.relaxed)
-        rows = self.condition_rows(np.array([node.condition for node in nodes]))
-        slopes = self._stack([node.slopes for node in nodes])
+    ) -> tuple[list[Node], Optimum, Bounds]:
+        """One ascent: nodes with better bounds, the optimum behind them (one row a node), and what it is within."""
+        bounds = self.bounds(nodes)
         optimum = optimize_rows(
-            relaxed,
-            rows,
+            bounds,
+            self.condition_rows(np.array([node.condition for node in nodes])),
             search or self.search,
-            slopes=slopes or None,
+            start=self._evidence(nodes, self.cuts),
             signs=self.signs(nodes),
-            multipliers=self._stack([node.multipliers for node in nodes]),
-            cuts=self.cuts,
-            cut_multipliers=self._cut_multipliers(nodes),
+            layered=self.layered,
             stop=stop,
         )
-        solved = []
+        solved, found = [], optimum.evidence
         for k, node in enumerate(nodes):
-            # Nothing is known of inputs at which the row is above the ceiling of the node's bounds.
-            lower = min(float(optimum.lower[k]), node.ceiling)
-            solved.append(
-                replace(
-                    node,
-                    lower=max(node.lower, lower),
-                    slopes={i: a[k].reshape(-1) for i, a in optimum.slopes.items()},
-                    multipliers={i: a[k].reshape(-1) for i, a in optimum.multipliers.items()},
-                    cut_multipliers={i: a[k] for i, a in optimum.cut_multipliers.items()},
-                )
+            own = replace(
+                node,
+                slopes={i: a[k].reshape(-1) for i, a in found.slopes.items()},
+                multipliers={i: a[k].reshape(-1) for i, a in found.multipliers.items()},
+                cut_multipliers={i: a[k] for i, a in found.cut_multipliers.items()},
             )
-        return solved, optimum, relaxed
+            solved.append(own.learned(optimum.bound, k))
+        return solved, optimum, bounds
 
     def estimate(self, nodes: Sequence[Node]) -> np.ndarray:
         """Quick float32 bounds (K,) with the slopes and multipliers that the nodes carry: for choosing branches."""
-        relaxed = Relaxed(self.bounds(nodes, np.float32))
-        rows = self.condition_rows(np.array([node.condition for node in nodes]))
-        reached = pass_back(
-            relaxed,
-            rows.surrogate(),
-            slopes=self._stack([node.slopes for node in nodes]),
-            multipliers=self._stack([node.multipliers for node in nodes]),
-            cuts={node: layer.dense(np.float32) for node, layer in self.cuts.items()},
-            cut_multipliers=self._cut_multipliers(nodes),
-            sound=False,
-        )
-        return minimum_over_box(relaxed, reached, None, sound=False)
+        surrogate = self.bounds(nodes).surrogate()
+        rows = self.condition_rows(np.array([node.condition for node in nodes])).surrogate()
+        cuts = {node: layer.dense(np.float32) for node, layer in self.cuts.items()}
+        reached = estimate_backward(surrogate, rows, self._evidence(nodes, cuts))
+        return np.asarray(estimate_minimum(surrogate, reached, None))
+
+    def _evidence(self, nodes: Sequence[Node], cuts: Mapping[int, LayerCuts]) -> Evidence:
+        """What the bounds of some nodes were found with."""
+        slopes = self._stack([node.slopes for node in nodes])
+        multipliers = self._stack([node.multipliers for node in nodes])
+        return Evidence(slopes, multipliers, cuts, self._cut_multipliers(nodes))
 
 
 def _by_layer(nodes: Sequence[Node]) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -11,61 +11,56 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
-from mipverify.presolve import Bounds, Relaxed, reduce
 from mipverify.presolve.cutting import cut_units
-from mipverify.presolve.layers import Known, tighten_by_layer
-from mipverify.solvers.branch_and_bound.hidden import Effort, settle_signs
+from mipverify.presolve.layers import tighten_by_layer
+from mipverify.solvers.branch_and_bound.hidden import Effort, stabilize
 
 from mipverify.errors import Stopped
 from mipverify.network import Network
 from mipverify.parallel import ALONE, Hands
-from mipverify.specification.regions import Region
+from mipverify.proof.bounds import Bounds, prefix
+from mipverify.proof.facts import UnitBounds
+from mipverify.proof.interval import tighten
+from mipverify.proof.parts import never
+from mipverify.proof.reduction import reduce
 
 # Which of some units of a network's output are known not to be positive somewhere, and not to be negative.
 SignsMet: TypeAlias = Callable[[Network, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def progressive_tighten(
-    network: Network,
-    lower: np.ndarray,
-    upper: np.ndarray,
-    known: Known | None = None,
+    bounds: Bounds,
     effort: Effort | None = None,
     signs_met: SignsMet | None = None,
-    stop: Callable[[], bool] = lambda: False,
-    region: Region | None = None,
+    stop: Callable[[], bool] = never,
     hands: Hands = ALONE,
 ) -> Bounds:
-    """Bounds by optimized CROWN with cuts, then by branching on the phases below, for one box (1, *input_shape).
+    """Bounds tightened by optimized CROWN with cuts, then by branching on the phases below, for one entry.
 
-    Same shape of answer as `crown`. signs_met: spares trees that cannot be closed; nothing rests on it. Once `stop`
-    returns true, units keep the bounds they have. hands: who works on the units of a layer.
+    signs_met: spares trees that cannot be closed; nothing rests on it. Once `stop` returns true, units keep the bounds
+    they have. hands: who works on the units of a layer.
     """
     effort = effort or Effort()
 
-    def bounder(relaxed: Relaxed, node: int, _: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        lows, highs = (side[node].reshape(-1)[units] for side in (relaxed.bounds.lower, relaxed.bounds.upper))
+    def bounder(bounds: Bounds, node: int, _: np.ndarray, units: np.ndarray) -> list[UnitBounds]:
         if stop():
-            return lows, highs
-        part = up_to(relaxed.bounds, node)
+            return []
+        part = prefix(bounds, node)
         try:
-            below = reduce(part, stop).bounds
+            reduced = reduce(part, stop)
         except Stopped:
-            return lows, highs
-        low, high = cut_units(below, below.network.output, units, stop, hands)
-        lows, highs = np.maximum(lows, low), np.minimum(highs, high)
-        open_ = np.flatnonzero((lows < 0) & (highs > 0))
+            return []
+        below = reduced.bounds
+        own = [*cut_units(below, below.network.output, units, stop, hands)]
+        facts = [reduced.lifted_outputs(fact) for fact in own]
+        tight = tighten(part, facts)
+        low, high = (side[node].reshape(-1)[units] for side in (tight.lower, tight.upper))
+        open_ = np.flatnonzero((low < 0) & (high > 0))
         if below.network.relus and len(open_):
             some, none = units[open_], np.zeros(len(open_), bool)
             met = (none, none) if signs_met is None else signs_met(part.network, some)
-            sides = settle_signs(below, some, lows[open_], highs[open_], met, effort, stop, hands)
-            lows[open_], highs[open_] = sides
-        return lows, highs
+            found = stabilize(below, some, (low[open_], high[open_]), met, effort, stop, hands)
+            facts.extend(reduced.lifted_outputs(fact) for fact in found)
+        return facts
 
-    return tighten_by_layer(network, lower, upper, bounder, known, region, stop)
-
-
-def up_to(bounds: Bounds, node: int) -> Bounds:
-    """The part of a network that one of its nodes depends on, with that node as output."""
-    part = Network(bounds.network.nodes[: node + 1], node)
-    return Bounds(part, bounds.lower[: node + 1], bounds.upper[: node + 1], bounds.region)
+    return tighten_by_layer(bounds, bounder, stop)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from mipverify.solvers.branch_and_bound.splits import Node, NodeStore
 
 from mipverify.parallel import ALONE, Hands, dealt
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.cases import PhaseCases
+from mipverify.proof.facts import Claim, RowBounds
 
 MAX_OPEN_BYTES = 1 << 30  # of slopes and multipliers of open nodes
 
@@ -18,7 +21,10 @@ N = TypeVar("N", bound=Node)
 
 
 class Bounder(Protocol[N]):
-    """Bounds nodes, and knows how to split them."""
+    """Bounds nodes, and knows how to split them. root: bounds of the whole input set; claim: what rows stand for."""
+
+    root: Bounds
+    claim: Claim
 
     def raise_bounds(
         self, nodes: Sequence[N], stop: Callable[[], bool] | None = None
@@ -31,31 +37,22 @@ class Bounder(Protocol[N]):
 
 @dataclass(frozen=True)
 class Outcome:
-    """closed: every node has a positive bound. lower: proven bound over the whole tree, by condition. nodes: bounded
-    from the start. witness: what `try_points` returned, if it accepted a point. reason: why the search is open still;
-    "time" is the only one with which it can go on.
+    """closed: every node has a positive bound. bound: proven of all rows over the whole tree; conditions: those that
+    were searched. nodes: bounded from the start. witness: what `try_points` returned, if it accepted a point. reason:
+    why the search is open still; "time" is the only one with which it can go on.
     """
 
     closed: bool
-    lower: dict[int, float]
+    bound: RowBounds
+    conditions: tuple[int, ...]
     nodes: int
     witness: object | None = None
     reason: str = ""
 
-
-@dataclass(frozen=True, eq=False)
-class Proof:
-    """The closed nodes of a search, for a checker of one's own.
-
-    bounder: the network they are nodes of (reduced to its unstable units), its bounds over the box, the rows, the cuts
-    and the ceiling of their bounds; or the shallow network whose signs are lifted. Not everything that proves a verdict
-    is here: the bounds over the box and the cuts are taken as they are, however they were found (trees for hidden units
-    are searches as well), and so are searches on the input box and programs of a MILP solver. A node with `duals` was
-    closed by its linear program (`NodePrograms.proven`), one with a bound that is not positive by that of a leaf.
-    """
-
-    bounder: Bounder[Any]
-    nodes: list[Node] = field(default_factory=list)
+    @property
+    def lower(self) -> dict[int, float]:
+        """The proven bound of each condition that was searched."""
+        return {condition: float(self.bound.lower[condition]) for condition in self.conditions}
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,13 +79,11 @@ class PhaseSearch:
     """Proves that every condition's row is positive, or finds a point where one is not; can be stopped and go on.
 
     roots: where to start, for each condition (`root`). try_points: shown the inputs (R, *input_shape) that minimize
-    relaxed nodes; if it returns something, that ends the search. solve_leaf: a sound lower bound of a node in which no
-    unit is left to split, where the dual ascent alone did not finish; within the node's own bounds, so that it says no
-    more than that the row is above the node's ceiling. batch: nodes that are bounded together; half as many are split.
-    most_bytes: of slopes and multipliers of open nodes. hands: who bounds them. progress: shown the search now and
-    then, when all open nodes are in its store: the least of their bounds is proven of the conditions in `closed`.
-    closed: shown every node that is closed, with the slopes and multipliers of its bound; a leaf that `solve_leaf`
-    closed has a bound below zero.
+    relaxed nodes; if it returns something, that ends the search. solve_leaf: a node in which no unit is left to split,
+    where the dual ascent alone did not finish, with a better bound if it finds one. batch: nodes that are bounded
+    together; half as many are split. most_bytes: of slopes and multipliers of open nodes. hands: who bounds them.
+    progress: shown the search now and then, when all open nodes are in its store: the least of their bounds is proven
+    of its conditions.
     """
 
     def __init__(
@@ -97,19 +92,21 @@ class PhaseSearch:
         roots: Sequence[Node],
         *,
         try_points: Callable[[np.ndarray], object | None] = lambda points: None,
-        solve_leaf: Callable[[Node], float] = lambda node: float("-inf"),
+        solve_leaf: Callable[[Node], Node] = lambda node: node,
         batch: int = 128,
         most_bytes: int = MAX_OPEN_BYTES,
         hands: Hands = ALONE,
         progress: Callable[[PhaseSearch], None] = lambda search: None,
-        closed: Callable[[Node], None] | None = None,
     ):
         self.bounder = bounder
-        self.try_points, self.solve_leaf, self.progress, self.shown = try_points, solve_leaf, progress, closed
+        self.try_points, self.solve_leaf, self.progress = try_points, solve_leaf, progress
         self.batch, self.most_bytes, self.hands = batch, most_bytes, hands
         self.store, self.fresh = NodeStore(), list(roots)
         self.stuck: list[Node] = []  # leaves without an answer
-        self.closed = {node.condition: float("inf") for node in roots}  # the lowest bound of closed nodes
+        self.cases = PhaseCases(bounder.root, bounder.claim)
+        self.conditions = tuple(dict.fromkeys(node.condition for node in roots))
+        for node in roots:
+            self._learn(node)
         self.nodes = 0
 
     def lowest(self) -> dict[int, float]:
@@ -128,7 +125,8 @@ class PhaseSearch:
         self.fresh, self.stuck = (
             [node for node in nodes if node.condition not in conditions] for nodes in (self.fresh, self.stuck)
         )
-        self.closed = {condition: lower for condition, lower in self.closed.items() if condition not in conditions}
+        self.conditions = tuple(condition for condition in self.conditions if condition not in conditions)
+        self.cases.forget(conditions)
 
     def run(self, stop: Callable[[], bool] = lambda: False, *, split: bool = True) -> Outcome:
         """Go on until all is closed, something is found, or it may not go on; split: beyond the roots."""
@@ -143,13 +141,10 @@ class PhaseSearch:
             if reason is not None:
                 break
             witness = self._bound_roots(stop) if self.fresh else self._split(stop)
-        if witness is not None:
-            return Outcome(False, {}, self.nodes, witness=witness)
-        remaining = self.lowest()
-        lower = {condition: min(bound, remaining.get(condition, bound)) for condition, bound in self.closed.items()}
         if self.stuck:
             reason = "a leaf could not be decided"
-        return Outcome(not remaining, lower, self.nodes, reason=reason or "")
+        closed = witness is None and not self.lowest()
+        return Outcome(closed, self.cases.proven(), self.conditions, self.nodes, witness, reason or "")
 
     def _bound_roots(self, stop: Callable[[], bool]) -> object | None:
         some, self.fresh = self.fresh[: self.batch], self.fresh[self.batch :]
@@ -166,11 +161,15 @@ class PhaseSearch:
                     self.store.push(node)
                 continue
             for leaf in done.leaves:
-                value = self.solve_leaf(leaf)
-                if value > 0:
-                    self._close(leaf, min(value, leaf.ceiling))
+                solved = self.solve_leaf(leaf)
+                self._learn(solved)
+                if solved.lower > 0:
+                    self.cases.close(solved.condition, solved.splits)
                 else:
-                    self.stuck.append(leaf)
+                    self.stuck.append(solved)
+            for node in done.children[::2]:
+                relu, unit, _ = node.splits[-1]
+                self.cases.split(node.condition, node.splits[:-1], relu, unit)
             found = None if done.points is None else self._take(done.children, done.points)
             if found is not None:
                 return found
@@ -178,18 +177,18 @@ class PhaseSearch:
             self.progress(self)
         return None
 
-    def _close(self, node: Node, lower: float) -> None:
-        self.closed[node.condition] = min(self.closed[node.condition], lower)
-        if self.shown is not None:
-            self.shown(node)
+    def _learn(self, node: Node) -> None:
+        if node.fact is not None:
+            self.cases.learn(node.fact, node.place, node.condition)
 
     def _take(self, nodes: Sequence[Node], points: np.ndarray) -> object | None:
         """Close or keep nodes that were bounded; what `try_points` made of the minimizers of those kept."""
         self.nodes += len(nodes)
         open_ = [k for k, node in enumerate(nodes) if not node.lower > 0]
         for node in nodes:
+            self._learn(node)
             if node.lower > 0:
-                self._close(node, node.lower)
+                self.cases.close(node.condition, node.splits)
             else:
                 self.store.push(node)
         return self.try_points(points[open_]) if open_ else None

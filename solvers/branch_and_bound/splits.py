@@ -5,51 +5,47 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-
-@dataclass(frozen=True, eq=False)
-class Clip:
-    """How a node came to hidden bounds of its own: the slopes and multipliers whose plane they were clipped with.
-
-    bounds: what they became, as in `Node`; they follow from the plane, the node's splits and the bounds before.
-    """
-
-    splits: tuple[tuple[int, int, int], ...]
-    slopes: dict[int, np.ndarray]
-    multipliers: dict[int, np.ndarray]
-    cut_multipliers: dict[int, np.ndarray]
-    bounds: dict[int, tuple[np.ndarray, np.ndarray]]
+from mipverify.proof.bounds import EntryBounds
+from mipverify.proof.facts import EVERYWHERE, Assumption, RowBounds
 
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One subproblem: condition `condition` under the phases in `splits`.
+    """One subproblem: condition `condition` under an assumption.
 
-    splits: (ReLU node, flat unit, +1 active or -1 inactive), from the root down. lower: proven lower bound.
+    lower: proven lower bound, by entry `place` of the batch that `fact` is about (None: only by what its parent had).
     slopes, multipliers, cut_multipliers: by ReLU node, flat float32 arrays with which that bound holds: where its
-    children start. bounds: by pre-activation node, flat lower and upper bounds that hold wherever in this subproblem
-    the row is not above `ceiling`; the root's where there are none. clips: how these came about, if the search keeps
-    that. stalled: splits in a row that brought little. basis: the last one of its linear program, or of its parent's.
-    excess: by ReLU node, how far that program's minimizer is above the ReLU. duals: the multipliers of the program that
-    closed the node.
+    children start. entry: bounds of pre-activations of its own; the root's where there are none. stalled: splits in a
+    row that brought little. basis: the last one of its linear program, or of its parent's. excess: by ReLU node, how
+    far that program's minimizer is above the ReLU.
     """
 
     condition: int
-    splits: tuple[tuple[int, int, int], ...]
+    assumption: Assumption
     lower: float
     slopes: dict[int, np.ndarray]
     multipliers: dict[int, np.ndarray]
     cut_multipliers: dict[int, np.ndarray] = field(default_factory=dict)
-    bounds: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    ceiling: float = float("inf")
-    clips: tuple[Clip, ...] = ()
+    fact: RowBounds | None = None
+    place: int = 0
+    entry: EntryBounds | None = None
     stalled: int = 0
     basis: np.ndarray | None = None
     excess: dict[int, np.ndarray] | None = None
-    duals: np.ndarray | None = None
+
+    @property
+    def splits(self) -> tuple[tuple[int, int, int], ...]:
+        """(ReLU node, flat unit, +1 active or -1 inactive), from the root down."""
+        return self.assumption.splits
+
+    @property
+    def ceiling(self) -> float:
+        """Above this nothing is known of the node's row but that."""
+        return min((ceiling.level for ceiling in self.assumption.ceilings), default=float("inf"))
 
     @property
     def bytes(self) -> int:
@@ -57,12 +53,17 @@ class Node:
         arrays = [*self.slopes.values(), *self.multipliers.values(), *self.cut_multipliers.values()]
         arrays += [] if self.basis is None else [self.basis]
         arrays += [] if self.excess is None else self.excess.values()
-        return sum(a.nbytes for a in (*arrays, *(side for pair in self.bounds.values() for side in pair)))
+        return sum(a.nbytes for a in arrays) + (0 if self.entry is None else self.entry.bytes)
+
+    def learned(self, fact: RowBounds, place: int) -> Node:
+        """The node with what a fact about it says, if that is more than it had."""
+        lower = min(float(fact.lower[place]), self.ceiling)
+        return replace(self, lower=lower, fact=fact, place=place) if lower > self.lower else self
 
 
 def root(condition: int) -> Node:
     """The whole problem of one condition."""
-    return Node(condition, (), float("-inf"), {}, {})
+    return Node(condition, EVERYWHERE, float("-inf"), {}, {})
 
 
 class NodeStore:

@@ -1,0 +1,221 @@
+"""Semidefinite bounds of rows over one layer of ReLUs: from dual variables, by a verified positive definite matrix.
+
+Over a box x = center + radius y, |y_i| <= 1, let a row be l . x + k + sum_j c_j relu(z_j) with z = W x + m. Units with
+c_j >= 0 are convex, and lines below them lose nothing. For the others relu(z) = (z + |z|) / 2, and what they and all
+linear terms take away is at most
+
+    max  sum_j v_j q_j z_j(y) - g . y   over |y_i| <= 1 and signs q_j,
+
+a problem like that of a maximum cut [Goemans and Williamson 1995; for networks Raghunathan et al. 2018, Certified
+Defenses, section 3]. Whatever the dual variables alpha (of inputs) and beta (of signs, and of 1) are: if
+diag(beta) - C - B diag(1 / alpha) B'  is positive semidefinite, B and C being the coefficients of products of signs
+with inputs and among themselves, the maximum is at most (sum alpha + sum beta) / 2: it is a sum of squares away from
+that. A Cholesky decomposition proves this, with all rounding errors accounted for [Rump 2006, Verification of positive
+definiteness].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import InitVar, dataclass
+
+import numpy as np
+
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.facts import SEAL, Assumption, Claim, RowBounds, Scope, require_seal
+from mipverify.proof.reduction import affine_rows, exact_lines
+from mipverify.proof.rounding import SLACK, ball, floor, gamma
+
+LEAST = 1e-4  # of their mean: smaller dual variables are raised to it, since others are divided by them
+
+
+@dataclass(frozen=True, eq=False)
+class Shallow:
+    """Rows linear . x + constant + coefficients . relu(weights x + bias) over a box.
+
+    weights (U, n), bias, uncertainty, lower, upper (U,): of the unstable units; what they stand for may be off by
+    their uncertainty. linear (R, n), coefficients (R, U), constant, deviation (R,): of the rows; likewise. center,
+    radius (n,): of the box. relu: the node of the units; units (U,): their places there, ascending. bounds: within
+    which this holds.
+    """
+
+    weights: np.ndarray
+    bias: np.ndarray
+    uncertainty: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    linear: np.ndarray
+    coefficients: np.ndarray
+    constant: np.ndarray
+    deviation: np.ndarray
+    center: np.ndarray
+    radius: np.ndarray
+    relu: int
+    units: np.ndarray
+    bounds: Bounds
+    seal: InitVar[object] = None
+
+    def __post_init__(self, seal: object) -> None:
+        require_seal(self, seal)
+
+    @staticmethod
+    def of(bounds: Bounds) -> Shallow | None:
+        """The outputs of a network within bounds (batch 1).
+
+        None unless the unstable units belong to one ReLU node, or if a bound is not finite.
+        """
+        if bounds.batch != 1 or bounds.scope.assumptions is not None:
+            raise ValueError("networks are shallow within bounds of one input set, under which nothing is assumed")
+        # Rows pass through stable units (`exact_lines`): only the others are units of their own.
+        network, exact = bounds.network, exact_lines(bounds)
+        unstable = {relu: np.flatnonzero(np.asarray(bounds.unstable(relu)).reshape(-1)) for relu in network.relus}
+        layers = [(relu, units) for relu, units in unstable.items() if len(units)]
+        if len(layers) != 1 or not bounds.finite().all():
+            return None
+        ((relu, units),) = layers
+        source = network.relu_source(relu)
+        lower, upper = (side[source].reshape(-1)[units] for side in (bounds.lower, bounds.upper))
+        outputs = np.arange(network.output_size)
+        rows, constant, deviation = affine_rows(bounds, exact, network.output, outputs, layers)
+        linear, coefficients = np.split(rows, [network.input_size], axis=1)
+        box = ball(bounds.lower[0].reshape(-1), bounds.upper[0].reshape(-1))
+        hidden = affine_rows(bounds, exact, source, units, [])
+        return Shallow(
+            *hidden, lower, upper, linear, coefficients, constant, deviation, *box, relu, units, bounds, seal=SEAL
+        )
+
+
+class SemidefiniteRelaxation:
+    """The relaxation of a shallow network: what searches and proofs of any of its rows have in common."""
+
+    def __init__(self, shallow: Shallow):
+        self.shallow = shallow
+        low, high = shallow.lower, shallow.upper
+        # |z| <= slope z + offset between low and high: a convex function lies below its values at the ends.
+        ends = np.abs(low), np.abs(high)
+        self.slope = np.clip((ends[1] - ends[0]) / np.maximum(high - low, np.finfo(float).tiny), -1, 1)
+        self.offset = np.maximum(ends[1] - self.slope * high, ends[0] - self.slope * low)
+        self.offset = self.offset + 8 * np.finfo(float).eps * (ends[0] + ends[1])
+        self.weights = shallow.weights * shallow.radius  # of y
+        self.middle = shallow.weights @ shallow.center + shallow.bias  # z where y = 0
+        self.linear = shallow.linear * shallow.radius
+        self.constant = shallow.constant + shallow.linear @ shallow.center
+        magnitude = np.abs(shallow.center) + shallow.radius
+        self.size = np.abs(shallow.weights) @ magnitude + np.abs(shallow.bias)
+        self.row_size = np.abs(shallow.linear) @ magnitude + np.abs(shallow.constant)
+        self.mean = np.abs(shallow.coefficients).mean(axis=1) + np.finfo(np.float32).tiny
+
+    def signs(self, assumptions: Sequence[Assumption]) -> np.ndarray:
+        """What assumptions (K,) say of the signs of units, (K, U): 1, -1, or 0 for either."""
+        known, units = np.zeros((len(assumptions), len(self.shallow.units)), np.int8), self.shallow.units
+        splits = [(k, unit, s) for k, a in enumerate(assumptions) for r, unit, s in a.splits if r == self.shallow.relu]
+        if splits:
+            entry, unit, sign = np.array(splits).T
+            place = np.minimum(np.searchsorted(units, unit), len(units) - 1)
+            met = units[place] == unit
+            known[entry[met], place[met]] = sign[met]
+        return known
+
+    def prove(
+        self,
+        rows: np.ndarray,
+        assumptions: Sequence[Assumption],
+        lines: np.ndarray,
+        alpha: np.ndarray,
+        beta: np.ndarray,
+        stop: Callable[[], bool] | None = None,
+    ) -> RowBounds:
+        """Lower bounds of rows (K,), each under an assumption, from lines (K, U), alpha (K, n), beta (K, U + 1).
+
+        Where `stop` comes first, nothing is proven; it is not asked before the first one.
+        """
+        shallow, terms = self.shallow, Terms(self, rows, self.signs(assumptions))
+        kappa, v, extra = terms.at(terms.in_range(lines.astype(np.float64)))
+        g = terms.linear + kappa @ self.weights
+        value = terms.constant + kappa @ self.middle + extra.sum(axis=1)
+        highest = np.full(len(rows), np.inf)
+        for k in range(len(rows)):
+            if k and stop is not None and stop():
+                break
+            some = np.flatnonzero(v[k] > 0)
+            b = np.concatenate([v[k, some, None] * self.weights[some], -g[k, None]])
+            duals = (alpha[k].astype(np.float64), beta[k, np.append(some, -1)].astype(np.float64))
+            highest[k] = _highest(b, (v[k] * self.middle)[some], *duals)
+        # Rounding: of z and its products, of the row, and of what is added up here.
+        n, units = shallow.weights.shape[1], shallow.weights.shape[0]
+        each = SLACK * shallow.uncertainty + gamma(n + 8, g) * self.size
+        met = np.abs(kappa) + np.abs(terms.coefficients)
+        error = (np.abs(kappa) + v) @ each + gamma(units + 16, g) * (met @ self.size)
+        error += gamma(n + 16, g) * self.row_size[rows] + gamma(units + 16, g) * np.abs(extra).sum(axis=1)
+        error += shallow.deviation[rows] + gamma(8, g) * (np.abs(value) + highest)
+        error += floor(g) * (1 + np.abs(shallow.center).sum() + shallow.radius.sum()) * (1 + met.sum(axis=1))
+        lower = value - highest - SLACK * error
+        lower = np.where(np.isfinite(lower), lower, -np.inf)
+        own = shallow.bounds
+        scope = Scope(wider=own.around, assumptions=tuple(assumptions), whole=own.scope.key, seal=SEAL)
+        claim = Claim(shallow.bounds.network.output, rows, np.ones(len(rows)))
+        return RowBounds(scope, claim, None, lower, seal=SEAL)
+
+
+class Terms:
+    """The rows of some problems under known signs, written as  kappa . z - v . |z| + linear . y + constant."""
+
+    def __init__(
+        self, relaxation: SemidefiniteRelaxation, rows: np.ndarray, known: np.ndarray, dtype: type = np.float64
+    ):
+        self.known, self.free = known, known == 0
+        self.coefficients = relaxation.shallow.coefficients[rows].astype(dtype)
+        self.convex, self.concave = self.free & (self.coefficients >= 0), self.free & (self.coefficients < 0)
+        self.mean = relaxation.mean[rows, None].astype(dtype)
+        self.linear, self.constant = relaxation.linear[rows].astype(dtype), relaxation.constant[rows].astype(dtype)
+        self.slope, self.offset, self.middle = (
+            part.astype(dtype) for part in (relaxation.slope, relaxation.offset, relaxation.middle)
+        )
+
+    def in_range(self, lines: np.ndarray) -> np.ndarray:
+        """Lines (K, U) brought to where they mean something: slopes and shares to [0, 1], multipliers above 0."""
+        return np.where(self.free, np.clip(lines, 0, 1), np.maximum(lines, 0))
+
+    def at(self, lines: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """kappa and v, for lines (K, U) in their range, and what is added to the constants, all (K, U)."""
+        c, half = self.coefficients, self.coefficients / 2
+        v = np.where(self.concave, -half * (1 - lines), 0)
+        chord = np.where(self.concave, -half - v, 0)
+        kappa = np.where(self.convex, c * lines, half - chord * self.slope)
+        multiplier = self.mean * lines
+        kappa = np.where(self.known > 0, c - multiplier, np.where(self.known < 0, multiplier, kappa))
+        return kappa, v, -chord * self.offset
+
+    def gradient(self, z: np.ndarray, length: np.ndarray) -> np.ndarray:
+        """The derivative of the bound by lines (K, U) where z and |z| have these values in the relaxation."""
+        chord = length - self.slope * z - self.offset
+        along = np.where(self.convex, self.coefficients * z, -self.known * self.mean * z)
+        return np.asarray(np.where(self.concave, -self.coefficients / 2 * chord, along))
+
+
+def _highest(b: np.ndarray, corner: np.ndarray, alpha: np.ndarray, beta: np.ndarray) -> float:
+    """Above  max q' B y + q_last * corner . q  over signs q (U + 1,) and |y_i| <= 1 (n,), by dual variables.
+
+    b: (U + 1, n). corner: (U,). The last sign is that of the number 1. Infinite where nothing can be proven.
+    """
+    if not all(np.isfinite(x).all() for x in (alpha, beta, b, corner)) or min(alpha.min(), beta.min()) < 0:
+        return float("inf")
+    alpha, beta = (np.maximum(x, LEAST * x.mean() + np.finfo(float).tiny * 2.0**40) for x in (alpha, beta))
+    root, count = b / np.sqrt(alpha), len(beta)
+    square = root @ root.T
+    square[:-1, -1] += corner
+    square[-1, :-1] += corner
+    # How far the square may be from the true one, in its spectral norm: by the largest sum of a row.
+    size = np.abs(root)
+    off = gamma(b.shape[1] + 16, b) * (size @ size.sum(axis=0)) + gamma(8, b) * np.abs(square).sum(axis=1)
+    scale = 1 / np.sqrt(beta)
+    try:
+        factor = max(float(np.linalg.eigvalsh(scale[:, None] * square * scale)[-1]), 0.0)
+        # What the decomposition itself may be off by, relative to the trace, and what the square may be.
+        shift = SLACK * (float(off.max()) + gamma(count + 8, b) * (factor + 1) * beta.sum()) + floor(b) * count
+        factor = factor * (1 + 1e-9) + 2 * shift / float(beta.min())
+        if not np.isfinite(np.linalg.cholesky(np.diag(factor * beta - shift) - square)).all():
+            return float("inf")  # there are libraries that do not mind NaN
+    except np.linalg.LinAlgError:
+        return float("inf")
+    return float((alpha.sum() + factor * beta.sum()) / 2 * (1 + gamma(count + b.shape[1] + 8, b)))
