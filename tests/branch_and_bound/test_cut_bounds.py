@@ -7,16 +7,16 @@ from functools import reduce
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
-from mipverify.presolve import Search, crown, unit_rows
-from mipverify.presolve.separation import Separator, cuttable, separate_rows
+from mipverify.presolve import Search, crown, interval
+from mipverify.presolve.separation import separate_rows
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.root_cuts import root_cuts
-from mipverify.solvers.branch_and_bound.splits import Node
 
 from mipverify.network import Network
-from mipverify.proof.cuts import LayerCuts, meet
-from tests.branch_and_bound.test_node_bounds import lowest_inside, unstable_units
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.cuts import IdealLayer, LayerCuts, cuttable, joined, relax_with_cuts
+from mipverify.proof.rows import unit_rows
+from tests.branch_and_bound.test_node_bounds import Splits, lowest_inside, node_of, unstable_units
 from tests.presolve import nets
 from tests.soundness.nets import lowest_sampled
 
@@ -33,9 +33,9 @@ def made(kind: str, rng: np.random.Generator, radius: float = 0.5) -> tuple[Netw
     return network, center - radius, center + radius
 
 
-def random_cuts(network: Network, lower: np.ndarray, upper: np.ndarray, rng: np.random.Generator) -> dict:
+def random_cuts(bounds: Bounds, rng: np.random.Generator) -> dict[int, LayerCuts]:
     """Cuts that arbitrary points of the relaxation violate: several a layer."""
-    bounds, layers = crown(network, lower[None], upper[None]), {}
+    network, layers = bounds.network, {}
     for node, source in cuttable(network).items():
         if not bounds.unstable(node).any():
             continue
@@ -44,10 +44,10 @@ def random_cuts(network: Network, lower: np.ndarray, upper: np.ndarray, rng: np.
         share = rng.random((4, len(x_above)))
         z = below + rng.random((4, len(below))) * (above - below)
         y = share * np.maximum(x_above, 0)
-        layer = Separator.of(bounds, node)
+        layer = IdealLayer.of(bounds, node)
         own = separate_rows(layer, z, np.zeros_like(y), y, share, -np.ones_like(y), len(layer.units))
         every = np.arange(len(own))
-        layers[node] = reduce(LayerCuts.join, (own.of_row(row, every) for row in range(4)))
+        layers[node] = reduce(joined, (own.of_row(row, every) for row in range(4)))
     return layers
 
 
@@ -59,7 +59,8 @@ def test_no_point_of_the_box_violates_a_cut(kind: str) -> None:
         network, lower, upper = made(kind, rng)
         points = nets.points(rng, lower[None], upper[None], 400)[:, 0]
         values = network.values(points)
-        for node, cuts in random_cuts(network, lower, upper, rng).items():
+        bounds = crown(interval(network, lower[None], upper[None]))
+        for node, cuts in random_cuts(bounds, rng).items():
             x = values[network.relu_source(node)].reshape(len(points), -1)[:, cuts.units]
             z = values[cuts.source].reshape(len(points), -1)
             for phase in (x > 0, x >= 0):
@@ -77,10 +78,10 @@ def test_bounds_with_cuts_lie_below_what_sampling_finds(kind: str) -> None:
     gained = []
     for _ in range(2):
         network, lower, upper = made(kind, rng, 0.8)
-        bounds = crown(network, lower[None], upper[None])
+        bounds = crown(interval(network, lower[None], upper[None]))
         row = np.eye(network.output_size)[1]
         low = lowest_sampled(network, lower.reshape(-1), upper.reshape(-1), row)
-        (cuts,) = root_cuts(network, bounds, np.array([1]))
+        (cuts,) = root_cuts(bounds, np.array([1]))
         assert cuts.lower <= low + 1e-9 * (1 + abs(low))
         assert (cuts.minimizer >= lower.reshape(-1)).all()
         assert (cuts.minimizer <= upper.reshape(-1)).all()
@@ -93,9 +94,9 @@ def test_nodes_with_cuts_of_any_multipliers_lie_below_what_attacks_inside_find(k
     rng = np.random.default_rng(43)
     for _ in range(3):
         network, lower, upper = made(kind, rng)
-        bounds = crown(network, lower[None], upper[None])
+        bounds = crown(interval(network, lower[None], upper[None]))
         rows = unit_rows(network, network.output, np.arange(network.output_size), None, lower)
-        layers = random_cuts(network, lower, upper, rng)
+        layers = random_cuts(bounds, rng)
         bounder = PhaseBounder(bounds, rows, Search(iterations=15), layers)
         units = unstable_units(bounds)
         starts = rng.uniform(lower, upper, size=(6, *lower.shape))
@@ -103,14 +104,16 @@ def test_nodes_with_cuts_of_any_multipliers_lie_below_what_attacks_inside_find(k
         for k in range(len(starts)):
             count = len(units) if k % 2 else int(rng.integers(0, 7))
             chosen = [units[i] for i in rng.permutation(len(units))[:count]]
-            splits = tuple(
+            splits: Splits = tuple(
                 (r, u, 1 if values[network.relu_source(r)][k].reshape(-1)[u] >= 0 else -1) for r, u in chosen
             )
             factors = {
                 r: (rng.exponential(size=len(c)) * 10.0 ** rng.uniform(-3, 0.5)).astype(np.float32)
                 for r, c in layers.items()
             }
-            nodes.append(Node(0, splits, float("-inf"), {}, {}, factors))
+            if k < 2:  # of any sign
+                factors = {r: own * rng.choice([-1, 1], len(own)).astype(np.float32) for r, own in factors.items()}
+            nodes.append(replace(node_of(0, splits), cut_multipliers=factors))
         for iterations in (0, 15):
             solved, _, _ = bounder.solve(nodes, search=replace(bounder.search, iterations=iterations))
             for k, node in enumerate(solved):
@@ -120,18 +123,21 @@ def test_nodes_with_cuts_of_any_multipliers_lie_below_what_attacks_inside_find(k
 
 def test_the_lines_through_a_layer_lie_below_rows_and_cuts_together() -> None:
     rng = np.random.default_rng(44)
-    gaps = []
+    size, count, rows = 6, 9, 5
+    network = nets.dense(rng, (4, size, 1))
+    layer = IdealLayer.of(interval(network, np.full((1, 4), -9.0), np.full((1, 4), 9.0)), 2)
+    assert len(layer.units) == size
+    gaps, steps = [], []
     for _ in range(200):
-        size, count, rows = 6, 9, 5
         lower, upper = -rng.exponential(size=(1, size)), rng.exponential(size=(1, size))
         lower[0, 0], upper[0, 1] = 0.125, -0.125  # an active and an inactive unit
         upper[0, 0], lower[0, 1] = 2.0, -2.0
-        cuts = LayerCuts(
-            2, 0, rng.integers(0, size, count), sp.csr_array((count, 4)), rng.normal(size=count), rng.normal(size=count)
-        )
+        own = layer.cuts(rng.integers(0, size, (1, count)), rng.random((1, count, 4)) < 0.5)
+        cuts = own.of_row(0, np.arange(count))
+        steps.extend(cuts.step)
         multipliers = rng.exponential(size=(rows, count)) * (rng.random((rows, count)) < 0.5)
         coefficients, slopes = rng.normal(size=(rows, size)), rng.random((rows, size))
-        met, constant = meet(cuts, multipliers, coefficients, lower, upper, slopes)
+        met, constant = relax_with_cuts(cuts, multipliers, coefficients, lower, upper, slopes)
         # The least of coefficients @ y + multipliers @ (y - step a - limit) minus the lines, unit by unit, for both a.
         total = np.zeros(rows)
         for unit in range(size):
@@ -150,3 +156,4 @@ def test_the_lines_through_a_layer_lie_below_rows_and_cuts_together() -> None:
         assert (constant <= total + 1e-12).all()
         gaps.extend(total - constant)
     assert np.median(gaps) < 1e-9
+    assert min(steps) < 0 < max(steps)

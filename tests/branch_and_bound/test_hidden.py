@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from mipverify.presolve import Bounds, Relaxed, crown, optimized_crown
-from mipverify.presolve.layers import Known, tighten_by_layer
+from mipverify.presolve import crown, interval, optimized_crown, tighten_by_layer
 from mipverify.solvers.branch_and_bound import Effort, hidden, progressive_tighten
-from mipverify.solvers.branch_and_bound.hidden import settle_signs
-from mipverify.solvers.branch_and_bound.progressive import up_to
+from mipverify.solvers.branch_and_bound.hidden import stabilize
 from mipverify.solvers.branch_and_bound.search import expand
-from mipverify.solvers.branch_and_bound.splits import Node, root
 
 from mipverify.network import Affine, Input, Network, Relu, Term
 from mipverify.network.operators import Dense, Index
+from mipverify.proof.bounds import Bounds, prefix
+from mipverify.proof.facts import UnitBounds
+from mipverify.proof.interval import tighten
 from mipverify.specification.regions import Ball, Region
 from tests.presolve import nets
+from tests.soundness.nets import dense
 
 NETWORKS = {
     "dense": lambda rng: nets.dense(rng, (3, 8, 8, 6, 2)),
@@ -27,43 +28,36 @@ NETWORKS = {
 }
 
 
-def by_trees_alone(
-    network: Network,
-    lower: np.ndarray,
-    upper: np.ndarray,
-    known: Known,
-    effort: Effort | None = None,
-    stop: Callable[[], bool] = lambda: False,
-    region: Region | None = None,
-) -> Bounds:
+def by_trees_alone(bounds: Bounds, effort: Effort | None = None, *, stop: Callable[[], bool] = lambda: False) -> Bounds:
     """Trees for all units of a network as it is, neither cut nor reduced."""
     rng = np.random.default_rng(0)
+    lower, upper = bounds.lower[0], bounds.upper[0]
     points = lower + rng.random((64, *lower.shape[1:])) * (upper - lower)
 
-    def bounder(relaxed: Relaxed, node: int, _: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        below = up_to(relaxed.bounds, node)
-        sides = (side[node].reshape(-1)[units] for side in (relaxed.bounds.lower, relaxed.bounds.upper))
+    def bounder(bounds: Bounds, node: int, _: np.ndarray, units: np.ndarray) -> list[UnitBounds]:
+        below = prefix(bounds, node)
+        low, high = (side[node].reshape(-1)[units] for side in (bounds.lower, bounds.upper))
         seen = below.network.forward(points).reshape(64, -1)[:, units]
         met = (seen < 0).any(axis=0), (seen > 0).any(axis=0)
-        return settle_signs(below, units, *sides, met, effort or Effort(200, 1.0), stop)
+        return stabilize(below, units, (low, high), met, effort or Effort(200, 1.0), stop)
 
-    return tighten_by_layer(network, lower, upper, bounder, known, region)
+    return tighten_by_layer(bounds, bounder)
 
 
-METHODS = pytest.mark.parametrize("tighten", [by_trees_alone, progressive_tighten])
+METHODS = pytest.mark.parametrize("method", [by_trees_alone, progressive_tighten])
 
 
 @METHODS
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_nearly_all_units_that_stay_unstable_take_both_signs(kind: str, tighten: Callable[..., Bounds]) -> None:
+def test_nearly_all_units_that_stay_unstable_take_both_signs(kind: str, method: Callable[..., Bounds]) -> None:
     settled, left = 0, 0
     for seed in range(3):
         rng = np.random.default_rng(60 + seed)
         network = NETWORKS[kind](rng)
         center = rng.normal(size=network.input_shape)
         lower, upper = (center - 0.6)[None], (center + 0.6)[None]
-        start = optimized_crown(network, lower, upper)
-        tight = tighten(network, lower, upper, start.known(), Effort(500, 1.0))
+        start = optimized_crown(interval(network, lower, upper))
+        tight = method(start, Effort(500, 1.0))
         values = network.values(nets.points(rng, lower, upper, 20_000)[:, 0])
         for node in network.preactivations:
             low, high, seen = (
@@ -83,15 +77,15 @@ def test_nearly_all_units_that_stay_unstable_take_both_signs(kind: str, tighten:
 
 @METHODS
 @pytest.mark.parametrize("most", [2, 6, 12, 24])
-def test_trees_that_are_given_up_claim_no_more_than_they_have_shown(most: int, tighten: Callable[..., Bounds]) -> None:
+def test_trees_that_are_given_up_claim_no_more_than_they_have_shown(most: int, method: Callable[..., Bounds]) -> None:
     rng = np.random.default_rng(90 + most)
     gained, open_ = 0, 0
     for _ in range(3):
         network = nets.dense(rng, (30, 24, 24, 24, 2))  # in so many inputs, signs are not ruled out by sampling
         center = rng.normal(size=network.input_shape)
         lower, upper = (center - 0.15)[None], (center + 0.15)[None]
-        start = optimized_crown(network, lower, upper)
-        tight = tighten(network, lower, upper, start.known(), Effort(most, 1.0))
+        start = optimized_crown(interval(network, lower, upper))
+        tight = method(start, Effort(most, 1.0))
         corners = rng.choice([-1.0, 1.0], size=(20_000, 30))
         points = np.concatenate([center + 0.15 * corners, center + 0.15 * _towards_ends(network, center)])
         values = network.values(points)
@@ -110,10 +104,11 @@ def test_trees_of_units_that_take_both_signs_are_given_up_early(monkeypatch: pyt
     rng = np.random.default_rng(7)
     network = nets.dense(rng, (30, 24, 24, 24, 2))
     center = rng.normal(size=30)
-    below = up_to(optimized_crown(network, (center - 0.4)[None], (center + 0.4)[None]), network.preactivations[2])
+    bounds = optimized_crown(interval(network, (center - 0.4)[None], (center + 0.4)[None]))
+    below = prefix(bounds, network.preactivations[2])
     values = below.network.forward(center + rng.uniform(-0.4, 0.4, (20_000, 30)))
     units = np.flatnonzero((values.min(axis=0) < 0) & (values.max(axis=0) > 0))
-    sides = (side[below.network.output].reshape(-1)[units] for side in (below.lower, below.upper))
+    low, high = (side[below.network.output].reshape(-1)[units] for side in (below.lower, below.upper))
     nodes = []
 
     def counted(*given: Any) -> Any:
@@ -122,46 +117,63 @@ def test_trees_of_units_that_take_both_signs_are_given_up_early(monkeypatch: pyt
         return done
 
     monkeypatch.setattr(hidden, "expand", counted)
-    low, high = settle_signs(below, units, *sides, (np.zeros(len(units), bool),) * 2, Effort(2000, 1.0))
-    assert (low < 0).all()
-    assert (high > 0).all()
+    facts = stabilize(below, units, (low, high), (np.zeros(len(units), bool),) * 2, Effort(2000, 1.0))
+    assert facts
+    assert all((fact.lower < 0).all() and (fact.upper > 0).all() for fact in facts)
     assert len(units) > 10
     assert 50 * len(units) < sum(nodes) < 800 * len(units)
 
 
-def grown(monkeypatch: pytest.MonkeyPatch, levels: list[list[tuple[int, float]]]) -> tuple[float, int]:
-    """What a tree proves whose nodes have such numbers of splits and such bounds, level by level; levels looked at."""
-    looked = []
-
-    def level(*_: object) -> list[Node]:
-        looked.append(1)
-        return [
-            replace(root(0), splits=((1, 0, 1),) * splits, lower=lower) for splits, lower in levels[len(looked) - 1]
-        ]
-
-    monkeypatch.setattr(hidden, "_raise_roots", level)
-    monkeypatch.setattr(hidden, "_split", level)
-    network = nets.dense(np.random.default_rng(0), (3, 4, 1))
-    below = crown(network, -np.ones((1, 3)), np.ones((1, 3)))
-    low, _ = settle_signs(
-        below, np.zeros(1, int), -np.ones(1), np.full(1, 9.0), (np.zeros(1, bool),) * 2, Effort(500, 1.0)
-    )
-    return float(low[0]), len(looked)
+def unit_of(weights: np.ndarray, outer: np.ndarray, constant: float) -> Bounds:
+    """Bounds of constant + outer . relu(weights x) over -1 <= x <= 1."""
+    network = dense([(weights, np.zeros(len(weights))), (outer[None], [constant])])
+    size = (1, weights.shape[1])
+    return crown(interval(network, -np.ones(size), np.ones(size)))
 
 
-def test_a_tree_proves_the_least_bound_of_all_its_closed_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    levels = [[(0, -0.9)], [(1, 0.2), (1, -0.5)], [(2, 0.9), (2, -0.1)], [(3, 0.4), (3, 0.7)]]
-    assert grown(monkeypatch, levels) == (0.2, 4)
+def stabilized(bounds: Bounds, monkeypatch: pytest.MonkeyPatch, effort: Effort) -> tuple[Bounds, list[int]]:
+    """Bounds with what trees show of the only output, and how many nodes were bounded, level by level."""
+    nodes = []
+
+    def counted(*given: Any) -> Any:
+        done = expand(*given)
+        nodes.append(len(done.children))
+        return done
+
+    monkeypatch.setattr(hidden, "expand", counted)
+    known = tuple(side[bounds.network.output].reshape(-1) for side in (bounds.lower, bounds.upper))
+    facts = stabilize(bounds, np.zeros(1, int), known, (np.zeros(1, bool), np.ones(1, bool)), effort)
+    return tighten(bounds, facts), nodes
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_tree_proves_no_more_than_the_least_value(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What is concave is least in a corner of the box.
+    rng = np.random.default_rng(seed)
+    weights, outer = rng.normal(size=(12, 5)).astype(np.float32), -rng.exponential(size=12).astype(np.float32)
+    corners = np.array(list(itertools.product((-1.0, 1.0), repeat=5)))
+    lowest = float((np.maximum(corners @ weights.T.astype(float), 0) @ outer.astype(float)).min())
+    for least in (0.05, -0.05):
+        bounds = unit_of(weights, outer, np.float32(least - lowest))
+        tight, nodes = stabilized(bounds, monkeypatch, Effort(2000, 1.0))
+        assert bounds.lower[3][0, 0] < 0
+        assert tight.lower[3][0, 0] <= least + 1e-5  # of the constant in float32
+        assert (tight.lower[3][0, 0] > 0) == (least > 0)
+        assert sum(nodes) > 1
 
 
 def test_a_node_without_units_to_split_ends_its_tree(monkeypatch: pytest.MonkeyPatch) -> None:
-    levels = [[(0, -0.9)], [(1, 0.2), (1, -0.5)], [(2, 0.9), (1, -0.3)], [(3, 0.4), (1, -0.3)]]
-    assert grown(monkeypatch, levels) == (-0.3, 3)
+    bounds = unit_of(np.eye(3), np.ones(3), -0.125)
+    tight, nodes = stabilized(bounds, monkeypatch, Effort(10**6, 1.0))
+    assert nodes == [2, 4, 8, 0]
+    assert -0.1251 < tight.lower[3][0, 0] <= -0.125
 
 
 def test_a_tree_that_has_spread_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    levels = [[(k, -0.5)] * 2**k for k in range(9)]
-    assert grown(monkeypatch, levels) == (-0.5, 7)  # 64 nodes as far as the farthest
+    bounds = unit_of(np.eye(12), np.ones(12), -0.125)
+    tight, nodes = stabilized(bounds, monkeypatch, Effort(10**6, 1.0))
+    assert nodes == [2, 4, 8, 16, 32, 64]  # as many as that, all as far as the farthest
+    assert -0.1251 < tight.lower[3][0, 0] <= -0.125
 
 
 def _towards_ends(network: Network, center: np.ndarray) -> np.ndarray:
@@ -173,15 +185,15 @@ def _towards_ends(network: Network, center: np.ndarray) -> np.ndarray:
 
 
 @METHODS
-def test_stopped_in_between_it_keeps_what_was_proven_by_then(tighten: Callable[..., Bounds]) -> None:
+def test_stopped_in_between_it_keeps_what_was_proven_by_then(method: Callable[..., Bounds]) -> None:
     rng = np.random.default_rng(71)
     network = nets.dense(rng, (8, 16, 16, 16, 2))
     lower, upper = np.full((1, 8), -0.5), np.full((1, 8), 0.5)
-    start = optimized_crown(network, lower, upper)
+    start = optimized_crown(interval(network, lower, upper))
     values = network.values(nets.points(rng, lower, upper, 20_000)[:, 0])
     for looks in (2, 5, 10, 20, 40):
         left = iter(range(looks))
-        tight = tighten(network, lower, upper, start.known(), stop=lambda left=left: next(left, None) is None)
+        tight = method(start, stop=lambda left=left: next(left, None) is None)
         for node in network.preactivations:
             seen = np.asarray(values[node]).reshape(20_000, -1)
             assert (seen.min(axis=0) >= tight.lower[node][0] - 1e-9).all()
@@ -189,19 +201,19 @@ def test_stopped_in_between_it_keeps_what_was_proven_by_then(tighten: Callable[.
 
 
 @METHODS
-def test_stopped_at_once_it_keeps_the_bounds_it_was_given(tighten: Callable[..., Bounds]) -> None:
+def test_stopped_at_once_it_keeps_the_bounds_it_was_given(method: Callable[..., Bounds]) -> None:
     rng = np.random.default_rng(70)
     network = nets.dense(rng, (3, 8, 8, 2))
     lower, upper = -np.ones((1, 3)), np.ones((1, 3))
-    start = crown(network, lower, upper)
-    kept = tighten(network, lower, upper, start.known(), stop=lambda: True)
+    start = crown(interval(network, lower, upper))
+    kept = method(start, stop=lambda: True)
     for node in network.preactivations:
         np.testing.assert_array_equal(kept.lower[node], start.lower[node])
         np.testing.assert_array_equal(kept.upper[node], start.upper[node])
 
 
 @METHODS
-def test_doubts_too_small_to_be_scaled_keep_their_bounds(tighten: Callable[..., Bounds]) -> None:
+def test_doubts_too_small_to_be_scaled_keep_their_bounds(method: Callable[..., Bounds]) -> None:
     pick = Index(np.array([0, 1]), (2,), (2,))
     network = Network(
         (
@@ -214,6 +226,6 @@ def test_doubts_too_small_to_be_scaled_keep_their_bounds(tighten: Callable[..., 
     )
     lower, upper = np.full((1, 2), -1e-310), np.ones((1, 2))
     region = Region(Ball.around(np.full(2, 0.5), 1, "l1"), np.zeros((0, 2)), np.zeros(0))
-    tight = tighten(network, lower, upper, crown(network, lower, upper, region=region).known(), region=region)
+    tight = method(crown(interval(network, lower, upper, region)))
     for side in (*tight.lower, *tight.upper):
         assert np.isfinite(side).all()

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from mipverify.presolve import crown, reduce
-from mipverify.presolve.semidefinite import Shallow
+from mipverify.presolve import crown, interval
 from mipverify.solvers.branch_and_bound.lifted import LiftedBounder, LiftedNode
 from mipverify.solvers.branch_and_bound.search import Outcome, PhaseSearch
-from mipverify.solvers.branch_and_bound.splits import Node
 
 from mipverify.engine import verify
-from mipverify.formulation.margin import margin_network
-from tests.branch_and_bound.test_search import after, check
+from mipverify.network import Network
+from mipverify.proof.bounds import Bounds, assume
+from mipverify.proof.facts import Assumption
+from mipverify.proof.reduction import reduce
+from mipverify.proof.semidefinite import Shallow
+from tests.branch_and_bound.test_search import after, check, margins_of
 from tests.presolve import nets
 from tests.soundness.exact import Question, random_question
-from tests.soundness.nets import dense, lowest_sampled, question, random_layers
+from tests.soundness.nets import dense, lowest_sampled, question, raised, random_layers
 
 
 def shallow_question(rng: np.random.Generator) -> Question:
@@ -35,14 +37,11 @@ def by_signs(asked: Question, polls: int) -> Outcome | None:
 
 
 def search_of(asked: Question) -> PhaseSearch | None:
-    case = asked.specification().cases[0]
-    network = margin_network(asked.network(), case.conditions)
-    small = reduce(crown(network, case.box.lower[None], case.box.upper[None])).bounds
-    shallow = Shallow.of(small)
+    shallow = Shallow.of(reduce(crown(margins_of(asked))).bounds)
     if shallow is None:  # nothing is unstable
         return None
     bounder = LiftedBounder(shallow, (2,))
-    return PhaseSearch(bounder, [bounder.root(c) for c in range(len(case.conditions))], batch=2)
+    return PhaseSearch(bounder, [bounder.start(c) for c in range(len(asked.conditions))], batch=2)
 
 
 def test_it_agrees_with_exact_enumeration() -> None:
@@ -73,28 +72,36 @@ def test_a_stopped_search_proves_nothing_that_is_wrong() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_search_that_was_stopped_goes_on_to_the_same_end(seed: int) -> None:
-    whole, stopped = positive_search(seed), positive_search(seed)
-    assert whole.run().closed
+    (whole, least), (stopped, _) = positive_search(seed), positive_search(seed)
+    outcome = whole.run()
+    assert outcome.closed
     assert whole.nodes > 1
+    assert 0 < outcome.lower[0] <= least
     turns = 0
     while (outcome := stopped.run(after(2 if turns == 0 else 40))).reason == "time":
         turns += 1
         assert outcome.lower[0] <= 0
     assert outcome.closed
+    assert 0 < outcome.lower[0] <= least
     assert turns > 1
 
 
-def positive_search(seed: int, closed: Callable[[Node], None] | None = None) -> PhaseSearch:
-    """For a row that is positive, but not by much."""
+def positive_search(seed: int) -> tuple[PhaseSearch, float]:
+    """For a row that is positive, but not by much; the least value that sampling finds."""
     rng = np.random.default_rng(seed)
     network = nets.dense(rng, (8, 24, 1))
     lower, upper = np.full(8, -0.5), np.full(8, 0.5)
     row = lowest_sampled(network, lower, upper, [1.0])
-    shallow = Shallow.of(reduce(crown(network, lower[None], upper[None])).bounds)
+    least = 0.01 * (1 + abs(row))
+    shallow = Shallow.of(within(raised(network, least - row), lower, upper))
     assert shallow is not None
-    shallow.constant[:] += -row + 0.01 * (1 + abs(row))
-    bounder = LiftedBounder(shallow, (8,), keep=closed is not None)
-    return PhaseSearch(bounder, [bounder.root(0)], batch=2, closed=closed)
+    bounder = LiftedBounder(shallow, (8,))
+    return PhaseSearch(bounder, [bounder.start(0)], batch=2), least
+
+
+def within(network: Network, lower: np.ndarray, upper: np.ndarray) -> Bounds:
+    """Bounds of the reduced network over a box."""
+    return reduce(crown(interval(network, lower[None], upper[None]))).bounds
 
 
 def least_inside(points: np.ndarray, values: np.ndarray, shallow: Shallow, node: LiftedNode) -> float:
@@ -111,13 +118,12 @@ def test_no_node_is_bounded_above_the_best_point_in_it(seed: int) -> None:
     rng = np.random.default_rng(seed)
     network = nets.dense(rng, (5, 16, 2))
     lower, upper = np.full(5, -0.7), np.full(5, 0.7)
-    small = reduce(crown(network, lower[None], upper[None])).bounds
-    shallow = Shallow.of(small)
+    shallow = Shallow.of(within(network, lower, upper))
     assert shallow is not None
     points = nets.points(rng, lower[None], upper[None], 20000)[:, 0]
     values = network.forward(points)
     bounder = LiftedBounder(shallow, (5,))
-    level: Sequence[LiftedNode] = [bounder.root(0), bounder.root(1)]
+    level: Sequence[LiftedNode] = [bounder.start(0), bounder.start(1)]
     checked = 0
     for _ in range(5):
         level, minimizers = bounder.raise_bounds(level)
@@ -130,22 +136,12 @@ def test_no_node_is_bounded_above_the_best_point_in_it(seed: int) -> None:
     assert checked > 20
 
 
-def test_kept_dual_variables_prove_the_bounds_again() -> None:
-    closed: list[Node] = []
-    search = positive_search(1, closed=closed.append)
-    outcome, bounder = search.run(), search.bounder
-    assert isinstance(bounder, LiftedBounder)
-    assert outcome.closed
-    assert len(closed) > 1
-    assert sum(2.0 ** -len(node.splits) for node in closed) == 1.0
-    for node in closed:
-        assert isinstance(node, LiftedNode)
-        assert node.alpha is not None
-        assert node.beta is not None
-        kept = (node.vectors.lines[None], node.alpha[None], node.beta[None])
-        (again,) = bounder.lifting.prove(np.zeros(1, int), bounder.signs([node]), *kept)
-        assert again > 0
-        assert again == pytest.approx(node.lower, rel=1e-9)
+def test_it_starts_where_nothing_is_assumed() -> None:
+    network = nets.dense(np.random.default_rng(0), (5, 16, 2))
+    bounds = within(network, np.full(5, -0.7), np.full(5, 0.7))
+    relu = bounds.network.relus[0]
+    with pytest.raises(ValueError, match="nothing is assumed"):
+        Shallow.of(assume(bounds, [Assumption(((relu, 0, -1),))], [None]))
 
 
 def test_a_question_is_decided_by_it_and_says_so() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mipverify.presolve import Bounds, Search, crown, optimized_crown, reduce, unit_rows
+from mipverify.presolve import Search, crown, interval, optimized_crown
 from mipverify.solvers.branch_and_bound.branching import FilteredBranching, child
 from mipverify.solvers.branch_and_bound.corners import Corners
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
@@ -16,8 +16,13 @@ from mipverify.solvers.branch_and_bound.splits import Node, root
 from mipverify.formulation.margin import margin_network
 from mipverify.network import Affine, Input, Network, Relu, Term
 from mipverify.network.operators import Dense, Scale
+from mipverify.proof.backward import Evidence, row_minimum
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.facts import Assumption
+from mipverify.proof.reduction import reduce
+from mipverify.proof.rows import unit_rows
 from tests.presolve import nets
-from tests.soundness.nets import dense, question
+from tests.soundness.nets import dense, picked, question
 
 Splits = tuple[tuple[int, int, int], ...]
 
@@ -50,7 +55,7 @@ def conjunctive(rng: np.random.Generator) -> Network:
 def layered(rng: np.random.Generator) -> Network:
     """As `reduce` makes them: every layer reads the input and all layers before it."""
     network = nets.dense(rng, (5, 9, 8, 6, 3))
-    return reduce(crown(network, np.full((1, 5), -2.0), np.full((1, 5), 2.0))).bounds.network
+    return reduce(crown(interval(network, np.full((1, 5), -2.0), np.full((1, 5), 2.0)))).bounds.network
 
 
 NETWORKS = {
@@ -63,11 +68,18 @@ NETWORKS = {
 }
 
 
-def bounder_of(network: Network, lower: np.ndarray, upper: np.ndarray, iterations: int = 12) -> PhaseBounder:
+def bounder_of(
+    network: Network, lower: np.ndarray, upper: np.ndarray, iterations: int = 12, corners: Corners | None = None
+) -> PhaseBounder:
     """A bounder with a row for each output."""
-    root = crown(network, lower[None], upper[None])
+    bounds = crown(interval(network, lower[None], upper[None]))
     rows = unit_rows(network, network.output, np.arange(network.output_size), None, lower)
-    return PhaseBounder(root, rows, Search(iterations=iterations, decay=0.9))
+    return PhaseBounder(bounds, rows, Search(iterations=iterations, decay=0.9), corners=corners)
+
+
+def node_of(condition: int, splits: Splits) -> Node:
+    """A node that nothing is known of."""
+    return replace(root(condition), assumption=Assumption(splits))
 
 
 def unstable_units(root: Bounds) -> list[tuple[int, int]]:
@@ -128,7 +140,7 @@ def test_node_bounds_lie_below_what_attacks_inside_the_node_find(kind: str) -> N
         for k in range(len(starts)):
             count = len(units) if k % 2 else int(rng.integers(0, 9))  # all phases fixed: bounds are tight there
             splits = some_node(network, units, values, k, count, rng)
-            nodes.append(Node(int(rng.integers(network.output_size)), splits, float("-inf"), {}, {}))
+            nodes.append(node_of(int(rng.integers(network.output_size)), splits))
         solved, optimum, _ = bounder.solve(nodes)
         for k, node in enumerate(solved):
             low = lowest_inside(network, lower, upper, node.splits, starts[k], node.condition, rng)
@@ -153,20 +165,26 @@ def test_no_node_with_a_point_at_zero_is_closed_by_clipped_bounds(kind: str) -> 
             splits = some_node(network, units, values, 0, int(rng.integers(0, 1 + len(units))), rng)
             conditions.append(int(rng.integers(network.output_size)))
             constants.append(-lowest_inside(network, lower, upper, splits, start, conditions[-1], rng))
-            nodes.append(Node(k, splits, float("-inf"), {}, {}))
+            nodes.append(node_of(k, splits))
         # Rows whose least value in their node is zero, or below where the walk did not find it.
-        rows = plain.rows.take(np.array(conditions))
-        rows = replace(rows, constant=(0.0 if rows.constant is None else rows.constant) + np.array(constants))
-        corners = Corners(network, 10.0 ** -int(trial))
-        bounder = PhaseBounder(plain.root, rows, Search(iterations=12, decay=0.9), corners=corners)
+        asked, corners = picked(network, np.array(conditions), np.array(constants)), 10.0 ** -int(trial)
+        bounder = bounder_of(asked, lower, upper, corners=Corners(asked, corners))
         solved, _ = bounder.raise_bounds(nodes)
-        without, _ = PhaseBounder(plain.root, rows, Search(iterations=12, decay=0.9)).raise_bounds(nodes)
+        without, _ = bounder_of(asked, lower, upper).raise_bounds(nodes)
         for node, same in zip(solved, without, strict=True):
             assert node.lower <= 1e-9
-            clipped += bool(node.bounds)
+            clipped += narrower(node, bounder.root)
             gained.append(node.lower - same.lower)
     assert clipped
     assert max(gained) > 1e-6, "bounds that clipping does not raise would show no fault"
+
+
+def narrower(node: Node, bounds: Bounds) -> bool:
+    """Whether a node has bounds of its own that are tighter than those of the whole box."""
+    return node.entry is not None and any(
+        bool((low > bounds.lower[source].reshape(-1)).any() or (high < bounds.upper[source].reshape(-1)).any())
+        for source, (low, high) in node.entry.arrays.items()
+    )
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -180,13 +198,14 @@ def test_clipped_nodes_claim_no_more_than_their_ceiling(kind: str) -> None:
     # Hidden bounds that hold where the row is not above its ceiling; higher up it takes any value.
     ceiling = float(start[0].lower + 0.5 * (seen.min() - start[0].lower))
     (clipped,) = Corners(network, ceiling).clip(*bounder.solve(start))
-    assert clipped.bounds
+    assert clipped.entry is not None
     assert clipped.ceiling == ceiling
     again = Corners(network, ceiling + 1).clip(*bounder.solve([clipped]))
     assert again[0].ceiling == ceiling, "bounds that were clipped further down are among them"
     patient = Search(iterations=200, decay=0.98, enough=np.inf)
     for node in (clipped, *again):
-        solved, optimum, _ = bounder.solve([replace(node, splits=some_signs(bounder, rng))], patient)
+        assumption = replace(node.assumption, splits=some_signs(bounder, rng))
+        solved, optimum, _ = bounder.solve([replace(node, assumption=assumption, fact=None)], patient)
         assert solved[0].lower <= ceiling
         assert solved[0].lower == max(node.lower, min(float(optimum.lower[0]), ceiling))
 
@@ -197,9 +216,10 @@ def some_signs(bounder: PhaseBounder, rng: np.random.Generator) -> Splits:
 
 
 @pytest.mark.parametrize("kind", ["dense", "deep", "conjunctions"])
-def test_any_slopes_and_multipliers_of_the_right_sign_give_a_sound_bound(kind: str) -> None:
+def test_any_slopes_and_multipliers_give_a_sound_bound(kind: str) -> None:
     rng = np.random.default_rng(4)
-    for _ in range(6):
+    gaps = []
+    for trial in range(6):
         network = NETWORKS[kind](rng)
         ((lower, upper),) = zip(*(side for side in nets.boxes(rng, network, 1, radius=0.8)), strict=True)
         bounder = bounder_of(network, lower, upper)
@@ -208,14 +228,22 @@ def test_any_slopes_and_multipliers_of_the_right_sign_give_a_sound_bound(kind: s
         values = network.values(start[None])
         splits = some_node(network, units, values, 0, 6, rng)
         sizes = {r: int(np.prod(network.nodes[r].shape)) for r in network.relus}
-        slopes = {r: rng.random(n).astype(np.float32) for r, n in sizes.items()}
-        multipliers = {r: np.zeros(n, np.float32) for r, n in sizes.items()}
+        wild = 3.0 * (trial % 3)
+        slopes = {r: (rng.random(n) + wild * rng.normal(size=n)).astype(np.float32) for r, n in sizes.items()}
+        multipliers = {r: (wild * rng.normal(size=n)).astype(np.float32) for r, n in sizes.items()}
         for r, u, sign in splits:
-            multipliers[r][u] = sign * rng.exponential()
-        node = Node(0, splits, float("-inf"), slopes, multipliers)
-        ((solved,), _, _) = bounder.solve([node], search=Search(iterations=0))
+            multipliers[r][u] = rng.exponential() * (sign if trial < 3 else rng.choice([-1, 1]))
+        node = replace(node_of(0, splits), slopes=slopes, multipliers=multipliers)
+        ((solved,), _, bounds) = bounder.solve([node], search=Search(iterations=0))
+        rows = bounder.condition_rows(np.zeros(1, int))
+        evidence = Evidence(
+            *({r: a.reshape(1, *network.nodes[r].shape) for r, a in own.items()} for own in (slopes, multipliers))
+        )
         low = lowest_inside(network, lower, upper, splits, start, 0, rng)
-        assert solved.lower <= low + 1e-9 * (1 + abs(low))
+        for proven in (solved.lower, row_minimum(bounds, rows, evidence).lower[0]):
+            assert proven <= low + 1e-9 * (1 + abs(low))
+            gaps.append((low - proven) / (1 + abs(low)))
+    assert min(gaps) < 3, "bounds far below everything would show no fault"
 
 
 def test_children_are_bounded_with_the_lines_of_their_own_phase() -> None:
@@ -225,7 +253,7 @@ def test_children_are_bounded_with_the_lines_of_their_own_phase() -> None:
     network = Network(nodes, 3)
     bounder = bounder_of(network, np.array([-1.0]), np.array([1.0]), iterations=30)
     for slope in (0.0, 1.0):
-        parent = Node(0, (), -1.0, {2: np.full(1, slope, np.float32)}, {})
+        parent = replace(root(0), lower=-1.0, slopes={2: np.full(1, slope, np.float32)})
         ((active, inactive), _, _) = bounder.solve([child(parent, (2, 0), sign, 1.0, slope) for sign in (1, -1)])
         assert -0.05 <= active.lower <= 0
         assert -0.05 <= inactive.lower <= 0
@@ -236,11 +264,11 @@ def test_a_child_is_never_bounded_below_its_parent() -> None:
     network = nets.dense(rng, (6, 10, 8, 2))
     center = rng.normal(size=6)
     bounder = bounder_of(network, center - 0.7, center + 0.7)
-    ((root,), optimum, relaxed) = bounder.solve([Node(0, (), float("-inf"), {}, {})])
-    (children,) = FilteredBranching().split(bounder, [root], optimum, relaxed)
+    ((parent,), optimum, bounds) = bounder.solve([root(0)])
+    (children,) = FilteredBranching().split(bounder, [parent], optimum, bounds)
     assert children is not None
     solved, _, _ = bounder.solve(children)
-    assert min(node.lower for node in solved) >= root.lower
+    assert min(node.lower for node in solved) >= parent.lower
 
 
 @pytest.mark.parametrize(("both", "wanted"), [(-0.6, "both"), (-0.9, "one")])
@@ -250,17 +278,17 @@ def test_the_split_is_taken_that_leaves_least_to_do(monkeypatch: pytest.MonkeyPa
     network = nets.dense(rng, (6, 10, 8, 2))
     center = rng.normal(size=6)
     bounder = bounder_of(network, center - 0.7, center + 0.7)
-    ((parent,), optimum, relaxed) = bounder.solve([root(0)])
+    ((parent,), optimum, bounds) = bounder.solve([root(0)])
     parent, seen = replace(parent, lower=-1.0), []
 
     def estimate(children: Sequence[Node]) -> np.ndarray:
         seen.extend(children[::2])
-        bounds = np.full((len(children) // 2, 2), -1.0, np.float32)  # most splits bring nothing
-        bounds[2], bounds[4] = (5.0, -1.0), (both, both)
-        return bounds.reshape(-1)
+        lower = np.full((len(children) // 2, 2), -1.0, np.float32)  # most splits bring nothing
+        lower[2], lower[4] = (5.0, -1.0), (both, both)
+        return lower.reshape(-1)
 
     monkeypatch.setattr(bounder, "estimate", estimate)
-    (pair,) = FilteredBranching().split(bounder, [parent], optimum, relaxed)
+    (pair,) = FilteredBranching().split(bounder, [parent], optimum, bounds)
     assert pair is not None
     assert pair[0].splits == seen[4 if wanted == "both" else 2].splits
 
@@ -271,7 +299,7 @@ def test_a_child_starts_with_the_multiplier_that_keeps_its_parents_bound(weight:
     slope = weight * (0.5 if weight > 0 else 2 / 3)
     network = dense([([[1.0]], [0.0]), ([[weight]], [0.0])])
     bounder = bounder_of(network, np.array([-1.0]), np.array([2.0]), iterations=0)
-    ((parent,), _, _) = bounder.solve([Node(0, (), -np.inf, {2: np.full(1, 0.5, np.float32)}, {})])
+    ((parent,), _, _) = bounder.solve([replace(root(0), slopes={2: np.full(1, 0.5, np.float32)})])
     for sign in (1, -1):
         ((own,), _, _) = bounder.solve([replace(child(parent, (2, 0), sign, weight, slope), lower=-np.inf)])
         assert own.lower >= parent.lower - 1e-6
@@ -279,9 +307,8 @@ def test_a_child_starts_with_the_multiplier_that_keeps_its_parents_bound(weight:
 
 def test_where_all_phases_are_fixed_there_is_nothing_to_split() -> None:
     network = dense([([[1.0], [-1.0]], [0.0, 0.0]), ([[1.0, 1.0]], [-0.5])])
-    root = optimized_crown(network, np.array([[-1.0]]), np.array([[1.0]]))
-    bounder = PhaseBounder(root, unit_rows(network, 3, np.arange(1), None, np.zeros(1)), Search())
-    leaf = Node(0, ((2, 0, 1), (2, 1, -1)), float("-inf"), {}, {})
-    solved, optimum, relaxed = bounder.solve([leaf])
-    assert FilteredBranching().split(bounder, solved, optimum, relaxed) == [None]
+    bounds = optimized_crown(interval(network, np.array([[-1.0]]), np.array([[1.0]])))
+    bounder = PhaseBounder(bounds, unit_rows(network, 3, np.arange(1), None, np.zeros(1)), Search())
+    solved, optimum, inner = bounder.solve([node_of(0, ((2, 0, 1), (2, 1, -1)))])
+    assert FilteredBranching().split(bounder, solved, optimum, inner) == [None]
     assert solved[0].lower <= -0.5

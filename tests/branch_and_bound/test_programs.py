@@ -8,18 +8,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from mipverify.presolve import Bounds, Rows, Search, crown, reduce, unit_rows
+from mipverify.presolve import Search, crown, interval
+from mipverify.solvers import lp_session
 from mipverify.solvers.branch_and_bound import phases
 from mipverify.solvers.branch_and_bound.corners import Corners
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.programs import NodePrograms
-from mipverify.solvers.branch_and_bound.splits import Node
-from mipverify.solvers.highs import Restarted
+from mipverify.solvers.branch_and_bound.splits import Node, root
 
 from mipverify.formulation import Milp
 from mipverify.network import Affine, Input, Network, Relu, Term
 from mipverify.network.operators import Dense
-from tests.branch_and_bound.test_node_bounds import lowest_inside, some_node, unstable_units
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.facts import Assumption, Ceiling
+from mipverify.proof.reduction import reduce
+from mipverify.proof.rows import Rows, functionals, unit_rows
+from tests.branch_and_bound.test_node_bounds import lowest_inside, node_of, some_node, unstable_units
 from tests.presolve import nets
 
 
@@ -27,9 +31,14 @@ def made(seed: int, radius: float = 0.5) -> tuple[Bounds, Rows, NodePrograms]:
     rng = np.random.default_rng(seed)
     network = nets.dense(rng, (5, 12, 10, 8, 3))
     lower, upper = nets.boxes(rng, network, 1, radius=radius)
-    bounds = reduce(crown(network, lower, upper)).bounds
-    rows = unit_rows(bounds.network, bounds.network.output, np.arange(3), None, bounds.lower[0])
-    programs = NodePrograms.of(bounds.network, rows)
+    return asked(reduce(crown(interval(network, lower, upper))).bounds)
+
+
+def asked(bounds: Bounds) -> tuple[Bounds, Rows, NodePrograms]:
+    """Programs for all outputs."""
+    outputs = np.arange(bounds.network.output_size)
+    rows = unit_rows(bounds.network, bounds.network.output, outputs, None, bounds.like)
+    programs = NodePrograms.of(bounds.network, rows, lp_session)
     assert programs is not None
     return bounds, rows, programs
 
@@ -50,7 +59,7 @@ def test_programs_lie_between_ascents_and_what_attacks_find(seed: int) -> None:
     nodes = []
     for _ in range(12):
         splits = some_node(bounds.network, units, values, 0, int(rng.integers(0, len(units) // 2)), rng)
-        nodes.append(Node(int(rng.integers(3)), splits, float("-inf"), {}, {}))
+        nodes.append(node_of(int(rng.integers(3)), splits))
     raised, points = solve(programs, bounder, nodes)
     climbed = bounder.solve(nodes, Search(iterations=100, enough=np.inf))[1].lower
     for k, node in enumerate(raised):
@@ -80,26 +89,35 @@ def test_splits_that_no_input_meets_close_a_node_up_to_its_ceiling() -> None:
             continue
         splits = tuple((relu, unit, int(sign)) for unit, sign in enumerate(signs))
         for ceiling in (float("inf"), 0.25):
-            ((node,), _) = solve(programs, bounder, [Node(0, splits, -1.0, {}, {}, ceiling=ceiling)])
+            levels = (Ceiling(bounds.network.output, 0, 1.0, ceiling),) if np.isfinite(ceiling) else ()
+            start = replace(root(0), assumption=Assumption(splits, levels), lower=-1.0)
+            ((node,), _) = solve(programs, bounder, [start])
             closed += node.lower > 0
             assert node.lower <= ceiling
-            assert (node.duals is not None) == (node.lower > 0)
-            kept = programs.proven(node, bounder.bounds([node]))
-            assert kept >= node.lower if node.lower > 0 else kept == -np.inf
+            assert (node.fact is not None) == (node.lower > -1)
+            assert node.fact is None or node.fact.scope.assumption(node.place) == start.assumption
     assert closed > 4
 
 
 def test_what_the_network_is_in_doubt_about_lowers_bounds() -> None:
     bounds, rows, programs = made(1)
-    before, _ = solve(programs, PhaseBounder(bounds, rows), [Node(k, (), float("-inf"), {}, {}) for k in range(3)])
+    before, _ = solve(programs, PhaseBounder(bounds, rows), [root(k) for k in range(3)])
+    nodes, moved, rng = [], [], np.random.default_rng(1)
     for node in bounds.network.nodes:
         if isinstance(node, Affine) and node.uncertainty is not None:
-            node.uncertainty[:] += 0.25
-    rows = replace(rows, deviation=np.full(3, 0.25))
-    doubtful = NodePrograms.of(bounds.network, rows)
-    assert doubtful is not None
-    after, _ = solve(doubtful, PhaseBounder(bounds, rows), [Node(k, (), float("-inf"), {}, {}) for k in range(3)])
+            assert node.bias is not None
+            off = rng.choice([-0.25, 0.25], size=node.shape)
+            moved.append(replace(node, bias=node.bias + off))
+            nodes.append(replace(node, uncertainty=node.uncertainty + 0.25))
+        else:
+            moved.append(node)
+            nodes.append(node)
+    output, box = bounds.network.output, (bounds.lower[0], bounds.upper[0])
+    bounds, rows, programs = asked(crown(interval(Network(tuple(nodes), output), *box)))
+    after, _ = solve(programs, PhaseBounder(bounds, rows), [root(k) for k in range(3)])
     assert all(b.lower < a.lower - 0.25 for a, b in zip(before, after, strict=True))
+    least = Network(tuple(moved), output).forward(nets.points(rng, *box, 4000)[:, 0]).min(axis=0)
+    assert all(node.lower <= low for node, low in zip(after, least, strict=True))
 
 
 def test_nodes_get_programs_once_ascents_are_stuck_and_only_while_these_help(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +128,7 @@ def test_nodes_get_programs_once_ascents_are_stuck_and_only_while_these_help(mon
     )
     corners = Corners(bounds.network, 1e-3)
     bounder = PhaseBounder(bounds, rows, Search(iterations=0), patient=None, corners=corners, programs=programs)
-    nodes = [Node(k, (), -1e-6, {}, {}) for k in range(3)]  # no ascent gets there
+    nodes = [replace(root(k), lower=-1e-6) for k in range(3)]  # no ascent gets there
     for turn in range(phases.STUCK):
         assert not asked
         nodes, _ = bounder.raise_bounds(nodes)
@@ -129,19 +147,19 @@ def test_a_minimum_at_the_end_of_hidden_bounds_is_not_cut_off() -> None:
         Relu((2,), 1),
         Affine((1,), (Term(2, Dense(difference)),)),  # x itself
     )
-    bounds = reduce(crown(Network(nodes, 3), np.array([[-1.0]]), np.array([[1.0]]))).bounds
+    bounds = reduce(crown(interval(Network(nodes, 3), np.array([[-1.0]]), np.array([[1.0]])))).bounds
     for sign in (1.0, -1.0):
-        rows = unit_rows(bounds.network, bounds.network.output, np.zeros(1, int), None, bounds.lower[0])
-        rows = replace(rows, coefficients={k: sign * v for k, v in rows.coefficients.items()})
-        programs = NodePrograms.of(bounds.network, rows)
+        rows = unit_rows(bounds.network, bounds.network.output, np.zeros(1, int), None, bounds.like)
+        rows = rows.scaled(np.array([sign]))
+        programs = NodePrograms.of(bounds.network, rows, lp_session)
         assert programs is not None
-        ((node,), _) = solve(programs, PhaseBounder(bounds, rows), [Node(0, (), float("-inf"), {}, {})])
+        ((node,), _) = solve(programs, PhaseBounder(bounds, rows), [root(0)])
         assert -1 - 1e-6 < node.lower <= -1
 
 
 @pytest.mark.parametrize("gap", [1e-3, 0.3])
-def test_programs_without_a_point_have_a_bound_beyond_any_cutoff(gap: float) -> None:
-    session, basis = Restarted(), None
+def test_programs_without_a_point_have_multipliers_that_show_it(gap: float) -> None:
+    session, basis = lp_session(), None
     for size in (1.0, 100.0):
         matrix = sp.csr_array(np.array([[size, size], [size, -size], [1.0, 0.0]]))
         low, high = np.array([1.0, 0.0, 0.0]) * size, np.array([np.inf, 0.0, 0.5 - gap])
@@ -149,18 +167,24 @@ def test_programs_without_a_point_have_a_bound_beyond_any_cutoff(gap: float) -> 
         milp = Milp(np.array([-1.0, 0.0]), 0.0, matrix, low, high, *box, np.zeros(2, bool))
         found = session.solve(milp, basis, 1e3, 5.0)
         basis = found.basis
-        assert found.bound > 1e3
         assert found.point is None
+        assert found.multipliers is not None
+        # The rows times their multipliers are nowhere in the box as large as their sides say [Farkas].
+        sides = np.where(found.multipliers > 0, low, np.where(found.multipliers < 0, high, 0.0))
+        assert found.multipliers @ sides > 10 * np.abs(matrix.T @ found.multipliers).sum()
 
 
 def test_bounds_beyond_float64_are_no_program() -> None:
     bounds, rows, programs = made(3)
-    source = bounds.network.relu_source(bounds.network.relus[0])
-    low, high = (side[source].reshape(-1) for side in (bounds.lower, bounds.upper))
+    lower, upper = bounds.lower[0], bounds.upper[0]
     for end in (np.inf, np.nan):
-        high = np.append(end, high[1:])
-        node = Node(0, (), -1.0, {}, {}, bounds={source: (low, high)})
-        (raised,), _ = solve(programs, PhaseBounder(bounds, rows), [node])
+        high = upper.copy()
+        high.reshape(-1)[0] = end
+        with np.errstate(invalid="ignore"):
+            endless = interval(bounds.network, lower, high)
+        assert not endless.finite().all()
+        node = replace(root(0), lower=-1.0)
+        (raised,), _ = solve(programs, PhaseBounder(endless, rows), [node])
         assert raised is node
-    huge = replace(rows, constant=np.full(3, np.inf))
-    assert NodePrograms.of(bounds.network, huge) is None
+    huge = functionals(rows.coefficients, constant=np.full(3, np.inf))
+    assert NodePrograms.of(bounds.network, huge, lp_session) is None

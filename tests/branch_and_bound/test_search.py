@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import pytest
-from mipverify.presolve import Search, crown, reduce, unit_rows
+from mipverify.presolve import Search, crown, interval
+from mipverify.solvers import lp_session
 from mipverify.solvers.branch_and_bound import boxes as boxes_module
 from mipverify.solvers.branch_and_bound import phases
 from mipverify.solvers.branch_and_bound.boxes import search_boxes
@@ -23,11 +24,27 @@ from mipverify.solvers.branch_and_bound.splits import root
 from mipverify.formulation import condition_parts
 from mipverify.formulation.margin import margin_network
 from mipverify.network import Network
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.facts import Claim
+from mipverify.proof.reduction import reduce
+from mipverify.proof.rows import unit_rows
 from tests.presolve import nets
 from tests.soundness.exact import Question, random_question
+from tests.soundness.nets import raised
 
 Stop = Callable[[], bool]
 TryPoints = Callable[[np.ndarray], object | None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a search on boxes comes to, in the words of an `Outcome`."""
+
+    closed: bool
+    lower: dict[int, float]
+    nodes: int
+    witness: object | None
+    reason: str
 
 
 def after(polls: int) -> Stop:
@@ -36,14 +53,19 @@ def after(polls: int) -> Stop:
     return lambda: next(count) >= polls
 
 
-def phases_of(question: Question, ceiling: float | None = None, **options: Any) -> PhaseSearch:
+def margins_of(question: Question) -> Bounds:
+    """Interval bounds of the margins of a question."""
     case = question.specification().cases[0]
-    network = margin_network(question.network(), case.conditions)
-    bounds = crown(network, case.box.lower[None], case.box.upper[None])
-    rows = unit_rows(network, network.output, np.arange(len(case.conditions)), None, case.box.lower)
+    return interval(margin_network(question.network(), case.conditions), case.box.lower[None], case.box.upper[None])
+
+
+def phases_of(question: Question, ceiling: float | None = None, **options: Any) -> PhaseSearch:
+    bounds = crown(margins_of(question))
+    network, count = bounds.network, len(question.conditions)
+    rows = unit_rows(network, network.output, np.arange(count), None, bounds.like)
     corners = None if ceiling is None else Corners(network, ceiling)
     bounder = PhaseBounder(bounds, rows, Search(iterations=30), corners=corners)
-    return PhaseSearch(bounder, [root(c) for c in range(len(case.conditions))], **options)
+    return PhaseSearch(bounder, [root(c) for c in range(count)], **options)
 
 
 def by_phases(
@@ -59,41 +81,36 @@ def by_clipped_phases(question: Question, rounds: int, try_points: TryPoints = l
 
 def by_programs(question: Question, rounds: int, try_points: TryPoints = lambda points: None) -> Outcome:
     """On the reduced network, with a linear program for every node that its ascent leaves open."""
-    case = question.specification().cases[0]
-    network = margin_network(question.network(), case.conditions)
-    bounds = reduce(crown(network, case.box.lower[None], case.box.upper[None])).bounds
-    rows = unit_rows(bounds.network, bounds.network.output, np.arange(len(case.conditions)), None, case.box.lower)
-    programs = NodePrograms.of(bounds.network, rows)
+    bounds, count = reduce(crown(margins_of(question))).bounds, len(question.conditions)
+    rows = unit_rows(bounds.network, bounds.network.output, np.arange(count), None, bounds.like)
+    programs = NodePrograms.of(bounds.network, rows, lp_session)
     assert (programs is not None) == bool(bounds.network.relus)
     corners = Corners(bounds.network, 1e-3)
     bounder = PhaseBounder(bounds, rows, Search(iterations=2), patient=None, corners=corners, programs=programs)
-    search = PhaseSearch(bounder, [root(c) for c in range(len(case.conditions))], try_points=try_points)
+    search = PhaseSearch(bounder, [root(c) for c in range(count)], try_points=try_points)
     with patch.object(phases, "STUCK", 0):
         return search.run(after(5 * rounds))
 
 
-def by_boxes(question: Question, rounds: int, try_points: TryPoints = lambda points: None) -> Outcome:
-    case = question.specification().cases[0]
-    network = question.network()
-    return search_boxes(
-        margin_network(network, case.conditions),
-        case.box.lower,
-        case.box.upper,
-        list(range(len(case.conditions))),
-        parts=condition_parts(network, case.conditions),
-        try_points=try_points,
-        stop=after(rounds),
-        batch=32,
-    )
+def by_boxes(question: Question, rounds: int, try_points: TryPoints = lambda points: None) -> Answer:
+    parts = condition_parts(question.network(), question.specification().cases[0].conditions)
+    return searched(question, parts, rounds, try_points)
 
 
-def by_boxes_without_parts(question: Question, rounds: int, try_points: TryPoints = lambda points: None) -> Outcome:
-    case = question.specification().cases[0]
-    network = margin_network(question.network(), case.conditions)
-    conditions = list(range(len(case.conditions)))
-    return search_boxes(
-        network, case.box.lower, case.box.upper, conditions, try_points=try_points, stop=after(rounds), batch=32
-    )
+def by_boxes_without_parts(question: Question, rounds: int, try_points: TryPoints = lambda points: None) -> Answer:
+    output = margins_of(question).network.output
+    return searched(question, [(output, [c]) for c in range(len(question.conditions))], rounds, try_points)
+
+
+def searched(question: Question, parts: list[tuple[int, list[int]]], rounds: int, try_points: TryPoints) -> Answer:
+    """What the search on boxes says of conditions that are the largest of some units of a node each."""
+    bounds = margins_of(question)
+    claims = [Claim(node, np.array([units]), np.ones(1)) for node, units in parts]
+    found = search_boxes(bounds, claims, try_points=try_points, stop=after(rounds), batch=32)
+    assert [fact.claim for fact in found.bounds] == claims
+    assert all(fact.scope is bounds.scope for fact in found.bounds), "of the whole box"
+    lower = {c: float(fact.lower[0]) for c, fact in enumerate(found.bounds)}
+    return Answer(found.closed, lower, found.boxes, found.witness, found.reason)
 
 
 SEARCHES = [by_phases, by_clipped_phases, by_programs, by_boxes, by_boxes_without_parts]
@@ -108,7 +125,7 @@ def smallest_margins(question: Question) -> list[Fraction | None]:
     return singles
 
 
-def check(question: Question, outcome: Outcome) -> None:
+def check(question: Question, outcome: Outcome | Answer) -> None:
     """Nothing that an outcome claims may contradict the exact answer."""
     if outcome.closed:
         assert not question.violated(), question
@@ -124,7 +141,7 @@ def check(question: Question, outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_a_search_alone_agrees_with_exact_enumeration(search: Callable[[Question, int], Outcome]) -> None:
+def test_a_search_alone_agrees_with_exact_enumeration(search: Callable[[Question, int], Outcome | Answer]) -> None:
     rng = np.random.default_rng(17)
     closed = holding = 0
     for _ in range(16):
@@ -137,7 +154,7 @@ def test_a_search_alone_agrees_with_exact_enumeration(search: Callable[[Question
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_questions_whose_answer_hangs_on_one_corner(search: Callable[[Question, int], Outcome]) -> None:
+def test_questions_whose_answer_hangs_on_one_corner(search: Callable[[Question, int], Outcome | Answer]) -> None:
     rng = np.random.default_rng(16)
     closed = 0
     for k in range(20):
@@ -156,7 +173,7 @@ def test_questions_whose_answer_hangs_on_one_corner(search: Callable[[Question, 
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_a_stopped_search_proves_nothing_that_is_wrong(search: Callable[[Question, int], Outcome]) -> None:
+def test_a_stopped_search_proves_nothing_that_is_wrong(search: Callable[[Question, int], Outcome | Answer]) -> None:
     rng = np.random.default_rng(18)
     for _ in range(8):
         question = random_question(rng)
@@ -169,7 +186,7 @@ def test_a_stopped_search_proves_nothing_that_is_wrong(search: Callable[[Questio
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_an_accepted_point_ends_the_search(search: Callable[[Question, int, TryPoints], Outcome]) -> None:
+def test_an_accepted_point_ends_the_search(search: Callable[[Question, int, TryPoints], Outcome | Answer]) -> None:
     rng = np.random.default_rng(19)
     seen = 0
     for _ in range(40):
@@ -191,7 +208,7 @@ def test_an_accepted_point_ends_the_search(search: Callable[[Question, int, TryP
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_a_pinned_coordinate_and_a_point_are_boxes_too(search: Callable[[Question, int], Outcome]) -> None:
+def test_a_pinned_coordinate_and_a_point_are_boxes_too(search: Callable[[Question, int], Outcome | Answer]) -> None:
     rng = np.random.default_rng(20)
     closed = holding = 0
     for k in range(16):
@@ -230,29 +247,41 @@ def test_nothing_is_told_of_conditions_that_a_search_forgot() -> None:
     rng = np.random.default_rng(25)
     network = nets.dense(rng, (5, 14, 14, 3))
     lower, upper = np.full(5, -0.6), np.full(5, 0.6)
-    values = network.forward(nets.points(rng, lower[None], upper[None], 4000)[:, 0]).reshape(4000, -1)
-    bounds = crown(network, lower[None], upper[None])
+    points = nets.points(rng, lower[None], upper[None], 4000)[:, 0]
+    least = network.forward(points).reshape(4000, -1).min(axis=0)
+    network = raised(network, np.array([-1.0, 0.3, 0.3]) - least)  # the first one is violated
+    least = network.forward(points).reshape(4000, -1).min(axis=0)
+    bounds = crown(interval(network, lower[None], upper[None]))
     rows = unit_rows(network, network.output, np.arange(3), None, lower)
-    rows = replace(rows, constant=-values.min(axis=0) + np.array([-1.0, 0.3, 0.3]))  # the first one is violated
-    least = values.min(axis=0) + rows.constant
-    told: list[tuple[set[int], float]] = []
+    told: list[tuple[set[int], float, np.ndarray]] = []
     search = PhaseSearch(
         PhaseBounder(bounds, rows),
         [root(c) for c in range(3)],
         batch=4,
-        progress=lambda search: told.append((set(search.closed), search.store.lowest())),
+        progress=lambda search: told.append(
+            (set(search.conditions), search.store.lowest(), search.cases.proven().lower)
+        ),
     )
     search.run(after(60))
     assert told
-    assert all(conditions == {0, 1, 2} and bound <= least.min() for conditions, bound in told)
+    for conditions, bound, proven in told:
+        assert conditions == {0, 1, 2}
+        assert bound == proven.min() <= least.min()
+        assert (proven <= least).all()
     told.clear()
     search.forget({0})
     assert set(search.lowest()) == {1, 2}
     outcome = search.run(after(20_000))
     assert told
-    assert all(conditions == {1, 2} for conditions, _ in told)
+    for conditions, bound, proven in told:
+        assert conditions == {1, 2}
+        assert proven[0] == -np.inf
+        assert bound == proven[1:].min()
+        assert (proven <= least).all()
+    assert outcome.closed
     assert set(outcome.lower) == {1, 2}
-    assert all(outcome.lower[c] <= least[c] for c in (1, 2))
+    assert all(0 < outcome.lower[c] <= least[c] for c in (1, 2))
+    assert outcome.bound.lower[0] == -np.inf
 
 
 def test_memory_ends_the_search_by_phases_without_a_proof() -> None:
@@ -278,7 +307,9 @@ def test_boxes_without_inherited_bounds_come_to_the_same_end(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_conditions_that_are_asked_twice_are_answered_once_each(search: Callable[[Question, int], Outcome]) -> None:
+def test_conditions_that_are_asked_twice_are_answered_once_each(
+    search: Callable[[Question, int], Outcome | Answer],
+) -> None:
     rng = np.random.default_rng(23)
     for _ in range(5):
         question = random_question(rng)
@@ -290,7 +321,7 @@ def test_conditions_that_are_asked_twice_are_answered_once_each(search: Callable
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_a_network_without_a_relu_needs_no_search(search: Callable[[Question, int], Outcome]) -> None:
+def test_a_network_without_a_relu_needs_no_search(search: Callable[[Question, int], Outcome | Answer]) -> None:
     rng = np.random.default_rng(24)
     for _ in range(15):
         question = random_question(rng)

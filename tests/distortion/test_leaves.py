@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mipverify.presolve import reduce, unit_rows
+from mipverify.solvers.branch_and_bound.corners import Corners
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.search import PhaseSearch
 from mipverify.solvers.branch_and_bound.splits import Node, root
@@ -19,6 +19,9 @@ from mipverify.engine.budget import Clock
 from mipverify.engine.leaves import leaf_solver
 from mipverify.engine.question import Question
 from mipverify.network.replay import replay_of
+from mipverify.proof.facts import Assumption
+from mipverify.proof.reduction import reduce
+from mipverify.proof.rows import unit_rows
 from mipverify.specification import Case
 from mipverify.specification.perturbation import Perturbation
 from mipverify.specification.robustness import misclassified
@@ -36,9 +39,11 @@ def test_leaves_bound_the_margins_of_their_inputs(norm: str, tmp_path: Path) -> 
     # A class must win by so much that nothing violates: leaves are bounded, and no witness ends the question.
     case = Case(box, misclassified(label, 3, 3, margin=100), region)
     question = Question(network, case, replay_of(network), Clock(60), np.random.default_rng(0))
+    interval_bounds(question)
     crown_bounds(question)
-    reduced = reduce(question.bounds)
-    solve, small = leaf_solver(question, reduced), reduced.bounds.network
+    assert question.bounds is not None
+    bounds = reduce(question.bounds).bounds
+    solve, small = leaf_solver(question, bounds), bounds.network
     rng = np.random.default_rng(1)
     x = image.reshape(-1) + rng.uniform(-1, 1, (4000, 3))
     inside = perturbation_distance(x - image.reshape(-1), norm) <= 1
@@ -50,48 +55,65 @@ def test_leaves_bound_the_margins_of_their_inputs(norm: str, tmp_path: Path) -> 
     assert len(places) >= 3
     patterns, which = np.unique(signs, axis=0, return_inverse=True)
     for index, pattern in enumerate(patterns[:6]):
-        splits = tuple((node, unit, 1 if on else -1) for (node, unit), on in zip(places, pattern, strict=True))
-        bound = solve(Node(0, splits, -np.inf, {}, {}))
+        bound = solve(leaf(places, pattern)).lower
         least = margins[which.reshape(-1) == index, 0].min()
         assert np.isfinite(bound)
         assert bound <= least + 1e-9
     never = [p for p in np.ndindex(*(2,) * len(places)) if not (patterns == np.array(p, bool)).all(axis=1).any()]
-    found = [
-        solve(Node(0, tuple((n, u, 1 if on else -1) for (n, u), on in zip(places, p, strict=True)), -np.inf, {}, {}))
-        for p in never[:20]
-    ]
+    found = [solve(leaf(places, p)).lower for p in never[:20]]
     assert np.isposinf(found).any() or not found
+
+
+def leaf(places: Sequence[tuple[int, int]], active: Sequence[int] | np.ndarray) -> Node:
+    """A node with a phase for each unit."""
+    splits = tuple((node, unit, 1 if on else -1) for (node, unit), on in zip(places, active, strict=True))
+    return replace(root(0), assumption=Assumption(splits))
 
 
 def perturbation_distance(step: np.ndarray, norm: str) -> np.ndarray:
     return np.linalg.norm(step, ord={"linf": np.inf, "l1": 1, "l2": 2}[norm], axis=1)
 
 
-def test_a_leaf_with_bounds_of_its_own_claims_no_more_than_they_hold_for() -> None:
-    # f = relu(x + y) - relu(x - y) + 2.2 is least at 0.2; bounds that hold wherever f <= 0.001, which is nowhere.
+class Helpless(PhaseBounder):
+    """Proves nothing."""
+
+    def raise_bounds(
+        self, nodes: Sequence[Node], stop: Callable[[], bool] | None = None
+    ) -> tuple[list[Node], np.ndarray]:
+        _, optimum, _ = self.solve(nodes, stop=stop)
+        return [replace(node, lower=-1.0) for node in nodes], optimum.minimizer
+
+
+@pytest.mark.parametrize("level", [1e-3, 0.125, 0.5, 1.0])
+def test_a_leaf_with_bounds_of_its_own_claims_no_more_than_they_hold_for(level: float) -> None:
+    # f = relu(x + y) - relu(x - y) + 2.2 is least at 0.2. Bounds of hidden units that hold where f is at most a level.
     network = dense([(np.array([[1.0, 1.0], [1.0, -1.0]]), np.zeros(2)), (np.array([[1.0, -1.0]]), np.array([2.2]))])
     asked = box_question([-1, -1], [1, 1], [[([1.0], Fraction(0))]]).cases[0]
     question = Question(network, asked, replay_of(network), Clock(60), np.random.default_rng(0))
     interval_bounds(question)
-    reduced = question.reduced
-    small = reduced.bounds.network
-
-    class Helpless(PhaseBounder):
-        def raise_bounds(
-            self, nodes: Sequence[Node], stop: Callable[[], bool] | None = None
-        ) -> tuple[list[Node], np.ndarray]:
-            solved, optimum, _ = self.solve(nodes, stop=stop)
-            return [replace(node, lower=-1.0) for node in solved], optimum.minimizer
-
-    rows = unit_rows(small, small.output, np.arange(1), None, question.box[0])
-    own = {reduced.layers[0][0]: (np.array([0.0, 0.0]), np.array([2.0, 0.5]))}
-    search = PhaseSearch(
-        Helpless(reduced.bounds, rows),
-        [replace(root(0), bounds=own, ceiling=1e-3)],
-        solve_leaf=leaf_solver(question, reduced),
-    )
-    outcome = search.run()
+    bounds = question.reduced.bounds
+    rows = unit_rows(bounds.network, bounds.network.output, np.arange(1), None, question.box[0])
+    bounder, node = Helpless(bounds, rows), root(0)
+    for _ in range(4):
+        (node,) = Corners(bounds.network, level).clip(*bounder.solve([node]))
+    assert node.entry is not None
+    assert node.entry.empty == (level < 0.2)
+    node = replace(node, lower=-1.0, fact=None)
+    outcome = PhaseSearch(bounder, [node], solve_leaf=leaf_solver(question, bounds)).run()
     assert outcome.closed
-    assert 0 < outcome.lower[0] <= 1e-3
-    crossed = replace(root(0), bounds={reduced.layers[0][0]: (np.array([0.5, 0.0]), np.array([0.1, 0.5]))})
-    assert leaf_solver(question, reduced)(crossed) == np.inf
+    assert 0 < outcome.lower[0] <= min(level, 0.2 + 1e-6)
+
+
+def test_a_leaf_whose_bounds_exclude_each_other_is_empty() -> None:
+    network = dense([(np.array([[1.0, 1.0], [1.0, -1.0]]), np.zeros(2)), (np.array([[1.0, -1.0]]), np.array([2.2]))])
+    asked = box_question([-1, -1], [1, 1], [[([1.0], Fraction(0))]]).cases[0]
+    question = Question(network, asked, replay_of(network), Clock(60), np.random.default_rng(0))
+    interval_bounds(question)
+    bounds = question.reduced.bounds
+    rows = unit_rows(bounds.network, bounds.network.output, np.arange(1), None, question.box[0])
+    bounder, node = PhaseBounder(bounds, rows), root(0)
+    for _ in range(4):
+        (node,) = Corners(bounds.network, 0.125).clip(*bounder.solve([node]))
+    assert node.entry is not None
+    assert node.entry.empty
+    assert leaf_solver(question, bounds)(replace(node, lower=-1.0, fact=None)).lower == 0.125

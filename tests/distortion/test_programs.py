@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mipverify.engine.bounding import crown_bounds
+from mipverify.engine.bounding import crown_bounds, interval_bounds
 from mipverify.engine.budget import Clock
 from mipverify.engine.programs import solve_milp
 from mipverify.engine.question import Question
@@ -29,6 +29,7 @@ def ask(network: Network, image: np.ndarray, label: int, norm: str, radius: floa
     conditions = misclassified(label, network.output_size, network.input_size)
     case = Case(box, conditions, region)
     question = Question(network, case, replay_of(network), Clock(20), np.random.default_rng(0), "highs")
+    interval_bounds(question)
     crown_bounds(question)
     question.lower[:] = -1.0
     solve_milp(question)

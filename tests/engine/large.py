@@ -8,11 +8,13 @@ import sys
 import time
 
 import numpy as np
-from mipverify.presolve import Relaxed, condition_rows, crown, row_minimum
+from mipverify.presolve import crown, interval
 
 from mipverify.network import Affine, Input, Network, Relu, Term
 from mipverify.network.convolution import Conv
 from mipverify.network.operators import Dense
+from mipverify.proof.backward import row_minimum
+from mipverify.proof.rows import functionals
 from mipverify.specification import Specification
 from tests.soundness.nets import question
 
@@ -57,9 +59,9 @@ def undecided(network: Network, radius: float, *, share: float | None = None) ->
     least = (outputs @ rows.T).min(axis=0)
     zero = least - 2.0 * (1 + np.abs(least))
     if share is not None:
-        bounds = crown(network, low.reshape(1, *network.input_shape), high.reshape(1, *network.input_shape))
-        start = condition_rows(network.output, rows.reshape(3, *network.output_shape), np.zeros(3), None, None)
-        bound = row_minimum(Relaxed(bounds), start)
+        box = low.reshape(1, *network.input_shape), high.reshape(1, *network.input_shape)
+        start = functionals({network.output: rows.reshape(3, *network.output_shape)})
+        bound = row_minimum(crown(interval(network, *box)), start).lower
         zero = bound + share * (least - bound)
     return question(low, high, [[(row.tolist(), float(at))] for row, at in zip(rows, zero, strict=True)])
 

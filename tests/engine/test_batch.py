@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import onnxruntime
 import pytest
-from mipverify.presolve import Bounds
 
 import mipverify
 from mipverify.attack import pgd
 from mipverify.engine import Verdict, batch
 from mipverify.engine.batch import verify_batch
 from mipverify.network import Network
+from mipverify.proof.bounds import Bounds
 from mipverify.specification import Box, Specification, robustness
 from tests.soundness.nets import dense, random_layers
 
@@ -154,12 +154,15 @@ def test_memory_bounds_how_many_samples_go_together(
     assert found == plain
 
 
-def counting(method: Callable[..., Bounds], together: list[int]) -> Callable[..., Bounds]:
-    def bounds(network: Network, lower: np.ndarray, *rest: Any, **more: Any) -> Bounds:
-        together.append(len(lower))
-        return method(network, lower, *rest, **more)
+Method: TypeAlias = Callable[[Bounds, Callable[[], bool]], Bounds]
 
-    return bounds
+
+def counting(method: Method, together: list[int]) -> Method:
+    def counted(bounds: Bounds, stop: Callable[[], bool]) -> Bounds:
+        together.append(bounds.batch)
+        return method(bounds, stop)
+
+    return counted
 
 
 def test_targets_part_a_violation(network: Network, data: tuple[np.ndarray, np.ndarray]) -> None:

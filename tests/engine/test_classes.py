@@ -63,6 +63,7 @@ def test_a_class_answers_comparisons_with_it(network: Network) -> None:
 
 
 def test_a_tie_is_no_strict_violation(network: Network) -> None:
+    # The scores are equal at all of these inputs, exactly: neither is ever below the other.
     tie = ordered(["0.5", "0.5", "0"], ["0.5", "0.5", "0.25"], [[(1, 0, True)]])
     assert mipverify.verify(network, tie, timeout=2).verdict == "holds"
 

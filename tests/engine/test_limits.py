@@ -140,7 +140,9 @@ def test_what_is_left_behind_changes_no_verdict_any_more() -> None:
 
     def late(asked: Question) -> None:
         time.sleep(1.2)
-        asked.learn(asked.open(), np.full(len(asked.open()), 1.0))
+        for condition in asked.open().tolist():
+            asked.trust(condition, 1.0, "a late one")
+        assert asked.decided()
         told.append(verdict)
 
     verdict = verify(HARD, QUESTION, timeout=0.2, stages=(Stage("late", late),))

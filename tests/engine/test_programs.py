@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from mipverify.presolve import crown
+from mipverify.presolve import crown, interval
 from mipverify.solvers import available_solvers, get_solver
 from mipverify.solvers.highs import Highs
 from mipverify.solvers.interface import NO_LIMITS, DualStatus, Limits, PrimalStatus, Solution, Termination
@@ -29,7 +29,7 @@ def test_verdicts_change_at_the_exact_minimum(solver: str) -> None:
         network = nets.dense(rng, (4, 10, 10, 2))
         center = rng.normal(size=4)
         lower, upper = center - 0.4, center + 0.4
-        encoding = encode(network, crown(network, lower[None], upper[None]))
+        encoding = encode(network, crown(interval(network, lower[None], upper[None])))
         least = get_solver("highs").solve(encoding.minimize(0), limits=Limits(60)).objective
         for step, word in ((-0.01, "holds"), (0.01, "violated")):
             offset = Fraction(least + step * (1 + abs(least)))

@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from mipverify.engine.bounding import crown_bounds, tighten_harder, tighten_progressively
+from mipverify.engine.bounding import crown_bounds, interval_bounds, tighten_harder, tighten_progressively
 from mipverify.engine.budget import Clock
 from mipverify.engine.policy import harder_tightening_pays, hidden_cuts_pay
 from mipverify.engine.question import Question
@@ -32,6 +32,7 @@ def asked(widths: tuple[int, ...], radius: float, seconds: float) -> tuple[Quest
     conditions = [[(np.eye(2)[i].tolist(), Fraction(float(least[i] - 0.01)))] for i in range(2)]
     case = box_question(lower, upper, conditions).cases[0]
     question = Question(network, case, replay_of(network), Clock(seconds), np.random.default_rng(0))
+    interval_bounds(question)
     crown_bounds(question)
     return question, points
 

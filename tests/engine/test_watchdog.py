@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mipverify.presolve import Bounds
 
 from mipverify.engine.budget import Clock
 from mipverify.engine.question import Question
@@ -21,6 +20,7 @@ from mipverify.engine.stages import CASCADE
 from mipverify.errors import Stopped
 from mipverify.network import Network
 from mipverify.network.replay import replay_of
+from mipverify.proof.bounds import Bounds
 from tests.engine.large import cifar, undecided
 from tests.soundness.nets import dense, random_layers
 

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mipverify.presolve import crown, reduce
+from mipverify.presolve import crown, interval
 from mipverify.solvers import get_solver
 from mipverify.solvers.branch_and_bound.root_cuts import root_cuts
 from mipverify.solvers.interface import Limits
 
 from mipverify.formulation import encode
 from mipverify.network import Affine, Network
+from mipverify.proof.reduction import reduce
 from tests.presolve import nets
 
 HIGHS = get_solver("highs")
@@ -24,12 +25,12 @@ def test_the_minimum_is_that_of_the_whole_network(seed: int) -> None:
     network = nets.dense(rng, (5, 14, 12, 2)) if seed % 2 else nets.convolutional(rng)
     center = rng.normal(size=network.input_shape)
     radius = 0.4 if seed % 2 else 0.02
-    bounds = crown(network, center[None] - radius, center[None] + radius)
+    bounds = crown(interval(network, center[None] - radius, center[None] + radius))
     small = reduce(bounds).bounds
     whole, reduced = encode(network, bounds), encode(small.network, small)
     assert 0 < reduced.binaries <= whole.binaries
     outputs = np.arange(2)
-    for output, cuts in zip(outputs, root_cuts(small.network, small, outputs), strict=True):
+    for output, cuts in zip(outputs, root_cuts(small, outputs), strict=True):
         expected = HIGHS.solve(whole.minimize(int(output)), limits=Limits(30.0)).objective
         with_cuts = reduced.with_cuts(cuts.layers)
         assert with_cuts.milp.rows == reduced.milp.rows + sum(len(layer) for layer in cuts.layers.values())
@@ -42,8 +43,8 @@ def test_the_minimum_is_that_of_the_whole_network(seed: int) -> None:
 
 def test_what_multiplying_out_may_have_lost_is_left_open() -> None:
     rng = np.random.default_rng(1)
-    bounds = crown(nets.dense(rng, (4, 8, 1)), np.full((1, 4), -1.0), np.full((1, 4), 1.0))
-    small = reduce(bounds).bounds
+    box = np.full((1, 4), -1.0), np.full((1, 4), 1.0)
+    small = reduce(crown(interval(nets.dense(rng, (4, 8, 1)), *box))).bounds
     exact = HIGHS.solve(encode(small.network, small).minimize(0), limits=Limits(30.0)).objective
     doubtful = tuple(
         replace(node, uncertainty=np.full(node.shape, 0.25))
@@ -52,5 +53,5 @@ def test_what_multiplying_out_may_have_lost_is_left_open() -> None:
         for node in small.network.nodes
     )
     loose = Network(doubtful, small.network.output)
-    found = HIGHS.solve(encode(loose, replace(small, network=loose)).minimize(0), limits=Limits(30.0)).objective
+    found = HIGHS.solve(encode(loose, crown(interval(loose, *box))).minimize(0), limits=Limits(30.0)).objective
     assert found <= exact - 0.25 + 1e-6

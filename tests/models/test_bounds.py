@@ -7,12 +7,17 @@ import pytest
 import torch
 from mipverify.models import Traced, differentiable, input_box, training_bounds
 from mipverify.models.traced import detached
-from mipverify.presolve import interval, row_minimum, tighten_by_layer, unit_rows
+from mipverify.presolve import interval, tighten_by_layer
 from torch import nn
 
 from mipverify.errors import InputError
-from mipverify.proof.backward import Relaxed
+from mipverify.network import Input, Network, Relu
+from mipverify.proof.backward import NOTHING, estimate_minimum, pass_back, unit_minimum
+from mipverify.proof.bounds import Bounds, Intervals
+from mipverify.proof.facts import UnitBounds
+from mipverify.proof.interval import affine_interval
 from mipverify.proof.relaxation import Relaxation
+from mipverify.proof.rows import unit_rows
 from tests.models.nets import EPS, NAMES, case
 
 METHODS = ("interval", "improved_interval", "crown")
@@ -39,18 +44,35 @@ def test_interval_is_that_of_presolve(name: str) -> None:
     )
 
 
-def rows_of(lines=None):
-    """A bounder for `tighten_by_layer`: sound rows of verification, with other lines if asked for."""
+def by_crown(bounds: Bounds, node: int, samples: np.ndarray, units: np.ndarray) -> list[UnitBounds]:
+    """A bounder for `tighten_by_layer`: sound rows of verification."""
+    return [unit_minimum(bounds, node, samples, units)]
 
-    def bounder(relaxed: Relaxed, node: int, samples: np.ndarray, units: np.ndarray):
-        if lines is not None:
-            relaxed = Relaxed(relaxed.bounds)
-            sides = {relu: relaxed.network.relu_source(relu) for relu in relaxed.network.relus}
-            relaxed.lines = {i: lines(relaxed.bounds.lower[s], relaxed.bounds.upper[s]) for i, s in sides.items()}
-        rows = unit_rows(relaxed.network, node, units, samples, relaxed.bounds.lower[0])
-        return row_minimum(relaxed, rows), -row_minimum(relaxed, rows.negated())
 
-    return bounder
+def with_improved_lines(network: Network, lower: np.ndarray, upper: np.ndarray) -> Intervals:
+    """Layer by layer what rows make of unstable units with the lines of `improved`, which training alone has."""
+    lows, highs = [lower], [upper]
+    for index, node in enumerate(network.nodes[1:], 1):
+        assert not isinstance(node, Input)
+        if isinstance(node, Relu):
+            lows.append(np.maximum(lows[node.source], 0))
+            highs.append(np.maximum(highs[node.source], 0))
+            continue
+        low, high = affine_interval(node, lows, highs)
+        before = Intervals(Network(network.nodes[: index + 1], index), (*lows, low), (*highs, high))
+        samples, units = np.nonzero(before.unstable(index).reshape(len(low), -1))
+        if index in network.preactivations and len(units):
+            lines = {r: improved(*(s[network.relu_source(r)] for s in (lows, highs))) for r in before.network.relus}
+            sides = []
+            own = unit_rows(network, index, units, samples, low)
+            for rows in (own, own.negated()):
+                sides.append(estimate_minimum(before, pass_back(before, rows, NOTHING, False, None, lines), samples))
+            flat = low.reshape(len(low), -1), high.reshape(len(high), -1)
+            flat[0][samples, units] = np.maximum(flat[0][samples, units], sides[0])
+            flat[1][samples, units] = np.minimum(flat[1][samples, units], -sides[1])
+        lows.append(low)
+        highs.append(high)
+    return Intervals(network, tuple(lows), tuple(highs))
 
 
 def improved(lower: np.ndarray, upper: np.ndarray) -> Relaxation:
@@ -63,8 +85,10 @@ def improved(lower: np.ndarray, upper: np.ndarray) -> Relaxation:
 @pytest.mark.parametrize("method", ["improved_interval", "crown"])
 def test_rows_are_those_of_presolve(name: str, method: str) -> None:
     _, traced, x = case(name)
-    bounder = rows_of(improved if method == "improved_interval" else None)
-    reference = tighten_by_layer(detached(traced.network), *boxes(traced, x), bounder)
+    network, box = detached(traced.network), boxes(traced, x)
+    reference: Intervals = (
+        tighten_by_layer(interval(network, *box), by_crown) if method == "crown" else with_improved_lines(network, *box)
+    )
     agree(training_bounds(traced.network, *input_box(x, EPS), method).bounds, reference)
 
 

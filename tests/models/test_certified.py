@@ -7,11 +7,13 @@ import pytest
 import torch
 from mipverify.models import certified_loss, certified_margins, input_box, pgd_attack, training_bounds
 from mipverify.models.traced import detached
-from mipverify.presolve import Relaxed, Rows, interval, row_minimum
+from mipverify.presolve import interval
 from torch import nn
 from torch.nn import functional
 
 from mipverify.errors import InputError
+from mipverify.proof.backward import row_minimum
+from mipverify.proof.rows import functionals
 from tests.models.nets import EPS, NAMES, case
 
 LABELS = torch.tensor([0, 2, 1])
@@ -38,14 +40,14 @@ def test_crown_margins_are_those_of_presolve(name: str) -> None:
     _, traced, x = case(name)
     network = detached(traced.network)
     boxes = (side.numpy().reshape(-1, *network.input_shape) for side in input_box(x, EPS))
-    relaxed = Relaxed(interval(network, *boxes))
+    proven = interval(network, *boxes)
     margins = certified_margins(traced, x, LABELS, EPS, bounds="crown").detach().numpy()
     for sample, label in enumerate(LABELS.tolist()):
         for target in range(network.output_size):
             row = np.zeros((1, *network.output_shape))
             row.reshape(-1)[label] += 1
             row.reshape(-1)[target] -= 1
-            bound = row_minimum(relaxed, Rows({network.output: row}, np.array([sample])))
+            bound = row_minimum(proven, functionals({network.output: row}, np.array([sample]))).lower
             assert margins[sample, target] == pytest.approx(bound[0] if target != label else 0, abs=1e-9)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mipverify.models import input_box, unstable_units
 from mipverify.models.traced import detached
-from mipverify.presolve import crown
+from mipverify.presolve import crown, interval
 from torch import nn
 
 from mipverify.errors import InputError
@@ -33,7 +33,7 @@ def test_counts_are_those_of_presolve(name: str) -> None:
     module, traced, x = case(name)
     network = detached(traced.network)
     boxes = [side.numpy().reshape(-1, *network.input_shape) for side in input_box(x, EPS)]
-    expected = crown(network, *boxes).unstable_counts()
+    expected = crown(interval(network, *boxes)).unstable_counts()
     found = unstable_units(module, x, EPS, bounds="crown")
     np.testing.assert_array_equal(found.counts, expected)
     wide = unstable_units(traced, x.numpy(), EPS)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
-from mipverify.presolve import crown, reduce, unit_rows
+from mipverify.presolve import crown, interval
 from mipverify.presolve.cutting import cut_tighten
 from mipverify.solvers.branch_and_bound import Effort, progressive_tighten
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
@@ -17,6 +17,8 @@ from mipverify.solvers.branch_and_bound.splits import root
 
 from mipverify.parallel import ALONE, Crew, dealt
 from mipverify.parallel.hands import C, R, T, Work
+from mipverify.proof.reduction import reduce
+from mipverify.proof.rows import unit_rows
 from tests.parallel import work
 from tests.presolve import nets
 
@@ -138,7 +140,7 @@ def test_no_bound_is_told_that_forgets_nodes_without_an_answer() -> None:
     rng = np.random.default_rng(1)
     network = nets.dense(rng, (4, 14, 12, 3))
     center = rng.normal(size=4)
-    bounds = crown(network, center[None] - 0.7, center[None] + 0.7)
+    bounds = crown(interval(network, center[None] - 0.7, center[None] + 0.7))
     rows = unit_rows(network, network.output, np.arange(3), None, bounds.lower[0])
     hands, told = CutShort(), []
     search = PhaseSearch(
@@ -169,8 +171,8 @@ def test_nothing_is_claimed_of_hidden_units_without_an_answer() -> None:
         network = nets.dense(rng, (6, 16, 16, 16, 2))
         center = rng.normal(size=6)
         lower, upper = center[None] - 0.4, center[None] + 0.4
-        start = crown(network, lower, upper)
-        tight = progressive_tighten(network, lower, upper, start.known(), Effort(200, 1.0), hands=Forgetful())
+        start = crown(interval(network, lower, upper))
+        tight = progressive_tighten(start, Effort(200, 1.0), hands=Forgetful())
         values = network.values(nets.points(rng, lower, upper, 20_000)[:, 0])
         for node in network.preactivations:
             seen = np.asarray(values[node]).reshape(20_000, -1)
@@ -184,11 +186,11 @@ def test_searches_prove_the_same_with_more_hands(crew: Crew) -> None:
     rng = np.random.default_rng(3)
     network = nets.dense(rng, (4, 12, 12, 2))
     center = rng.normal(size=4)
-    bounds = reduce(crown(network, center[None] - 0.5, center[None] + 0.5)).bounds
+    bounds = reduce(crown(interval(network, center[None] - 0.5, center[None] + 0.5))).bounds
     rows = unit_rows(bounds.network, bounds.network.output, np.arange(2), None, bounds.lower[0])
     found = []
     for hands in (ALONE, crew):
-        tight = cut_tighten(bounds.network, bounds.lower[0], bounds.upper[0], bounds.known(), hands=hands)
+        tight = cut_tighten(bounds, hands=hands)
         few = Budget(60)
         search = PhaseSearch(PhaseBounder(bounds, rows), [root(0), root(1)], batch=8, hands=hands, progress=few)
         outcome = search.run(few.spent)

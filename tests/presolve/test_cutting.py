@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mipverify.presolve import Search, crown, optimized_crown, reduce
+from mipverify.presolve import Search, crown, interval, optimized_crown
 from mipverify.presolve.cutting import Cutting, cut_tighten
-from mipverify.presolve.separation import Separator, cuttable, separate_rows
+from mipverify.presolve.separation import separate_rows
 
 from mipverify.network import Network
-from mipverify.proof.cuts import OwnCuts, meet
+from mipverify.proof.cuts import IdealLayer, OwnCuts, cuttable, joined, relax_with_cuts
+from mipverify.proof.reduction import reduce
 from tests.presolve import nets
 
 NETWORKS = {
@@ -32,10 +33,10 @@ def test_sampled_values_lie_inside(kind: str, reduced: bool) -> None:
     narrower = []
     for _ in range(4):
         network, lower, upper = made(kind, rng)
-        wide = optimized_crown(network, lower, upper)
+        wide = optimized_crown(interval(network, lower, upper))
         start = reduce(wide).bounds if reduced else wide
         own = start.network
-        tight = cut_tighten(own, start.lower[0], start.upper[0], start.known(), Cutting(Search(iterations=15), 2, 6))
+        tight = cut_tighten(start, Cutting(Search(iterations=15), 2, 6))
         values = own.values(nodes_points(rng, lower, upper))
         for node in own.preactivations:
             low, high, seen = (
@@ -55,19 +56,25 @@ def nodes_points(rng: np.random.Generator, lower: np.ndarray, upper: np.ndarray)
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_no_point_of_the_box_violates_a_cut_of_any_row(kind: str) -> None:
+@pytest.mark.parametrize("searched", [True, False])
+def test_no_point_of_the_box_violates_a_cut_of_any_row(kind: str, searched: bool) -> None:
+    """Neither of those that were separated nor of any others: all sets of inputs make a cut."""
     rng = np.random.default_rng(52)
     tight = []
     for _ in range(4):
         network, lower, upper = made(kind, rng)
-        bounds = crown(network, lower, upper)
+        bounds = crown(interval(network, lower, upper))
         points = nodes_points(rng, lower, upper)
         values = network.values(points)
         for node in cuttable(network):
             if not bounds.unstable(node).any():
                 continue
-            layer = Separator.of(bounds, node)
-            cuts = random_cuts(layer, bounds.lower[node].size, rng, rows=5)
+            layer = IdealLayer.of(bounds, node)
+            if searched:
+                cuts = random_cuts(layer, bounds.lower[node].size, rng, rows=5)
+            else:
+                inside = rng.random((5, 6, len(layer.lower))) < rng.random((5, 6, 1))
+                cuts = layer.cuts(rng.integers(len(layer.units), size=(5, 6)), inside)
             x, z = (values[k].reshape(len(points), -1) for k in (layer.before, layer.source))
             for row in range(5):
                 own = cuts.of_row(row, np.arange(len(cuts)))
@@ -78,7 +85,31 @@ def test_no_point_of_the_box_violates_a_cut_of_any_row(kind: str) -> None:
     assert max(tight) > -0.3, "cuts that are far from every point would show no fault"
 
 
-def random_cuts(layer: Separator, size: int, rng: np.random.Generator, rows: int) -> OwnCuts:
+def test_cuts_are_of_one_layer_and_one_input_set() -> None:
+    rng = np.random.default_rng(54)
+    network, lower, upper = made("dense", rng)
+    here, there = (crown(interval(network, lower - more, upper + more)) for more in (0.0, 0.1))
+    first, second, *_ = (node for node in cuttable(network) if here.unstable(node).any())
+    cuts = [
+        random_cuts(IdealLayer.of(bounds, node), bounds.lower[node].size, rng, rows=2)
+        for bounds, node in ((here, first), (here, second), (there, first), (here, first))
+    ]
+    assert len(cuts[0].join(cuts[3])) == len(cuts[0]) + len(cuts[3])
+    every = np.arange(2)
+    assert len(joined(cuts[0].of_row(0, every), cuts[3].of_row(1, every))) == 4
+    for other in cuts[1:3]:
+        with pytest.raises(ValueError, match="different layers or input sets"):
+            cuts[0].join(other)
+        with pytest.raises(ValueError, match="different layers or input sets"):
+            joined(cuts[0].of_row(0, every), other.of_row(0, every))
+    cuts[0].require(here)
+    with pytest.raises(ValueError, match="outside of the input set"):
+        cuts[0].require(there)
+    with pytest.raises(ValueError, match="outside of the input set"):  # rounded ones hold nowhere
+        cuts[0].dense(np.float32).require(here)
+
+
+def random_cuts(layer: IdealLayer, size: int, rng: np.random.Generator, rows: int) -> OwnCuts:
     """Cuts separated at random points, some of them outside of the relaxation."""
     z = layer.lower + rng.random((rows, len(layer.lower))) * (layer.upper - layer.lower)
     x, y, a = rng.normal(size=(rows, size)), rng.exponential(size=(rows, size)), rng.random((rows, size))
@@ -88,20 +119,20 @@ def random_cuts(layer: Separator, size: int, rng: np.random.Generator, rows: int
 def test_own_cuts_act_like_shared_ones() -> None:
     rng = np.random.default_rng(53)
     network, lower, upper = made("dense", rng)
-    bounds = crown(network, lower, upper)
+    bounds = crown(interval(network, lower, upper))
     node = next(node for node in cuttable(network) if bounds.unstable(node).any())
-    layer, size = Separator.of(bounds, node), bounds.lower[node].size
+    layer, size = IdealLayer.of(bounds, node), bounds.lower[node].size
     cuts = random_cuts(layer, size, rng, rows=3)
     cuts = cuts.join(random_cuts(layer, size, rng, rows=3))
     factors = rng.exponential(size=(3, len(cuts)))
     coefficients, slopes = rng.normal(size=(3, size)), rng.random((3, size))
     below, above = (side[layer.before].reshape(1, -1) for side in (bounds.lower, bounds.upper))
     z, y = rng.normal(size=(3, len(layer.lower))), rng.normal(size=(3, size))
-    met, gain = meet(cuts, factors, coefficients, below, above, slopes)
+    met, gain = relax_with_cuts(cuts, factors, coefficients, below, above, slopes)
     for row in range(3):
         one = slice(row, row + 1)
         shared = cuts.of_row(row, np.arange(len(cuts)))
-        other, same = meet(shared, factors[one], coefficients[one], below, above, slopes[one])
+        other, same = relax_with_cuts(shared, factors[one], coefficients[one], below, above, slopes[one])
         np.testing.assert_allclose(gain[one], same)
         np.testing.assert_allclose(met.slope[one], other.slope)
         np.testing.assert_allclose(cuts.over_source(factors)[one], shared.over_source(factors[one]))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from unittest.mock import patch
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from mipverify.presolve import Bounds, Relaxed, Search, crown, optimize_rows, optimized, reduce, unit_rows
+from mipverify.presolve import Search, crown, interval, optimize_rows, optimized_crown
 from mipverify.presolve.layered import Layered
 from mipverify.presolve.optimized import Optimum
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
@@ -14,6 +14,10 @@ from mipverify.solvers.branch_and_bound.root_cuts import root_cuts
 from mipverify.solvers.branch_and_bound.splits import Node, root
 
 from mipverify.network import Network
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.facts import Assumption
+from mipverify.proof.reduction import reduce
+from mipverify.proof.rows import unit_rows
 from mipverify.specification.regions import Ball, Region
 from tests.branch_and_bound.test_node_bounds import lowest_inside, some_node, unstable_units
 from tests.presolve import nets
@@ -29,12 +33,14 @@ def reduced(kind: str, seed: int, radius: float = 0.5) -> Bounds:
     rng = np.random.default_rng(seed)
     network = KINDS[kind](rng)
     lower, upper = nets.boxes(rng, network, 1, radius=radius)
-    return reduce(crown(network, lower, upper)).bounds
+    return reduce(crown(interval(network, lower, upper))).bounds
 
 
 def by_graph(bounder: PhaseBounder, nodes: list[Node], search: Search) -> Optimum:
-    with patch.object(optimized, "fits", lambda *_: False):
-        return bounder.solve(nodes, search)[1]
+    """What the ascent on the graph comes to, for a bounder that does not know of layers."""
+    other = PhaseBounder(bounder.root, bounder.rows, bounder.search, cuts=bounder.cuts)
+    other.layered = None
+    return other.solve(nodes, search)[1]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -72,7 +78,7 @@ def test_ascents_come_to_what_the_graph_comes_to(kind: str, with_cuts: bool) -> 
         start = {int(c): root(int(c)) for c in conditions}
         cuts = None
         if with_cuts:
-            found = root_cuts(network, bounds, conditions)
+            found = root_cuts(bounds, conditions)
             cuts = max(found, key=lambda own: sum(map(len, own.layers.values()))).layers
         bounder = PhaseBounder(bounds, rows, search, cuts=cuts)
         point = rng.uniform(bounds.lower[0], bounds.upper[0])
@@ -80,7 +86,7 @@ def test_ascents_come_to_what_the_graph_comes_to(kind: str, with_cuts: bool) -> 
         nodes = []
         for k in range(10):
             splits = some_node(network, units, values, 0, int(rng.integers(0, 5)), rng)
-            nodes.append(Node(k % len(start), splits, float("-inf"), {}, {}))
+            nodes.append(replace(start[k % len(start)], assumption=Assumption(splits)))
         first, graph, layers = (
             bounder.solve(nodes, Search(iterations=0))[1].lower,
             by_graph(bounder, nodes, search),
@@ -90,10 +96,13 @@ def test_ascents_come_to_what_the_graph_comes_to(kind: str, with_cuts: bool) -> 
         apart = np.abs(layers.lower - graph.lower) / np.abs(graph.lower).max()
         assert np.median(apart) <= 1e-3
         assert apart.max() <= 0.02
-        for given, wanted in ((layers.multipliers, graph.multipliers), (layers.slopes, graph.slopes)):
+        for given, wanted in (
+            (layers.evidence.multipliers, graph.evidence.multipliers),
+            (layers.evidence.slopes, graph.evidence.slopes),
+        ):
             assert given.keys() == wanted.keys()
             assert all(given[k].shape == wanted[k].shape for k in given)
-        assert layers.cut_multipliers.keys() == graph.cut_multipliers.keys()
+        assert layers.evidence.cut_multipliers.keys() == graph.evidence.cut_multipliers.keys()
         moved = max(moved, float((layers.lower - first).max()))
         # Rows that are done leave the others alone: each is raised above `enough`, or as far as it gets.
         some = bounder.solve(nodes, Search(iterations=3, enough=float(np.median(first))))[1].lower
@@ -112,9 +121,11 @@ def test_curved_balls_take_the_way_by_the_graph() -> None:
     center = np.zeros((1, 4))
     lower = []
     for region in (Region(Ball.around(center[0], "0.5", "l2")), None):
-        bounds = reduce(crown(network, center - 0.5, center + 0.5, region=region)).bounds
+        bounds = reduce(crown(interval(network, center - 0.5, center + 0.5, region))).bounds
         rows = unit_rows(bounds.network, bounds.network.output, np.arange(2), None, bounds.lower[0])
-        lower.append(optimize_rows(Relaxed(bounds), rows, Search(iterations=10)).lower)
+        layered = Layered.of(bounds.network)
+        assert layered is not None
+        lower.append(optimize_rows(bounds, rows, Search(iterations=10), layered=layered).lower)
     assert (lower[0] > lower[1] + 0.01).all()
 
 
@@ -124,8 +135,8 @@ def test_networks_of_torch_modules_are_read_as_well() -> None:
     network = Network.from_torch(torch.nn.Sequential(*layers).eval(), (5,))
     lower, upper = np.full((1, 5), -1.0), np.full((1, 5), 1.0)
     assert Layered.of(network) is None  # not a reduced one, and no reason to fail
-    bounds = optimized.optimized_crown(network, lower, upper)
-    assert (bounds.lower[-1] > crown(network, lower, upper).lower[-1] - 1e-6).all()
+    plain = interval(network, lower, upper)
+    assert (optimized_crown(plain).lower[-1] > crown(plain).lower[-1] - 1e-6).all()
     shallow = Network.from_torch(torch.nn.Sequential(*layers[:2], torch.nn.Linear(7, 2)).eval(), (5,))
     assert Layered.of(shallow) is None
     assert Layered.of(Network.from_torch(torch.nn.Sequential(layers[0]).eval(), (5,))) is not None

@@ -8,11 +8,15 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from mipverify.presolve import interval, optimized_crown, reduce
-from mipverify.presolve.semidefinite import Lifted, Lifting, Shallow, Vectors, _highest
+from mipverify.presolve import interval, optimized_crown
+from mipverify.presolve.semidefinite import Optimized, SemidefiniteSearch, Vectors
 
-from mipverify.network import Affine, Network
+from mipverify.network import Affine, Input, Network, Relu, Term
+from mipverify.network.operators import Dense
 from mipverify.proof.bounds import Bounds
+from mipverify.proof.facts import EVERYWHERE, Assumption
+from mipverify.proof.reduction import reduce
+from mipverify.proof.semidefinite import SemidefiniteRelaxation, Shallow, _highest
 from tests.presolve import nets
 
 WIDTHS = [(3, 5, 2), (6, 14, 3), (30, 60, 3), (60, 25, 4)]
@@ -33,13 +37,25 @@ def box(rng: np.random.Generator, network: Network, radius: float = 0.4) -> tupl
     return lower[0], upper[0]
 
 
-def nothing_known(shallow: Shallow) -> np.ndarray:
-    return np.zeros(shallow.coefficients.shape, np.int8)
+def assumed(shallow: Shallow, known: np.ndarray) -> list[Assumption]:
+    """Assumptions that give the units of a shallow network these signs (K, U): 1, -1, or 0 for either."""
+    return [
+        Assumption(tuple((shallow.relu, int(shallow.units[u]), int(row[u])) for u in np.flatnonzero(row)))
+        for row in known
+    ]
 
 
-def solve(shallow: Shallow, rows: np.ndarray, known: np.ndarray, rounds: int = 30) -> Lifted:
-    lifting = Lifting(shallow)
-    return lifting.solve(rows, known, Vectors.stack([lifting.start(int(row)) for row in rows]), rounds, 0.15)
+def solve(
+    shallow: Shallow, rows: np.ndarray, assumptions: list[Assumption] | None = None, rounds: int = 30
+) -> Optimized:
+    search = SemidefiniteSearch(shallow)
+    vectors = Vectors.stack([search.start(int(row)) for row in rows])
+    return search.solve(rows, assumptions or [EVERYWHERE] * len(rows), vectors, rounds, 0.15)
+
+
+def lower_of(shallow: Shallow, count: int, rounds: int = 30) -> np.ndarray:
+    """What is proven of the first outputs where nothing is assumed."""
+    return np.asarray(solve(shallow, np.arange(count), rounds=rounds).bound.lower)
 
 
 @pytest.mark.parametrize("widths", WIDTHS)
@@ -52,10 +68,10 @@ def test_bounds_hold_at_points(widths: tuple[int, ...], rounds: int) -> None:
         shallow = Shallow.of(reduced(network, lower, upper))
         if shallow is None:  # nothing is unstable in this box
             continue
-        found = solve(shallow, np.arange(widths[-1]), nothing_known(shallow), rounds=rounds)
+        found = solve(shallow, np.arange(widths[-1]), rounds=rounds)
         values = network.forward(nets.points(rng, lower[None], upper[None], 3000)[:, 0])
-        assert np.isfinite(found.lower).all()
-        assert (found.lower <= values.min(axis=0)).all()
+        assert np.isfinite(found.bound.lower).all()
+        assert (found.bound.lower <= values.min(axis=0)).all()
         assert ((found.minimizer >= lower - 1e-9) & (found.minimizer <= upper + 1e-9)).all()
 
 
@@ -70,7 +86,7 @@ def test_stable_units_count_once() -> None:
         shallow = Shallow.of(bounds)  # not reduced: rows pass through active units, which are no units then
         assert shallow is not None
         assert len(shallow.units) == int(np.asarray(bounds.unstable(network.relus[0])).sum())
-        found = solve(shallow, np.arange(2), nothing_known(shallow), rounds=40).lower
+        found = lower_of(shallow, 2, rounds=40)
         points = nets.points(rng, lower[None], upper[None], 2000)[:, 0]
         assert (found <= network.forward(points).min(axis=0)).all()
         hidden = np.maximum(points @ shallow.weights.T + shallow.bias, 0)
@@ -84,8 +100,8 @@ def test_they_are_close_where_triangles_add_up() -> None:
     network = nets.dense(rng, (60, 40, 4))
     lower, upper = np.full(60, -0.3), np.full(60, 0.3)
     shallow = shallow_of(network, lower, upper)
-    found = solve(shallow, np.arange(4), nothing_known(shallow)).lower
-    by_lines = optimized_crown(network, lower[None], upper[None]).lower[network.output][0]
+    found = lower_of(shallow, 4)
+    by_lines = optimized_crown(interval(network, lower[None], upper[None])).lower[network.output][0]
     points = nets.points(rng, lower[None], upper[None], 4000)[:, 0]
     for _ in range(60):  # steps down along the gradient: a bound on the bound from the other side
         x = points[np.argmin(network.forward(points), axis=0)]
@@ -110,8 +126,8 @@ def test_bounds_under_known_signs_hold_where_the_signs_do() -> None:
         z = points @ shallow.weights.T + shallow.bias
         rows = np.repeat([0, 1], 6)
         known = rng.choice([-1, 0, 1], (12, len(shallow.bias)), p=[0.2, 0.6, 0.2])
-        found = solve(shallow, rows, known, rounds=40)
-        free = solve(shallow, np.arange(2), nothing_known(shallow), rounds=40).lower
+        found = solve(shallow, rows, assumed(shallow, known), rounds=40).bound
+        free = lower_of(shallow, 2, rounds=40)
         values = bounds.network.forward(points)
         for k, row in enumerate(rows):
             inside = (known[k] * z >= 0).all(axis=1)
@@ -123,6 +139,23 @@ def test_bounds_under_known_signs_hold_where_the_signs_do() -> None:
     assert raised > 60
 
 
+def test_bounds_speak_of_the_part_of_the_input_set_that_was_assumed() -> None:
+    rng = np.random.default_rng(12)
+    network = nets.dense(rng, (4, 9, 2))
+    lower, upper = box(rng, network, 0.8)
+    shallow = shallow_of(network, lower, upper)
+    known = rng.choice([-1, 0, 1], (2, len(shallow.units)))
+    assumptions = assumed(shallow, known)
+    elsewhere = Assumption(((shallow.relu + 1, 0, 1), (shallow.relu, 10**6, -1)))  # of other nodes, or stable units
+    np.testing.assert_array_equal(SemidefiniteRelaxation(shallow).signs([*assumptions, elsewhere])[:2], known)
+    assert not SemidefiniteRelaxation(shallow).signs([elsewhere]).any()
+    fact = solve(shallow, np.array([1, 0]), assumptions).bound
+    assert [fact.scope.assumption(k) for k in range(2)] == assumptions
+    assert shallow.bounds.scope.key in fact.scope.wider
+    assert fact.claim is not None
+    assert (fact.claim.node, fact.claim.units.tolist()) == (shallow.bounds.network.output, [1, 0])
+
+
 def test_a_lying_search_proves_nothing_that_is_wrong() -> None:
     rng = np.random.default_rng(3)
     proven = 0
@@ -131,13 +164,16 @@ def test_a_lying_search_proves_nothing_that_is_wrong() -> None:
         lower, upper = np.full(4, -0.8), np.full(4, 0.8)
         shallow = shallow_of(network, lower, upper)
         count = len(shallow.bias)
-        lifting = Lifting(shallow)
+        relaxation = SemidefiniteRelaxation(shallow)
 
         def prove(
-            lines: np.ndarray, alpha: np.ndarray, beta: np.ndarray, lifting: Lifting = lifting, count: int = count
+            lines: np.ndarray,
+            alpha: np.ndarray,
+            beta: np.ndarray,
+            relaxation: SemidefiniteRelaxation = relaxation,
         ) -> np.ndarray:
             two = (np.stack([part, part]) for part in (lines, alpha, beta))
-            return lifting.prove(np.arange(2), np.zeros((2, count), np.int8), *two)
+            return np.asarray(relaxation.prove(np.arange(2), [EVERYWHERE] * 2, *two).lower)
 
         values = network.forward(nets.points(rng, lower[None], upper[None], 2000)[:, 0])
         for size in (1.0, 1e-6, 1e6):
@@ -151,39 +187,67 @@ def test_a_lying_search_proves_nothing_that_is_wrong() -> None:
             alpha, beta = np.ones(4), np.ones(count + 1)
             alpha[0] = beta[-1] = bad
             assert not (prove(lines, alpha, beta) > values.min(axis=0)).any()
+            wild = np.where(rng.random(count) < 0.5, bad, lines)
+            assert not (prove(wild, np.ones(4), np.ones(count + 1)) > values.min(axis=0)).any()
     assert proven > 30
+
+
+def one_unit(coefficient: float) -> Shallow:
+    """coefficient * relu(z) for z = x in [0.99, 1.01], which interval arithmetic knows to be in [-0.01, 2.01] only."""
+    two, one = np.array([[51.0], [50.0]]), np.array([[1.0, -1.0]])
+    nodes = (
+        Input((1,)),
+        Affine((2,), (Term(0, Dense(two)),)),
+        Affine((1,), (Term(1, Dense(one)),)),
+        Relu((1,), 2),
+        Affine((1,), (Term(3, Dense(np.array([[coefficient]]))),)),
+    )
+    shallow = Shallow.of(interval(Network(nodes, 4), np.array([[0.99]]), np.array([[1.01]])))
+    assert shallow is not None
+    assert shallow.lower[0] < 0 < shallow.upper[0]
+    return shallow
 
 
 @pytest.mark.parametrize(
     ("sign", "coefficient", "lines"), [(0, 1.0, 2.0), (1, 1.0, -3.0), (0, -1.0, -2.0), (0, -1.0, 3.0)]
 )
 def test_lines_out_of_their_range_prove_nothing_that_is_wrong(sign: int, coefficient: float, lines: float) -> None:
-    one, zero = np.ones(1), np.zeros(1)
-    shallow = Shallow(
-        np.ones((1, 1)), zero, zero, -0.01 * one, 1.01 * one, np.zeros((1, 1)), np.full((1, 1), coefficient),
-        zero, zero, one, 0.01 * one, 2, np.zeros(1, int),
-    )  # fmt: skip
-    least = min(0.99 * coefficient, 1.01 * coefficient)
+    shallow = one_unit(coefficient)
+    least, proven = min(0.99 * coefficient, 1.01 * coefficient), 0
     for alpha, beta in ((0.02, (0.5, 0.5)), (0.02, (1.0, 1.0)), (0.1, (3.0, 3.0)), (0.04, (1e-9, 0.04))):
         duals = np.array([[alpha]]), np.array([beta])
-        (found,) = Lifting(shallow).prove(np.zeros(1, int), np.full((1, 1), sign), np.full((1, 1), lines), *duals)
-        assert found <= least
+        assumptions = assumed(shallow, np.full((1, 1), sign))
+        fact = SemidefiniteRelaxation(shallow).prove(np.zeros(1, int), assumptions, np.full((1, 1), lines), *duals)
+        assert fact.lower[0] <= least
+        proven += bool(np.isfinite(fact.lower[0]))
+    assert proven
 
 
 def test_an_eigenvalue_that_lies_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what a decomposition says but what the other one confirms is proven."""
     rng = np.random.default_rng(10)
-    true, refused = np.linalg.eigvalsh, 0
-    for _ in range(60):
-        b, corner = rng.normal(size=(4, 3)), rng.normal(size=3)
-        alpha, beta = rng.random(3) + 0.1, rng.random(4) + 0.1
-        honest = _highest(b, corner, alpha, beta)
+    true, lower, upper = np.linalg.eigvalsh, np.full(4, -0.8), np.full(4, 0.8)
+    seen = 0
+    for seed in range(30):
+        network = nets.dense(np.random.default_rng(seed), (4, 8, 2))
+        shallow = shallow_of(network, lower, upper)
+        concave = np.flatnonzero((shallow.coefficients < 0).any(axis=1))[:1]
+        if not len(concave):
+            continue
+        relaxation, best = SemidefiniteRelaxation(shallow), solve(shallow, concave)
+        evidence = best.vectors.lines, rng.random((1, 4)) + 0.1, rng.random((1, len(shallow.bias) + 1)) + 0.1
+
+        def prove(r: SemidefiniteRelaxation = relaxation, row: np.ndarray = concave, e: tuple = evidence) -> float:
+            return float(r.prove(row, [EVERYWHERE], *e).lower[0])
+
+        assert np.isfinite(prove())
         monkeypatch.setattr(np.linalg, "eigvalsh", lambda matrix: 0.5 * true(matrix))
-        refused += _highest(b, corner, alpha, beta) == np.inf
+        assert prove() == -np.inf
         monkeypatch.setattr(np.linalg, "eigvalsh", lambda matrix: np.nan * true(matrix))
-        assert _highest(b, corner, alpha, beta) == np.inf
+        assert prove() == -np.inf
         monkeypatch.setattr(np.linalg, "eigvalsh", true)
-        assert np.isfinite(honest)
-    assert refused == 60
+        seen += 1
+    assert seen > 20
 
 
 def test_the_maximum_over_all_signs_is_below_what_is_proven() -> None:
@@ -206,37 +270,40 @@ def test_the_maximum_over_all_signs_is_below_what_is_proven() -> None:
 
 
 def test_bounds_hold_for_all_that_uncertain_values_may_be() -> None:
+    doubts, moved = np.array([0.1, 0.2, 0.4]), 0
     for seed in range(10):
         rng = np.random.default_rng(seed)
         network = nets.dense(rng, (6, 14, 3))
         lower, upper = box(rng, network)
-        shallow = shallow_of(network, lower, upper)
-        vague = replace(shallow, uncertainty=np.full(len(shallow.bias), 0.05), doubt=np.array([0.1, 0.2, 0.4]))
-        found = solve(vague, np.arange(3), nothing_known(shallow)).lower
+        first, hidden, relu, last = network.nodes
+        assert isinstance(hidden, Affine)
+        assert isinstance(last, Affine)
+        vague = replace(hidden, uncertainty=np.full(14, 0.05)), replace(last, uncertainty=doubts)
+        shallow = Shallow.of(interval(Network((first, vague[0], relu, vague[1]), 3), lower[None], upper[None]))
+        assert shallow is not None
+        found, firm = lower_of(shallow, 3), lower_of(shallow_of(network, lower, upper), 3)
         points = nets.points(rng, lower[None], upper[None], 2000)[:, 0]
-        z = points @ shallow.weights.T + shallow.bias
-        base = points @ shallow.linear.T + shallow.constant - vague.doubt
+        z = network.values(points)[1]
+        weight = np.asarray(last.terms[0].operator.weight, float)  # type: ignore[attr-defined]
         for row in range(3):
-            worst = z - 0.05 * np.sign(shallow.coefficients[row])  # activations moved to where they do most harm
-            worst = np.clip(worst, shallow.lower, shallow.upper)
-            assert found[row] <= (base[:, row] + np.maximum(worst, 0) @ shallow.coefficients[row]).min()
+            worst = z - 0.05 * np.sign(weight[row])  # activations moved to where they do most harm
+            least = (np.maximum(worst, 0) @ weight[row] + last.bias[row] - doubts[row]).min()
+            assert found[row] <= least
+            moved += least < firm[row]
+    assert moved, "values that stay above the bounds without uncertainty would show no fault"
 
 
 def test_outputs_scale_as_they_should() -> None:
     rng = np.random.default_rng(6)
     network = nets.dense(rng, (6, 14, 3))
     lower, upper = box(rng, network)
-    shallow = shallow_of(network, lower, upper)
-    before = solve(shallow, np.arange(3), nothing_known(shallow)).lower
+    *below, last = network.nodes
+    assert isinstance(last, Affine)
+    before = lower_of(shallow_of(network, lower, upper), 3)
     for factor in (2.0**-20, 2.0**20):
-        large = replace(
-            shallow,
-            linear=factor * shallow.linear,
-            coefficients=factor * shallow.coefficients,
-            constant=factor * shallow.constant,
-            doubt=factor * shallow.doubt,
-        )
-        after = solve(large, np.arange(3), nothing_known(shallow)).lower
+        operator = Dense(factor * np.asarray(last.terms[0].operator.weight, float))  # type: ignore[attr-defined]
+        large = Affine(last.shape, (Term(last.terms[0].source, operator),), factor * np.asarray(last.bias, float))
+        after = lower_of(shallow_of(Network((*below, large), network.output), lower, upper), 3)
         np.testing.assert_allclose(after, factor * before, rtol=1e-3, atol=1e-3 * factor)
 
 
@@ -254,7 +321,7 @@ def test_networks_of_two_unstable_layers_are_refused() -> None:
         shallow = Shallow.of(small)
         if shallow is None or len(small.network.relus) != 1:
             continue
-        lower = solve(shallow, np.arange(2), nothing_known(shallow)).lower
+        lower = lower_of(shallow, 2)
         points = nets.points(rng, center[None] - 0.08, center[None] + 0.08, 2000)[:, 0]
         assert (lower <= network.forward(points).min(axis=0)).all()
         found += 1
@@ -267,7 +334,7 @@ def test_fixed_inputs_and_a_point_are_boxes_too() -> None:
     center = rng.normal(size=5)
     reach = np.array([0.5, 0.0, 0.3, 0.0, 0.0])
     shallow = shallow_of(network, center - reach, center + reach)
-    lower = solve(shallow, np.arange(2), nothing_known(shallow)).lower
+    lower = lower_of(shallow, 2)
     points = nets.points(rng, (center - reach)[None], (center + reach)[None], 2000)[:, 0]
     assert np.isfinite(lower).all()
     assert (lower <= network.forward(points).min(axis=0)).all()

@@ -6,11 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from mipverify.presolve import Bounds, Search, crown, fast_lin, interval, optimized_crown, row_chunks
+from mipverify.presolve import Search, crown, fast_lin, interval, optimized_crown
 from mipverify.presolve.cutting import cut_tighten
+from mipverify.presolve.linear import lp_tighten
+from mipverify.solvers import lp_session
 
-from mipverify.network import Network
 from mipverify.proof import parts, patches
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.parts import row_chunks
 from tests.presolve import nets
 
 
@@ -25,13 +28,14 @@ def after(calls: int, seen: list[int] | None = None) -> Callable[[], bool]:
     return stop
 
 
-Method = Callable[[Network, np.ndarray, np.ndarray, Callable[[], bool]], Bounds]
-METHODS: dict[str, Method] = {
-    "fast-lin": lambda n, low, high, stop: fast_lin(n, low, high, stop=stop),
-    "crown": lambda n, low, high, stop: crown(n, low, high, stop=stop),
-    "optimized": lambda n, low, high, stop: optimized_crown(n, low, high, None, Search(iterations=3), stop),
-    "cuts": lambda n, low, high, stop: cut_tighten(n, low[:1], high[:1], stop=stop),
+METHODS: dict[str, Callable[[Bounds, Callable[[], bool]], Bounds]] = {
+    "fast-lin": fast_lin,
+    "crown": crown,
+    "optimized": lambda bounds, stop: optimized_crown(bounds, Search(iterations=3), stop),
+    "cuts": lambda bounds, stop: cut_tighten(bounds, stop=stop),
+    "lp": lambda bounds, stop: lp_tighten(bounds, lp_session, stop),
 }
+SINGLE = ("cuts", "lp")  # methods that work on one box
 
 
 @pytest.mark.parametrize("shape", ["dense", "skip", "convolutional"])
@@ -45,17 +49,16 @@ def test_work_that_is_cut_short_anywhere_leaves_sound_bounds(
     network = (
         nets.convolutional(rng, 5) if shape == "convolutional" else nets.dense(rng, (3, 6, 6, 6, 2), shape == "skip")
     )
-    low, high = nets.boxes(rng, network, 2, radius=0.6)
+    low, high = nets.boxes(rng, network, 1 if method in SINGLE else 2, radius=0.6)
     seen = [0]
-    whole = METHODS[method](network, low, high, after(10**9, seen))
-    low, high = low[: whole.batch], high[: whole.batch]
     plain = interval(network, low, high)
+    METHODS[method](plain, after(10**9, seen))
     values = [network.values(x) for x in nets.points(rng, low, high, 50)]
     assert seen[0] > 10
     better = []
     for calls in np.unique(np.linspace(0, seen[0], 8).astype(int)):
         count = [0]
-        found = METHODS[method](network, low, high, after(int(calls), count))
+        found = METHODS[method](plain, after(int(calls), count))
         assert count[0] <= calls + 2 * len(network.preactivations) + 2  # nobody works on without looking
         for node in range(len(network.nodes)):
             for at in values:

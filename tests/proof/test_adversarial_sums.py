@@ -11,17 +11,18 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from mipverify.presolve import crown, fast_lin, interval, optimized_crown, row_minimum, unit_rows
+from mipverify.presolve import crown, fast_lin, interval, optimized_crown
 from mipverify.presolve.cutting import cut_tighten
 from mipverify.presolve.linear import lp_tighten
-from mipverify.solvers import certified_program
+from mipverify.solvers import lp_session
 
 from mipverify.engine import verify
 from mipverify.network import Affine, Input, Network, Relu, Term
 from mipverify.network.operators import Dense, Identity, Scale
-from mipverify.proof.backward import Relaxed
+from mipverify.proof.backward import row_minimum
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.reduction import reduce
+from mipverify.proof.rows import unit_rows
 from mipverify.specification import Box, Case, Condition, Specification, robustness
 from mipverify.specification.conditions import Row
 from mipverify.specification.regions import Ball, Region
@@ -56,22 +57,14 @@ def _many_nodes(through_relu: bool) -> Network:
     return Network(tuple(nodes), len(nodes) - 1)
 
 
-def _reduced(network: Network, lower: np.ndarray, upper: np.ndarray) -> Bounds:
-    return reduce(interval(network, lower, upper)).bounds
-
-
-def _lp(network: Network, lower: np.ndarray, upper: np.ndarray) -> Bounds:
-    return lp_tighten(network, lower, upper, certified_program)
-
-
-METHODS: dict[str, Callable[[Network, np.ndarray, np.ndarray], Bounds]] = {
-    "interval": interval,
+METHODS: dict[str, Callable[[Bounds], Bounds]] = {
+    "interval": lambda bounds: bounds,
     "fast-lin": fast_lin,
     "crown": crown,
     "optimized crown": optimized_crown,
     "cuts": cut_tighten,
-    "reduced": _reduced,
-    "lp": _lp,
+    "reduced": lambda bounds: reduce(bounds).bounds,
+    "lp": lambda bounds: lp_tighten(bounds, lp_session),
 }
 NETWORKS = {
     f"{name}{' through a ReLU' if relu else ''}": make(relu)
@@ -85,7 +78,7 @@ LOWEST, HIGHEST = -500, 500
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_intervals_hold_the_exact_values(network: str, method: str) -> None:
-    bounds = METHODS[method](NETWORKS[network], np.array([[0.0, -1.0]]), np.array([[1.0, 1.0]]))
+    bounds = METHODS[method](interval(NETWORKS[network], np.array([[0.0, -1.0]]), np.array([[1.0, 1.0]])))
     output = bounds.network.output
     assert bounds.lower[output].min() <= LOWEST
     assert bounds.upper[output].max() >= HIGHEST
@@ -99,8 +92,8 @@ def test_rows_lie_below_the_exact_minimum(network: str, relu_inside: bool) -> No
     bounds = interval(NETWORKS[network], np.array([[low, -1.0]]), np.array([[1.0, 1.0]]))
     net = bounds.network
     rows = unit_rows(net, net.output, np.array([0]), None, bounds.lower[0])
-    assert row_minimum(Relaxed(bounds), rows)[0] <= LOWEST
-    assert -row_minimum(Relaxed(bounds), rows.negated())[0] >= HIGHEST
+    assert row_minimum(bounds, rows).lower[0] <= LOWEST
+    assert -row_minimum(bounds, rows.negated()).lower[0] >= HIGHEST
 
 
 @pytest.mark.parametrize("solver", ["auto", "bab", "highs"])
@@ -121,8 +114,8 @@ def test_weights_that_a_lower_precision_rounds_are_counted(dtype: type) -> None:
     bounds = interval(network, box, box)
     exact = Fraction(2) ** 40 * (Fraction(1.0 + 2.0**-30) - 1)
     rows = unit_rows(network, 1, np.array([0]), None, bounds.lower[0])
-    assert row_minimum(Relaxed(bounds), rows)[0] <= exact
-    assert -row_minimum(Relaxed(bounds), rows.negated())[0] >= exact
+    assert row_minimum(bounds, rows).lower[0] <= exact
+    assert -row_minimum(bounds, rows.negated()).lower[0] >= exact
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2"])
@@ -134,7 +127,7 @@ def test_rows_over_balls_whatever_their_size(norm: str, size: float, width: floa
     region = Region(Ball.around(np.zeros(n), Fraction(radius), norm))
     network = Network((Input((n,)), Affine((1,), (Term(0, Dense(np.full((1, n), size))),))), 1)
     bounds = interval(network, np.full((1, n), -width), np.full((1, n), width), region=region)
-    found = row_minimum(Relaxed(bounds), unit_rows(network, 1, np.array([0]), None, bounds.lower[0]))[0]
+    found = row_minimum(bounds, unit_rows(network, 1, np.array([0]), None, bounds.lower[0])).lower[0]
     dual = Fraction(size) * Fraction(radius)
     square = dual * dual * (n if norm == "l2" else 1)
     assert found <= 0

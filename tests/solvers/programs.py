@@ -80,3 +80,11 @@ def by_enumeration(milp: Milp) -> float | None:
             value = found.fun + milp.offset
             best = value if best is None else min(best, value)
     return best
+
+
+def dual_value(milp: Milp, multipliers: np.ndarray) -> float:
+    """What multipliers (m,) of its rows show of the minimum of a program without integers, as floating point has it."""
+    reduced = milp.objective - milp.matrix.T @ multipliers
+    sides = np.where(multipliers > 0, milp.row_lower, np.where(multipliers < 0, milp.row_upper, 0.0))
+    ends = np.where(reduced > 0, milp.lower, np.where(reduced < 0, milp.upper, 0.0))
+    return float(multipliers @ sides + reduced @ ends + milp.offset)

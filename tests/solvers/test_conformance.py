@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from mipverify.solvers import available_solvers, get_solver
-from mipverify.solvers.certificate import certified_bound
-from mipverify.solvers.highs import HighsLinearProgram
+from mipverify.solvers import available_solvers, get_solver, lp_session
 from mipverify.solvers.interface import DualStatus, Feature, Limits, PrimalStatus, Solver, Termination
 from mipverify.solvers.trust import what_follows
 
 from mipverify.errors import InputError
 from mipverify.formulation import Milp
-from tests.solvers.programs import by_enumeration, program, random_relu_program
+from tests.solvers.programs import by_enumeration, dual_value, program, random_relu_program
 
 INF = np.inf
 OPTIMA: dict[str, tuple[Milp, float]] = {
@@ -50,8 +49,11 @@ def test_known_optima(solver: Solver, case: str) -> None:
     assert fraction < 1e-6
     claim = what_follows(milp, solution)
     assert claim.lower <= optimum + 1e-9
-    if case != "free column":  # an unbounded column's reduced cost cannot be proven to be exactly zero
+    if milp.integer.any():
         assert claim.lower == pytest.approx(optimum, abs=1e-4)
+    elif solution.row_duals is not None:  # they are evidence, and nobody's word counts
+        assert claim.lower == -INF
+        assert dual_value(milp, solution.row_duals) == pytest.approx(optimum, abs=1e-6)
 
 
 def test_infeasible_and_unbounded_programs(solver: Solver) -> None:
@@ -106,23 +108,33 @@ def test_every_backend_declares_its_features() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_warm_linear_program_follows_changes(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    milp = random_relu_program(rng)
-    session = HighsLinearProgram(milp)
-    fresh = get_solver("highs")
-    for _ in range(8):
-        objective = rng.normal(size=milp.columns)
-        solution = session.minimize(objective, 0.5)
-        reference = fresh.solve(milp.relaxed().with_objective(objective, 0.5))
-        assert solution.objective == pytest.approx(reference.objective, abs=1e-7)
-        assert solution.row_duals is not None
-        bound = certified_bound(session.milp, solution.row_duals)
-        assert bound <= solution.objective + 1e-9
-        assert bound == pytest.approx(solution.objective, abs=1e-6)
-    row = rng.normal(size=(1, milp.columns))
-    session.add_rows(row, np.array([-0.1]), np.array([0.1]))
-    solution = session.minimize(objective)
-    assert solution.primal is not None
-    assert abs((row @ solution.primal).item()) <= 0.1 + 1e-7
+    milp, basis = random_relu_program(rng).relaxed(), None
+    session, fresh = lp_session(), get_solver("highs")
+    for turn in range(12):
+        if turn % 3 == 2:  # another box and other sides, as nodes of a tree have
+            share = rng.random(milp.columns)
+            milp = replace(milp, upper=milp.lower + np.where(share < 0.2, 0.5, 1.0) * (milp.upper - milp.lower))
+        milp = milp.with_objective(rng.normal(size=milp.columns), 0.5)
+        answer, reference = session.solve(milp, basis, INF, 5.0), fresh.solve(milp)
+        basis = answer.basis
+        assert (answer.point is None) == (reference.primal is None)
+        assert answer.multipliers is not None
+        assert basis is not None
+        assert len(basis) == milp.columns + milp.rows
+        if answer.point is not None:
+            assert milp.evaluate(answer.point)[0] == pytest.approx(reference.objective, abs=1e-7)
+            assert dual_value(milp, answer.multipliers) == pytest.approx(reference.objective, abs=1e-6)
+
+
+def test_nothing_above_the_cutoff_is_asked_for() -> None:
+    milp = random_relu_program(np.random.default_rng(3)).relaxed()
+    optimum = get_solver("highs").solve(milp).objective
+    for cutoff in (optimum - 1.0, optimum + 1.0):
+        answer = lp_session().solve(milp, None, cutoff, 5.0)
+        assert answer.multipliers is not None
+        shown = dual_value(milp, answer.multipliers)
+        assert shown <= optimum + 1e-6
+        assert shown >= min(cutoff, optimum) - 1e-6
 
 
 def test_stress_of_the_pinned_highs() -> None:

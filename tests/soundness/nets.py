@@ -84,3 +84,27 @@ def lowest_sampled(
             moved = np.concatenate([best[None], moved])
             best = moved[np.argmin(value(moved))]
     return float(value(best[None])[0])
+
+
+def raised(network: Network, by: float | np.ndarray) -> Network:
+    """The same network with numbers (k,), or one, added to its outputs (k,)."""
+    last = network.nodes[network.output]
+    assert isinstance(last, Affine)
+    bias = np.broadcast_to(0.0 if last.bias is None else last.bias, last.shape) + np.reshape(by, (-1,))
+    moved = Affine(last.shape, last.terms, bias.reshape(last.shape), last.uncertainty)
+    return Network((*network.nodes[: network.output], moved), network.output, input_name=network.input_name)
+
+
+def picked(network: Network, outputs: np.ndarray, by: np.ndarray) -> Network:
+    """A network whose outputs (R,) are some of another's, by index and as often as wanted, plus numbers (R,)."""
+    last = network.nodes[network.output]
+    assert isinstance(last, Affine)
+
+    def some(values: np.ndarray | None) -> np.ndarray:
+        return np.zeros(len(outputs)) if values is None else np.asarray(values).reshape(-1)[outputs]
+
+    rows = [term.operator.rows(outputs, np.zeros(0)).reshape(len(outputs), -1) for term in last.terms]
+    terms = tuple(Term(term.source, Dense(own)) for term, own in zip(last.terms, rows, strict=True))
+    doubt = None if last.uncertainty is None else some(last.uncertainty)
+    moved = Affine((len(outputs),), terms, some(last.bias) + by, doubt)
+    return Network((*network.nodes[: network.output], moved), network.output, input_name=network.input_name)

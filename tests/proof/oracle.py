@@ -1,0 +1,450 @@
+"""Exact arithmetic as the judge of every rule: facts from arbitrary evidence, compared at rational points.
+
+Each check raises AssertionError where a fact is wrong. They run as tests, and against altered kernels
+(scripts/mutate_kernel.py): what a check does not notice there, it would not notice in a fault either.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+
+import numpy as np
+from mipverify.presolve import interval
+from mipverify.presolve.clipping import clip
+
+from mipverify.network import Affine, Input, Network, Relu, Term
+from mipverify.network.convolution import Conv
+from mipverify.network.operators import Dense
+from mipverify.proof.backward import (
+    Evidence,
+    both,
+    by_empty_program,
+    lower_sides,
+    minimum,
+    propagate_backward,
+    row_minimum,
+    unit_minimum,
+)
+from mipverify.proof.bounds import Bounds, assume
+from mipverify.proof.boxes import CLEARANCE, BoxCases, Settlement, combined, largest, part_bounds, shrink
+from mipverify.proof.cases import PhaseCases
+from mipverify.proof.cuts import IdealLayer
+from mipverify.proof.facts import Assumption, Claim
+from mipverify.proof.interval import narrowed, tighten
+from mipverify.proof.parallel import both_sides
+from mipverify.proof.patches import adaptive_patches, parallel_patches
+from mipverify.proof.reduction import reduce
+from mipverify.proof.rows import functionals, unit_rows
+from mipverify.proof.semidefinite import SemidefiniteRelaxation, Shallow
+from mipverify.proof.signs import nonnegative
+from mipverify.specification.regions import Ball, Region
+
+Point = list[Fraction]
+
+
+def dense(rng: np.random.Generator, widths: Sequence[int], spread: int = 0, dtype: type = np.float64) -> Network:
+    """A dense network; weights are of sizes 2^-spread to 2^spread, so that sums lose what is small in them."""
+    nodes: list = [Input((widths[0],))]
+    for depth, (before, after) in enumerate(itertools.pairwise(widths)):
+        sizes = 2.0 ** rng.integers(-spread, spread + 1, (after, before + 1))
+        values = (rng.normal(size=(after, before + 1)) * sizes).astype(dtype)
+        nodes.append(Affine((after,), (Term(len(nodes) - 1, Dense(values[:, :-1])),), values[:, -1]))
+        if depth < len(widths) - 2:
+            nodes.append(Relu((after,), len(nodes) - 1))
+    return Network(tuple(nodes), len(nodes) - 1)
+
+
+def exact(network: Network, x: Point) -> list[Point]:
+    """The values of all nodes at a point, in rational numbers; operators by their sparse matrices."""
+    values: list[Point] = []
+    for node in network.nodes:
+        if isinstance(node, Input):
+            values.append(list(x))
+        elif isinstance(node, Relu):
+            values.append([max(v, Fraction(0)) for v in values[node.source]])
+        else:
+            size = int(np.prod(node.shape))
+            total = [Fraction(0)] * size
+            if node.bias is not None:
+                total = [Fraction(float(b)) for b in np.broadcast_to(node.bias, node.shape).reshape(-1)]
+            for term in node.terms:
+                matrix = term.operator.to_sparse().tocoo()
+                source = values[term.source]
+                for r, c, w in zip(matrix.row.tolist(), matrix.col.tolist(), matrix.data.tolist(), strict=True):
+                    total[r] += Fraction(w) * source[c]
+            values.append(total)
+    return values
+
+
+def points(rng: np.random.Generator, lower: np.ndarray, upper: np.ndarray, count: int) -> Iterator[Point]:
+    """Corners and inner points of a box, exactly."""
+    low, high = ([Fraction(float(v)) for v in side.reshape(-1)] for side in (lower, upper))
+    for k in range(count):
+        share = rng.integers(0, 2, len(low)) * 16 if k % 2 else rng.integers(0, 17, len(low))
+        yield [a + (b - a) * Fraction(int(s), 16) for a, b, s in zip(low, high, share, strict=True)]
+
+
+def require_bounds(bounds: Bounds, rng: np.random.Generator, count: int = 12) -> None:
+    """Raises where a value lies outside of its interval; bounds of one entry, without a region."""
+    for x in points(rng, bounds.lower[0], bounds.upper[0], count):
+        for node, values in enumerate(exact(bounds.network, x)):
+            low, high = (side[node].reshape(-1).tolist() for side in (bounds.lower, bounds.upper))
+            for value, a, b in zip(values, low, high, strict=True):
+                assert Fraction(a) <= value <= Fraction(b), f"node {node}: {float(value)} outside of [{a}, {b}]"
+
+
+def _dot(row: np.ndarray, x: Point) -> Fraction:
+    return sum((Fraction(float(w)) * v for w, v in zip(row.reshape(-1), x, strict=True)), Fraction(0))
+
+
+def below(lower: float, value: Fraction) -> bool:
+    return lower == -np.inf or (np.isfinite(lower) and Fraction(float(lower)) <= value)
+
+
+def _box(rng: np.random.Generator, size: int, width: float) -> tuple[np.ndarray, np.ndarray]:
+    center = rng.normal(size=(1, size))
+    return center - width, center + width
+
+
+def _random_evidence(rng: np.random.Generator, bounds: Bounds, rows: int, with_cuts: bool = False) -> Evidence:
+    network = bounds.network
+    shapes = {relu: (rows, *network.nodes[relu].shape) for relu in network.relus}
+    slopes = {relu: rng.normal(0.5, 0.7, shape) for relu, shape in shapes.items()}
+    multipliers = {relu: rng.normal(0, 0.3, shape) for relu, shape in shapes.items()}
+    cuts, factors = {}, {}
+    if with_cuts:
+        for relu in network.relus:
+            if not bounds.unstable(relu).any():
+                continue
+            layer = IdealLayer.of(bounds, relu)
+            chosen = rng.integers(0, len(layer.units), (rows, 3))
+            cuts[relu] = layer.cuts(chosen, rng.random((rows, 3, layer.weights.shape[1])) < 0.5)
+            factors[relu] = rng.normal(0.1, 0.3, (rows, 3))
+    return Evidence(slopes, multipliers, cuts, factors)
+
+
+def check_interval(rng: np.random.Generator) -> None:
+    for spread in (0, 12, 40):
+        for width in (0.0, 0.3):
+            network = dense(rng, (3, 4, 3, 2), spread)
+            require_bounds(interval(network, *_box(rng, 3, width)), rng)
+
+
+def check_backward(rng: np.random.Generator) -> None:
+    for spread in (0, 12, 40):
+        for width in (0.0, 0.2, 0.8):
+            network = dense(rng, (3, 4, 4, 3), spread)
+            bounds = interval(network, *_box(rng, 3, width))
+            rows = unit_rows(network, network.output, np.arange(3), None, bounds.like).with_negated()
+            for with_cuts in (False, True):
+                found = row_minimum(bounds, rows, _random_evidence(rng, bounds, 6, with_cuts)).lower
+                plain = row_minimum(bounds, rows).lower
+                for x in points(rng, bounds.lower[0], bounds.upper[0], 12):
+                    output = exact(network, x)[network.output]
+                    for value, *lower in zip([*output, *[-v for v in output]], found, plain, strict=True):
+                        assert all(below(low, value) for low in lower)
+            require_bounds(tighten(bounds, [unit_minimum(bounds, network.output, None, np.arange(3))]), rng)
+            rounded = bounds.outward(np.float32)
+            found = unit_rows(network, network.output, np.arange(3), None, rounded.like)
+            require_bounds(tighten(bounds, [both_sides(rounded, found)]), rng)
+
+
+def check_cancellation(rng: np.random.Generator) -> None:
+    """Sums whose terms cancel to what rounding leaves of them: the last weight of each row is chosen so."""
+    for dtype in (np.float64, np.float32):
+        for _ in range(8):
+            x = rng.normal(size=5) + 3
+            nodes: list = [Input((5,))]
+            values = x
+            for width in (6, 4):
+                weight, bias = rng.normal(size=(width, len(values))), rng.normal(size=width) + 4
+                last = len(nodes) > 1
+                if last:
+                    weight[:, -1] = -((weight[:, :-1] @ values[:-1]) + bias) / values[-1]
+                else:
+                    weight = np.abs(weight)
+                nodes.append(Affine((width,), (Term(len(nodes) - 1, Dense(weight)),), bias))
+                values = weight @ values + bias
+                if not last:
+                    nodes.append(Relu((width,), len(nodes) - 1))
+            network = Network(tuple(nodes), len(nodes) - 1)
+            bounds = interval(network, x[None], x[None])
+            require_bounds(bounds, rng, 1)
+            inner = bounds if dtype is np.float64 else bounds.outward(dtype)
+            rows = unit_rows(network, network.output, np.arange(4), None, inner.like)
+            require_bounds(tighten(bounds, [unit_minimum(bounds, network.output, None, np.arange(4))]), rng, 1)
+            require_bounds(tighten(bounds, [both_sides(inner, rows)]), rng, 1)
+            require_bounds(tighten(bounds, [lower_sides(row_minimum(inner, rows.with_negated()))]), rng, 1)
+            weights = rng.normal(size=(3, 4))
+            output = exact(network, next(points(rng, x, x, 1)))[network.output]
+            found = row_minimum(bounds, functionals({network.output: weights})).lower
+            assert all(below(low, _dot(row, output)) for row, low in zip(weights, found, strict=True))
+
+
+def check_linear(rng: np.random.Generator) -> None:
+    """A linear bound holds at every point, not only at its minimum."""
+    for spread in (0, 20):
+        network = dense(rng, (3, 5, 4, 2), spread)
+        bounds = interval(network, *_box(rng, 3, 0.5))
+        rows = unit_rows(network, network.output, np.arange(2), None, bounds.like)
+        linear = propagate_backward(bounds, rows, _random_evidence(rng, bounds, 2, True))
+        for x in points(rng, bounds.lower[0], bounds.upper[0], 16):
+            output = exact(network, x)[network.output]
+            for a, c, e, value in zip(linear.coefficients, linear.constant, linear.error, output, strict=True):
+                plane = sum((Fraction(float(w)) * v for w, v in zip(a.reshape(-1), x, strict=True)), Fraction(float(c)))
+                assert plane - Fraction(1.01) * Fraction(float(e)) <= value
+
+
+def check_functionals(rng: np.random.Generator) -> None:
+    for spread in (0, 30):
+        network = dense(rng, (2, 3, 3), spread)
+        bounds = interval(network, *_box(rng, 2, 0.1))
+        weights = rng.normal(size=(4, 3)) * 2.0 ** rng.integers(-spread, spread + 1, (4, 3))
+        found = row_minimum(bounds, functionals({network.output: weights}, None, rng.normal(size=4) * 0)).lower
+        for x in points(rng, bounds.lower[0], bounds.upper[0], 12):
+            output = exact(network, x)[network.output]
+            for row, low in zip(weights, found, strict=True):
+                value = sum((Fraction(float(w)) * v for w, v in zip(row, output, strict=True)), Fraction(0))
+                assert below(low, value)
+
+
+def check_region(rng: np.random.Generator) -> None:
+    """Rows over balls and half-spaces, at points that are exactly inside."""
+    n = 3
+    for norm in ("l1", "l2", None):
+        for size in (1.0, 2.0**-530, 2.0**300):
+            center, radius = rng.integers(-8, 9, n) / 16, Fraction(1, 2)
+            matrix, offset = rng.integers(-4, 5, (2, n)) / 4, rng.integers(0, 5, 2) / 4 + 0.5
+            region = Region(None if norm is None else Ball.around(center, radius, norm), matrix, offset)
+            network = dense(rng, (n, 4))
+            weight = network.nodes[1].terms[0].operator.weight * size  # type: ignore[union-attr]
+            network = Network((network.nodes[0], Affine((4,), (Term(0, Dense(weight)),))), 1)
+            box = center[None] - 0.4, center[None] + 0.4
+            bounds = interval(network, *box, region)
+            found = unit_minimum(bounds, 1, None, np.arange(4))
+            for x in points(rng, *box, 200):
+                step = [v - Fraction(float(c)) for v, c in zip(x, center, strict=True)]
+                far = sum(abs(s) for s in step) if norm == "l1" else sum(s * s for s in step)
+                if norm is not None and far > (radius if norm == "l1" else radius**2):
+                    continue
+                met = (_dot(row, x) <= Fraction(float(limit)) for row, limit in zip(matrix, offset, strict=True))
+                if not all(met):
+                    continue
+                for value, low, high in zip(exact(network, x)[1], found.lower, found.upper, strict=True):
+                    assert below(low, value)
+                    assert below(-high, -value)
+
+
+def check_patches(rng: np.random.Generator) -> None:
+    for dtype, spread in ((np.float64, 0), (np.float32, 6)):
+        nodes: list = [Input((1, 1, 5, 5))]
+        for channels in (2, 2):
+            shape = nodes[-1].shape
+            weight = rng.normal(size=(channels, shape[1], 2, 2)) * 2.0 ** rng.integers(
+                -spread, spread + 1, (1, 1, 2, 2)
+            )
+            conv = Conv(weight.astype(np.float32), shape[2:], (1, 1), (1, 0, 0, 1), (1, 1))
+            bias = np.broadcast_to(rng.normal(size=(1, channels, 1, 1)).astype(np.float32), conv.out_shape)
+            nodes.append(Affine(conv.out_shape, (Term(len(nodes) - 1, conv),), bias))
+            nodes.append(Relu(conv.out_shape, len(nodes) - 1))
+        network = Network(tuple(nodes[:-1]), len(nodes) - 2)
+        center = rng.normal(size=(1, 1, 1, 5, 5))
+        bounds = interval(network, center - 0.2, center + 0.2)
+        rounded = bounds.outward(dtype) if dtype is np.float32 else bounds
+        units = np.arange(int(np.prod(network.output_shape)))
+        for method in (parallel_patches, adaptive_patches):
+            found = method(rounded, network.output, np.zeros(len(units), int), units)
+            require_bounds(tighten(bounds, [found]), rng, 4)
+
+
+def check_reduction(rng: np.random.Generator) -> None:
+    for spread in (0, 20):
+        network = dense(rng, (3, 6, 5, 2), spread)
+        bounds = interval(network, *_box(rng, 3, 0.3))
+        reduced = reduce(bounds)
+        small = reduced.bounds
+        require_bounds(tighten(bounds, reduced.lifted(small)), rng)
+        rows = unit_rows(small.network, small.network.output, np.arange(2), None, small.like).with_negated()
+        found = reduced.lifted_outputs(lower_sides(row_minimum(small, rows)))
+        require_bounds(tighten(bounds, [found]), rng)
+
+
+def _inside(network: Network, values: list[Point], splits: Sequence[tuple[int, int, int]]) -> bool:
+    return all(s * values[network.relu_source(r)][u] >= 0 for r, u, s in splits)
+
+
+def _assumptions(rng: np.random.Generator, bounds: Bounds, count: int) -> list[Assumption]:
+    network, found = bounds.network, []
+    units = [(r, int(u)) for r in network.relus for u in np.flatnonzero(np.asarray(bounds.unstable(r)).reshape(-1))]
+    for _ in range(count):
+        chosen = rng.permutation(len(units))[: rng.integers(0, 3)]
+        found.append(Assumption(tuple((*units[k], int(rng.choice([-1, 1]))) for k in chosen)))
+    return found
+
+
+def check_assumptions(rng: np.random.Generator) -> None:
+    """Rows under phases and below ceilings, clipped: at points that are there."""
+    for _ in range(3):
+        network = dense(rng, (2, 5, 4, 1))
+        bounds = interval(network, *_box(rng, 2, 0.8))
+        cases = _assumptions(rng, bounds, 5)
+        inner = assume(bounds, cases, [None] * 5)
+        rows = unit_rows(network, network.output, np.zeros(5, int), None, bounds.like)
+        evidence = _random_evidence(rng, bounds, 5)
+        low, empty = row_minimum(inner, rows, evidence), by_empty_program(inner, rows, evidence)
+        linear = propagate_backward(inner, rows)
+        level = float(np.median(minimum(linear).lower)) + 0.5
+        split = []
+        for relu in network.relus:
+            own = [(k, u, s) for k, a in enumerate(cases) for r, u, s in a.splits if r == relu]
+            if own:
+                entries, units, signs = (np.array(v) for v in zip(*own, strict=True))
+                some = unit_rows(network, network.relu_source(relu), units, entries, bounds.like)
+                split.append(propagate_backward(inner, some.scaled(-signs.astype(float))))
+        clipped = clip(inner, linear, level, split)
+        for x in points(rng, bounds.lower[0], bounds.upper[0], 60):
+            values = exact(network, x)
+            for k, case in enumerate(cases):
+                if not _inside(network, values, case.splits):
+                    continue
+                output = values[network.output][0]
+                assert below(low.lower[k], output)
+                assert empty.lower[k] == -np.inf
+                if output > Fraction(level):
+                    continue
+                for node in network.preactivations:
+                    sides = (side[node] for side in (clipped.lower, clipped.upper))
+                    bottom, top = (side[k if len(side) > 1 else 0].reshape(-1) for side in sides)
+                    for value, a, b in zip(values[node], bottom, top, strict=True):
+                        assert Fraction(float(a)) <= value <= Fraction(float(b))
+
+
+def check_semidefinite(rng: np.random.Generator) -> None:
+    for spread in (0, 10):
+        network = dense(rng, (3, 6, 2), spread)
+        bounds = interval(network, *_box(rng, 3, 0.6))
+        shallow = Shallow.of(bounds)
+        if shallow is None:
+            continue
+        units, cases = len(shallow.units), _assumptions(rng, bounds, 4)
+        rows = rng.integers(0, 2, 4)
+        lines = rng.normal(0.5, 0.5, (4, units))
+        alpha, beta = (np.abs(rng.normal(1, 1, (4, size))) for size in (3, units + 1))
+        found = SemidefiniteRelaxation(shallow).prove(rows, cases, lines, alpha, beta)
+        assert np.isfinite(found.lower).any()
+        for x in points(rng, bounds.lower[0], bounds.upper[0], 60):
+            values = exact(network, x)
+            for k, case in enumerate(cases):
+                if _inside(network, values, case.splits):
+                    assert below(found.lower[k], values[network.output][rows[k]])
+
+
+def check_cases(rng: np.random.Generator) -> None:
+    """A ledger proves the least of its goals; what was not bounded counts as unbounded."""
+    network = dense(rng, (2, 4, 3, 1))
+    bounds = interval(network, *_box(rng, 2, 0.8))
+    claim = Claim(network.output, np.array([0]), np.ones(1))
+    ledger, open_ = PhaseCases(bounds, claim), [()]
+    units = [(r, int(u)) for r in network.relus for u in np.flatnonzero(np.asarray(bounds.unstable(r)).reshape(-1))]
+    for relu, unit in units[:3]:
+        splits = open_.pop(rng.integers(len(open_)))
+        ledger.split(0, splits, relu, unit)
+        open_ += [(*splits, (relu, unit, 1)), (*splits, (relu, unit, -1))]
+    facts = []
+    for splits in open_:
+        inner = assume(bounds, [Assumption(splits)], [None])
+        facts.append(row_minimum(inner, unit_rows(network, network.output, np.array([0]), None, bounds.like)))
+    for splits, fact in list(zip(open_, facts, strict=True))[:-1]:
+        ledger.learn(fact, 0, 0)
+        ledger.close(0, splits)
+    assert ledger.proven().lower[0] == -np.inf  # one goal is open, and nothing is known of it
+    ledger.learn(facts[-1], 0, 0)
+    lower = ledger.proven().lower[0]
+    assert lower == min(float(fact.lower[0]) for fact in facts)
+    for x in points(rng, bounds.lower[0], bounds.upper[0], 60):
+        assert below(lower, exact(network, x)[network.output][0])
+
+
+def check_boxes(rng: np.random.Generator) -> None:
+    """What boxes leave of themselves, and what is proven of the largest of two rows once some were halved."""
+    network = dense(rng, (2, 5, 2))
+    root = interval(network, *_box(rng, 2, 0.7))
+    claims = [Claim(network.output, np.array([[0, 1]]), np.ones(1))]
+    ledger = BoxCases(root, claims)
+    boxes, closed = ledger.root, False
+    for _ in range(4):
+        bounds = part_bounds(root, boxes, None)
+        count = len(boxes)
+        rows = unit_rows(network, network.output, np.repeat([0, 1], count), np.tile(np.arange(count), 2), root.like)
+        linear = propagate_backward(bounds, rows)
+        found = minimum(linear)
+        settlement = Settlement(boxes, bounds)
+        settlement.learn(0, largest(found, 2))
+        row = combined(linear, rng.random((2, count)) * 3)
+        settlement.learn(0, minimum(row))
+        parts = shrink(linear, found, np.array([0, 1]))
+        settlement.leave(0, parts)
+        for x in points(rng, root.lower[0], root.upper[0], 80):
+            value = max(exact(network, x)[network.output])
+            for k in range(count):
+                low, high = (side[k] for side in (boxes.lower, boxes.upper))
+                if all(Fraction(float(a)) <= v <= Fraction(float(b)) for v, a, b in zip(x, low, high, strict=True)):
+                    left = zip(x, parts.lower[k], parts.upper[k], strict=True)
+                    inside = all(Fraction(float(a)) <= v <= Fraction(float(b)) for v, a, b in left)
+                    assert inside or value > Fraction(CLEARANCE)
+        going = np.flatnonzero(settlement.open().any(axis=1))
+        settled = settlement.close(going, rng.integers(0, 2, len(going)))
+        ledger.settle(settled)
+        if settled.rest is None:
+            closed = True
+            break
+        boxes = settled.rest
+    (fact,) = ledger.proven()
+    assert closed or fact.lower[0] <= 0
+    for x in points(rng, root.lower[0], root.upper[0], 80):
+        assert below(fact.lower[0], max(exact(network, x)[network.output]))
+
+
+def check_signs(rng: np.random.Generator) -> None:
+    """Zero is a lower bound only of what is never negative."""
+    for _ in range(8):
+        weights = rng.integers(-1, 2, (4, 3)).astype(float)
+        nodes = (Input((3,)), Affine((3,), (Term(0, Dense(np.eye(3))),)), Relu((3,), 1))
+        network = Network((*nodes, Affine((4,), (Term(2, Dense(weights)),), rng.integers(0, 2, 4) * 1.0)), 3)
+        bounds = interval(network, *_box(rng, 3, 1.5))
+        found = nonnegative(bounds, 3, np.arange(4))
+        for x in points(rng, bounds.lower[0], bounds.upper[0], 30):
+            for value, low in zip(exact(network, x)[3], found.lower, strict=True):
+                assert below(low, value)
+
+
+def check_narrowed(rng: np.random.Generator) -> None:
+    """Facts of a larger set serve a smaller one, and not the other way round."""
+    network = dense(rng, (2, 5, 3))
+    lower, upper = _box(rng, 2, 0.3)
+    small = interval(network, lower, upper)
+    small = tighten(small, [unit_minimum(small, network.output, None, np.arange(3))])
+    require_bounds(narrowed(small, network, lower - 0.4, upper + 0.4), rng)
+    require_bounds(narrowed(small, network, lower + 0.1, upper - 0.1), rng)
+    other = dense(rng, (2, 5, 3))
+    require_bounds(narrowed(small, other, lower, upper), rng)
+
+
+def check_scales(rng: np.random.Generator) -> None:
+    """Bounds of multiples of units, at the ends of the range of numbers."""
+    network = dense(rng, (2, 3))
+    bounds = interval(network, *_box(rng, 2, 0.4))
+    for exponent in (-1060, -900, 0, 900, 1010):
+        rows = unit_rows(network, 1, np.arange(3), None, bounds.like)
+        signs = rng.choice([-1.0, 1.0], 3)
+        found = lower_sides(row_minimum(bounds, rows.scaled(signs * 2.0**exponent)))
+        require_bounds(tighten(bounds, [found]), rng)
+    rows = unit_rows(network, 1, np.arange(3), None, bounds.like)
+    require_bounds(tighten(bounds, [both(row_minimum(bounds, rows), row_minimum(bounds, rows.negated()))]), rng)
+
+
+CHECKS: dict[str, Callable[[np.random.Generator], None]] = {
+    name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")
+}
