@@ -61,11 +61,20 @@ def propagate_backward(bounds: Bounds, rows: Rows, evidence: Evidence = NOTHING,
     """
     if not isinstance(bounds, Bounds):
         raise TypeError("rows are bounded within proven bounds alone")
-    for cuts in evidence.cuts.values():
+    for node, cuts in evidence.cuts.items():
+        if cuts.node != node:
+            raise ValueError(f"cuts of node {cuts.node} are no cuts of node {node}")
         cuts.require(bounds)
-    slopes = {node: array.clip(0, 1) for node, array in evidence.slopes.items()}
-    weights = {node: array.clip(0, None) for node, array in evidence.cut_multipliers.items()}
-    sound = Evidence(slopes, evidence.multipliers, evidence.cuts, weights)
+    if rows.like.dtype != bounds.like.dtype:
+        raise ValueError("rows and bounds are of one precision, which rounding is counted in")
+    xp, dtype = array_namespace(rows.like), rows.like.dtype
+    cast = {
+        name: {node: xp.astype(array, dtype, copy=False) for node, array in getattr(evidence, name).items()}
+        for name in ("slopes", "multipliers", "cut_multipliers")
+    }
+    slopes = {node: array.clip(0, 1) for node, array in cast["slopes"].items()}
+    weights = {node: array.clip(0, None) for node, array in cast["cut_multipliers"].items()}
+    sound = Evidence(slopes, cast["multipliers"], evidence.cuts, weights)
     errors = Errors(bounds, rows, len(evidence.cuts))
     found = pass_back(bounds, rows, sound, keep, errors)
     parts = found.coefficients, found.constant, found.passed, found.relaxed, errors.total

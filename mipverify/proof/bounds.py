@@ -98,13 +98,16 @@ class Bounds(Intervals):
 
     def select(self, samples: np.ndarray) -> Bounds:
         """The bounds of some of the entries, by index array."""
+        if not np.issubdtype(np.asarray(samples).dtype, np.integer):
+            raise ValueError("entries are selected by index")
         every = self.scope.assumptions
         assumptions = None if every is None else tuple(every[int(k)] for k in samples)
         lower, upper = (tuple(x[samples] if len(x) > 1 else x for x in side) for side in (self.lower, self.upper))
         if assumptions is None:
             lower, upper = ((_repeated(side[0], len(samples)), *side[1:]) for side in (lower, upper))
         scope = Scope(wider=self.around, assumptions=assumptions, whole=self.whole, seal=SEAL)
-        return Bounds(self.network, lower, upper, self.region, scope, self.within, seal=SEAL)
+        within = self.within if self.within is None or self.within.batch == 1 else self.within.select(samples)
+        return Bounds(self.network, lower, upper, self.region, scope, within, seal=SEAL)
 
     def outward(self, dtype: Any) -> Bounds:
         """Numpy bounds in a lower precision, rounded outward: as sound as they were."""

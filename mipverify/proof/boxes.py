@@ -110,6 +110,8 @@ class BoxCases:
     def __init__(self, bounds: Bounds, claims: Sequence[Claim]):
         if bounds.batch != 1 or bounds.scope.assumptions is not None:
             raise ValueError("boxes are parts of one input set, under which nothing is assumed")
+        if any(len(claim.units) != 1 or not (np.asarray(claim.factors) == 1).all() for claim in claims):
+            raise ValueError("a row is one unit, or the largest of some (1, m)")
         self.scope, self.claims = bounds.scope, tuple(claims)
         width = len(claims)
         lower, upper = (side[0].reshape(1, -1).copy() for side in (bounds.lower, bounds.upper))
@@ -261,7 +263,9 @@ def combined(linear: LinearBounds, weights: np.ndarray) -> LinearBounds:
         raise ValueError("as many rows are needed for each box, all of the first row first")
     if not (np.asarray(claim.factors) == 1).all():
         raise ValueError("the rows stand for multiples of units")
-    weights = np.maximum(np.nan_to_num(weights), 0.0)
+    weights = np.maximum(np.nan_to_num(np.asarray(weights, linear.coefficients.dtype), posinf=0.0), 0.0)
+    highest = weights.max(axis=0)  # first, so that the sum does not overflow
+    weights = weights / np.where(highest > 0, highest, 1.0)
     total = weights.sum(axis=0)
     weights = np.where(total > 0, weights / np.where(total > 0, total, 1.0), 1.0 / count)
 

@@ -127,6 +127,8 @@ class Clipped:
             np.arange(len(linear.constant))[rows] if linear.samples is None else linear.samples[rows], entries
         ):
             raise ValueError("rows of other entries")
+        if not (np.diff(entries) >= 0).all():
+            raise ValueError("rows come entry by entry, in ascending order")
         value = np.empty(len(rows))
         present, first = np.unique(entries, return_index=True)
         parts = [slice(*ends) for ends in itertools.pairwise([*first.tolist(), len(rows)])]

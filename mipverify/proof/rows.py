@@ -105,6 +105,8 @@ def unit_rows(network: Network, node: int, units: np.ndarray, samples: np.ndarra
     """Rows that stand for single entries of a node: `units` (R,) are flat indices into it."""
     xp = array_namespace(like)
     current = network.nodes[node]
+    if len(units) and not 0 <= np.min(units) <= np.max(units) < int(np.prod(current.shape)):
+        raise ValueError(f"node {node} has no such units")
     claim = Claim(node, units, xp.ones(len(units), dtype=like.dtype, device=like.device))
     if isinstance(current, (Relu, Input)):
         one_hot = np.zeros((len(units), int(np.prod(current.shape))))

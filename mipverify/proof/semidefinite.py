@@ -129,6 +129,9 @@ class SemidefiniteRelaxation:
 
         Where `stop` comes first, nothing is proven; it is not asked before the first one.
         """
+        units, inputs = self.shallow.weights.shape
+        if [x.shape for x in (lines, alpha, beta)] != [(len(rows), k) for k in (units, inputs, units + 1)]:
+            raise ValueError("each row needs a line for each unit, and dual variables for each input and sign")
         shallow, terms = self.shallow, Terms(self, rows, self.signs(assumptions))
         kappa, v, extra = terms.at(terms.in_range(lines.astype(np.float64)))
         g = terms.linear + kappa @ self.weights
