@@ -136,6 +136,9 @@ def affine_interval(node: Affine, lows: list[Array], highs: list[Array]) -> tupl
         spread = radii[term.source] + error * xp.abs(centers[term.source])
         part = term.operator.apply_abs(spread.reshape(spread.shape[0], *term.operator.in_shape))
         radius = radius + part.reshape(spread.shape[0], *node.shape)
+        # A weight below this precision's range is off by an absolute amount, which the source's value multiplies.
+        largest = xp.max((xp.abs(centers[term.source]) + radii[term.source]).reshape(spread.shape[0], -1), axis=1)
+        radius = radius + floor(like) * largest.reshape(-1, *[1] * len(node.shape))
     if node.bias is not None:
         radius = radius + error * xp.abs(parameter_like(node.bias, like))[None]
     if node.uncertainty is not None:
