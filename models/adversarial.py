@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from mipverify.models.differentiable import Domain, input_box
+from mipverify.models.differentiable import Domain, class_labels, input_box
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,6 +31,7 @@ def pgd_attack(
     y: labels (B,). step_size: 2.5 eps / steps unless given; Xiao et al. 2019 take 8 steps of 0.3 eps. domain: the
     range of valid inputs, or None. The module runs in the mode it is in; its parameters' gradients are left alone.
     """
+    y = class_labels(y, len(x))
     lower, upper = input_box(x.detach(), eps, domain)
     step = 2.5 * eps / max(1, steps) if step_size is None else step_size
     point = x.detach()
@@ -72,7 +73,7 @@ def adversarial_loss(
         domain=domain,
         generator=generator,
     )
-    return functional.cross_entropy(module(attacked), y)
+    return functional.cross_entropy(module(attacked), y.long())
 
 
 @dataclass(frozen=True)

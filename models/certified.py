@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 import torch
-from mipverify.models.differentiable import Domain, input_box, training_bounds
+from mipverify.models.differentiable import Domain, class_labels, input_box, training_bounds
 from mipverify.models.stability import reduced
 from mipverify.models.traced import Model, logits_of, network_of
 from torch import Tensor
@@ -59,6 +59,7 @@ def certified_loss(
         raise InputError(f"mixture {mixture!r}: 'loss', 'logits' or 'product' is needed")
     if not 0 <= alpha <= 1 or not 0 <= crown_share <= 1:
         raise InputError("alpha and crown_share lie between 0 and 1")
+    y = class_labels(y, len(x))
     shape = tuple(x.shape[1:]) if input_shape is None else input_shape
     margins = certified_margins(
         model, x, y, eps, bounds=bounds, crown_share=crown_share, domain=domain, input_shape=shape
@@ -107,6 +108,7 @@ def certified_margins(
 
 def margins_from(found: Intervals, y: Tensor, bounds: Certificate = "interval", crown_share: float = 1.0) -> Tensor:
     """`certified_margins` from bounds of the hidden units that are already computed."""
+    y = class_labels(y, len(found.lower[0]))
     rows, targets = _difference_rows(found.network, y, found.lower[0])
     margins: Tensor | None = None
     if bounds == "interval" or crown_share < 1:

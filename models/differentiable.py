@@ -48,13 +48,26 @@ def input_box(x: Tensor, eps: float | Tensor, domain: Domain = (0.0, 1.0)) -> tu
     """The l_inf ball of radius eps around x (B, *shape), clipped to the domain: lower and upper (B, *shape).
 
     eps: a number, or a tensor that broadcasts to x. Raises InputError where x lies outside of the domain, for clipping
-    would make boxes that do not hold it.
+    would make boxes that do not hold it. Half precision holds no bounds: such x are taken as float32.
     """
+    if x.dtype in (torch.float16, torch.bfloat16):
+        x = x.float()
     if not bool(torch.as_tensor(eps >= 0).all()):
         raise InputError("eps must be at least 0")
     require_domain(x, domain)
     lower, upper = x - eps, x + eps
     return (lower, upper) if domain is None else (lower.clamp(*domain), upper.clamp(*domain))
+
+
+def class_labels(y: Tensor, count: int) -> Tensor:
+    """Labels (B,), whole numbers of any type, as int64. Raises InputError unless there is one for each of `count`."""
+    whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
+    if y.shape != (count,) or not whole:
+        raise InputError(
+            f"labels of shape {list(y.shape)} and type {str(y.dtype).removeprefix('torch.')}: the number of a class is "
+            f"needed for each of {count} samples"
+        )
+    return y.long()
 
 
 def require_domain(x: Tensor, domain: Domain) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
+from contextlib import suppress
 from fractions import Fraction
-from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -60,11 +61,13 @@ def misclassified(
     label: int, num_classes: int, num_inputs: int, *, targets: Iterable[int] | None = None, margin: object = 0
 ) -> tuple[Condition, ...]:
     """One condition `y_label - y_target <= -margin` for each target: by default, a tie is a violation already."""
-    least = exact_number(margin, "margin")
+    if num_classes < 2:
+        raise InputError(f"robustness needs at least 2 classes, not {num_classes}")
+    label, least = _class_of(label, "label", num_classes), exact_number(margin, "margin")
     by = f" by {margin}" if least else ""
     return tuple(
         Condition.from_rows(
-            [Row({int(label): Fraction(1), target: Fraction(-1)}, {}, -least)],
+            [Row({label: Fraction(1), target: Fraction(-1)}, {}, -least)],
             num_inputs,
             num_classes,
             f"class {target} reaches class {label}{by}",
@@ -152,24 +155,23 @@ def _ball(
 
 
 def _targets(label: int, num_classes: int, targets: Iterable[int] | None) -> list[int]:
-    if num_classes < 2:
-        raise InputError(f"robustness needs at least 2 classes, not {num_classes}")
-    if not _is_class(label, num_classes):
-        raise InputError(f"label {label!r} is no class: classes are 0 to {num_classes - 1}")
     if targets is None:
         return [target for target in range(num_classes) if target != label]
-    chosen = list(targets)
-    for target in chosen:
-        if not _is_class(target, num_classes):
-            raise InputError(f"target {target!r} is no class: classes are 0 to {num_classes - 1}")
-        if target == label:
-            raise InputError(f"target {target} is the label itself")
+    chosen = [_class_of(target, "target", num_classes) for target in targets]
+    if label in chosen:
+        raise InputError(f"target {label} is the label itself")
     if not chosen:
         raise InputError("no target class is given")
     if len(set(chosen)) < len(chosen):
         raise InputError(f"a target is given twice: {', '.join(map(str, chosen))}")
-    return [int(target) for target in chosen]
+    return chosen
 
 
-def _is_class(value: object, num_classes: int) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and 0 <= int(value) < num_classes
+def _class_of(value: object, what: str, num_classes: int) -> int:
+    """The number of a class, as such or as an array or tensor of one whole number."""
+    if "bool" not in str(getattr(value, "dtype", type(value))):
+        with suppress(TypeError):
+            number = operator.index(value)  # type: ignore[arg-type]  # what is none raises
+            if 0 <= number < num_classes:
+                return number
+    raise InputError(f"{what} {value!r} is no class: classes are 0 to {num_classes - 1}")

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
-from mipverify.models import certified_loss, certified_margins, input_box, pgd_attack, training_bounds
+from mipverify.models import (
+    adversarial_loss,
+    certified_loss,
+    certified_margins,
+    input_box,
+    pgd_attack,
+    training_bounds,
+)
 from mipverify.models.traced import detached
 from mipverify.presolve import interval
 from torch import nn
@@ -157,3 +166,32 @@ def test_labels_out_of_range_are_refused() -> None:
     _, traced, x = case("dense")
     with pytest.raises(InputError, match="between 0 and 3"):
         certified_loss(traced, x, torch.tensor([0, 4, 1]), EPS)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_labels_of_any_whole_numbers(kind: torch.dtype) -> None:
+    module, traced, x = case("dense")
+    for mixture in ({}, {"attacked": x, "mixture": "loss", "alpha": 0.5}):
+        found = certified_loss(traced, x, LABELS.to(kind), EPS, **mixture)
+        assert found == certified_loss(traced, x, LABELS, EPS, **mixture)
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+    losses = [
+        adversarial_loss(module, x, y, EPS, domain=None, generator=generator)
+        for y, generator in zip((LABELS, LABELS.to(kind)), generators, strict=True)
+    ]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("labels", [torch.eye(4)[LABELS], LABELS.float(), LABELS > 0, LABELS[:2], LABELS[:, None]])
+@pytest.mark.parametrize("loss", [certified_loss, certified_margins, pgd_attack, adversarial_loss])
+def test_labels_that_are_no_classes(loss: Callable, labels: torch.Tensor) -> None:
+    module, _, x = case("dense")
+    with pytest.raises(InputError, match="class is needed for each of 3 samples"):
+        loss(module, x, labels, EPS)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_inputs_of_half_precision(kind: torch.dtype) -> None:
+    _, traced, x = case("dense")
+    half = x.to(kind)
+    assert certified_loss(traced, half, LABELS, EPS) == certified_loss(traced, half.float(), LABELS, EPS)

@@ -68,6 +68,9 @@ def test_ties_violate_and_targets_keep_their_order():
         ({"norm": "l3"}, "'l3'"),
         ({"label": 3}, "label 3"),
         ({"label": -1}, "label -1"),
+        ({"label": True}, "label True"),
+        ({"label": np.bool_(True)}, "label"),
+        ({"label": 1.0}, "label 1.0"),
         ({"num_classes": 1, "label": 0}, "2 classes"),
         ({"targets": []}, "no target"),
         ({"targets": [1]}, "target 1 is the label"),
@@ -100,3 +103,10 @@ def test_a_colour_image_is_quick():
     start = time.perf_counter()
     robustness(image, 0, "0.01", num_classes=10)
     assert time.perf_counter() - start < 1.0
+
+
+@pytest.mark.parametrize("make", [np.int32, np.uint8, np.array])
+def test_labels_of_arrays(make: type) -> None:
+    labels = [robustness(IMAGE, label, "0.1", num_classes=3, targets=[0]) for label in (make(1), 1)]
+    assert labels[0].cases[0].conditions[0].name == "class 0 reaches class 1"
+    assert repr(labels[0].cases[0].conditions) == repr(labels[1].cases[0].conditions)
