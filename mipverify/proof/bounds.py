@@ -122,7 +122,7 @@ class Bounds(Intervals):
         """The bounds of one entry's pre-activations by themselves, which outlive the batch."""
 
         def own(x: np.ndarray) -> np.ndarray:
-            return np.asarray(x[k if len(x) > 1 else 0]).reshape(-1)
+            return np.array(x[k if len(x) > 1 else 0]).reshape(-1)  # a copy: a view keeps the whole batch alive
 
         arrays = {node: (own(self.lower[node]), own(self.upper[node])) for node in self.network.preactivations}
         return EntryBounds(arrays, self.whole, self.scope.assumption(k), seal=SEAL)
@@ -236,7 +236,7 @@ def assume(bounds: Bounds, assumptions: Sequence[Assumption], own: Sequence[Entr
             raise ValueError("bounds of an entry do not hold where its assumption does")
     network, count = bounds.network, len(assumptions)
     lower, upper = list(bounds.lower), list(bounds.upper)
-    by_layer = _splits_by_layer(assumptions)
+    by_layer = splits_by_layer(assumptions)
     touched = {network.relu_source(relu) for relu in by_layer}
     for source in touched.union(*(entry.arrays.keys() for entry in own if entry is not None)):
         common = lower[source].reshape(-1), upper[source].reshape(-1)
@@ -254,7 +254,7 @@ def assume(bounds: Bounds, assumptions: Sequence[Assumption], own: Sequence[Entr
     return Bounds(network, tuple(lower), tuple(upper), bounds.region, scope, bounds, seal=SEAL)
 
 
-def _splits_by_layer(assumptions: Sequence[Assumption]) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def splits_by_layer(assumptions: Sequence[Assumption]) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """By ReLU node all splits of some assumptions: the place among these, the unit and the sign, (S,) each."""
     splits = np.array([(relu, k, unit, sign) for k, a in enumerate(assumptions) for relu, unit, sign in a.splits])
     found = {}

@@ -100,6 +100,10 @@ class Clipped:
     center: np.ndarray
     radius: np.ndarray
     size: np.ndarray
+    seal: InitVar[object] = None
+
+    def __post_init__(self, seal: object) -> None:
+        require_seal(self, seal)
 
     @staticmethod
     def of(bounds: Bounds, planes: Planes) -> Clipped:
@@ -109,7 +113,8 @@ class Clipped:
         low, high = (side[0].reshape(-1).astype(np.float64) for side in (bounds.lower, bounds.upper))
         center, radius = ball(low, high)
         size = np.abs(planes.a) @ (np.abs(center) + radius) + np.abs(planes.constant)
-        return Clipped(planes, np.searchsorted(planes.entry, np.arange(bounds.batch + 1)), center, radius, size)
+        begin = np.searchsorted(planes.entry, np.arange(bounds.batch + 1))
+        return Clipped(planes, begin, center, radius, size, seal=SEAL)
 
     def minimum(
         self, linear: LinearBounds, rows: np.ndarray, entries: np.ndarray, multipliers: np.ndarray

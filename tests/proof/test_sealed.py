@@ -40,7 +40,17 @@ def sealed() -> dict[str, type]:
 
 def test_facts_are_sealed() -> None:
     expected = {"Bounds", "RowBounds", "UnitBounds", "LinearBounds", "Rows", "LayerCuts", "OwnCuts", "IdealLayer"}
-    expected |= {"Scope", "EntryBounds", "Reduced", "Planes", "Shallow", "Boxes", "Inherited", "Settled", "BoxParts"}
+    expected |= {
+        "Scope",
+        "EntryBounds",
+        "Reduced",
+        "Planes",
+        "Shallow",
+        "Boxes",
+        "Inherited",
+        "Settled",
+        "BoxParts",
+    } | {"Clipped"}
     assert expected <= set(sealed())
 
 
