@@ -46,11 +46,10 @@ def _exclude_strict_rows(question: Question) -> None:
         return
     parts = condition_parts(question.network, conditions)
     rows = np.array([unit for c in open_ for unit, s in zip(parts[c][1], conditions[c].strict, strict=True) if s], int)
-    owner = np.array([c for c in open_ for s in conditions[c].strict if s], int)
-    shown = nonnegative(question.bounds, node, rows).lower >= 0
-    some = np.flatnonzero(~shown)[:MOST_EXACT]
-    shown[some] = separable_minimum(question.bounds, node, rows[some]).lower >= 0
-    question.learn_strict(np.unique(owner[shown]))
+    shown = nonnegative(question.bounds, node, rows)
+    question.learn_strict(shown)
+    some = rows[~(shown.lower >= 0)][:MOST_EXACT]
+    question.learn_strict(separable_minimum(question.bounds, node, some))
 
 
 def crown_bounds(question: Question) -> None:

@@ -163,10 +163,27 @@ class Question:
         parts = condition_parts(self.network, self.case.conditions)
         return {(node, tuple(sorted(units))): c for c, (node, units) in enumerate(parts)}
 
-    def learn_strict(self, conditions: np.ndarray) -> None:
-        """Take over that in each of these conditions one strict row is never met: its margin is at least zero."""
-        self._excluded_at_zero[conditions] = True
-        self._learn(conditions, np.zeros(len(conditions)))
+    def learn_strict(self, fact: UnitBounds) -> None:
+        """Take over which rows of conditions are nowhere negative: where such a row is strict, it is never met.
+
+        Raises ValueError where the fact is about something else than rows of conditions.
+        """
+        assert self.bounds is not None
+        if fact.node != len(self.network.nodes) or not self.bounds.scope.has(fact.scope):
+            raise ValueError("the fact is about something else than rows of conditions")
+        shown = np.array([c for unit in fact.units[fact.lower >= 0] for c in self._strict_rows.get(int(unit), ())], int)
+        self._excluded_at_zero[shown] = True
+        self._learn(shown, np.zeros(len(shown)))
+
+    @cached_property
+    def _strict_rows(self) -> dict[int, list[int]]:
+        """The conditions of which each unit of the node of rows is a strict row."""
+        found: dict[int, list[int]] = {}
+        parts = condition_parts(self.network, self.case.conditions)
+        for c, (condition, (_, units)) in enumerate(zip(self.case.conditions, parts, strict=True)):
+            for unit in np.asarray(units)[condition.strict].tolist() if condition.strict.any() else ():
+                found.setdefault(unit, []).append(c)
+        return found
 
     def note(self, text: str) -> None:
         """Say why something is done, for those who ask how the question was decided."""
