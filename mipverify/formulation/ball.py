@@ -96,7 +96,7 @@ def confined(milp: Milp, inputs: np.ndarray, region: Region | None) -> tuple[Mil
         milp = milp.with_columns(np.zeros(len(ball.shares)), np.ones(len(ball.shares)))
         milp = milp.with_rows(_sum(ball.shares, milp.columns), np.array([-np.inf]), np.array([1.0]))
         rows, limit = ball.start()
-        return milp.with_rows(_widened(rows, milp.columns), limit, np.full(len(limit), np.inf)), ball
+        return milp.with_rows(rows, limit, np.full(len(limit), np.inf)), ball
     free = np.flatnonzero(region.ball.scale > 0)
     scale, center = region.ball.scale[free], region.ball.center[free]
     radius = float(region.ball.radius) * (1 + 1e-12)
@@ -114,5 +114,6 @@ def _sum(columns: np.ndarray, count: int) -> sp.csr_array:
     return sp.csr_array((np.ones(len(columns)), (np.zeros(len(columns), int), columns)), shape=(1, count))
 
 
-def _widened(matrix: sp.csr_array, columns: int) -> sp.csr_array:
+def widened(matrix: sp.csr_array, columns: int) -> sp.csr_array:
+    """The same rows over more columns, which they do not read."""
     return sp.csr_array((matrix.data, matrix.indices, matrix.indptr), shape=(matrix.shape[0], columns))

@@ -10,12 +10,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from mipverify.errors import Stopped
-from mipverify.formulation.ball import BallColumns
+from mipverify.formulation.ball import BallColumns, confined, widened
 from mipverify.formulation.milp import Milp
 from mipverify.network import Affine, Input, Network, Node, Relu, sources
 from mipverify.network.operators import Index
 from mipverify.proof.parts import never
-from mipverify.specification.regions import Region
 
 if TYPE_CHECKING:
     from mipverify.proof.bounds import Bounds
@@ -81,7 +80,6 @@ class Encoding:
         if tangents is None:
             return None
         rows, limit = tangents
-        rows = sp.csr_array((rows.data, rows.indices, rows.indptr), shape=(rows.shape[0], self.milp.columns))
         return replace(self, milp=self.milp.with_rows(rows, limit, np.full(len(limit), np.inf)))
 
     def with_cuts(self, layers: Mapping[int, LayerCuts]) -> Encoding:
@@ -136,9 +134,7 @@ class _Builder:
 
     def widen(self, matrix: Any) -> Any:
         """A matrix over the columns so far, as one over all columns there are now."""
-        matrix = sp.csr_array(matrix)
-        shape = (matrix.shape[0], self.columns)
-        return sp.csr_array((matrix.data, matrix.indices, matrix.indptr), shape=shape)
+        return widened(sp.csr_array(matrix), self.columns)
 
     def milp(self) -> Milp:
         matrix = sp.vstack([self.widen(m) for m, _, _ in self.rows], format="csr") if self.rows else None
@@ -179,7 +175,7 @@ def encode(network: Network, bounds: Bounds, output: int | None = None, stop: Ca
         for term in node.terms
         if isinstance(network.nodes[term.source], Affine) and term.source not in moved
     }
-    inputs, ball = np.zeros(0, int), None
+    inputs = np.zeros(0, int)
     for index, node in enumerate(network.nodes):
         if index not in needed:
             continue
@@ -189,8 +185,6 @@ def encode(network: Network, bounds: Bounds, output: int | None = None, stop: Ca
         if isinstance(node, Input):
             inputs = builder.add_columns(low, high)
             expressions[index] = sp.eye_array(len(low), format="csr"), np.zeros(len(low))
-            if bounds.region is not None:
-                ball = _cut_out(builder, inputs, bounds.region, low, high)
         elif isinstance(node, Relu):
             relus[index], expressions[index] = _relu(builder, before[node.source], high, bounds, node.source)
         else:
@@ -201,39 +195,9 @@ def encode(network: Network, bounds: Bounds, output: int | None = None, stop: Ca
             expressions[index] = _own_columns(builder, expressions[index], low, high)
     matrix, constant = expressions[output]
     plain = (0, *relus, *sorted(moved), *(node for node in materialized if node not in read))
-    entries = {node: builder.widen(expressions[node][0]) for node in plain if node in expressions}
-    return Encoding(builder.milp(), inputs, relus, (builder.widen(matrix), constant), entries, ball)
-
-
-def _cut_out(
-    builder: _Builder, inputs: np.ndarray, region: Region, low: np.ndarray, high: np.ndarray
-) -> BallColumns | None:
-    """Rows for what cuts the input set out of its box; an l_2 ball, whose first tangents they are, is returned."""
-    matrix, offset = region.rows
-    if len(matrix):
-        builder.add_rows([], sp.csr_array(matrix), np.full(len(offset), -np.inf), offset)
-    if region.ball is None:
-        return None
-    if region.ball.norm == "l2":
-        ball = BallColumns.of(region.ball, inputs, builder.columns, low, high)
-        shares = builder.add_columns(np.zeros(len(ball.shares)), np.ones(len(ball.shares)))
-        builder.add_rows([], _sum_of(shares, builder.columns), np.array([-np.inf]), np.array([1.0]))
-        rows, limit = ball.start()
-        builder.add_rows([], rows, limit, np.full(len(limit), np.inf))
-        return ball
-    free = np.flatnonzero(region.ball.scale > 0)
-    scale, center = region.ball.scale[free], region.ball.center[free]
-    radius = float(region.ball.radius) * (1 + 1e-12)
-    sizes = builder.add_columns(np.zeros(len(free)), np.full(len(free), radius))
-    infinite = np.full(len(free), np.inf)
-    builder.add_rows([(sizes, scale), (inputs[free], -1.0)], None, -center, infinite)
-    builder.add_rows([(sizes, scale), (inputs[free], 1.0)], None, center, infinite)
-    builder.add_rows([], _sum_of(sizes, builder.columns), np.array([-np.inf]), np.array([radius]))
-    return None
-
-
-def _sum_of(columns: np.ndarray, count: int) -> Any:
-    return sp.csr_array((np.ones(len(columns)), (np.zeros(len(columns), int), columns)), shape=(1, count))
+    milp, ball = confined(builder.milp(), inputs, bounds.region)
+    entries = {node: widened(expressions[node][0], milp.columns) for node in plain if node in expressions}
+    return Encoding(milp, inputs, relus, (widened(matrix, milp.columns), constant), entries, ball)
 
 
 def _moves(network: Network, node: Node) -> bool:
@@ -280,6 +244,8 @@ def _affine(builder: _Builder, node: Affine, expressions: dict[int, tuple[Any, n
 def _rounding(builder: _Builder, terms: list[tuple[Any, Any, np.ndarray]], constant: np.ndarray) -> np.ndarray:
     """By how much the sums of a node's terms (operator, matrix over columns, constants) may be off where several
     summands meet in one coefficient: zero for rows whose coefficients are single products with one."""
+    if len(terms) == 1 and np.bincount(terms[0][1].indices, minlength=1).max() <= 1:
+        return np.zeros(len(constant))  # a column of one entry each: no two summands meet
     size = np.zeros(builder.columns)
     if terms:
         bounds = (np.concatenate(side) for side in (builder.lower, builder.upper))
