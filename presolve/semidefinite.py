@@ -54,15 +54,12 @@ class Optimized:
 
     bound: what is proven. vectors: with which the search goes on. minimizer (K, n): inputs that the relaxation holds
     for the worst. gap (K, U): by how much it holds the |z| of units without a known sign for too large, times v.
-    alpha (K, n), beta (K, U + 1): the dual variables; the last one is that of the number 1.
     """
 
     bound: RowBounds
     vectors: Vectors
     minimizer: np.ndarray
     gap: np.ndarray
-    alpha: np.ndarray
-    beta: np.ndarray
 
 
 class SemidefiniteSearch:
@@ -130,7 +127,7 @@ class SemidefiniteSearch:
         y = np.matmul(inputs.transpose(1, 0, 2), one[:, :, None])[..., 0]
         minimizer = self.relaxation.shallow.center + self.relaxation.shallow.radius * np.clip(y, -1, 1)
         gap = np.where(known == 0, v * (length - np.abs(z)), 0.0)
-        return Optimized(bound, Vectors(lines, np.moveaxis(signs, 1, 0), one), minimizer, gap, alpha, beta)
+        return Optimized(bound, Vectors(lines, np.moveaxis(signs, 1, 0), one), minimizer, gap)
 
 
 def _make_unit(vectors: np.ndarray) -> np.ndarray:

@@ -18,10 +18,10 @@ SMALLEST, LARGEST = 1e-9, 1e9
 
 
 @dataclass(frozen=True)
-class Claim:
+class Word:
     """lower: what may be taken as a lower bound of the minimum, -inf if nothing.
 
-    trusted: whose word that rests on, "" where it is certified here. reason: why nothing follows, if nothing does.
+    trusted: whose word that rests on. reason: why nothing follows, if nothing does.
     """
 
     lower: float
@@ -41,41 +41,41 @@ def out_of_range(milp: Milp) -> str:
     return ""
 
 
-def what_emptiness_shows(capped: Milp, solution: Solution, cap: float, control: Solution) -> Claim:
+def what_emptiness_shows(capped: Milp, solution: Solution, cap: float, control: Solution) -> Word:
     """What may be used of a claim that no point has an objective of at most `cap`, with `cap` far above tolerances.
 
     control: the same solver's answer to the same program under a cap that a known point meets. A solver that calls
     that one infeasible as well is not believed.
     """
     if solution.termination is not Termination.INFEASIBLE or solution.primal is not None:
-        return Claim(float("-inf"), reason="the solver did not find the program infeasible")
+        return Word(float("-inf"), reason="the solver did not find the program infeasible")
     if control.termination is Termination.INFEASIBLE:
-        return Claim(float("-inf"), reason="the solver calls a program infeasible that has a known point")
+        return Word(float("-inf"), reason="the solver calls a program infeasible that has a known point")
     beyond = out_of_range(capped)
     if beyond:
-        return Claim(float("-inf"), reason=beyond)
+        return Word(float("-inf"), reason=beyond)
     allowance = MARGIN * (1 + abs(cap) + float(np.abs(capped.objective).max(initial=0.0)))
-    return Claim(cap - allowance, trusted=f"{solution.solver} infeasibility")
+    return Word(cap - allowance, trusted=f"{solution.solver} infeasibility")
 
 
-def what_follows(milp: Milp, solution: Solution, known_points: tuple[np.ndarray, ...] = ()) -> Claim:
+def what_follows(milp: Milp, solution: Solution, known_points: tuple[np.ndarray, ...] = ()) -> Word:
     """What a verdict may use of a solution.
 
-    A MILP's dual bound counts on the solver's word,
-    lowered by MARGIN, if it is finite, the run did not fail, and no point that is feasible by our own evaluation (the
-    solver's, or `known_points` (n,) each) has a lower objective: a solver caught in one contradiction is not believed.
-    A claim of infeasibility is never taken: the programs here have points, for the network has values.
+    A MILP's dual bound counts on the solver's word, lowered by MARGIN, if it is finite, the run did not fail, and no
+    point that is feasible by our own evaluation (the solver's, or `known_points` (n,) each) has a lower objective: a
+    solver caught in one contradiction is not believed. A claim of infeasibility is never taken: the programs here have
+    points, for the network has values.
     """
     if solution.termination is Termination.FAILED:
-        return Claim(float("-inf"), reason="the solver failed")
+        return Word(float("-inf"), reason="the solver failed")
     if solution.termination in (Termination.INFEASIBLE, Termination.UNBOUNDED):
         claimed = solution.termination.name.lower()
-        return Claim(float("-inf"), reason=f"the solver calls a program {claimed} that has an optimum")
+        return Word(float("-inf"), reason=f"the solver calls a program {claimed} that has an optimum")
     if solution.dual_status is not DualStatus.BOUND or not np.isfinite(solution.dual_bound):
-        return Claim(float("-inf"), reason="the solver gave no dual bound")
+        return Word(float("-inf"), reason="the solver gave no dual bound")
     beyond = out_of_range(milp)
     if beyond:
-        return Claim(float("-inf"), reason=beyond)
+        return Word(float("-inf"), reason=beyond)
     allowance = MARGIN * (1 + abs(solution.dual_bound) + float(np.abs(milp.objective).max(initial=0.0)))
     points = [*known_points]
     if solution.primal_status is PrimalStatus.FEASIBLE and solution.primal is not None:
@@ -83,7 +83,7 @@ def what_follows(milp: Milp, solution: Solution, known_points: tuple[np.ndarray,
     for point in points:
         objective, violation, fraction = milp.evaluate(np.asarray(point, np.float64))
         if not np.isfinite(objective):
-            return Claim(float("-inf"), reason="the solver's point is not finite")
+            return Word(float("-inf"), reason="the solver's point is not finite")
         if violation <= MARGIN and fraction <= MARGIN and objective < solution.dual_bound - allowance:
-            return Claim(float("-inf"), reason="the solver's dual bound lies above a feasible point")
-    return Claim(solution.dual_bound - allowance, trusted=f"{solution.solver} branch and bound")
+            return Word(float("-inf"), reason="the solver's dual bound lies above a feasible point")
+    return Word(solution.dual_bound - allowance, trusted=f"{solution.solver} branch and bound")

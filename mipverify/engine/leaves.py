@@ -11,7 +11,7 @@ import numpy as np
 from mipverify.engine.question import Question
 from mipverify.formulation.ball import confined
 from mipverify.presolve.linear import LayeredProgram, stacked
-from mipverify.proof.backward import Evidence, by_empty_program, row_minimum
+from mipverify.proof.backward import Evidence
 from mipverify.proof.bounds import Bounds, assume
 from mipverify.proof.clipping import by_contradiction
 from mipverify.proof.rows import Rows, unit_rows
@@ -75,8 +75,7 @@ class _Leaves:
     def _learned(
         self, node: Node, inner: Bounds, slopes: dict[int, np.ndarray], multipliers: dict[int, np.ndarray]
     ) -> Node:
+        from mipverify.solvers.branch_and_bound.programs import concluded
+
         evidence = Evidence(stacked([slopes]), stacked([multipliers]))
-        row = self.rows.take(np.array([node.condition]))
-        for fact in (row_minimum(inner, row, evidence), by_empty_program(inner, row, evidence)):
-            node = node.learned(fact, 0)
-        return node
+        return concluded([node], inner, self.rows.take(np.array([node.condition])), evidence)[0]

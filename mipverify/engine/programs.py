@@ -11,11 +11,11 @@ from mipverify.engine.policy import by_milp, small
 from mipverify.engine.question import Question
 from mipverify.formulation import Encoding, encode
 from mipverify.formulation.scaling import blurred, equilibrated
-from mipverify.proof import facts
 from mipverify.proof.cases import PhaseCases
+from mipverify.proof.facts import Claim
 from mipverify.solvers import get_solver
 from mipverify.solvers.interface import Limits, Solver, Termination
-from mipverify.solvers.trust import Claim, what_emptiness_shows, what_follows
+from mipverify.solvers.trust import Word, what_emptiness_shows, what_follows
 
 BESIDE_SEARCH = 0.5  # share of the time left, where branch and bound can go on after it
 AT_ONCE = 16  # units that become binary together, at least,
@@ -62,7 +62,7 @@ def _programs(question: Question) -> Iterator[tuple[int, Encoding]]:
     bounds = question.reduced.bounds
     encoding = encode(bounds.network, bounds)
     found, leaf = root_cuts(bounds, open_, stop=question.clock.over), leaf_solver(question, bounds)
-    cases = PhaseCases(bounds, facts.Claim(bounds.network.output, open_, np.ones(len(open_))))
+    cases = PhaseCases(bounds, Claim(bounds.network.output, open_, np.ones(len(open_))))
     for row, (condition, cuts) in enumerate(zip(open_.tolist(), found, strict=True)):
         question.learn(cuts.fact)
         solved = leaf(root(condition))  # where the linear program decides, or finds a counterexample
@@ -128,7 +128,7 @@ def _minimize(question: Question, solver: Solver, encoding: Encoding, condition:
         control = solver.solve(asked, limits=Limits(seconds, objective_target=np.inf))
         claim = what_emptiness_shows(milp, solution, cap, control)
     if blurred(milp):
-        claim = Claim(float("-inf"), reason="values cancel beyond the tolerances of solvers")
+        claim = Word(float("-inf"), reason="values cancel beyond the tolerances of solvers")
     if claim.trusted:
         question.trust(condition, claim.lower, claim.trusted)
     if not claim.lower > 0:

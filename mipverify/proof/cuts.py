@@ -170,18 +170,6 @@ class OwnCuts(_Cuts):
         return LayerCuts(self.node, self.source, *parts, self.scope, seal=SEAL)
 
 
-def joined(one: LayerCuts, other: LayerCuts) -> LayerCuts:
-    """The cuts of both. Raises ValueError where they are of different layers or input sets."""
-    keys = [None if own.scope is None else own.scope.key for own in (one, other)]
-    if (one.node, one.source, keys[0]) != (other.node, other.source, keys[1]):
-        raise ValueError("cuts of different layers or input sets are not joined")
-    units, step, limit = (
-        np.concatenate(pair) for pair in ((one.units, other.units), (one.step, other.step), (one.limit, other.limit))
-    )
-    matrix = sp.csr_array(sp.vstack([one.matrix, other.matrix], format="csr"))
-    return LayerCuts(one.node, one.source, units, matrix, step, limit, one.scope, seal=SEAL)
-
-
 Cuts: TypeAlias = LayerCuts | OwnCuts
 
 

@@ -130,9 +130,9 @@ class _Sums:
             base, function = self._function((what.source, at), depth)
             return base, function.rectified()
         if isinstance(what, Affine) and what.uncertainty is None:
-            rows = self._rows(what, at)
-            if sum(map(np.count_nonzero, rows)) == 1:
-                ((source, weight),), offset = self._summands(what, at)
+            summands, offset = self._summands(what, at)
+            if len(summands) == 1:
+                ((source, weight),) = summands
                 base, function = self._function(source, depth)
                 return base, function.times(weight, offset)
         low, high = (float(side[index].reshape(-1)[at]) for side in (self._bounds.lower, self._bounds.upper))

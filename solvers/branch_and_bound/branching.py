@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,19 +17,16 @@ if TYPE_CHECKING:
     from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 
 GROWTH = 3  # the size of a tree is taken to grow as this power of its root's distance to zero
+CANDIDATES = 8  # units by each of the two scores
 TOUCHES = 1e-6  # how far above its ReLU a value is on it
 
 
-@dataclass(frozen=True)
 class FilteredBranching:
     """Filtered smart branching [De Palma et al. 2021]: candidates by two cheap scores, filtered by quick child bounds.
 
     The scores of an unstable unit: how far the relaxed minimizer is from its ReLU, weighted by the coefficient that
     meets it; and the offset that the relaxation's upper line costs the bound (BaBSR's intercept [Bunel et al. 2020]).
     """
-
-    by_gap: int = 8
-    by_intercept: int = 8
 
     def candidates(self, bounds: Bounds, optimum: Optimum) -> tuple[list[int], np.ndarray, np.ndarray]:
         """ReLU nodes in the order of the scores, and both scores (K, total units), 0 where a unit is not unstable."""
@@ -60,8 +57,8 @@ class FilteredBranching:
                 if off.any():
                     gap[k], intercept[k] = np.where(off, gap[k], 0), np.where(off, intercept[k], 0)
             wanted = [
-                *np.argsort(-gap[k])[: self.by_gap][np.sort(-gap[k])[: self.by_gap] < 0],
-                *np.argsort(-intercept[k])[: self.by_intercept][np.sort(-intercept[k])[: self.by_intercept] < 0],
+                *np.argsort(-gap[k])[:CANDIDATES][np.sort(-gap[k])[:CANDIDATES] < 0],
+                *np.argsort(-intercept[k])[:CANDIDATES][np.sort(-intercept[k])[:CANDIDATES] < 0],
             ]
             if not wanted:  # no score left: any unit that is still unstable, if there is one
                 wanted = [w for w in [self._any_unstable(bounds, order, starts, k)] if w is not None]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from mipverify.presolve import Search, optimize_rows
 
-from mipverify.proof.backward import minimum, propagate_backward
+from mipverify.proof.backward import minimizer, minimum, propagate_backward
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.boxes import Settlement, combined, largest, shrink
 from mipverify.proof.facts import Claim
@@ -49,9 +49,8 @@ def settle_condition(
         row = _conclude(settlement, position, sharper, units, boxes[left])
         boxes, left = boxes[left], _left(settlement, position, boxes[left])
     row = row.take(left)
-    lower, upper = (side[0].reshape(len(side[0]), -1)[boxes[left]] for side in (bounds.lower, bounds.upper))
-    minimizer = np.where(row.coefficients.reshape(lower.shape) > 0, lower, upper)
-    return OpenBoxes(boxes[left], minimizer, row)
+    lowest = minimizer(bounds, row.coefficients, boxes[left]).reshape(len(left), bounds.network.input_size)
+    return OpenBoxes(boxes[left], lowest, row)
 
 
 def _left(settlement: Settlement, position: int, boxes: np.ndarray) -> np.ndarray:

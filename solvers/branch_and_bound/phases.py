@@ -14,7 +14,7 @@ from mipverify.solvers.branch_and_bound.programs import NodePrograms
 from mipverify.solvers.branch_and_bound.splits import Node
 
 from mipverify.proof.backward import Evidence, estimate_backward, estimate_minimum
-from mipverify.proof.bounds import Bounds, assume
+from mipverify.proof.bounds import Bounds, assume, splits_by_layer
 from mipverify.proof.cuts import LayerCuts
 from mipverify.proof.rows import Rows
 
@@ -65,7 +65,7 @@ class PhaseBounder:
     def signs(self, nodes: Sequence[Node]) -> dict[int, np.ndarray]:
         """By ReLU node (K, *shape): +1 where split active, -1 where inactive, 0 elsewhere."""
         found: dict[int, np.ndarray] = {}
-        for relu, (places, units, signs) in _by_layer(nodes).items():
+        for relu, (places, units, signs) in splits_by_layer([node.assumption for node in nodes]).items():
             array = np.zeros((len(nodes), int(np.prod(self.shapes[relu]))), np.float32)
             array[places, units] = signs
             found[relu] = array.reshape(len(nodes), *self.shapes[relu])
@@ -201,16 +201,6 @@ class PhaseBounder:
         slopes = self._stack([node.slopes for node in nodes])
         multipliers = self._stack([node.multipliers for node in nodes])
         return Evidence(slopes, multipliers, cuts, self._cut_multipliers(nodes))
-
-
-def _by_layer(nodes: Sequence[Node]) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """By ReLU node all splits of some nodes: the node's place among them, the unit and the sign, (S,) each."""
-    splits = np.array([(relu, k, unit, sign) for k, node in enumerate(nodes) for relu, unit, sign in node.splits])
-    found = {}
-    for relu in np.unique(splits[:, 0]) if len(splits) else ():
-        _, places, units, signs = splits[splits[:, 0] == relu].T
-        found[int(relu)] = places, units, signs
-    return found
 
 
 @dataclass

@@ -87,8 +87,15 @@ class NodePrograms:
 
     def _conclude(self, nodes: list[Node], bounds: Bounds, done: list[int], evidence: Evidence) -> None:
         """What the multipliers of some nodes' programs prove of them, in place: a bound, or that they are empty."""
-        inner, some = bounds.select(np.array(done)), np.array([nodes[k].condition for k in done])
-        rows = self.rows.take(some)
-        for fact in (row_minimum(inner, rows, evidence), by_empty_program(inner, rows, evidence)):
-            for place, k in enumerate(done):
-                nodes[k] = nodes[k].learned(fact, place)
+        rows = self.rows.take(np.array([nodes[k].condition for k in done]))
+        found = concluded([nodes[k] for k in done], bounds.select(np.array(done)), rows, evidence)
+        for k, node in zip(done, found, strict=True):
+            nodes[k] = node
+
+
+def concluded(nodes: Sequence[Node], bounds: Bounds, rows: Rows, evidence: Evidence) -> list[Node]:
+    """Nodes, one for each entry and row, with what multipliers of their programs prove: a bound, or emptiness."""
+    for rule in (row_minimum, by_empty_program):
+        fact = rule(bounds, rows, evidence)
+        nodes = [node.learned(fact, place) for place, node in enumerate(nodes)]
+    return list(nodes)

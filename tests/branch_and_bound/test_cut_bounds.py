@@ -7,6 +7,7 @@ from functools import reduce
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from mipverify.presolve import Search, crown, interval
 from mipverify.presolve.separation import separate_rows
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
@@ -14,7 +15,8 @@ from mipverify.solvers.branch_and_bound.root_cuts import root_cuts
 
 from mipverify.network import Network
 from mipverify.proof.bounds import Bounds
-from mipverify.proof.cuts import IdealLayer, LayerCuts, cuttable, joined, relax_with_cuts
+from mipverify.proof.cuts import IdealLayer, LayerCuts, cuttable, relax_with_cuts
+from mipverify.proof.facts import SEAL
 from mipverify.proof.rows import unit_rows
 from tests.branch_and_bound.test_node_bounds import Splits, lowest_inside, node_of, unstable_units
 from tests.presolve import nets
@@ -31,6 +33,16 @@ def made(kind: str, rng: np.random.Generator, radius: float = 0.5) -> tuple[Netw
     network = NETWORKS[kind](rng)
     center = rng.normal(size=network.input_shape)
     return network, center - radius, center + radius
+
+
+def joined(one: LayerCuts, other: LayerCuts) -> LayerCuts:
+    """The cuts of both, of one layer."""
+    parts = (
+        np.concatenate(pair) for pair in ((one.units, other.units), (one.step, other.step), (one.limit, other.limit))
+    )
+    units, step, limit = parts
+    matrix = sp.csr_array(sp.vstack([one.matrix, other.matrix], format="csr"))
+    return LayerCuts(one.node, one.source, units, matrix, step, limit, one.scope, seal=SEAL)
 
 
 def random_cuts(bounds: Bounds, rng: np.random.Generator) -> dict[int, LayerCuts]:

@@ -9,7 +9,7 @@ from mipverify.presolve.cutting import Cutting, cut_tighten
 from mipverify.presolve.separation import separate_rows
 
 from mipverify.network import Network
-from mipverify.proof.cuts import IdealLayer, OwnCuts, cuttable, joined, relax_with_cuts
+from mipverify.proof.cuts import IdealLayer, OwnCuts, cuttable, relax_with_cuts
 from mipverify.proof.reduction import reduce
 from tests.presolve import nets
 
@@ -95,13 +95,9 @@ def test_cuts_are_of_one_layer_and_one_input_set() -> None:
         for bounds, node in ((here, first), (here, second), (there, first), (here, first))
     ]
     assert len(cuts[0].join(cuts[3])) == len(cuts[0]) + len(cuts[3])
-    every = np.arange(2)
-    assert len(joined(cuts[0].of_row(0, every), cuts[3].of_row(1, every))) == 4
     for other in cuts[1:3]:
         with pytest.raises(ValueError, match="different layers or input sets"):
             cuts[0].join(other)
-        with pytest.raises(ValueError, match="different layers or input sets"):
-            joined(cuts[0].of_row(0, every), other.of_row(0, every))
     cuts[0].require(here)
     with pytest.raises(ValueError, match="outside of the input set"):
         cuts[0].require(there)
