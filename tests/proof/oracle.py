@@ -38,6 +38,7 @@ from mipverify.proof.patches import adaptive_patches, parallel_patches
 from mipverify.proof.reduction import reduce
 from mipverify.proof.rows import functionals, unit_rows
 from mipverify.proof.semidefinite import SemidefiniteRelaxation, Shallow
+from mipverify.proof.separable import separable_minimum
 from mipverify.proof.signs import nonnegative
 from mipverify.specification.regions import Ball, Region
 
@@ -418,6 +419,29 @@ def check_signs(rng: np.random.Generator) -> None:
         for x in points(rng, bounds.lower[0], bounds.upper[0], 30):
             for value, low in zip(exact(network, x)[3], found.lower, strict=True):
                 assert below(low, value)
+
+
+def check_separable(rng: np.random.Generator) -> None:
+    """Minima of sums of piecewise-linear functions of one input each, at all ends and breaks; nearly reached there."""
+    for _ in range(4):
+        slopes, shifts = rng.normal(size=2), rng.normal(size=2)
+        lower, upper = _box(rng, 2, 1.5)
+        out = [Term(2, Dense(rng.normal(size=(3, 2)))), Term(1, Dense(rng.normal(size=(3, 2))))]
+        nodes = [Input((2,)), Affine((2,), (Term(0, Dense(np.diag(slopes))),), shifts), Relu((2,), 1)]
+        nodes.append(Affine((3,), tuple(out), rng.normal(size=3)))
+        further = [Relu((3,), 3), Affine((3,), (Term(4, Dense(np.eye(3))),), rng.normal(size=3))]
+        choices = []
+        for k in range(2):
+            low, high = Fraction(lower[0, k]), Fraction(upper[0, k])
+            zero = -Fraction(shifts[k]) / Fraction(slopes[k])
+            choices.append([low, high, min(max(zero, low), high)])
+        for network in (Network(tuple(nodes), 3), Network((*nodes, *further), 5)):
+            found = separable_minimum(interval(network, lower, upper), network.output, np.arange(3)).lower
+            values = [exact(network, list(x))[network.output] for x in itertools.product(*choices)]
+            least = [min(value[k] for value in values) for k in range(3)]
+            assert all(below(low, value) for low, value in zip(found, least, strict=True))
+            if network.output == 3:
+                assert all(low > float(value) - 1e-9 for low, value in zip(found, least, strict=True))
 
 
 def check_narrowed(rng: np.random.Generator) -> None:
