@@ -131,6 +131,11 @@ def check_interval(rng: np.random.Generator) -> None:
         for width in (0.0, 0.3):
             network = dense(rng, (3, 4, 3, 2), spread)
             require_bounds(interval(network, *_box(rng, 3, width)), rng)
+    # A sum of which next to nothing is left: what rounding lost is larger than the sum.
+    weights, x = rng.normal(size=(4, 9)), rng.normal(size=(1, 9))
+    weights[:, -1] = -(weights[:, :-1] @ x[0, :-1]) / x[0, -1]
+    network = Network((Input((9,)), Affine((4,), (Term(0, Dense(weights)),), np.zeros(4))), 1)
+    require_bounds(interval(network, x, x), rng)
 
 
 def check_backward(rng: np.random.Generator) -> None:
