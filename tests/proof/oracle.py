@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from unittest.mock import patch
 
 import numpy as np
 from mipverify.presolve import interval
@@ -28,7 +29,7 @@ from mipverify.proof.backward import (
     unit_minimum,
 )
 from mipverify.proof.bounds import Bounds, assume
-from mipverify.proof.boxes import CLEARANCE, BoxCases, Settlement, combined, largest, part_bounds, shrink
+from mipverify.proof.boxes import CLEARANCE, BoxCases, Boxes, Settlement, combined, largest, part_bounds, shrink
 from mipverify.proof.cases import PhaseCases
 from mipverify.proof.cuts import IdealLayer
 from mipverify.proof.facts import Assumption, Claim
@@ -189,6 +190,31 @@ def check_cancellation(rng: np.random.Generator) -> None:
             assert all(below(low, _dot(row, output)) for row, low in zip(weights, found, strict=True))
 
 
+def check_cancelling_coefficients(rng: np.random.Generator) -> None:
+    """Rows whose coefficients cancel on the way back: what rounding loses there is larger than what is left."""
+    for _ in range(8):
+        p, q, x = (np.abs(rng.normal(size=size)) + 1 for size in (6, 5, 5))
+        weight = rng.normal(size=(3, 6))
+        weight[:, -1] = -(weight[:, :-1] @ p[:-1]) / p[-1]
+        hidden = Affine((6,), (Term(0, Dense(np.outer(p, q))),), 3 * p)
+        nodes = Input((5,)), hidden, Relu((6,), 1), Affine((3,), (Term(2, Dense(weight)),), np.zeros(3))
+        network = Network(nodes, 3)
+        bounds = interval(network, x[None], x[None])
+        values = exact(network, next(points(rng, x, x, 1)))
+        for node, rows in itertools.product((1, 2), (weight, -weight)):
+            found = row_minimum(bounds, functionals({node: rows})).lower
+            assert all(below(low, _dot(row, values[node])) for row, low in zip(rows, found, strict=True))
+        require_bounds(tighten(bounds, [unit_minimum(bounds, 3, None, np.arange(3))]), rng, 1)
+        reduced = reduce(bounds)
+        small = reduced.bounds
+        require_bounds(
+            tighten(bounds, [reduced.lifted_outputs(small.units(small.network.output, np.arange(3)))]), rng, 1
+        )
+        rows_of = unit_rows(small.network, small.network.output, np.arange(3), None, small.like)
+        found_of = lower_sides(row_minimum(small, rows_of.with_negated()))
+        require_bounds(tighten(bounds, [reduced.lifted_outputs(found_of)]), rng, 1)
+
+
 def check_linear(rng: np.random.Generator) -> None:
     """A linear bound holds at every point, not only at its minimum."""
     for spread in (0, 20):
@@ -220,7 +246,7 @@ def check_region(rng: np.random.Generator) -> None:
     """Rows over balls and half-spaces, at points that are exactly inside."""
     n = 3
     for norm in ("l1", "l2", None):
-        for size in (1.0, 2.0**-530, 2.0**300):
+        for size in (1.0, 2.0**-530, 2.0**-545, 2.0**300):
             center, radius = rng.integers(-8, 9, n) / 16, Fraction(1, 2)
             matrix, offset = rng.integers(-4, 5, (2, n)) / 4, rng.integers(0, 5, 2) / 4 + 0.5
             region = Region(None if norm is None else Ball.around(center, radius, norm), matrix, offset)
@@ -336,15 +362,18 @@ def check_semidefinite(rng: np.random.Generator) -> None:
             continue
         units, cases = len(shallow.units), _assumptions(rng, bounds, 4)
         rows = rng.integers(0, 2, 4)
-        lines = rng.normal(0.5, 0.5, (4, units))
-        alpha, beta = (np.abs(rng.normal(1, 1, (4, size))) for size in (3, units + 1))
-        found = SemidefiniteRelaxation(shallow).prove(rows, cases, lines, alpha, beta)
-        assert np.isfinite(found.lower).any()
+        drawn = [rng.normal(0.5, 0.5, (4, units)), 1 + np.abs(rng.normal(0, 2, (4, units))), -rng.random((4, units))]
+        best = np.full(4, -np.inf)
+        for lines, exponent, lying in itertools.product(drawn, range(-5, 5), (False, True)):
+            alpha, beta = (2.0**exponent * (1 + rng.random((4, size))) for size in (3, units + 1))
+            with patch("numpy.linalg.eigvalsh", (lambda a: -np.ones(len(a))) if lying else np.linalg.eigvalsh):
+                best = np.maximum(best, SemidefiniteRelaxation(shallow).prove(rows, cases, lines, alpha, beta).lower)
+        assert np.isfinite(best).any()
         for x in points(rng, bounds.lower[0], bounds.upper[0], 60):
             values = exact(network, x)
             for k, case in enumerate(cases):
                 if _inside(network, values, case.splits):
-                    assert below(found.lower[k], values[network.output][rows[k]])
+                    assert below(best[k], values[network.output][rows[k]])
 
 
 def check_cases(rng: np.random.Generator) -> None:
@@ -373,6 +402,11 @@ def check_cases(rng: np.random.Generator) -> None:
         assert below(lower, exact(network, x)[network.output][0])
 
 
+def _within(boxes: Boxes, x: Point) -> bool:
+    ends = zip(boxes.lower.tolist(), boxes.upper.tolist(), strict=True)
+    return any(all(a <= v <= b for a, v, b in zip(low, x, high, strict=True)) for low, high in ends)
+
+
 def check_boxes(rng: np.random.Generator) -> None:
     """What boxes leave of themselves, and what is proven of the largest of two rows once some were halved."""
     network = dense(rng, (2, 5, 2))
@@ -388,8 +422,8 @@ def check_boxes(rng: np.random.Generator) -> None:
         found = minimum(linear)
         settlement = Settlement(boxes, bounds)
         settlement.learn(0, largest(found, 2))
-        row = combined(linear, rng.random((2, count)) * 3)
-        settlement.learn(0, minimum(row))
+        row = minimum(combined(linear, rng.random((2, count)) * 3))
+        settlement.learn(0, row)
         parts = shrink(linear, found, np.array([0, 1]))
         settlement.leave(0, parts)
         for x in points(rng, root.lower[0], root.upper[0], 80):
@@ -400,8 +434,13 @@ def check_boxes(rng: np.random.Generator) -> None:
                     left = zip(x, parts.lower[k], parts.upper[k], strict=True)
                     inside = all(Fraction(float(a)) <= v <= Fraction(float(b)) for v, a, b in left)
                     assert inside or value > Fraction(CLEARANCE)
+                    assert below(row.lower[k], value)
         going = np.flatnonzero(settlement.open().any(axis=1))
         settled = settlement.close(going, rng.integers(0, 2, len(going)))
+        for x in points(rng, root.lower[0], root.upper[0], 80):
+            if _within(boxes, x) and max(exact(network, x)[network.output]) <= 0:
+                assert settled.rest is not None
+                assert _within(settled.rest, x)
         ledger.settle(settled)
         if settled.rest is None:
             closed = True
@@ -415,10 +454,10 @@ def check_boxes(rng: np.random.Generator) -> None:
 
 def check_signs(rng: np.random.Generator) -> None:
     """Zero is a lower bound only of what is never negative."""
-    for _ in range(8):
-        weights = rng.integers(-1, 2, (4, 3)).astype(float)
+    for _ in range(24):
         nodes = (Input((3,)), Affine((3,), (Term(0, Dense(np.eye(3))),)), Relu((3,), 1))
-        network = Network((*nodes, Affine((4,), (Term(2, Dense(weights)),), rng.integers(0, 2, 4) * 1.0)), 3)
+        terms = [Term(source, Dense(rng.integers(-1, 2, (4, 3)).astype(float))) for source in (2, 1)]
+        network = Network((*nodes, Affine((4,), tuple(terms), rng.integers(-1, 2, 4) * 0.5)), 3)
         bounds = interval(network, *_box(rng, 3, 1.5))
         found = nonnegative(bounds, 3, np.arange(4))
         for x in points(rng, bounds.lower[0], bounds.upper[0], 30):
