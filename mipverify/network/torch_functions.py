@@ -18,6 +18,13 @@ from mipverify.network.rewrites.registry import axis_of
 from mipverify.network.torch_resize import interpolate
 
 Function = Callable[..., Any]
+_OWNERS = (torch, torch.nn.functional, operator)  # the functions of torch, and what Python's operators call
+
+
+def own_name(target: Any) -> str | None:
+    """The name of a function of torch or of Python's operators; None for any other, whatever its name."""
+    name = getattr(target, "__name__", "")
+    return name if any(getattr(owner, name, None) is target for owner in _OWNERS) else None
 
 
 def call_function(builder: Builder, target: Any, arguments: Sequence[Any], options: dict[str, Any]) -> Any:
@@ -26,7 +33,9 @@ def call_function(builder: Builder, target: Any, arguments: Sequence[Any], optio
         return target(*arguments, **options)
     if target is getattr:
         return _attribute(builder, arguments[0], arguments[1])
-    name = target.__name__
+    name = own_name(target)
+    if name is None:
+        raise RewriteError("it is no function of torch, and what it computes cannot be seen: do not wrap it")
     if target is operator.getitem and not isinstance(arguments[0], Tensor):
         return arguments[0][arguments[1]]
     if name in _FUNCTIONS:
@@ -41,7 +50,7 @@ def call_method(builder: Builder, name: str, arguments: Sequence[Any], options: 
     x = arguments[0]
     if isinstance(x, Comparison):
         if name in ("clone", "double", "float", "to", "type"):
-            return x
+            return x  # as a mask it may have any type of numbers
         return _FUNCTIONS[name](builder, *arguments, **options) if name in _OF_COMPARISONS else _refuse(name)
     if not isinstance(x, Tensor) and not _symbolic(arguments):
         return getattr(x, name)(*arguments[1:], **options)
@@ -51,13 +60,38 @@ def call_method(builder: Builder, name: str, arguments: Sequence[Any], options: 
         return x.shape[arguments[1]] if len(arguments) > 1 else torch.Size(x.shape)
     if name == "dim":
         return len(x.shape)
-    if name in ("contiguous", "clone", "double", "float", "to", "detach", "type", "type_as"):
+    if name in ("double", "float", "to", "type", "type_as"):
+        return _cast(builder, x, name, arguments[1:], options)
+    if name in ("contiguous", "clone", "detach"):
         return x
     if name in _FUNCTIONS:
         return _FUNCTIONS[name](builder, *arguments, **options)
     if name in _MOVING:
         return layers.moved(builder, getattr(torch.Tensor, name), *arguments, **options)
     raise RewriteError("not supported")
+
+
+def _cast(builder: Builder, x: Tensor, name: str, arguments: Sequence[Any], options: dict[str, Any]) -> Tensor:
+    """x itself, where the cast (or move to a device) keeps real numbers: torch tells by casting no numbers at all."""
+
+    def without_numbers(value: Any) -> Any:
+        if isinstance(value, Comparison):
+            return torch.zeros(0, dtype=torch.bool)
+        return torch.zeros(0, dtype=_type(builder)) if isinstance(value, Tensor) else value
+
+    given = [without_numbers(value) for value in (x, *arguments)]
+    result = getattr(given[0], name)(*given[1:], **{key: without_numbers(value) for key, value in options.items()})
+    kind = getattr(result, "dtype", None)
+    if kind not in (torch.float32, torch.float64):
+        raise RewriteError(f"a cast to {kind} rounds its values" if kind else "the name of a type is no tensor")
+    if kind != torch.float64 and _type(builder) == torch.float64:
+        raise RewriteError("a cast to float32 in a module of float64: its error would be beyond what is accounted for")
+    return x
+
+
+def _type(builder: Builder) -> torch.dtype:
+    """That the module computes in."""
+    return torch.from_numpy(np.zeros(0, builder.number_type)).dtype
 
 
 def _refuse(name: str) -> None:
@@ -74,7 +108,7 @@ def _attribute(builder: Builder, x: Any, name: str) -> Any:
     if name == "shape":
         return torch.Size(x.shape)
     if name == "dtype":
-        return torch.from_numpy(np.zeros(1, builder.number_type)).dtype
+        return torch.bool if isinstance(x, Comparison) else _type(builder)
     if name == "ndim":
         return len(x.shape)
     if name in ("T", "mT"):

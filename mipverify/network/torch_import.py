@@ -14,7 +14,7 @@ from mipverify.errors import InputError
 from mipverify.network.builder import Builder, RewriteError, Tensor
 from mipverify.network.graph import Network
 from mipverify.network.simplify import finish
-from mipverify.network.torch_functions import call_function, call_method
+from mipverify.network.torch_functions import call_function, call_method, own_name
 from mipverify.network.torch_layers import call_module
 
 _RANKING = {
@@ -150,10 +150,16 @@ def _kind(node: fx.Node, traced: fx.GraphModule) -> str:
 
 def _ranks(node: fx.Node, traced: fx.GraphModule, arguments: tuple[Any, ...]) -> bool:
     """Whether `node` only ranks the entries of its argument and nothing but the output reads it."""
-    if _kind(node, traced) not in _RANKING or not isinstance(arguments[0], Tensor):
+    if not _is_ranking(node, traced) or not isinstance(arguments[0], Tensor):
         return False
     last, x = node, arguments[0]
-    while len(last.users) == 1 and _kind(next(iter(last.users)), traced) in _RANKING:
+    while len(last.users) == 1 and _is_ranking(next(iter(last.users)), traced):
         last = next(iter(last.users))
     alone = all(user.op == "output" for user in last.users)
     return alone and math.prod(x.shape[:-1]) == 1  # one row of entries: they are all compared
+
+
+def _is_ranking(node: fx.Node, traced: fx.GraphModule) -> bool:
+    if node.op == "call_function" and own_name(node.target) is None:
+        return False
+    return _kind(node, traced) in _RANKING

@@ -10,6 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import torch.fx  # noqa: E402
 import torch.nn.functional as F  # noqa: E402, N812
 from torch import nn  # noqa: E402
 
@@ -117,11 +118,31 @@ def test_layers(layer: Any, double: bool) -> None:
     _agrees(nn.Sequential(nn.Linear(4, 4), layer), (4,), double)
 
 
+@torch.fx.wrap  # type: ignore[untyped-decorator]
+def relu(x: Any) -> Any:
+    """Agrees with torch's but for a narrow spike."""
+    return torch.relu(x) + 100 * ((x - 0.3).abs() < 1e-6)
+
+
+@torch.fx.wrap  # type: ignore[untyped-decorator]
+def softmax(x: Any) -> Any:
+    """Ranks the entries the other way round."""
+    return torch.softmax(-x, -1)
+
+
 REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "a step": (lambda x, c: torch.where(x > 0, 1.0, 0.0), "jumps by up to 1"),
     "a threshold": (lambda x, c: F.threshold(x, 0.1, 0.0), "jumps from 0 to 0.1"),
     "a mask that is added": (lambda x, c: x + (x > 0), "jumps"),
     "a mask that is summed": (lambda x, c: (x > 0).sum(), "jumps"),
+    "whole numbers": (lambda x, c: x.to(torch.int32).float(), "torch.int32"),
+    "the type of whole numbers": (lambda x, c: x.type("torch.IntTensor") * 1.0, "torch.int32"),
+    "half precision": (lambda x, c: x.to("cpu", dtype=torch.float16).float(), "torch.float16"),
+    "the type of another": (lambda x, c: x.type_as(torch.arange(4)) * 1.0, "torch.int64"),
+    "the type of a comparison": (lambda x, c: x.to((x > 0).dtype) * 1.0, "torch.bool"),
+    "a function named like torch's": (lambda x, c: relu(x), "no function of torch"),
+    "a function named like a ranking": (lambda x, c: softmax(x), "no function of torch"),
+    "a softmax before one of that name": (lambda x, c: softmax(torch.softmax(x, 1)), "softmax"),
     "bicubic": (lambda x, c: F.interpolate(x[:, None, None], (2, 3), mode="bicubic"), "bicubic"),
 }
 
