@@ -55,7 +55,6 @@ class OnnxRuntimeReplay:
         stored = {value.name for value in self._session.get_overridable_initializers()}
         self._input = next(value for value in given if value.name not in stored)
         self.input_shape = tuple(size if isinstance(size, int) and size > 0 else 1 for size in self._input.shape)
-        self.open_batch = bool(self._input.shape) and not isinstance(self._input.shape[0], int)
         self._dtype = np.float64 if self._input.type == "tensor(double)" else np.float32
 
     def run(self, x: np.ndarray) -> np.ndarray:
@@ -64,7 +63,7 @@ class OnnxRuntimeReplay:
         return np.stack(rows) if rows else np.zeros((0, 0), dtype=self._dtype)
 
     def output(self, x: np.ndarray) -> np.ndarray:
-        """The output, in its own shape, at one input of n entries; several inputs (N, ...) run as one batch."""
+        """The output, in its own shape, at one input of n entries."""
         return np.asarray(self._run(x, None)[0])
 
     def tensors(self, x: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
@@ -72,9 +71,7 @@ class OnnxRuntimeReplay:
         return self._run(x, list(names))
 
     def _run(self, x: np.ndarray, names: list[str] | None) -> list[np.ndarray]:
-        count = x.size // max(1, math.prod(self.input_shape))
-        shape = (count, *self.input_shape[1:]) if count > 1 else self.input_shape
-        given = np.ascontiguousarray(x).astype(self._dtype).reshape(shape)
+        given = np.ascontiguousarray(x).astype(self._dtype).reshape(self.input_shape)
         try:
             return list(self._session.run(names, {self._input.name: given}, self._run_options))
         except Exception as error:  # noqa: BLE001
@@ -109,27 +106,44 @@ class ModuleReplay:
 
     def run(self, x: np.ndarray) -> np.ndarray:
         """x (N, n) float32 -> outputs (N, k), flattened; one sample at a time, as the question is asked."""
+        return self._run(self._module, x)
+
+    def in_float32(self, x: np.ndarray) -> bool:
+        """Whether all tensors of real numbers that it computes at x (N, n) are of float32."""
         import torch
+        from torch.overrides import TorchFunctionMode
 
-        parameter = next(iter(self._module.parameters()), torch.zeros(0))
-        return self._run(self._module, x, parameter.dtype)
+        found: set[Any] = set()
 
-    def in_double(self, x: np.ndarray) -> np.ndarray | None:
-        """The same by a copy of the module in float64; None where it cannot be copied, or insists on float32."""
+        class Types(TorchFunctionMode):
+            def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                result = func(*args, **(kwargs or {}))
+                for part in result if isinstance(result, (tuple, list)) else (result,):
+                    if isinstance(part, torch.Tensor) and part.is_floating_point():
+                        found.add(part.dtype)
+                return result
+
+        with Types():
+            self._run(self._module, x)
+        return found <= {torch.float32}
+
+    def in_double(self, x: np.ndarray) -> tuple[Any, np.ndarray] | None:
+        """A copy of the module in float64, and the same by it; None if it cannot be copied, or insists on float32."""
         import torch
 
         try:
-            return self._run(deepcopy(self._module).double(), x, torch.float64)
+            module = deepcopy(self._module).double()
+            return module, self._run(module, x, torch.float64)
         except Exception:  # noqa: BLE001  # the module's own code
             return None
 
-    def _run(self, module: Any, x: np.ndarray, dtype: Any) -> np.ndarray:
+    def _run(self, module: Any, x: np.ndarray, dtype: Any = None) -> np.ndarray:
         import torch
 
         from mipverify.network.torch_import import evaluating
 
         parameter = next(iter(module.parameters()), torch.zeros(0))
-        given = torch.from_numpy(np.array(x, dtype=np.float32)).to(parameter.device, dtype)
+        given = torch.from_numpy(np.array(x, dtype=np.float32)).to(parameter.device, dtype or parameter.dtype)
         with torch.no_grad(), evaluating(module):
             rows = [module(sample.reshape(self.input_shape)).reshape(-1) for sample in given]
         return torch.stack(rows).cpu().numpy() if rows else np.zeros((0, 0), dtype=np.float32)

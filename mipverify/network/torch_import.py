@@ -42,6 +42,14 @@ def from_torch(module: torch.nn.Module, input_shape: tuple[int, ...]) -> Network
     shape = (1, *(int(size) for size in input_shape))
     if min(shape) < 1:
         raise InputError(f"input_shape {tuple(input_shape)} has a size below 1")
+    return read_module(module, shape, "float64" if _double(module) else "float32")
+
+
+def read_module(module: torch.nn.Module, shape: tuple[int, ...], number: str) -> Network:
+    """The network of an unwrapped module for inputs of `shape`, the batch axis included.
+
+    number: the type that Python numbers in its code are rounded to; with float64, it computes in float64 throughout.
+    """
     for name, parameter in [*module.named_parameters(), *module.named_buffers()]:
         if parameter.dtype in (torch.float16, torch.bfloat16) or parameter.is_quantized:
             raise InputError(f"parameter {name!r} has element type {parameter.dtype}: convert the module to float32")
@@ -53,7 +61,7 @@ def from_torch(module: torch.nn.Module, input_shape: tuple[int, ...]) -> Network
         except Exception as error:  # noqa: BLE001  # tracing runs the module's own code
             text = " ".join(str(error).split())
             raise InputError(f"{type(module).__name__} cannot be traced by torch.fx: {text}") from None
-    builder = Builder(shape, "input", number="float64" if _double(module) else "float32")
+    builder = Builder(shape, "input", number=number)
     output, dropped = _interpret(traced, builder)
     notes = tuple(
         f"{name} at the end dropped: only properties of the order of the outputs can be verified" for name in dropped
@@ -64,7 +72,7 @@ def from_torch(module: torch.nn.Module, input_shape: tuple[int, ...]) -> Network
         notes=notes,
         dropped=tuple(_RANKING[name] for name in dropped),
         module=module,
-        double=_double(module),
+        double=number == "float64",
     )
 
 

@@ -10,12 +10,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import torch.fx  # noqa: E402
 import torch.nn.functional as F  # noqa: E402, N812
-from torch import nn  # noqa: E402
+from torch import fx, nn  # noqa: E402
 
 from mipverify.errors import InputError  # noqa: E402
 from mipverify.network import from_torch  # noqa: E402
+from mipverify.network.validation import validated  # noqa: E402
 
 
 class Applied(nn.Module):
@@ -93,6 +93,7 @@ def _agrees(module: Any, shape: tuple[int, ...], double: bool) -> None:
     ours = network.forward(x[:, None].numpy().astype(np.float64))[:, 0]
     assert ours.shape == expected.shape
     np.testing.assert_allclose(ours, expected, atol=1e-12 if double else 1e-5)
+    validated(network, x.reshape(8, -1).numpy())
 
 
 @pytest.mark.parametrize("double", [False, True])
@@ -118,13 +119,13 @@ def test_layers(layer: Any, double: bool) -> None:
     _agrees(nn.Sequential(nn.Linear(4, 4), layer), (4,), double)
 
 
-@torch.fx.wrap  # type: ignore[untyped-decorator]
+@fx.wrap
 def relu(x: Any) -> Any:
     """Agrees with torch's but for a narrow spike."""
     return torch.relu(x) + 100 * ((x - 0.3).abs() < 1e-6)
 
 
-@torch.fx.wrap  # type: ignore[untyped-decorator]
+@fx.wrap
 def softmax(x: Any) -> Any:
     """Ranks the entries the other way round."""
     return torch.softmax(-x, -1)

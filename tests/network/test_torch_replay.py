@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import nn  # noqa: E402
 import mipverify  # noqa: E402
 from mipverify.errors import InputError  # noqa: E402
 from mipverify.network import Network  # noqa: E402
+from mipverify.network.graph import Affine  # noqa: E402
 from mipverify.network.validation import unit_box, validated  # noqa: E402
 
 MIDDLE = np.full(4, 0.5, np.float32)
@@ -92,6 +94,86 @@ def test_a_wrong_reading_of_a_module_is_refused() -> None:
     network = Network.from_torch(Halves(), (4,))
     with pytest.raises(InputError, match="what was read is not what runs"):
         mipverify.verify(network, mipverify.robustness(MIDDLE, 0, "0.001", num_classes=3))
+
+
+ORDINARY = [
+    nn.LeakyReLU(),
+    nn.Hardtanh(-0.1, 0.1),
+    nn.Threshold(0.1, 0.1),
+    nn.Softshrink(0.1),
+    nn.BatchNorm1d(6, affine=False),
+    nn.ConstantPad1d((1, -1), 0.1),
+]
+
+
+@pytest.mark.parametrize("layer", ORDINARY, ids=lambda layer: type(layer).__name__)
+def test_modules_with_numbers_that_are_no_floats_of_32_bits_are_verified(layer: nn.Module) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 6), layer, nn.Linear(6, 3)).eval()
+    question = mipverify.robustness(MIDDLE, _label(module), "0.001", num_classes=3)
+    assert mipverify.verify(Network.from_torch(module, (4,)), question, timeout=20).verdict == "holds"
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.relu(x * 0.1 + 0.1),
+        lambda x: torch.sub(x.clamp(-0.1, 0.7), 1, alpha=0.3),
+        lambda x: nn.functional.leaky_relu(x, 0.1).float(),
+        lambda x: torch.softmax(0.1 - x, -1),
+    ],
+)
+def test_code_with_numbers_that_are_no_floats_of_32_bits_is_read(function: Any) -> None:
+    class Coded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, x: Any) -> Any:
+            return function(self.layer(x))
+
+    torch.manual_seed(0)
+    network = Network.from_torch(Coded(), (4,))
+    validated(network, unit_box(network))
+
+
+@pytest.mark.parametrize("number", [0.1, 0.125])
+@pytest.mark.parametrize(
+    "widened",
+    [lambda x: x.double(), lambda x: x + torch.zeros(3, dtype=torch.float64), lambda x: x.to(torch.zeros(1).double())],
+)
+def test_a_number_in_code_that_mixes_types_must_make_no_difference(widened: Any, number: float) -> None:
+    """In float64 it is 0.1, and was read as the float32 next to it."""
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, x: Any) -> Any:
+            return widened(self.layer(x)) * number
+
+    network = Network.from_torch(Mixed(), (4,))
+    if number == 0.125:
+        validated(network, unit_box(network))
+        return
+    with pytest.raises(InputError, match="what was read is not what runs"):
+        validated(network, unit_box(network))
+
+
+@pytest.mark.parametrize("slope", [0.01, 0.25])
+def test_a_network_that_differs_by_less_than_rounding_of_float32_is_refused(slope: float) -> None:
+    """Whatever numbers the module's code holds: here a bias of the last layer has moved since the import."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 8), nn.LeakyReLU(slope), nn.Linear(8, 3))
+    network = Network.from_torch(module, (4,))
+    last = network.nodes[network.output]
+    assert isinstance(last, Affine)
+    moved = replace(last, bias=last.bias.detach().double() + 1e-9)
+    validated(network, unit_box(network))
+    network = replace(network, nodes=(*network.nodes[:-1], moved))
+    with pytest.raises(InputError, match="what was read is not what runs"):
+        validated(network, unit_box(network))
 
 
 def test_a_module_in_place_of_a_network_is_refused_in_one_line() -> None:
