@@ -16,9 +16,12 @@ from mipverify.network.rounding_error import node_error
 ENTRIES = 2**22  # of all nodes together at the points that are compared at once
 
 
-def compare_tensors(network: Network, points: np.ndarray) -> None:
-    """Raise InputError that names the first tensor whose value at a point (P, n) is not that of its node.
+def compare_tensors(network: Network, points: np.ndarray, around: np.ndarray) -> None:
+    """Raise InputError that names the first tensor whose value at a point is not that of its node.
 
+    points: (P, n), of the input set. A tensor that is NaN or infinite there is refused: beyond the range of its type,
+    what the file computes is not the real-valued function that is verified, whatever later layers make of it.
+    around: (R, n), others, of which those are left out where some tensor is NaN or infinite.
     A network that comes from no file has no tensors to compare.
     """
     names = [name for name, _ in network.tensors]
@@ -26,12 +29,21 @@ def compare_tensors(network: Network, points: np.ndarray) -> None:
         return
     replay = OnnxRuntimeReplay(network.file, names)
     size = sum(int(np.prod(node.shape)) for node in network.nodes)
-    for part in np.array_split(points, -(-len(points) // max(1, ENTRIES // size))):
-        runs = [[np.asarray(t, np.float64).reshape(-1) for t in replay.tensors(x, names)] for x in part]
-        finite = [all(np.isfinite(t).all() for t in run) for run in runs]
-        known = [run for run, good in zip(runs, finite, strict=True) if good]
-        if known:
-            _compare(network, part[np.array(finite)], [list(rows) for rows in zip(*known, strict=True)])
+    each = max(1, ENTRIES // size)
+    for inside, group in ((True, points), (False, around)):
+        for part in (group[start : start + each] for start in range(0, len(group), each)):
+            runs = [[np.asarray(t, np.float64).reshape(-1) for t in replay.tensors(x, names)] for x in part]
+            finite = np.array([[bool(np.isfinite(t).all()) for t in run] for run in runs])
+            if inside and not finite.all():
+                name, at = network.tensors[int(np.flatnonzero(~finite.all(axis=0))[0])]
+                raise InputError(
+                    f"{network.path}: tensor {name!r} (node {network.names[at]!r}) is NaN or infinite in ONNX Runtime "
+                    "at an input of the set"
+                )
+            kept = np.asarray(finite.all(axis=1))
+            known = [run for run, good in zip(runs, kept, strict=True) if good]
+            if known:
+                _compare(network, part[kept], [list(rows) for rows in zip(*known, strict=True)])
 
 
 def _compare(network: Network, points: np.ndarray, tensors: list[list[np.ndarray]]) -> None:

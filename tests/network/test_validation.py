@@ -129,6 +129,47 @@ def test_what_cannot_be_loaded_or_run_is_refused_in_one_line(
     assert capfd.readouterr() == ("", "")
 
 
+def _overflowing(path: Path, factor: float) -> Path:
+    """y = |x W| + relu(-factor^2 x): the product is -inf in float32 where x > 0, if the factor is 1e30."""
+    g = Graph([1, 4])
+    kept = g.node("Abs", [g.node("MatMul", ["x", g.random(4, 4)])])
+    large = g.node("Mul", [g.node("Mul", ["x", g.constant(-factor)]), g.constant(factor)])
+    return g.save(path, g.node("Add", [kept, g.node("Relu", [large])]))
+
+
+@pytest.mark.parametrize("altered", [False, True])
+def test_a_tensor_that_overflows_inside_of_the_set_is_refused(
+    altered: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ReLU behind it makes finite outputs of it, and errors as large as it is would explain any reading."""
+    if altered:
+        monkeypatch.setitem(REWRITES, "Abs", _identity)
+    network = load(_overflowing(tmp_path / "net.onnx", 1e30))
+    assert np.isfinite(replay_of(network).run(unit_box(network))).all()
+    with pytest.raises(InputError, match=r"net\.onnx: tensor 'mul\d_0' \(node '.*Mul'\) is NaN or infinite"):
+        validated(network, unit_box(network))
+
+
+def test_tensors_that_overflow_outside_of_the_set_only_leave_these_points_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, small = _overflowing(tmp_path / "net.onnx", 1e20), np.full((2, 4), 0.001, np.float32)
+    network = load(path)
+    validated(network, small)
+    with pytest.raises(InputError, match="NaN or infinite"):
+        validated(network, 1e4 * small)
+    monkeypatch.setitem(REWRITES, "Abs", _identity)
+    with pytest.raises(InputError, match="what was read is not what runs"):
+        validated(load(path), small)
+
+
+def test_an_infinite_constant_that_never_acts_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    g = Graph([1, 3])
+    low = g.node("Add", [g.constant([-np.inf, 0, 0]), g.constant([1.0, 2.0, 3.0])])
+    network = load(g.save(tmp_path / "net.onnx", g.node("Max", ["x", low])))
+    validated(network, unit_box(network))
+
+
 def test_an_output_declared_with_another_size_is_refused(tmp_path: Path) -> None:
     g = Graph([1, 2])
     model = g.model(g.node("Relu", ["x"]))
