@@ -9,14 +9,14 @@ import pytest
 
 from tests.network.mutation import MODULES, chosen, graph_cases, mutants, run
 
-SAMPLE = {"activation": 20, "convolution": 12, "linear": 16, "maximum": 16, "pooling": 16, "shape": 16}
+SAMPLE = {"activation": 32, "convolution": 20, "linear": 24, "maximum": 32, "pooling": 24, "shape": 24}
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_altered_readings_are_refused() -> None:
-    cases, rng, counts = graph_cases(3, backend=False), np.random.default_rng(1), Counter[str]()
+    cases, counts = graph_cases(3, backend=False), Counter[str]()
     for module in MODULES:
-        every = list(mutants(module))
+        every, rng = list(mutants(module)), np.random.default_rng(1)  # its own: a change of one moves no other's sample
         for i in rng.choice(len(every), SAMPLE.get(module.rpartition(".")[2], 0), replace=False):
             for case, what in run(every[i], chosen(every[i], cases, 2), seconds=2):
                 counts[what] += 1
