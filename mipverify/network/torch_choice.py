@@ -12,7 +12,7 @@ from mipverify.network.rewrites.activation import bounded, clipped, never_acts, 
 from mipverify.network.rewrites.choice import chosen
 from mipverify.network.rewrites.indexing import masked
 from mipverify.network.rewrites.linear import divided, signed_sum
-from mipverify.network.rewrites.maximum import against_constant, of_two
+from mipverify.network.rewrites.maximum import extremum_of
 
 
 def operand(builder: Builder, value: Any) -> Value:
@@ -30,13 +30,7 @@ def operand(builder: Builder, value: Any) -> Value:
 
 def extremum(builder: Builder, a: Any, b: Any, sign: float) -> Tensor:
     """The maximum (sign 1) or minimum (sign -1) of two tensors, or of one and a constant."""
-    values = [operand(builder, value) for value in (a, b)]
-    shape = np.broadcast_shapes(*(value.shape for value in values))
-    tensors = [builder.broadcast(value, shape) for value in values if isinstance(value, Tensor)]
-    if len(tensors) == 2:
-        return of_two(builder, tensors[0], tensors[1], sign)
-    constant = next(value for value in values if isinstance(value, np.ndarray))
-    return against_constant(builder, tensors[0], constant, sign)
+    return extremum_of(builder, [operand(builder, value) for value in (a, b)], sign)
 
 
 def clamp(builder: Builder, x: Tensor, min: Any = None, max: Any = None) -> Tensor:  # noqa: A002
@@ -76,11 +70,6 @@ def threshold(builder: Builder, x: Tensor, threshold: float, value: float, inpla
 def compared(builder: Builder, a: Any, b: Any, sign: float) -> Comparison:
     """a > b for sign 1, a < b for sign -1; equality may count as either."""
     return Comparison(signed_sum(builder, [(operand(builder, a), sign), (operand(builder, b), -sign)]))
-
-
-def opposite(builder: Builder, condition: Comparison) -> Comparison:
-    """The comparison turned round."""
-    return Comparison(builder.combine([(condition.difference, -1.0)]))
 
 
 def where(builder: Builder, condition: Any, one: Any, other: Any) -> Tensor:

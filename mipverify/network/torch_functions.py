@@ -13,6 +13,7 @@ from mipverify.network import torch_choice as choice
 from mipverify.network import torch_layers as layers
 from mipverify.network.builder import Builder, Comparison, RewriteError, Tensor, positions
 from mipverify.network.rewrites.activation import absolute_value, leaky
+from mipverify.network.rewrites.comparison import opposite
 from mipverify.network.rewrites.reduce import extreme, reduced
 from mipverify.network.rewrites.registry import axis_of
 from mipverify.network.torch_resize import interpolate
@@ -301,7 +302,7 @@ _FUNCTIONS: dict[str, Function] = {
     "cat": _concatenated,
     "amax": _extreme(1.0),
     "amin": _extreme(-1.0),
-    "bitwise_not": choice.opposite,
+    "bitwise_not": opposite,
     "clamp": choice.clamp,
     "clamp_max": lambda builder, x, bound: choice.clamp(builder, x, None, bound),
     "clamp_min": choice.clamp,
@@ -321,11 +322,11 @@ _FUNCTIONS: dict[str, Function] = {
     "hardsigmoid": choice.hardsigmoid,
     "hardtanh": choice.hardtanh,
     "interpolate": interpolate,
-    "invert": choice.opposite,
+    "invert": opposite,
     "le": _comparison(-1.0),
     "less": _comparison(-1.0),
     "less_equal": _comparison(-1.0),
-    "logical_not": choice.opposite,
+    "logical_not": opposite,
     "lt": _comparison(-1.0),
     "masked_fill": choice.masked_fill,
     "softshrink": choice.softshrink,

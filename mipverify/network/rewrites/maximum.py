@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from mipverify.network.builder import Builder, Tensor
+from mipverify.network.builder import Builder, Tensor, Value
 from mipverify.network.operators import Identity, Index, Operator, Sparse
 from mipverify.network.rewrites.activation import bounded, never_acts
 from mipverify.network.rewrites.registry import OnnxNode, rewrite
@@ -14,10 +16,14 @@ from mipverify.network.rewrites.registry import OnnxNode, rewrite
 def extremum(builder: Builder, node: OnnxNode) -> Tensor:
     """Entrywise maximum or minimum of tensors and constants."""
     values = [node.present(i) for i in range(len(node.inputs))]
+    return extremum_of(builder, values, 1.0 if node.operator == "Max" else -1.0)
+
+
+def extremum_of(builder: Builder, values: Sequence[Value], sign: float) -> Tensor:
+    """The entrywise maximum (sign 1) or minimum (sign -1) of values that broadcast, at least one of them a tensor."""
     shape = np.broadcast_shapes(*(value.shape for value in values))
     tensors = [builder.broadcast(value, shape) for value in values if isinstance(value, Tensor)]
     constants = [value for value in values if not isinstance(value, Tensor)]
-    sign = 1.0 if node.operator == "Max" else -1.0
     while len(tensors) > 1:
         pairs = [tensors[i : i + 2] for i in range(0, len(tensors), 2)]
         tensors = [of_two(builder, pair[0], pair[1], sign) if len(pair) == 2 else pair[0] for pair in pairs]
