@@ -14,5 +14,10 @@ class InputError(MipverifyError, ValueError):
     """
 
 
+def one_line(error: Exception) -> str:
+    """The message of an error without its line breaks; the name of its class where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class Stopped(Exception):  # noqa: N818 - not an error: the caller asked for it
     """Raised by work that was told to stop before it had anything to give."""

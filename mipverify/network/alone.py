@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mipverify.errors import one_line
 from mipverify.network.builder import Comparison
 from mipverify.network.rewrites.registry import OnnxNode
 
@@ -30,7 +31,7 @@ def complaint(node: OnnxNode) -> str | None:
     try:
         run_alone(node)
     except Exception as error:  # noqa: BLE001  # it has a class for each of its reasons, onnx others for malformed nodes
-        return " ".join(str(error).split())
+        return one_line(error)
     return None
 
 

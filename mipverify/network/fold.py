@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mipverify.errors import one_line
 from mipverify.network.alone import run_alone
 from mipverify.network.builder import RewriteError, limited
 from mipverify.network.onnx_reader import check_type, constant_array, sparse_array
@@ -57,8 +58,7 @@ def _by_runtime(node: OnnxNode) -> tuple[np.ndarray, ...]:
     try:
         return run_alone(node)
     except Exception as error:  # noqa: BLE001  # it has a class for each of its reasons
-        text = " ".join(str(error).split())
-        raise RewriteError(f"it reads only constants, but ONNX Runtime cannot evaluate it: {text}") from None
+        raise RewriteError(f"it reads only constants, but ONNX Runtime cannot evaluate it: {one_line(error)}") from None
 
 
 def _constant(node: OnnxNode) -> np.ndarray:

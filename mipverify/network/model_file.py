@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from mipverify.errors import InputError
+from mipverify.errors import InputError, one_line
 
 CONVERTIBLE = (".nnet", ".mat", ".pth", ".pt", ".h5", ".keras")  # `mipverify convert` knows what to do
 
@@ -58,11 +58,6 @@ def read_model(path: str | Path) -> tuple[Any, ModelFile]:
 def parse(file: ModelFile) -> Any:
     """The `onnx.ModelProto` of a model that was read before."""
     return _parsed(file.path, file.content)
-
-
-def one_line(error: Exception) -> str:
-    """The message of an error without its line breaks."""
-    return " ".join(str(error).split())
 
 
 def _stored(path: str | Path) -> bytes:

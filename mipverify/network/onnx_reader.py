@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mipverify.errors import InputError
+from mipverify.errors import InputError, one_line
 from mipverify.network.builder import LARGEST_TENSOR
-from mipverify.network.model_file import ModelFile, one_line, parse, read_model
+from mipverify.network.model_file import ModelFile, parse, read_model
 from mipverify.network.ordering import ordered, reads
 
 OLDEST_OPSET = 7  # before it, broadcasting was an attribute

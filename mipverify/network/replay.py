@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mipverify.errors import InputError
+from mipverify.errors import InputError, one_line
 from mipverify.network.graph import Network
 from mipverify.network.model_file import ModelFile
 from mipverify.network.parameters import ParameterMap
@@ -78,7 +78,7 @@ class OnnxRuntimeReplay:
             raise self._refusal("run", error) from None
 
     def _refusal(self, what: str, error: Exception) -> Exception:
-        text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
+        text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", one_line(error))
         if "bad_alloc" in text or "Failed to allocate memory" in text:
             return MemoryError(text)
         text = re.sub(r"\S*onnxruntime_src\S* (?:.*?\) )?", "", text)

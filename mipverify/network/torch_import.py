@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from mipverify.errors import InputError
+from mipverify.errors import InputError, one_line
 from mipverify.network.builder import Builder, RewriteError, Tensor
 from mipverify.network.graph import Network
 from mipverify.network.simplify import finish
@@ -59,8 +59,7 @@ def read_module(module: torch.nn.Module, shape: tuple[int, ...], number: str) ->
         try:
             traced = fx.symbolic_trace(module)
         except Exception as error:  # noqa: BLE001  # tracing runs the module's own code
-            text = " ".join(str(error).split())
-            raise InputError(f"{type(module).__name__} cannot be traced by torch.fx: {text}") from None
+            raise InputError(f"{type(module).__name__} cannot be traced by torch.fx: {one_line(error)}") from None
     builder = Builder(shape, "input", number=number)
     output, dropped = _interpret(traced, builder)
     notes = tuple(
@@ -138,8 +137,8 @@ def _interpret(traced: fx.GraphModule, builder: Builder) -> tuple[Tensor, list[s
         except (RewriteError, TypeError, IndexError, ValueError, RuntimeError) as error:
             if isinstance(error, InputError):
                 raise
-            text = " ".join(str(error).split())
-            raise InputError(f"layer {builder.name!r} ({_kind(node, traced)}) cannot be imported: {text}") from None
+            where = f"layer {builder.name!r} ({_kind(node, traced)})"
+            raise InputError(f"{where} cannot be imported: {one_line(error)}") from None
     raise InputError("the traced module has no output")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mipverify.errors import InputError
+from mipverify.errors import InputError, one_line
 from mipverify.network.formats.layer_list import Arrays, dense_layer, parse
 from mipverify.network.formats.layers import Dense, Relu, Shape
 from mipverify.network.formats.mat5 import read_mat5
@@ -50,7 +50,7 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     try:
         arrays = read_mat5(data)
     except (ValueError, OverflowError, RecursionError, MemoryError) as error:
-        raise InputError(f"{path}: not a MATLAB file, or a damaged one: {_one_line(error)}") from None
+        raise InputError(f"{path}: not a MATLAB file, or a damaged one: {one_line(error)}") from None
     if not arrays:
         raise InputError(f"{path}: holds no arrays")
     for name, array in arrays.items():
@@ -117,7 +117,3 @@ def _first_shape(steps: tuple[Step, ...]) -> Shape:
         if not isinstance(step, Relu):
             break
     raise InputError("the shape of an input is needed: --input-shape CHANNELS,HEIGHT,WIDTH, such as 1,28,28")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
