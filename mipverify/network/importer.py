@@ -203,14 +203,14 @@ def _refused_by_name(graph: OnnxGraph, trailing: frozenset[int]) -> dict[int, st
     for i, proto in enumerate(graph.nodes):
         if proto.domain not in ("", "ai.onnx"):
             refused[i] = f"it belongs to {proto.domain!r}, not to the standard operators"
-        elif proto.op_type == "If" and constants.issuperset(proto.input):
-            continue  # the branch that is taken decides
         elif constants.issuperset(reads(proto)) or proto.op_type in ("Shape", "Size"):
             constants.update(proto.output)  # evaluated once and for all
             stored = graph.constants.get(proto.input[0]) if proto.input else None
             narrow = proto.op_type == "DequantizeLinear" and (stored is None or stored.dtype.itemsize == 1)
-            if narrow or eight_bit.intersection(proto.input):
+            if narrow or eight_bit.intersection(reads(proto)):
                 eight_bit.update(proto.output)
+        elif proto.op_type == "If" and constants.issuperset(proto.input):
+            continue  # the branch that is taken decides
         elif proto.op_type in ("MatMul", "Gemm") and eight_bit.intersection(proto.input):
             refused[i] = "quantized networks are not supported: ONNX Runtime multiplies by 8-bit weights in integers"
         elif proto.op_type not in REWRITES and i not in trailing:

@@ -79,6 +79,21 @@ def test_the_branch_that_is_taken(condition: str, tmp_path: Path) -> None:
     _equal(tmp_path / "net.onnx", _branches(condition))
 
 
+@pytest.mark.parametrize("condition", ["yes", "no"])
+def test_branches_of_constants_are_constants_to_what_follows(condition: str, tmp_path: Path) -> None:
+    """A power is no piecewise linear operator: only of constants is it read."""
+    text = """<ir_version: 10, opset_import: ["": 18]>
+    g (float[1,2] x) => (float[1,2] y) <bool yes = {1}, bool no = {0}, float[2] w = {1.5, -0.5}, float two = {2}> {
+        k = If (CONDITION) <
+            then_branch = then () => (float[2] t) { t = Neg (w) },
+            else_branch = other () => (float[2] e) <float[2] b = {0.25, 3}> { e = Add (w, b) }
+        >
+        squares = Pow (k, two)
+        y = Mul (x, squares)
+    }"""
+    _equal(tmp_path / "net.onnx", onnx.parser.parse_model(text.replace("CONDITION", condition)))
+
+
 def test_a_condition_on_the_input_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     path.write_bytes(_branches("Cast <to: int = 9> (given)").SerializeToString())
