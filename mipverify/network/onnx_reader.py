@@ -64,7 +64,7 @@ def read(source: str | Path | ModelFile) -> OnnxGraph:
     if not output or output not in produced:
         raise InputError(f"{path}: nothing produces the output {output!r}")
     shape = _input_shape(inputs[0], path)
-    declared, double = _declared(graph.output[0]), _double(inputs[0], nodes)
+    declared, double = _declared(graph.output[0]), _double(inputs[0], nodes, constants)
     element = {1: "float32", 11: "float64"}[inputs[0].type.tensor_type.elem_type]
     return OnnxGraph(file, opset, nodes, constants, inputs[0].name, shape, element, output, declared, double)
 
@@ -197,10 +197,23 @@ def _declared(value: Any) -> tuple[int, ...] | None:
     return tuple(max(1, size) for size in sizes)
 
 
-def _double(given: Any, nodes: tuple[Any, ...]) -> bool:
-    """Whether the input is float64, and nothing on the way is cast to float32."""
+def _double(given: Any, nodes: tuple[Any, ...], constants: dict[str, np.ndarray]) -> bool:
+    """Whether the input is float64, and nothing on the way, nor in a branch, is cast to float32."""
     import onnx
 
-    types = onnx.TensorProto
-    casts = (a.i for node in nodes if node.op_type == "Cast" for a in node.attribute if a.name == "to")
-    return bool(given.type.tensor_type.elem_type == types.DOUBLE and types.FLOAT not in casts)
+    if given.type.tensor_type.elem_type != onnx.TensorProto.DOUBLE:
+        return False
+    wide = {name for name, value in constants.items() if value.dtype == np.float64} | {given.name}
+    return not any(_narrows(node, wide) for node in nodes)
+
+
+def _narrows(node: Any, wide: set[str]) -> bool:
+    """Whether a node, or one in its branches, casts to float32, or like a tensor that is not known as float64."""
+    from onnx import TensorProto
+
+    if node.op_type == "CastLike":
+        return len(node.input) < 2 or node.input[1] not in wide
+    if node.op_type == "Cast":
+        return any(attribute.name == "to" and attribute.i == TensorProto.FLOAT for attribute in node.attribute)
+    graphs = [graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs)]
+    return any(_narrows(inner, wide) for graph in graphs for inner in graph.node)

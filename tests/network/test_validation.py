@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
+from onnx.parser import parse_model
 
 from mipverify.engine import verify
 from mipverify.errors import InputError
@@ -77,6 +78,36 @@ def test_a_class_keeps_its_value(tmp_path: Path) -> None:
             continue
         with pytest.raises(InputError, match=r"operator Cast .*uint8"):
             load(path)
+
+
+NARROWING = {
+    "Cast": "z = Cast <to: int = 1> (x)",
+    "CastLike": "z = CastLike (x, w)",
+    "a branch": "z = If (yes) <then_branch = p () => (float[1,2] a) { a = Cast <to: int = 1> (x) }, "
+    "else_branch = q () => (float[1,2] b) { b = CastLike (x, w) }>",
+}
+
+
+@pytest.mark.parametrize("cast", NARROWING)
+def test_a_double_model_that_goes_on_in_float32_is_compared_as_such(cast: str, tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    g (double[1,2] x) => (float[1,2] y) <bool yes = {1}, float[2] w = {0.1, 0.3}> { CAST  y = Mul (z, w) }"""
+    path = tmp_path / "net.onnx"
+    path.write_bytes(parse_model(text.replace("CAST", NARROWING[cast])).SerializeToString())
+    network = load(path)
+    assert not network.double
+    validated(network, unit_box(network))
+
+
+@pytest.mark.parametrize("like", ["x", "w"])
+def test_a_double_model_that_is_cast_to_double_is_compared_in_double_precision(like: str, tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    g (double[1,2] x) => (double[1,2] y) <double[2] w = {0.1, 0.3}> { z = CastLike (x, LIKE)  y = Mul (z, w) }"""
+    path = tmp_path / "net.onnx"
+    path.write_bytes(parse_model(text.replace("LIKE", like)).SerializeToString())
+    network = load(path)
+    assert network.double
+    validated(network, unit_box(network))
 
 
 def _twice(builder: Builder, node: OnnxNode) -> Tensor:
