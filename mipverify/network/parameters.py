@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,7 @@ class ParameterMap:
                 nodes.append(Relu(node.shape, node.source + shift))
             elif isinstance(node, Affine):
                 terms = tuple(Term(term.source + shift, term.operator) for term in node.terms)
-                nodes.append(Affine(node.shape, terms, node.bias))
+                nodes.append(replace(node, terms=terms))
         return Network(
             tuple(nodes),
             original.output + shift,
@@ -71,6 +71,7 @@ class ParameterMap:
             input_name="parameters",
             notes=original.notes,
             dropped=original.dropped,
+            double=original.double,
             parameters=self,
         )
 
