@@ -37,6 +37,23 @@ def test_an_operator_that_mixes_the_batch_runs_on_one_input_at_a_time(tmp_path: 
     np.testing.assert_array_equal(replay.run(x), np.zeros((5, 2)))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("ranking", ["Softmax", "LogSoftmax", "Sigmoid"])
+@pytest.mark.parametrize("size", [2, 10, 1000])
+def test_the_exponential_of_the_runtime_is_as_close_as_is_counted_on(
+    ranking: str, size: int, dtype: Any, tmp_path: Path
+) -> None:
+    """Nothing stands before the last function, so that its own error alone is compared, over all of its range."""
+    g = Graph([1, size], dtype=dtype)
+    network = load(g.save(tmp_path / "net.onnx", g.node(ranking, ["x"])))
+    assert len(network.nodes) == 1
+    rng = np.random.default_rng(size)
+    scales = np.geomspace(1e-3, 100, 40)[:, None]
+    spread, sweep = scales * rng.standard_normal((40, size)), np.linspace(-110, 110, 40 * size).reshape(40, size)
+    far = sweep.reshape(size, 40).T  # entries of one row lie as far from each other as they can
+    validated(network, np.concatenate([spread, sweep, far, far + 1000]))
+
+
 @pytest.mark.parametrize("ranking", ["Softmax", "LogSoftmax", "Sigmoid"])
 @pytest.mark.parametrize("target", ["INT64", "INT32", "INT8", "UINT8", "BOOL", "FLOAT16"])
 def test_a_cast_behind_the_last_layer_is_refused(ranking: str, target: str, tmp_path: Path) -> None:
