@@ -11,7 +11,7 @@ import numpy as np
 from mipverify.attack.gradient import values_and_gradient
 from mipverify.network import Network
 
-STEP_WORK = 2**29  # multiplications of one step of all walks, one way: 0.1 s or so
+STEP_WORK = 2**29  # multiplications of one step of all walks, one way
 STEP_BYTES = 2**27  # of node values
 
 

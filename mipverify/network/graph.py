@@ -18,7 +18,7 @@ from array_api_compat import array_namespace
 from mipverify.network.model_file import ModelFile
 from mipverify.network.operators import Array, Operator, parameter_like
 
-ENTRY_WORK = 8  # multiplications of a dense product in the time that arithmetic on one entry takes
+ENTRY_WORK = 8  # rough weight of arithmetic on one entry, in multiplications of a dense product
 
 
 @dataclass(frozen=True)

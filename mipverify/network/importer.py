@@ -66,11 +66,13 @@ class Unsupported:
 class Reading:
     """A file's graph as nodes of a network, before they are simplified.
 
-    values: by the file's name of a tensor, what it became. tail: what was dropped at the end. problems: why it is not
+    trailing: positions of the nodes at the end that only rank. values: by the file's name of a tensor, what it became.
+    tail: what was dropped at the end. problems: why it is not
     a network, empty if it is one.
     """
 
     graph: OnnxGraph
+    trailing: frozenset[int]
     builder: Builder
     values: dict[str, Result]
     tail: Tail
@@ -78,8 +80,7 @@ class Reading:
 
     def tensors(self) -> dict[str, Tensor]:
         """What the tensors of the file became, in order; without those behind what was dropped at the end."""
-        nodes, trailing = self.graph.nodes, trailing_nodes(self.graph)
-        names = [name for i, node in enumerate(nodes) if i not in trailing for name in node.output]
+        names = [name for i, node in enumerate(self.graph.nodes) if i not in self.trailing for name in node.output]
         found = ((name, self.values.get(name)) for name in names)
         return {name: value for name, value in found if isinstance(value, Tensor)}
 
@@ -143,7 +144,7 @@ def trace(graph: OnnxGraph, stop: bool = True) -> Reading:
         problems.append(Unsupported(nodes[i].op_type, OnnxNode(nodes[i], (), opset).name, opset, reason))
     builder = Builder(graph.input_shape, graph.input_name)
     values: dict[str, Result] = {**graph.constants, graph.input_name: builder.input}
-    found = Reading(graph, builder, values, Tail(), problems)
+    found = Reading(graph, trailing, builder, values, Tail(), problems)
     if problems and stop:
         return found
     for i, proto in enumerate(nodes):

@@ -10,7 +10,7 @@ from array_api_compat import is_torch_array
 
 from mipverify.errors import InputError
 from mipverify.network.graph import Affine, Network, Term
-from mipverify.network.operators import Array, Operator, Transposed
+from mipverify.network.operators import Array, Operator, Transposed, _Weighted
 
 
 def snapshot(network: Network) -> Network:
@@ -40,9 +40,8 @@ def _numpy_operator(operator: Operator) -> Operator:
     operator = copy(operator)
     if isinstance(operator, Transposed):
         operator.inner = _numpy_operator(operator.inner)
-    elif is_torch_array(weight := getattr(operator, "weight", None)):
-        operator.weight = _numpy(weight)  # type: ignore[attr-defined]
-        operator._casts = {}  # type: ignore[attr-defined]
+    elif isinstance(operator, _Weighted) and is_torch_array(operator.weight):
+        operator.weight = _numpy(operator.weight)  # the copy has no casts of the old one
     return operator
 
 

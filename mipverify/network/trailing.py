@@ -8,8 +8,7 @@ from mipverify.network.builder import Builder, RewriteError, Tensor
 from mipverify.network.onnx_reader import OnnxGraph
 from mipverify.network.rewrites import REWRITES, OnnxNode
 
-INCREASING = ("Softmax", "LogSoftmax", "Sigmoid")  # of any two entries, the larger one stays the larger one
-_RANKING = (*INCREASING, "ArgMax")
+_RANKING = ("Softmax", "LogSoftmax", "Sigmoid", "ArgMax")  # they keep the order of the entries, or name the first
 _PASSIVE = ("Identity", "Dropout", "Flatten", "Squeeze", "Unsqueeze", "Reshape", "Cast")
 
 

@@ -62,7 +62,7 @@ def _labels(equation: str, shapes: Sequence[tuple[int, ...]]) -> tuple[list[str]
     for term, shape in zip(terms, shapes, strict=True):
         count = len(shape) - (len(term) - 3)
         term = term.replace("...", dots[len(dots) - count :] if count > 0 else "")
-        if len(term) != len(shape) or (not term.isalpha() * bool(term) and term):
+        if len(term) != len(shape) or (term and not term.isalpha()):
             raise RewriteError(f"{term!r} of the equation {equation!r} does not fit the shape {list(shape)}")
         labels.append(term)
     if arrow:
