@@ -1,0 +1,57 @@
+"""Scripts and benchmarks start: nothing that they import or call has gone, though no other code uses them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.machinery import SourceFileLoader
+from importlib.resources import files
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+
+import pytest
+
+import mipverify
+
+ROOT = Path(__file__).parents[2]
+
+
+def programs() -> list[Path]:
+    """Files of both folders that are Python and take options, whatever they are called."""
+    found = [path for folder in ("scripts", "benchmarks") for path in sorted((ROOT / folder).iterdir())]
+    texts = {path: path.read_text() for path in found if path.is_file()}
+    return [path for path, text in texts.items() if "import argparse" in text]
+
+
+@pytest.mark.parametrize("path", programs(), ids=lambda path: path.name)
+def test_program_starts(path: Path) -> None:
+    text = path.read_text()
+    if "import torch" in text or "mipverify.models.training" in text:
+        pytest.importorskip("torch")
+    done = subprocess.run(
+        [sys.executable, str(path), "--help"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "usage: " in done.stdout
+    assert os.access(path, os.X_OK) or not text.startswith("#!"), "its first line says that it can be run"
+
+
+def test_programs_without_an_ending_are_found() -> None:
+    assert {"reproduce_stability", "hard_networks.py", "mutate_kernel.py"} <= {path.name for path in programs()}
+
+
+def test_the_milp_alone_decides() -> None:
+    """As `scripts/reproduce_stability` asks it: bounds, linear programs, then one program a class."""
+    pytest.importorskip("torch")
+    loader = SourceFileLoader("reproduce_stability", str(ROOT / "scripts" / "reproduce_stability"))
+    spec = spec_from_loader(loader.name, loader)
+    assert spec is not None
+    script = module_from_spec(spec)
+    loader.exec_module(script)
+    zoo = files("mipverify.models.zoo")
+    network = mipverify.load(str(zoo / "mnist_small_linf0.1.onnx"))
+    data = mipverify.load_dataset(str(zoo / "mnist_100.npz")).fit_to(network.input_shape)
+    verdict, binaries, _ = script.decide(network, data.image(0), data.label(0), 0.05, 60.0)
+    assert verdict == "holds"
+    assert binaries > 0, "bounds decide it without a program"
