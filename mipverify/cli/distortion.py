@@ -70,6 +70,7 @@ def distortion(
 
     A tie counts as wrong. Ends with 0 if the bounds met (or nothing within --max-distance is wrong), 3 if not in time.
     """
+    use_one_thread()  # before anything loads numpy
     if data is None:
         raise InputError("distortion needs --data FILE")
     if (index is None) == (samples is None):
@@ -79,7 +80,6 @@ def distortion(
     opt.check_limits(timeout, workers)
     opt.check_solver(solver)
     check_outputs({"--witness": witness}, [network, *data_files(data)])
-    use_one_thread()
     given = opt.parse_preprocessing(domain, scale, mean, std, layout)
     asked: dict[str, Any] = {
         "norm": norm,

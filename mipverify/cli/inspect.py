@@ -46,9 +46,9 @@ def inspect(
       mipverify inspect net.onnx property.vnnlib
       mipverify inspect net.onnx --data mnist_test.npz --index 7 --eps 0.1 --json
     """
+    use_one_thread()  # before anything loads numpy
     asked = QuestionOptions(property, data, index, eps, norm, None, None, domain, scale, mean, std, layout)
     asked.check()
-    use_one_thread()
     with stdout_for_results_only() if json else nullcontext():
         facts = examine(network, asked)
     say(json_module.dumps(facts, allow_nan=False) if json else _text(facts))

@@ -73,6 +73,7 @@ def report(
     Writes results.sqlite, samples.csv, summary.json and report.html into DIR. Ends with 0 when all samples were run,
     also if some of them stayed undecided.
     """
+    use_one_thread()  # before anything loads numpy
     if compare is not None:
         _refuse_with_compare({"NETWORK": network, "--data": data, "--eps": eps})
         return _compare(compare, out, json=json, quiet=quiet)
@@ -128,7 +129,6 @@ def _run(
     if retry not in (None, "unknown"):
         raise InputError(f"--retry can only be unknown, not {retry!r}")
 
-    use_one_thread()
     from mipverify.report.live import Live
     from mipverify.report.run import Limits, run_report
 

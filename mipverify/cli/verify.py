@@ -66,6 +66,7 @@ def verify(
 
     Ends with 0 if the property holds, 10 if it is violated, 3 if neither was shown within the limits.
     """
+    use_one_thread()  # before anything loads numpy
     asked = QuestionOptions(property, data, index, eps, norm, label, targets, domain, scale, mean, std, layout)
     if not asked.stated():
         raise InputError("what is to be verified? Give a PROPERTY file, or --data FILE --index I --eps E")
@@ -76,7 +77,6 @@ def verify(
     opt.check_solver(solver)
     outputs = {"--witness": witness, "--result-file": result_file}
     check_outputs(outputs, [network, property, *data_files(data)])
-    use_one_thread()
 
     with stdout_for_results_only() if json else nullcontext():
         from mipverify.cli.progress import Progress

@@ -77,3 +77,43 @@ def test_completion_for_the_shell() -> None:
         env={**os.environ, "_MIPVERIFY_COMPLETE": "complete_bash", "COMP_WORDS": "mipverify ver", "COMP_CWORD": "1"}
     )
     assert done.stdout.split() == ["verify"]
+
+
+THREADS = """
+import ctypes, re, sys
+from pathlib import Path
+from mipverify.cli.main import main
+
+assert main(sys.argv[1:]) in (0, 10), "the command works"
+libraries = set(re.findall(r"/\\S*openblas\\S*", Path("/proc/self/maps").read_text()))
+names = [f"{front}openblas_get_num_threads{end}" for front in ("scipy_", "") for end in ("64_", "")]
+loaded = [ctypes.CDLL(library) for library in libraries]
+print(*(next(getattr(lib, name)() for name in names if hasattr(lib, name)) for lib in loaded), file=sys.stderr)
+"""
+IMAGE = ("--data", "images.npz", "--domain", "0,1", "--mean", "0")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the libraries that Linux says are loaded")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("verify", "net.onnx", "holds.vnnlib"),
+        ("verify", "net.onnx", *IMAGE, "--index", "0", "--eps", "0.01"),
+        ("inspect", "net.onnx", *IMAGE, "--index", "0", "--eps", "0.01"),
+        ("report", "net.onnx", *IMAGE, "--eps", "0.01", "--out", "run", "--workers", "0"),
+        ("distortion", "net.onnx", *IMAGE, "--index", "0", "--max-distance", "0.01"),
+    ],
+    ids=" ".join,
+)
+def test_commands_that_verify_use_one_thread(arguments: tuple[str, ...], folder: Path) -> None:
+    given = {
+        name: value for name, value in os.environ.items() if not name.endswith(("_NUM_THREADS", "_MAXIMUM_THREADS"))
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS, *arguments],
+        cwd=folder, env=given, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    counts = done.stderr.splitlines()[-1].split()
+    assert counts, "numpy's BLAS is another one here"
+    assert set(counts) == {"1"}
