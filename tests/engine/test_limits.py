@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import onnx
@@ -87,6 +89,41 @@ def test_a_library_that_ends_the_process_for_want_of_memory_ends_in_unknown() ->
     assert (verdict.verdict, verdict.reason, verdict.stage) == ("unknown", "out of memory", "deadly")
     assert verdict.margin_lower_bound is not None
     assert [step["stage"] for step in verdict.statistics["steps"]] == ["interval"]
+
+
+def killed(asked: object) -> None:
+    """A stage that the kernel ends, as it does where the machine has no memory left."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def aborted(asked: object) -> None:
+    """A stage that ends as C++ does where an allocation fails."""
+    os.abort()
+
+
+@pytest.mark.parametrize("stage", [killed, aborted])
+def test_a_process_that_is_ended_for_want_of_memory_ends_in_unknown(stage: Callable[[object], None]) -> None:
+    cascade = (STAGE["interval"], Stage("ended", stage))
+    verdict = verify(HARD, QUESTION, timeout=20.0, memory=1 << 26, stages=cascade)
+    assert (verdict.verdict, verdict.reason, verdict.stage) == ("unknown", "out of memory", "ended")
+
+
+def quits(asked: object) -> None:
+    """A stage whose process ends for a reason of its own."""
+    os._exit(3)
+
+
+def test_a_process_that_ends_for_another_reason_is_a_failure() -> None:
+    with pytest.raises(RuntimeError, match="exit code 3"):
+        verify(HARD, QUESTION, timeout=20.0, memory=1 << 28, stages=(STAGE["interval"], Stage("quits", quits)))
+
+
+def test_a_process_that_cannot_read_the_question_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("known_to_this_process_only")
+    exec("def stage(asked): pass", module.__dict__)  # noqa: S102
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    with pytest.raises(RuntimeError, match="exit code 1"):
+        verify(HARD, QUESTION, timeout=20.0, memory=1 << 28, stages=(Stage("elsewhere", module.stage),))
 
 
 def test_under_a_cap_that_suffices_the_verdict_is_the_same(tmp_path: Path) -> None:
