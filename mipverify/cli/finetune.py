@@ -61,7 +61,7 @@ def finetune(
         keep_zeros(initial.module)
         changes = {
             "architecture": initial.architecture,
-            "eps": eps,
+            "eps": opt.parse_positive("--eps", eps),
             "epochs": epochs,
             "batch_size": batch_size,
             "learning_rate": learning_rate,

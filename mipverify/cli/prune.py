@@ -58,10 +58,11 @@ def prune(
     if weights is None and relus is None:
         raise InputError("nothing to prune: give --weights T or --relus F")
     if relus is not None:
-        training.needed({"--data FILE": data, "--eps E": None if eps is None else str(eps)})
+        training.needed({"--data FILE": data, "--eps E": eps})
     if evaluate:
-        training.needed({"--test FILE": test, "--eps E": None if eps is None else str(eps)})
+        training.needed({"--test FILE": test, "--eps E": eps})
     opt.check_limits(timeout, workers or 1)
+    radius = opt.parse_positive("--eps", eps) or 0.0
     with training.torch_is_there():
         from mipverify.models.training import read_images
         from mipverify.models.training.pruned import prune_run
@@ -70,12 +71,12 @@ def prune(
         with stdout_for_results_only() if json else nullcontext():
             counted = None if relus is None else read_images(str(data)).first(images)
             shown = read_images(str(test)) if evaluate else None
-            record = prune_run(run, Path(str(out)), weights=weights, relus=relus, images=counted, eps=eps or 0.0)
+            record = prune_run(run, Path(str(out)), weights=weights, relus=relus, images=counted, eps=radius)
             figures = {}
             if shown is not None:
                 runs = {"before": run, "after": str(out)}
                 figures = training.evaluation(
-                    runs, shown, eps or 0.0, samples, timeout=timeout, workers=workers, quiet=quiet
+                    runs, shown, radius, samples, timeout=timeout, workers=workers, quiet=quiet
                 )
     training.conclude(record, str(out), figures, json=json, quiet=quiet)
     return DONE

@@ -67,7 +67,7 @@ def train(
     training.needed({"--preset NAME": preset, "--data FILE": data, "--test FILE": test, "--out DIR": out})
     changes = {
         "architecture": architecture,
-        "eps": eps,
+        "eps": opt.parse_positive("--eps", eps),
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,

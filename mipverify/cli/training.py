@@ -25,18 +25,7 @@ Data = Annotated[
 ]
 Test = Annotated[str | None, typer.Option(metavar="FILE", help="Test images, likewise.")]
 Out = Annotated[str | None, typer.Option(metavar="DIR", help="Directory for the network and the record of its making.")]
-
-
-def _radius(text: str) -> float:
-    from mipverify.specification.exact import exact_number
-
-    return float(exact_number(text, "the radius"))
-
-
-Eps = Annotated[
-    float | None,
-    typer.Option(metavar="E", parser=_radius, help="Radius of the l_inf perturbations, such as 0.1 or 8/255."),
-]
+Eps = Annotated[str | None, typer.Option(metavar="E", help="Radius of the l_inf perturbations, such as 0.1 or 8/255.")]
 Preset = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="mnist- or cifar10-adversarial, -sparse, -stable, -certified or -interval."),

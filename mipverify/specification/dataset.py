@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from mipverify.errors import InputError
 from mipverify.specification.csv_file import read_csv
 from mipverify.specification.dataset_files import read_idx, read_npz
-from mipverify.specification.exact import canonical
+from mipverify.specification.exact import canonical, nearest_float
 from mipverify.specification.layout import Arrangement, arrange
 from mipverify.specification.preprocessing import GREY, Preprocessing
 
@@ -91,13 +92,17 @@ class Dataset:
 
     def _scaled(self, stored: NDArray[Any]) -> NDArray[Any]:
         """Whole numbers become the float nearest to their product with the scale, floats keep their type."""
-        if stored.dtype == np.uint8:
-            table = np.array([float(level * self.scale) for level in range(256)])
-            return table.astype(np.float32)[stored]
-        if self.scale == 1:
-            return stored if stored.dtype.kind == "f" else stored.astype(np.float64)
-        product = stored.astype(np.float64) * self.scale.numerator / self.scale.denominator
-        return product.astype(stored.dtype if stored.dtype.kind == "f" else np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by who asks
+            if stored.dtype == np.uint8:
+                table = np.array([nearest_float(level * self.scale) for level in range(256)])
+                return table.astype(np.float32)[stored]
+            if self.scale == 1:
+                return stored if stored.dtype.kind == "f" else stored.astype(np.float64)
+            factor, divisor = (nearest_float(Fraction(n)) for n in self.scale.as_integer_ratio())
+            if math.isinf(factor) or math.isinf(divisor):
+                factor, divisor = nearest_float(self.scale), 1.0
+            product = stored.astype(np.float64) * factor / divisor
+            return product.astype(stored.dtype if stored.dtype.kind == "f" else np.float32)
 
     def _require_domain(self, pixels: NDArray[Any], start: int) -> None:
         domain = self.preprocessing.domain

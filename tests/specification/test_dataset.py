@@ -177,3 +177,13 @@ def test_bad_files_are_refused_in_one_line(tmp_path, write, message):
         load_dataset(path)
     assert "\n" not in str(error.value)
     assert path.name in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int32, np.float32, np.float64])
+def test_scales_beyond_any_float(tmp_path, kind):
+    path = write_npz(tmp_path, images=np.arange(4).reshape(1, 2, 2).astype(kind), labels=np.zeros(1, int))
+    with pytest.raises(InputError, match="image 0 has a pixel that is not finite"):
+        load_dataset(path, scale="1e400", domain=None).image(0)
+    assert load_dataset(path, scale="1e-400", domain=None).image(0).tolist() == [[0, 0], [0, 0]]
+    long = f"0.25{'0' * 400}1"  # a quotient of two numbers that no float stands for
+    assert load_dataset(path, scale=long, domain=None).image(0).tolist() == [[0, 0.25], [0.5, 0.75]]

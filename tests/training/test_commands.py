@@ -133,7 +133,11 @@ def test_json_and_quiet(cli: Cli) -> None:
     [
         (["train"], "--preset NAME and --data FILE"),
         ([*TRAIN, "--out", "run", "--preset", "mnist-best"], "mnist-certified"),
-        ([*TRAIN, "--out", "run", "--eps", "-1"], "--eps must be above 0"),
+        ([*TRAIN, "--out", "run", "--eps", "-1"], "--eps must be a positive number, not '-1'"),
+        ([*TRAIN, "--out", "run", "--eps", "1e400"], "--eps must be a positive number, not '1e400'"),
+        ([*TRAIN, "--out", "run", "--eps", "tenth"], "--eps must be a finite number such as 0.1 or 8/255"),
+        ([*TRAIN, "--out", "run", "--eps", "1.5"], "--eps must be above 0 and at most 1"),
+        (["prune", "run", "--out", "p", "--weights", "0.1", "--eps", "1e400"], "--eps must be a positive number"),
         ([*TRAIN, "--out", "run", "--epochs", "0"], "--epochs"),
         ([*TRAIN, "--out", "run", "--learning-rate", "nan"], "--learning-rate"),
         ([*TRAIN, "--out", "run", "--bounds", "exact"], "improved_interval"),
