@@ -13,6 +13,7 @@ from mipverify.errors import InputError
 from mipverify.specification.normalization import channel_axis
 
 LAYOUTS = ("nchw", "nhwc")
+CHANNELS = (1, 3, 4)  # of images: grey, colour, colour with alpha
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,11 @@ def _guessed(stored: tuple[int, ...], wanted: tuple[int, ...]) -> Arrangement | 
 
 
 def _image_axes(stored: tuple[int, ...], wanted: tuple[int, ...], layout: str) -> tuple[int, ...] | None:
-    """Stored images as three axes in the order of `layout`; flat ones take their sizes from the network's input."""
+    """Stored images as three axes in the order of `layout`; flat ones take their sizes from the network's input.
+
+    Which of its outer axes holds the channels is known only where one of them has a length of CHANNELS and the other
+    has not. Raises InputError elsewhere.
+    """
     if len(stored) == 3:
         return stored
     if len(_squeezed(stored)) == 3:
@@ -106,11 +111,11 @@ def _image_axes(stored: tuple[int, ...], wanted: tuple[int, ...], layout: str) -
     image = wanted[1:] if len(wanted) == 4 else wanted
     if len(_squeezed(stored)) != 1 or len(image) != 3:
         return None
-    if image[0] == image[2]:
+    first, middle, last = image
+    known = [size in CHANNELS and (size == 1 or size < middle) for size in (first, last)]
+    if (first in CHANNELS) == (last in CHANNELS) or not any(known):
         raise InputError(f"the network takes {wanted}, which may be nchw or nhwc: permute the images yourself")
-    # The sizes of images are larger than their number of channels.
-    first = image[0] < image[2]
-    channels, *sizes = image if first else (image[2], *image[:2])
+    channels, *sizes = image if known[0] else (last, first, middle)
     return (channels, *sizes) if layout == "nchw" else (*sizes, channels)
 
 

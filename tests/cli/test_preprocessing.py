@@ -21,9 +21,9 @@ PIPELINE = ["--mean", ",".join(MEAN), "--std", ",".join(STD)]
 
 
 def write_network(path: Path, *, normalized: bool, channels_last: bool = False) -> None:
-    """Two classes of images 3x4x5; `normalized`: the file takes (x - mean) / std, and undoes that first."""
+    """Two classes of images 3x2x10; `normalized`: the file takes (x - mean) / std, and undoes that first."""
     rng = np.random.default_rng(5)
-    shape, along = ([1, 4, 5, 3], [1, 1, 1, 3]) if channels_last else ([1, 3, 4, 5], [1, 3, 1, 1])
+    shape, along = ([1, 2, 10, 3], [1, 1, 1, 3]) if channels_last else ([1, 3, 2, 10], [1, 3, 1, 1])
     arrays = {
         "std": np.array([float(Fraction(v)) for v in STD], np.float32).reshape(along),
         "mean": np.array([float(Fraction(v)) for v in MEAN], np.float32).reshape(along),
@@ -57,7 +57,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_network(tmp_path / "plain.onnx", normalized=False)
     write_network(tmp_path / "normalized.onnx", normalized=True)
     write_network(tmp_path / "last.onnx", normalized=True, channels_last=True)
-    images = np.random.default_rng(0).integers(40, 200, (12, 3, 4, 5), np.uint8)
+    images = np.random.default_rng(0).integers(40, 200, (12, 3, 2, 10), np.uint8)
     network = mipverify.load(tmp_path / "plain.onnx")
     scores = np.asarray(network.forward(images / 255.0)).reshape(12, 2)
     for name, stored in (("data", images), ("last", np.moveaxis(images, 1, 3)), ("flat", images.reshape(12, 60))):
@@ -90,7 +90,7 @@ def test_verdicts_and_distances_are_those_about_pixels(variant: str, place: Path
             assert json.loads(found.out)["verdict"] == word, found
         witness = json.loads(found.out)["witness"]["input"]
         axes = (2, 0, 1) if given[0] == "last.onnx" else (0, 1, 2)
-        shape = (4, 5, 3) if given[0] == "last.onnx" else (3, 4, 5)
+        shape = (2, 10, 3) if given[0] == "last.onnx" else (3, 2, 10)
         z = np.array(witness, object).reshape(shape).transpose(axes).reshape(3, 20)
         stored = np.load("data.npz")["images"][index].reshape(3, 20)
         for channel in range(3):

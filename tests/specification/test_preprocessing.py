@@ -101,21 +101,21 @@ def write(folder, images, labels=None):
     return path
 
 
-LEVELS = np.arange(2 * 3 * 4 * 5, dtype=np.uint8).reshape(2, 3, 4, 5)  # nchw
+LEVELS = np.arange(2 * 3 * 6 * 5, dtype=np.uint8).reshape(2, 3, 6, 5)  # nchw
 
 
 @pytest.mark.parametrize(
     ("stored", "shape", "layout"),
     [
-        (LEVELS, (1, 3, 4, 5), None),
-        (np.moveaxis(LEVELS, 1, 3), (1, 3, 4, 5), None),
-        (LEVELS, (1, 4, 5, 3), None),
-        (LEVELS, (1, 4, 5, 3), "nchw"),
-        (np.moveaxis(LEVELS, 1, 3), (1, 4, 5, 3), "nhwc"),
-        (LEVELS.reshape(2, 60), (1, 4, 5, 3), "nchw"),
-        (np.moveaxis(LEVELS, 1, 3).reshape(2, 60), (1, 3, 4, 5), "nhwc"),
-        (LEVELS.reshape(2, 60), (1, 3, 4, 5), None),
-        (LEVELS, (1, 60), "nchw"),
+        (LEVELS, (1, 3, 6, 5), None),
+        (np.moveaxis(LEVELS, 1, 3), (1, 3, 6, 5), None),
+        (LEVELS, (1, 6, 5, 3), None),
+        (LEVELS, (1, 6, 5, 3), "nchw"),
+        (np.moveaxis(LEVELS, 1, 3), (1, 6, 5, 3), "nhwc"),
+        (LEVELS.reshape(2, 90), (1, 6, 5, 3), "nchw"),
+        (np.moveaxis(LEVELS, 1, 3).reshape(2, 90), (1, 3, 6, 5), "nhwc"),
+        (LEVELS.reshape(2, 90), (1, 3, 6, 5), None),
+        (LEVELS, (1, 90), "nchw"),
     ],
 )
 def test_channels_are_where_the_network_takes_them(tmp_path, stored, shape, layout):
@@ -124,10 +124,18 @@ def test_channels_are_where_the_network_takes_them(tmp_path, stored, shape, layo
     expected = np.moveaxis(LEVELS, 1, 3) if shape[-1] == 3 else LEVELS
     np.testing.assert_array_equal(fitted.image(1).reshape(-1), expected[1].reshape(-1))
     assert fitted.image_shape == shape
-    channel = np.broadcast_to(np.arange(1, 4).reshape(3, 1, 1), (3, 4, 5))
+    channel = np.broadcast_to(np.arange(1, 4).reshape(3, 1, 1), (3, 6, 5))
     channel = np.moveaxis(channel, 0, 2) if shape[-1] == 3 else channel
     assert fitted.mean.reshape(-1).tolist() == channel.reshape(-1).tolist()
     assert fitted.std == 2
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("shape", [(64, 8, 8), (8, 8, 64), (64, 4, 4), (4, 4, 64), (4, 5, 3), (1, 28, 3), (2, 5, 7)])
+def test_flat_images_are_refused_where_the_channels_of_the_network_are_open(tmp_path, shape, layout):
+    data = load_dataset(write(tmp_path, np.zeros((1, int(np.prod(shape))), np.uint8)), layout=layout)
+    with pytest.raises(InputError, match="may be nchw or nhwc"):
+        data.fit_to((1, *shape))
 
 
 def test_cubes_need_a_layout(tmp_path):
