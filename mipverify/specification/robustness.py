@@ -94,13 +94,14 @@ def linf_ball(
     radius = exact_number(eps, "eps")
     if radius < 0:
         raise InputError(f"eps must not be negative: {shorten(str(eps))}")
-    return _ball(_pixels(image), radius, _limits(domain), normalization)
+    few, where = _ball(_pixels(image), radius, _limits(domain), normalization)
+    return few.spread(where)
 
 
 def nearest_inputs(images: ArrayLike, normalization: Normalization | None) -> np.ndarray:
     """The float32 network inputs nearest to images (B, ...) themselves: (B, n)."""
-    box = linf_ball(images, 0, domain=None, normalization=normalization)
-    return box.float32_lower.reshape(len(np.asarray(images)), -1)
+    few, where = _ball(_pixels(images), Fraction(0), None, normalization)
+    return few.float32_lower[where].reshape(len(np.asarray(images)), -1)
 
 
 def _pixels(image: ArrayLike) -> np.ndarray:
@@ -129,8 +130,11 @@ def _ball(
     radius: Fraction,
     limits: tuple[Fraction, Fraction] | None,
     normalization: Normalization | None,
-) -> Box:
-    # Images repeat few values (grey levels): exact arithmetic is done once for each, and for each mean and std.
+) -> tuple[Box, np.ndarray]:
+    """The box of few coordinates, and for each of all (n,) which of them it is.
+
+    Images repeat few values (grey levels): exact arithmetic is done once for each, and for each mean and std.
+    """
     values, where = np.unique(pixels, return_inverse=True)
     exact = [Fraction(value) for value in values.tolist()]
     lower, upper = [value - radius for value in exact], [value + radius for value in exact]
@@ -146,12 +150,11 @@ def _ball(
         copies = len(pixels) // normalization.size
         if copies * normalization.size != len(pixels):
             raise InputError(f"mean and std are those of {normalization.size} inputs, the image has {len(pixels)}")
-        kinds, where = np.unique(np.stack([where, np.tile(normalization.which, copies)]), axis=1, return_inverse=True)
-        pairs = [(int(i), *normalization.pairs[k]) for i, k in kinds.T]
+        number = len(normalization.pairs)
+        kinds, where = np.unique(where * number + np.tile(normalization.which, copies), return_inverse=True)
+        pairs = [(kind // number, *normalization.pairs[kind % number]) for kind in kinds.tolist()]
         lower, upper = ([(side[i] - mean) / std for i, mean, std in pairs] for side in (lower, upper))
-        where = where.reshape(-1)
-    few = Box.from_exact(lower, upper, name="the pixel value number {}".format)
-    return few.spread(where)
+    return Box.from_exact(lower, upper, name="the pixel value number {}".format), where
 
 
 def _targets(label: int, num_classes: int, targets: Iterable[int] | None) -> list[int]:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from mipverify.errors import InputError
 from mipverify.specification import robustness
+from mipverify.specification.normalization import Normalization
+from mipverify.specification.robustness import nearest_inputs
 
 IMAGE = np.float32([[0.0, 0.05], [0.5, 1.0]])
 
@@ -110,3 +112,19 @@ def test_labels_of_arrays(make: type) -> None:
     labels = [robustness(IMAGE, label, "0.1", num_classes=3, targets=[0]) for label in (make(1), 1)]
     assert labels[0].cases[0].conditions[0].name == "class 0 reaches class 1"
     assert repr(labels[0].cases[0].conditions) == repr(labels[1].cases[0].conditions)
+
+
+def test_images_themselves_are_the_nearest_float32_behind_mean_and_std():
+    rng = np.random.default_rng(0)
+    images = (rng.integers(0, 256, (4, 3, 2, 5)) / 255).astype(np.float32)
+    images[0, 0, 0, 0] = 0.25
+    mean, std = ("0.49", "1/3", "0.25"), ("0.25", "1/7", "0.25")
+    found = nearest_inputs(images, Normalization.of(mean, std, (3, 2, 5)))
+    assert found.shape == (4, 30)
+    for z, x, channel in zip(
+        found.reshape(-1), images.reshape(-1), np.indices(images.shape)[1].reshape(-1), strict=True
+    ):
+        exact = (Fraction(float(x)) - Fraction(mean[channel])) / Fraction(std[channel])
+        others = np.nextafter(z, np.float32([-np.inf, np.inf]))
+        assert all(abs(Fraction(float(z)) - exact) <= abs(Fraction(float(other)) - exact) for other in others)
+    assert nearest_inputs(images, None).tolist() == images.reshape(4, 30).tolist()
