@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mipverify.engine.batch_attack import attack_batch, scores, with_label_last
+from mipverify.engine.policy import crown_work
 from mipverify.engine.sample import OPEN, SampleResult
 from mipverify.engine.verify import verify
 from mipverify.network import Network
@@ -212,7 +213,7 @@ def _bounded(
         if not len(some):
             return
         batch, bounds, unstable = batch.keep(some), bounds.select(some), unstable[some]
-        if stage == "interval" and _rows_work(bounds) > MOST_WORK * len(some):
+        if stage == "interval" and crown_work(bounds) > MOST_WORK * len(some):
             # An attack costs little beside such bounds; what it leaves open has the clock of a question of its own.
             some = yield from _attacked(batch, replay, None, unstable, begin, count, stop)
             for k in some:
@@ -227,12 +228,6 @@ def _bounded(
     yield from _settled(batch, unstable, "optimized crown", begin, count)
     for k in _still_open(batch):
         yield _result(batch, int(k), unstable, "unknown", "optimized crown", begin, count, reason=OPEN)
-
-
-def _rows_work(bounds: Bounds) -> int:
-    """Multiplications of CROWN for all boxes, about: a pass in float32 and one in float64 a side for each unit."""
-    network = bounds.network
-    return 3 * sum(int(np.count_nonzero(bounds.unstable(node))) * network.work[node] for node in network.preactivations)
 
 
 def _attacked(

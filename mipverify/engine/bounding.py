@@ -13,11 +13,14 @@ from mipverify.formulation.margin import condition_parts
 from mipverify.network import Network
 from mipverify.presolve import Search, crown, optimize_rows, optimized_crown
 from mipverify.proof.backward import minimizer, minimum, propagate_backward
+from mipverify.proof.bounds import Bounds
 from mipverify.proof.interval import interval, narrowed, tighten
 from mipverify.proof.parts import row_chunks
 from mipverify.proof.rows import Rows, unit_rows
 from mipverify.proof.separable import separable_minimum
 from mipverify.proof.signs import nonnegative
+from mipverify.specification import Box
+from mipverify.specification.regions import Region
 
 CUTTING = 0.2  # share of the time left that cuts for hidden units may take,
 PROGRESSIVE = 0.75  # that cuts and trees for them may take, and more of that later
@@ -29,12 +32,30 @@ SETTLED = 0.02  # share of the unstable units whose sign a pass must settle, or 
 
 def interval_bounds(question: Question) -> None:
     """Interval arithmetic."""
-    network, box, region = question.margins, question.box, question.case.region
-    around = question.around
-    question.bounds = interval(network, *box, region) if around is None else narrowed(around, network, *box, region)
+    network = question.margins
+    question.bounds = _start(network, *question.box, question.case.region, question.around)
     if question.bounds.finite()[0]:
         question.learn_units(question.bounds.units(network.output, np.arange(network.output_size)))
     _exclude_strict_rows(question)
+
+
+def unstable_units(network: Network, box: Box, region: Region | None, around: Bounds | None) -> dict[int, np.ndarray]:
+    """By pre-activation node, the flat units that CROWN leaves unstable over an input set.
+
+    around: what is known over a set around it.
+    """
+    shape = (1, *network.input_shape)
+    bounds = crown(_start(network, box.lower.reshape(shape), box.upper.reshape(shape), region, around))
+    return {network.relu_source(node): np.flatnonzero(bounds.unstable(node)) for node in network.relus}
+
+
+def _start(
+    network: Network, lower: np.ndarray, upper: np.ndarray, region: Region | None, around: Bounds | None
+) -> Bounds:
+    """Interval bounds over a box (1, *input_shape), with what is known over an input set around it."""
+    if around is None:
+        return interval(network, lower, upper, region)
+    return narrowed(around, network, lower, upper, region)
 
 
 def _exclude_strict_rows(question: Question) -> None:

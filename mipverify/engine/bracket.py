@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from mipverify.attack.closest import closest_in, piece_around
 from mipverify.attack.gradient import values_and_gradient
 from mipverify.attack.nearby import kicked
 from mipverify.attack.pgd import Attack
+from mipverify.engine.bounding import unstable_units
 from mipverify.engine.budget import Clock
 from mipverify.engine.question import Question, meets
 from mipverify.engine.stages import CASCADE, Stage, attack
@@ -19,9 +20,7 @@ from mipverify.engine.verify import run_cascade
 from mipverify.formulation import margin_network
 from mipverify.network import Network
 from mipverify.network.validation import points_of, validated
-from mipverify.presolve import crown
 from mipverify.proof.bounds import Bounds
-from mipverify.proof.interval import interval, narrowed
 from mipverify.specification import Case, Condition
 from mipverify.specification.perturbation import Perturbation
 
@@ -371,10 +370,5 @@ class Bracket:
     def _units(self, radius: float) -> dict[int, np.ndarray]:
         """By pre-activation node, the units whose sign may change within a radius."""
         box, region = self.perturbation.within(radius)
-        shape = (1, *self.margins.input_shape)
-        lower, upper = box.lower.reshape(shape), box.upper.reshape(shape)
         around = self.around[1] if self.around is not None and self.around[0] >= radius else None
-        start = interval if around is None else partial(narrowed, around)
-        bounds = crown(start(self.margins, lower, upper, region))
-        sources = [self.margins.relu_source(node) for node in self.margins.relus]
-        return {source: np.flatnonzero(bounds.unstable(source)[0].reshape(-1)) for source in sources}
+        return unstable_units(self.margins, box, region, around)

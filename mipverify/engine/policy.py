@@ -7,6 +7,7 @@ import numpy as np
 from mipverify.attack.pgd import Attack, attack_work
 from mipverify.engine.question import Question
 from mipverify.network import Affine
+from mipverify.proof.bounds import Bounds
 
 QUICK = Attack(restarts=4, steps=12)  # before bounds that cost more
 
@@ -24,10 +25,15 @@ MUCH_CUT_OFF = 0.05  # share of widths from which cutting all hidden bounds pays
 def bounds_cost_more(question: Question) -> bool:
     """Whether CROWN of all unstable units costs several times what a quick attack does."""
     assert question.bounds is not None
-    network, bounds = question.margins, question.bounds
-    rows = sum(int(np.count_nonzero(bounds.unstable(node))) * network.work[node] for node in network.preactivations)
-    # Each unit is passed back once in float32 and once a side in float64.
-    return 3 * rows > ATTACK_FIRST * attack_work(network, len(question.open()), QUICK)
+    quick = attack_work(question.margins, len(question.open()), QUICK)
+    return crown_work(question.bounds) > ATTACK_FIRST * quick
+
+
+def crown_work(bounds: Bounds) -> int:
+    """Multiplications of CROWN for all boxes, about: each unstable unit is passed back once in float32 and once a side
+    in float64."""
+    network = bounds.network
+    return 3 * sum(int(np.count_nonzero(bounds.unstable(node))) * network.work[node] for node in network.preactivations)
 
 
 def reducible(question: Question) -> bool:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from mipverify.attack.closest import closest_in, piece_around
 from mipverify.attack.pgd import Attack
+from mipverify.engine.bounding import unstable_units
 from mipverify.engine.budget import Clock
 from mipverify.engine.question import Question
 from mipverify.engine.stages import CASCADE, Stage, attack
@@ -25,9 +25,7 @@ from mipverify.network import Network
 from mipverify.network.snapshot import snapshot
 from mipverify.network.validation import points_of, validated
 from mipverify.parallel.guard import LeftBehindError, run_within
-from mipverify.presolve import crown
 from mipverify.proof.bounds import Bounds
-from mipverify.proof.interval import interval, narrowed
 from mipverify.specification import Case
 from mipverify.specification.exact import exact_number
 from mipverify.specification.perturbation import Perturbation
@@ -254,15 +252,9 @@ class _Search:
         if not np.isfinite(self.lower):
             return
         margins = margin_network(self.network, self._case(0.0).conditions)
-        shape = (1, *margins.input_shape)
-        lower, upper = self.box.lower.reshape(shape), self.box.upper.reshape(shape)
-        start = interval if self.around is None else partial(narrowed, self.around)
-        bounds = crown(start(margins, lower, upper, self.region))
-        units = {
-            margins.relu_source(node): np.flatnonzero(bounds.unstable(node)[0].reshape(-1)) for node in margins.relus
-        }
+        units = unstable_units(margins, self.box, self.region, self.around)
         point = self.witness.input.astype(np.float64)
-        condition = int(np.argmin(margins.forward(point.reshape(shape)).reshape(-1)))
+        condition = int(np.argmin(margins.forward(point.reshape(1, *margins.input_shape)).reshape(-1)))
         flipped: frozenset[tuple[int, int]] = frozenset()
         tried, waiting = {flipped}, [flipped]
         end = self.clock.elapsed() + 0.1 * self.clock.left()
