@@ -18,6 +18,7 @@ from mipverify.parallel.threads import use_one_thread
 
 if TYPE_CHECKING:
     from mipverify.report.compare import Comparison
+    from mipverify.report.run import AccuracyResult
     from mipverify.specification.preprocessing import Preprocessing
 
 Out = Annotated[
@@ -154,14 +155,15 @@ def _run(
     elif quiet:
         say(_interval(result.summary))
     else:
-        say(describe(result.summary, Path(out) / "report.html"))
+        say(describe(result, Path(out) / "report.html"))
     return DONE
 
 
-def describe(summary: dict[str, Any], page: Path) -> str:
+def describe(result: AccuracyResult, page: Path) -> str:
     """The end of a run for people."""
     from mipverify.report.live import duration
 
+    summary = result.summary
     total = summary["samples"] or 1
     rows = [
         (verdict, f"{summary[verdict]:,}", f"{summary[verdict] / total:.2%}")
@@ -179,18 +181,10 @@ def describe(summary: dict[str, Any], page: Path) -> str:
             "",
             f"{summary['samples']:,} samples in {duration(summary['seconds'])}, "
             f"{1000 * summary['seconds'] / total:.1f} ms a sample",
-            f"data    {_preprocessing(summary['preprocessing'])}",
+            f"data    {result.preprocessing}",
             f"report  {page}",
         ]
     )
-
-
-def _preprocessing(given: dict[str, Any]) -> str:
-    """What was done to stored values before the network saw them."""
-    text = f"stored values times {given['scale']}, domain {given['domain']}"
-    if given["mean"] != ["0"] or given["std"] != ["1"]:
-        text += f"; the network takes (x - mean) / std, mean {','.join(given['mean'])}, std {','.join(given['std'])}"
-    return text + (f"; layout {given['layout']}" if given["layout"] else "")
 
 
 def _interval(summary: dict[str, Any]) -> str:

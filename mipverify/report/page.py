@@ -33,10 +33,13 @@ def write_page(
     results: Sequence[SampleResult],
     images: NDArray[Any],
     stored_shape: tuple[int, ...],
+    *,
+    preprocessing: str,
 ) -> None:
     """Write `report.html`. `images` (N, ...) are all inputs of the data set, found by the index of a sample.
 
     `stored_shape` is the shape of an image in the data file, which tells more where the network takes a flat input.
+    `preprocessing` is what was done to stored values, in words.
     """
     shown, kind, missing = gallery(results, images, stored_shape)
     stages = sorted({result.stage for result in results})
@@ -46,6 +49,7 @@ def write_page(
         .get_template("report.html")
         .render(
             summary=summary,
+            preprocessing=preprocessing,
             headline=headline(summary),
             counts={verdict: summary[verdict] for verdict in VERDICTS},
             classes=classes,

@@ -38,11 +38,15 @@ WRITTEN = (FILE, "samples.csv", "samples.parquet", "summary.json", "report.html"
 
 @dataclass(frozen=True)
 class AccuracyResult:
-    """What is known about a test set: `summary` as in summary.json, and every sample in the order of its index."""
+    """What is known about a test set: `summary` as in summary.json, and every sample in the order of its index.
+
+    preprocessing: what was done to stored values, in words.
+    """
 
     summary: dict[str, Any]
     samples: tuple[SampleResult, ...]
     directory: Path | None = None
+    preprocessing: str = ""
 
     def to_dataframe(self) -> Any:
         """The table of samples as a pandas DataFrame. Raises ImportError if pandas is not installed."""
@@ -173,7 +177,7 @@ def adversarial_accuracy(
     with tempfile.TemporaryDirectory() if out is None else nullcontext(str(out)) as directory:
         result = _run(job, loaded, dataset, configuration, None, Path(directory), limits, progress)
         if out is None:
-            return AccuracyResult(result.summary, result.samples)
+            return replace(result, directory=None)
         publish(result, dataset, loaded)
         return result
 
@@ -224,7 +228,8 @@ def publish(result: AccuracyResult, data: Dataset, network: Network) -> None:
         write_tables(result.directory, result.summary, result.samples)
         fitted = data.fit_to(network.input_shape)
         shown = _as_pixels(result.samples, Normalization.of(fitted.mean, fitted.std, fitted.image_shape))
-        write_page(result.directory / "report.html", result.summary, shown, fitted.images, data.image_shape)
+        page = result.directory / "report.html"
+        write_page(page, result.summary, shown, fitted.images, data.image_shape, preprocessing=result.preprocessing)
     except OSError as error:
         if not (result.directory / FILE).exists():
             raise StoreError(
@@ -283,7 +288,7 @@ def _run(
             options=options,
             peak_memory=store.peak_memory(),
         )
-    return AccuracyResult(summary, results, directory)
+    return AccuracyResult(summary, results, directory, data.described())
 
 
 def _verify(job: SampleJob, wanted: list[int], limits: Limits, store: RunStore, tally: _Tally) -> int:

@@ -128,9 +128,13 @@ def test_what_was_done_is_said(place: Path, cli: Callable[..., Result]) -> None:
     shown = cli("inspect", *asked, "--eps", "1/1000", "--mean", "0.5")
     assert "uint8 pixels times 1/255, domain 0,1; the network takes (x - 0.5) / 1" in shown.out
     shown = cli("report", *asked[:3], "--eps", "0.001", "--out", "run", "--workers", 0, *PIPELINE)
-    assert "times 1/255, domain 0,1; the network takes (x - mean) / std, mean 0.25,0.5,0.375" in shown.out
-    page = " ".join(Path("run", "report.html").read_text().split())
-    assert "Stored values times 1/255, domain 0,1; the network takes (x − mean) / std, mean 0.25, 0.5, 0.375" in page
+    pixels = "uint8 pixels times 1/255, domain 0,1; the network takes"
+    channels = f"{pixels} (x - mean) / std, mean 0.25, 0.5, 0.375, std 0.5, 2, 0.125"
+    assert f"data    {channels}\n" in shown.out
+    assert channels in " ".join(Path("run", "report.html").read_text().split())
+    shown = cli("report", *asked[:3], "--eps", "0.001", "--out", "one", "--workers", 0, "--mean", "0.5", "--std", "1/4")
+    assert f"data    {pixels} (x - 0.5) / 0.25\n" in shown.out
+    assert f"{pixels} (x - 0.5) / 0.25" in " ".join(Path("one", "report.html").read_text().split())
 
 
 def test_quotients_are_numbers_everywhere(place: Path, cli: Callable[..., Result]) -> None:

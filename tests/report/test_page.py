@@ -135,7 +135,7 @@ def make_page(tmp_path, configuration, make_results):
             options={"timeout": 1.0, "workers": 1, "solver": name, "seed": 0},
         )
         page = tmp_path / "report.html"
-        write_page(page, summary, results, images, images.shape[1:])
+        write_page(page, summary, results, images, images.shape[1:], preprocessing=name)
         return page
 
     return make
