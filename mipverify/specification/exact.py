@@ -88,8 +88,8 @@ def canonical(number: Fraction) -> str:
     return f"{Decimal(number.numerator)}/{Decimal(number.denominator)}" if decimal is None else decimal
 
 
-def _as_decimal(number: Fraction) -> str | None:
-    """The decimal without superfluous zeros and exponent, or None where there is none of moderate length."""
+def _as_decimal(number: Fraction, most: int = _LARGEST_EXPONENT) -> str | None:
+    """The decimal without superfluous zeros and exponent, or None where there is none of at most so many places."""
     rest, places = number.denominator, 0
     for prime in (2, 5):
         power = 0
@@ -97,7 +97,7 @@ def _as_decimal(number: Fraction) -> str | None:
             rest //= prime
             power += 1
         places = max(places, power)
-    if rest != 1 or places > _LARGEST_EXPONENT:
+    if rest != 1 or places > most:
         return None
     digits = str(Decimal(abs(number.numerator) * 10**places // number.denominator)).rjust(places + 1, "0")
     sign = "-" if number < 0 else ""
@@ -173,15 +173,9 @@ def decimal_between(lower: Exact, upper: Exact, lower_open: bool = False, upper_
     """
     low, high = Fraction(lower), Fraction(upper)
     if low == high:
-        rest, digits = low.denominator, 0
-        for prime in (2, 5):
-            count = 0
-            while rest % prime == 0:
-                rest, count = rest // prime, count + 1
-            digits = max(digits, count)
-        if rest != 1:
-            return str(Context(prec=40).divide(Decimal(low.numerator), Decimal(low.denominator)))
-        return str(Decimal(low.numerator * 10**digits // low.denominator).scaleb(-digits, _WIDE).normalize(_WIDE))
+        decimal = _as_decimal(low, 3 * _LARGEST_EXPONENT)
+        rounded = Context(prec=40).divide(Decimal(low.numerator), Decimal(low.denominator))
+        return str(rounded) if decimal is None else decimal
     gap = high - low
     digits = max(0, int(0.30103 * (gap.denominator.bit_length() - gap.numerator.bit_length())) - 2)
     while True:
