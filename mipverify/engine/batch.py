@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mipverify.engine.batch_attack import attack_batch, scores, with_label_last
+from mipverify.engine.batch_attack import attack_batch, scores
 from mipverify.engine.policy import crown_work
-from mipverify.engine.sample import OPEN, SampleResult
+from mipverify.engine.sample import OPEN, SampleResult, other_class
 from mipverify.engine.verify import verify
 from mipverify.network import Network
 from mipverify.network.replay import Replay
@@ -242,7 +242,7 @@ def _attacked(
     """The results of an attack; returns which samples it left open."""
     witnesses = attack_batch(batch, replay, minimizers, stop)
     for k, (point, output) in witnesses.items():
-        found = {"adversarial": point, "adversarial_label": int(output.argmax())}
+        found = {"adversarial": point, "adversarial_label": other_class(output, int(batch.labels[k]))}
         yield _result(batch, k, unstable, "violated", "attack", begin, count, **found)
     return np.array([k for k in range(len(batch.labels)) if k not in witnesses], dtype=int)
 
@@ -316,7 +316,6 @@ def _alone(
     """A sample of its own, by the whole cascade."""
     verdict = verify(network, specification, timeout=timeout, solver=solver, seed=seed)
     witness = verdict.witness
-    given = None if witness is None else scores(witness.output[None], network.output_size)[0]
     return SampleResult(
         open_.index,
         open_.label,
@@ -326,7 +325,7 @@ def _alone(
         open_.seconds + verdict.seconds,
         verdict.margin_lower_bound,
         adversarial=None if witness is None else witness.input,
-        adversarial_label=None if given is None else int(with_label_last(given, open_.label).argmax()),
+        adversarial_label=None if witness is None else other_class(witness.output, open_.label),
         unstable=tuple(verdict.statistics["unstable_relus"]),
         nodes=int(verdict.statistics["nodes"]),
         reason=verdict.reason,

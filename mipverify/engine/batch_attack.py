@@ -19,9 +19,9 @@ SETTINGS = Attack(steps=20)
 def attack_batch(
     batch: Batch, replay: Replay, minimizers: np.ndarray | None, stop: Callable[[], bool]
 ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Witnesses by sample: descent on all open pairs from the middle, and from the bound's minimizer if there is one.
+    """Witnesses by sample, with scores: descent on all open pairs from the middle, and from the bound's minimizer.
 
-    minimizers: those of the bounds, in the order of the pairs still open.
+    minimizers: those of the bounds, if there are any, in the order of the pairs still open.
     """
     samples, classes = batch.open_pairs()
     found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -62,7 +62,7 @@ def _on_pairs(
             output = scores(replay.run(point[None]), batch.network.output_size)[0]
             label = batch.labels[sample]
             if np.isfinite(output).all() and np.delete(output, label).max() >= output[label]:
-                found[sample] = (point, with_label_last(output, label))
+                found[sample] = (point, output)
         return wanted <= found.keys()
 
     low, high = batch.low32[owners], batch.high32[owners]
@@ -72,10 +72,3 @@ def _on_pairs(
 def scores(outputs: np.ndarray, classes: int) -> np.ndarray:
     """Outputs (N, k) of the original file; where it ends in an ArgMax and gives a class, 1 for that, else 0."""
     return outputs if outputs.shape[1] == classes else np.eye(classes)[outputs[:, 0].astype(int)]
-
-
-def with_label_last(output: np.ndarray, label: int) -> np.ndarray:
-    """The output with the label's score lowered, so that a tie is read as the other class."""
-    other = output.copy()
-    other[label] = -np.inf
-    return other

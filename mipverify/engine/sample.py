@@ -20,7 +20,7 @@ OPEN = "open"
 def other_class(output: NDArray[Any], label: int) -> int:
     """The class that an original's output for a wrong input names; a tie with `label` counts for the other class.
 
-    output: scores, or the class alone where the file ends in an ArgMax (the label itself where it breaks a tie so).
+    output: scores, or the class alone where the file ends in an ArgMax.
     """
     scores = output.reshape(-1)
     if len(scores) == 1:
