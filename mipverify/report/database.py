@@ -19,6 +19,20 @@ class StoreError(MipverifyError):
     """The store cannot be written, e.g. because the disk is full. What was stored before stays."""
 
 
+@contextmanager
+def publishing(directory: Path, what: str) -> Iterator[None]:
+    """Inside, `what` of a run is written into its folder; where that is not possible, StoreError says what is kept."""
+    try:
+        yield
+    except OSError as error:
+        if not (directory / FILE).exists():
+            raise StoreError(f"{directory}: was removed while the run went on, and its results with it") from None
+        raise StoreError(
+            f"{directory}: {what} cannot be written ({error.strerror}); the results are kept, "
+            "the same command tries again"
+        ) from None
+
+
 class RunDatabase:
     """`DIR/results.sqlite`, locked, with the tables of `schema`; what is committed is on disk.
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mipverify.errors import InputError
 from mipverify.report.database import RunDatabase
@@ -42,8 +42,9 @@ class DistanceResult:
     reason: str
     witness: Mapping[str, Any] | None = None
     trusted: tuple[str, ...] = ()
-    open: bool = field(default=False, repr=False)
-    hardness: float = field(default=0.0, repr=False)
+
+    open: ClassVar[bool] = False  # no answer is followed by more work
+    hardness: ClassVar[float] = 0.0
 
     def improved_by(self, other: DistanceResult, gap: float) -> DistanceResult:
         """The better of both bounds with the closer witness; time and nodes of both.
@@ -131,7 +132,7 @@ class DistanceStore:
 
 
 # In the order of the table's columns.
-_FIELDS = tuple(entry.name for entry in fields(DistanceResult) if entry.name not in ("open", "hardness"))
+_FIELDS = tuple(entry.name for entry in fields(DistanceResult))
 
 
 def _row(result: DistanceResult) -> tuple[Any, ...]:

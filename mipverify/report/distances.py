@@ -16,7 +16,7 @@ from mipverify.cluster.job import as_sent, imported
 from mipverify.engine.distortion import INTERRUPTED, Known, minimum_distortion
 from mipverify.engine.sample import other_class
 from mipverify.report.configuration import parse_samples
-from mipverify.report.database import FILE, StoreError
+from mipverify.report.database import FILE, publishing
 from mipverify.report.distance_store import DistanceResult, DistanceStore
 from mipverify.report.files import Replacing, inputs_of, refuse_overwriting
 from mipverify.report.hashes import hash_arrays, hash_network
@@ -196,20 +196,13 @@ def _publish(folder: Path, results: Sequence[DistanceResult], data: Dataset) -> 
     """Write the table and the summary. Raises StoreError if that is not possible."""
     rows = [{name: getattr(result, name) for name in COLUMNS} for result in results]
     summary = {**_summary(results), "preprocessing": data.record()}
-    try:
+    with publishing(folder, "the table"):
         with Replacing(folder / TABLE) as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
         with Replacing(folder / SUMMARY) as file:
             file.write(json.dumps(summary, indent=1, allow_nan=False) + "\n")
-    except OSError as error:
-        if not (folder / FILE).exists():
-            raise StoreError(f"{folder}: was removed while the run went on, and its results with it") from None
-        raise StoreError(
-            f"{folder}: the table cannot be written ({error.strerror}); the results are kept, "
-            "the same command tries again"
-        ) from None
     return Distances(rows, summary, folder / TABLE, data.described())
 
 

@@ -19,7 +19,7 @@ from mipverify.engine.sample import VERDICTS, SampleResult
 from mipverify.errors import InputError
 from mipverify.parallel import cores
 from mipverify.report.configuration import RunConfiguration, canonical_eps, parse_samples
-from mipverify.report.database import FILE, StoreError
+from mipverify.report.database import FILE, publishing
 from mipverify.report.files import inputs_of, refuse_overwriting
 from mipverify.report.hashes import hash_arrays, hash_network
 from mipverify.report.store import RunStore
@@ -224,21 +224,12 @@ def publish(result: AccuracyResult, data: Dataset, network: Network) -> None:
     from mipverify.specification.normalization import Normalization
 
     assert result.directory is not None
-    try:
+    with publishing(result.directory, "the report"):
         write_tables(result.directory, result.summary, result.samples)
         fitted = data.fit_to(network.input_shape)
         shown = _as_pixels(result.samples, Normalization.of(fitted.mean, fitted.std, fitted.image_shape))
         page = result.directory / "report.html"
         write_page(page, result.summary, shown, fitted.images, data.image_shape, preprocessing=result.preprocessing)
-    except OSError as error:
-        if not (result.directory / FILE).exists():
-            raise StoreError(
-                f"{result.directory}: was removed while the run went on, and its results with it"
-            ) from None
-        raise StoreError(
-            f"{result.directory}: the report cannot be written ({error.strerror}); the results are kept, "
-            "the same command tries again"
-        ) from None
 
 
 def _as_pixels(samples: tuple[SampleResult, ...], normalization: Normalization | None) -> tuple[SampleResult, ...]:
