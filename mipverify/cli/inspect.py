@@ -96,9 +96,8 @@ def stability(network: Network, specification: Specification) -> list[dict[str, 
     lower, upper = (boxes[:, side].reshape(-1, *network.input_shape) for side in (0, 1))
     relus = [(index, node) for index, node in enumerate(network.nodes) if isinstance(node, Relu)]
     rows: list[dict[str, Any]] = [{"layer": index, "units": math.prod(node.shape)} for index, node in relus]
-    bounds = interval(network, lower, upper)
-    for name in ("interval", "crown"):
-        bounds = crown(bounds) if name == "crown" else bounds
+    first = interval(network, lower, upper)
+    for name, bounds in (("interval", first), ("crown", crown(first))):
         for row, (_, node) in zip(rows, relus, strict=True):
             row[name] = _counts(bounds.lower[node.source].min(axis=0), bounds.upper[node.source].max(axis=0))
     return rows
@@ -122,9 +121,10 @@ def _text(facts: dict[str, Any]) -> str:
         f"  ReLUs       {facts['relus']}",
         f"  parameters  {facts['parameters']}, {facts['nonzeros']} nonzero",
         *(f"  note        {note}" for note in facts["notes"]),
-        *(f"  data        {facts[key]}" for key in ("data",) if key in facts),
-        "",
     ]
+    if "data" in facts:
+        lines.append(f"  data        {facts['data']}")
+    lines.append("")
     rows = [
         (f"{layer['index']} {layer['kind']}", layer["name"], _shape(layer["shape"]), *_sizes(layer))
         for layer in facts["layers"]
