@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from mipverify.errors import InputError
-from mipverify.specification.exact import canonical, exact_number, shorten
+from mipverify.specification.exact import canonical, exact_number, nearest_float, shorten
 from mipverify.specification.layout import LAYOUTS
 from mipverify.specification.normalization import numbers
 
@@ -48,6 +49,8 @@ class Preprocessing:
             limits = exact_number(domain[0], "domain limit"), exact_number(domain[1], "domain limit")
             if limits[0] > limits[1]:
                 raise InputError(f"domain is empty: {shorten(str(domain[0]))} exceeds {shorten(str(domain[1]))}")
+            for limit, text in zip(limits, domain, strict=True):
+                _require_float(limit, f"domain limit {shorten(str(text))}")
         factor = None if scale is None else exact_number(scale, "scale")
         if factor is not None and factor <= 0:
             raise InputError(f"scale must be positive, not {shorten(str(scale))}")
@@ -55,6 +58,10 @@ class Preprocessing:
         for value in stds:
             if value <= 0:
                 raise InputError(f"std must be positive, not {canonical(value)}")
+            _require_float(1 / value, f"std {shorten(canonical(value))}: its inverse")
+        for name, values in (("mean", means), ("std", stds)):
+            for value in values:
+                _require_float(value, f"{name} {shorten(canonical(value))}")
         if layout is not None and layout not in LAYOUTS:
             raise InputError(f"layout {shorten(layout)!r} is not one of {', '.join(LAYOUTS)}")
         return cls(limits, factor, means, stds, layout)
@@ -102,3 +109,9 @@ class Preprocessing:
                 else (f"; the network takes (x - mean) / std, mean {mean}, std {std}")
             )
         return text + (f"; layout {self.layout}" if self.layout else "")
+
+
+def _require_float(number: Fraction, what: str) -> None:
+    """Refuse a number larger than all floats."""
+    if math.isinf(nearest_float(number)):
+        raise InputError(f"{what} is beyond every float64")

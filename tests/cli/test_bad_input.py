@@ -95,6 +95,8 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "pixels of an unclear domain": (["net.onnx", *IMAGE, "--domain", "0,2"], ["images.npz", "0,2", "scale"]),
     "scale of a property": (["net.onnx", "holds.vnnlib", "--scale", "1/255"], ["--scale", "holds.vnnlib"]),
     "scale beyond any float": (["net.onnx", *IMAGE, "--scale", "1e400"], ["images.npz", "image 0", "not finite"]),
+    "domain beyond any float": (["net.onnx", *IMAGE, "--domain", "0,1e400"], ["--domain", "1e400", "float64"]),
+    "mean beyond any float": (["net.onnx", *IMAGE, "--mean", "1e400"], ["--mean", "float64"]),
     "std not positive": (["net.onnx", *IMAGE, "--std", "-1"], ["--std", "-1"]),
     "eps divided by zero": (["net.onnx", "--data", "images.npz", "--index", "0", "--eps", "8/0"], ["eps", "8/0"]),
     "data missing": (["net.onnx", "--data", "none.npz", "--index", "0", "--eps", "0.1"], ["none.npz"]),

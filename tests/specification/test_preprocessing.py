@@ -234,3 +234,20 @@ def test_a_mean_that_fits_no_axis_is_refused():
     assert robustness(image, 0, "0.1", num_classes=2, mean=shaped).cases[0].box.size == 60
     with pytest.raises(InputError, match="does not fit"):
         robustness(image, 0, "0.1", num_classes=2, mean=shaped.reshape(1, 4, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"domain": ("0", "1e400")}, "domain limit 1e400"),
+        ({"domain": ("-1e400", "1")}, "domain limit -1e400"),
+        ({"mean": ["0.5", "1e400"]}, "mean 1000"),
+        ({"mean": "-1e400"}, "mean -1000"),
+        ({"std": "1e400"}, "std 1000"),
+        ({"std": ["1", "1e-400"]}, "std 0.0000"),
+    ],
+)
+def test_what_is_larger_than_all_floats_is_refused(given, words):
+    with pytest.raises(InputError, match=f"{words}.*is beyond every float64"):
+        Preprocessing.of(**given)
+    Preprocessing.of(domain=("1e-400", "1e308"), mean="1e-400", std="1e-300")  # harmless
