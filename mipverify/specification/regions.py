@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mipverify.errors import InputError
-from mipverify.specification.exact import exact_number, float_up
+from mipverify.specification.exact import exact_number, float_up, shorten
 from mipverify.specification.normalization import Normalization
 
 NORMS = ("linf", "l1", "l2")
+LARGEST_RADIUS = 1e100  # far above any distance of float32 inputs; squares of it and sums of these are floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +60,15 @@ class Ball:
     def around(cls, center: ArrayLike, radius: object, norm: str, normalization: Normalization | None = None) -> Ball:
         """The ball around a point of any shape, in the coordinates that a normalization gives.
 
-        Raises InputError for a negative radius or another norm.
+        Raises InputError for another norm, and for a radius that is negative or beyond every float.
         """
         if norm not in ("l1", "l2"):
             raise InputError(f"norm {norm!r} is not one of l1, l2")
         exact = exact_number(radius, "eps")
         if exact < 0:
             raise InputError(f"eps must not be negative: {radius}")
+        if exact > LARGEST_RADIUS:
+            raise InputError(f"eps {shorten(str(radius))} is larger than a ball in the norm {norm} may be")
         flat = np.asarray(center, np.float64).reshape(-1)
         if normalization is None:
             return cls(norm, flat, exact, np.ones(len(flat)))

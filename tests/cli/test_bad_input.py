@@ -96,6 +96,8 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "scale of a property": (["net.onnx", "holds.vnnlib", "--scale", "1/255"], ["--scale", "holds.vnnlib"]),
     "scale beyond any float": (["net.onnx", *IMAGE, "--scale", "1e400"], ["images.npz", "image 0", "not finite"]),
     "domain beyond any float": (["net.onnx", *IMAGE, "--domain", "0,1e400"], ["--domain", "1e400", "float64"]),
+    "l1 radius beyond any float": (["net.onnx", *IMAGE, "--norm", "l1", "--eps", "1e400"], ["eps 1e400", "l1"]),
+    "l2 radius beyond any float": (["net.onnx", *IMAGE, "--norm", "l2", "--eps", "1e400"], ["eps 1e400", "l2"]),
     "mean beyond any float": (["net.onnx", *IMAGE, "--mean", "1e400"], ["--mean", "float64"]),
     "std not positive": (["net.onnx", *IMAGE, "--std", "-1"], ["--std", "-1"]),
     "eps divided by zero": (["net.onnx", "--data", "images.npz", "--index", "0", "--eps", "8/0"], ["eps", "8/0"]),
