@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ from array_api_compat import array_namespace
 
 from mipverify.network import Input, Network, Relu
 from mipverify.network.operators import Array, parameter_like
-from mipverify.proof.facts import SEAL, Assumption, Scope, UnitBounds, require_seal
+from mipverify.proof.facts import SEAL, Assumption, Scope, Sealed, UnitBounds
 from mipverify.proof.relaxation import Relaxation, relax
 from mipverify.proof.rounding import floor
 from mipverify.specification.regions import Region
@@ -77,7 +77,7 @@ class Intervals:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Bounds(Intervals):
+class Bounds(Intervals, Sealed):
     """The fact that `lower[i] <= value of node i <= upper[i]` for each input set of a batch.
 
     The bounds of the nodes that ReLUs read are what methods tighten; the others are what interval arithmetic makes of
@@ -86,10 +86,6 @@ class Bounds(Intervals):
 
     scope: Scope = None  # type: ignore[assignment]  # always given: a field behind one with a default must have one
     within: Bounds | None = None
-    seal: InitVar[object] = None
-
-    def __post_init__(self, seal: object) -> None:
-        require_seal(self, seal)
 
     @property
     def batch(self) -> int:
@@ -188,17 +184,13 @@ class Bounds(Intervals):
 
 
 @dataclass(frozen=True, eq=False)
-class EntryBounds:
+class EntryBounds(Sealed):
     """Bounds of one entry of a batch: flat lower and upper arrays by pre-activation, which hold where `assumption`
     does in all of the box of the scope `whole`."""
 
     arrays: Mapping[int, tuple[np.ndarray, np.ndarray]]
     whole: bytes | None
     assumption: Assumption
-    seal: InitVar[object] = None
-
-    def __post_init__(self, seal: object) -> None:
-        require_seal(self, seal)
 
     @property
     def empty(self) -> bool:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from mipverify.proof.bounds import Bounds
-from mipverify.proof.facts import SEAL, Claim, RowBounds, Scope, UnitBounds, require_seal
+from mipverify.proof.facts import SEAL, Claim, RowBounds, Scope, Sealed, UnitBounds
 from mipverify.proof.interval import interval_inside, tighten
 from mipverify.proof.rounding import floor, gamma
 from mipverify.proof.rows import LinearBounds
@@ -22,7 +22,7 @@ CLEARANCE = 1e-6  # points at which a row is proven to be above this are cut off
 
 
 @dataclass(frozen=True, eq=False)
-class Inherited:
+class Inherited(Sealed):
     """Bounds of pre-activations over boxes lower, upper (K, n): flat arrays (K, units), (K, units) by node.
 
     root: key of the input set that the boxes are parts of.
@@ -32,10 +32,6 @@ class Inherited:
     upper: np.ndarray
     arrays: Mapping[int, tuple[np.ndarray, np.ndarray]]
     root: bytes
-    seal: InitVar[object] = None
-
-    def __post_init__(self, seal: object) -> None:
-        require_seal(self, seal)
 
     def take(self, part: np.ndarray) -> Inherited:
         """Those of some boxes, by index."""
@@ -62,7 +58,7 @@ class Inherited:
 
 
 @dataclass(frozen=True, eq=False)
-class Boxes:
+class Boxes(Sealed):
     """Parts lower, upper (K, n) of an input box: open (K, C) for some rows, with what is proven of these (K, C).
 
     claims: what the rows stand for, one each. root: key of the input set.
@@ -75,10 +71,6 @@ class Boxes:
     claims: tuple[Claim, ...]
     root: bytes
     key: bytes = field(default_factory=lambda: os.urandom(16))
-    seal: InitVar[object] = None
-
-    def __post_init__(self, seal: object) -> None:
-        require_seal(self, seal)
 
     def __len__(self) -> int:
         return len(self.lower)
@@ -89,16 +81,12 @@ class Boxes:
 
 
 @dataclass(frozen=True, eq=False)
-class Settled:
+class Settled(Sealed):
     """What became of the boxes with the key `parent`: those that are left, and the least bounds (C,) of the others."""
 
     parent: bytes
     rest: Boxes | None
     reached: np.ndarray
-    seal: InitVar[object] = None
-
-    def __post_init__(self, seal: object) -> None:
-        require_seal(self, seal)
 
 
 class BoxCases:
@@ -183,7 +171,7 @@ def part_bounds(root: Bounds, boxes: Boxes, inherited: Inherited | None) -> Boun
 
 
 @dataclass(frozen=True, eq=False)
-class BoxParts:
+class BoxParts(Sealed):
     """Outside of lower, upper (M, n), parts of the boxes `at` (M,) of a batch, the largest of some units of a node (m,)
     is above CLEARANCE. A part with a lower bound above its upper one is empty."""
 
@@ -193,10 +181,6 @@ class BoxParts:
     at: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
-    seal: InitVar[object] = None
-
-    def __post_init__(self, seal: object) -> None:
-        require_seal(self, seal)
 
     @property
     def empty(self) -> np.ndarray:

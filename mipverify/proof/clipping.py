@@ -12,19 +12,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
 from mipverify.proof.backward import lower_sides
 from mipverify.proof.bounds import Bounds
-from mipverify.proof.facts import SEAL, Assumption, Ceiling, Claim, RowBounds, Scope, UnitBounds, require_seal
+from mipverify.proof.facts import SEAL, Assumption, Ceiling, Claim, RowBounds, Scope, Sealed, UnitBounds
 from mipverify.proof.rounding import SLACK, ball, floor, gamma
 from mipverify.proof.rows import LinearBounds
 
 
 @dataclass(frozen=True, eq=False)
-class Planes:
+class Planes(Sealed):
     """The fact that a . x + constant <= 0, a (P, n), constant (P,), on the input sets of entries (P,) of a batch.
 
     entry: ascending. scope: of the batch; its assumptions have the ceilings of these planes among them.
@@ -34,10 +34,6 @@ class Planes:
     constant: np.ndarray
     entry: np.ndarray
     scope: Scope
-    seal: InitVar[object] = None
-
-    def __post_init__(self, seal: object) -> None:
-        require_seal(self, seal)
 
 
 def confine(bounds: Bounds, low: LinearBounds, level: float, split: Sequence[LinearBounds]) -> tuple[Bounds, Planes]:
@@ -88,7 +84,7 @@ def _split_entries(bounds: Bounds, linear: LinearBounds) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class Clipped:
+class Clipped(Sealed):
     """The part of one input box that planes leave, entry by entry.
 
     begin: where the planes of each entry begin. center, radius: of the input box (n,). size: |a| . magnitude +
@@ -100,10 +96,6 @@ class Clipped:
     center: np.ndarray
     radius: np.ndarray
     size: np.ndarray
-    seal: InitVar[object] = None
-
-    def __post_init__(self, seal: object) -> None:
-        require_seal(self, seal)
 
     @staticmethod
     def of(bounds: Bounds, planes: Planes) -> Clipped:

@@ -10,7 +10,7 @@ Dualized with multipliers gamma >= 0 they enter a pass back as in GCP-CROWN [Zha
 
 from __future__ import annotations
 
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -19,14 +19,14 @@ import scipy.sparse as sp
 
 from mipverify.network import Affine, Network
 from mipverify.proof.bounds import Bounds
-from mipverify.proof.facts import SEAL, Scope, require_seal
+from mipverify.proof.facts import SEAL, Scope, Sealed
 from mipverify.proof.rounding import gamma, row_dot
 
 ROUNDOFF = 1e-15  # several units in the last place
 
 
 @dataclass(frozen=True, eq=False)
-class _Cuts:
+class _Cuts(Sealed):
     """What cuts of all kinds have in common. scope: where they hold; None where they were rounded, for searching."""
 
     node: int
@@ -36,10 +36,6 @@ class _Cuts:
     step: np.ndarray
     limit: np.ndarray
     scope: Scope | None
-    seal: InitVar[object] = None
-
-    def __post_init__(self, seal: object) -> None:
-        require_seal(self, seal)
 
     def require(self, bounds: Bounds) -> None:
         """Raises ValueError unless all cuts hold on the input sets of `bounds`."""
@@ -253,7 +249,7 @@ def cuttable(network: Network) -> dict[int, int]:
 
 
 @dataclass(frozen=True, eq=False)
-class IdealLayer:
+class IdealLayer(Sealed):
     """The unstable `units` (U,) of the ReLU layer `node`, x = weights @ z + bias up to deviation, and the box of z.
 
     before, source: the nodes whose values x and z are. Their cuts are of the scope of the bounds that the box is from.
@@ -269,10 +265,6 @@ class IdealLayer:
     upper: np.ndarray
     deviation: np.ndarray
     scope: Scope
-    seal: InitVar[object] = None
-
-    def __post_init__(self, seal: object) -> None:
-        require_seal(self, seal)
 
     @classmethod
     def of(cls, bounds: Bounds, node: int) -> IdealLayer:

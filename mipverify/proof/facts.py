@@ -17,10 +17,15 @@ from mipverify.network.operators import Array
 SEAL = object()  # what the constructors of facts ask for; no other package may name it, and a test says so
 
 
-def require_seal(made: object, seal: object) -> None:
-    """Raises TypeError where a fact is made by anything but a rule."""
-    if seal is not SEAL:
-        raise TypeError(f"{type(made).__name__} is a fact: only the rules of mipverify.proof make it")
+@dataclass(frozen=True, eq=False)
+class Sealed:
+    """What is made by the rules of this package alone. Raises TypeError without the seal."""
+
+    seal: InitVar[object] = field(default=None, kw_only=True)
+
+    def __post_init__(self, seal: object) -> None:
+        if seal is not SEAL:
+            raise TypeError(f"{type(self).__name__} is a fact: only the rules of mipverify.proof make it")
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ EVERYWHERE = Assumption()
 
 
 @dataclass(frozen=True, eq=False)
-class Scope:
+class Scope(Sealed):
     """Which input sets a fact speaks of, by identity: one box for each entry of a batch, cut by what is assumed.
 
     wider: keys of scopes of one box that contain each of these, whose facts therefore hold here. entrywise: keys of
@@ -68,10 +73,6 @@ class Scope:
     entrywise: frozenset[bytes] = frozenset()
     assumptions: tuple[Assumption, ...] | None = None
     whole: bytes | None = None
-    seal: InitVar[object] = None
-
-    def __post_init__(self, seal: object) -> None:
-        require_seal(self, seal)
 
     def has(self, fact: Scope) -> bool:
         """Whether a fact of the scope `fact` holds here as it stands: it is this one, or assumes less, or is around."""
@@ -95,7 +96,7 @@ class Claim:
 
 
 @dataclass(frozen=True, eq=False)
-class RowBounds:
+class RowBounds(Sealed):
     """Lower bounds (R,) of rows over their boxes, -inf where nothing is known.
 
     claim: what the rows stand for; None where they are what their coefficients say. samples: (R,) entry of the batch
@@ -108,10 +109,6 @@ class RowBounds:
     samples: np.ndarray | None
     lower: Array
     of: bytes | None = None
-    seal: InitVar[object] = None
-
-    def __post_init__(self, seal: object) -> None:
-        require_seal(self, seal)
 
     def entries(self) -> np.ndarray:
         """The entry of the batch that each row speaks of (R,), where the batch has one for each row."""
@@ -119,7 +116,7 @@ class RowBounds:
 
 
 @dataclass(frozen=True, eq=False)
-class UnitBounds:
+class UnitBounds(Sealed):
     """`lower <= value <= upper`, (R,) each, of the flat entries `units` (R,) of a node, in the entries `samples` of a
     batch (None: in its only one)."""
 
@@ -129,7 +126,3 @@ class UnitBounds:
     units: np.ndarray
     lower: Array
     upper: Array
-    seal: InitVar[object] = None
-
-    def __post_init__(self, seal: object) -> None:
-        require_seal(self, seal)

@@ -8,7 +8,7 @@ of multiplying out become an uncertainty of the rows, so that bounds of the redu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from mipverify.network import Affine, Input, Network, Node, Relu, Term
 from mipverify.network.operators import Dense, Index
 from mipverify.proof.backward import NOTHING, Errors, pass_back
 from mipverify.proof.bounds import Bounds
-from mipverify.proof.facts import SEAL, Claim, RowBounds, Scope, UnitBounds, require_seal
+from mipverify.proof.facts import SEAL, Claim, RowBounds, Scope, Sealed, UnitBounds
 from mipverify.proof.interval import interval, tighten
 from mipverify.proof.parts import never, row_chunks
 from mipverify.proof.relaxation import Relaxation
@@ -63,7 +63,7 @@ class _Growing:
 
 
 @dataclass(frozen=True, eq=False)
-class Reduced:
+class Reduced(Sealed):
     """Bounds of the reduced network. layers: (its pre-activation, original pre-activation, units) of each layer.
 
     original: the scope of the bounds that it was made of: what holds for the reduced network's units and outputs, holds
@@ -74,10 +74,6 @@ class Reduced:
     layers: tuple[tuple[int, int, np.ndarray], ...]
     original: Scope
     output: int
-    seal: InitVar[object] = None
-
-    def __post_init__(self, seal: object) -> None:
-        require_seal(self, seal)
 
     def lifted(self, tight: Bounds) -> list[UnitBounds]:
         """What bounds of the reduced network mean for the original one, layer by layer.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -15,12 +15,12 @@ from mipverify.network import Affine, Input, Network, Relu
 from mipverify.network.operators import Array, parameter_like
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.cuts import CutRelaxation
-from mipverify.proof.facts import SEAL, Claim, require_seal
+from mipverify.proof.facts import SEAL, Claim, Sealed
 from mipverify.proof.rounding import row_dot
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class Rows(Sealed):
     """Linear functionals of node values, one a row, each over one entry of a batch.
 
     coefficients: for some nodes an array (R, *shape). samples: (R,) entry of each row; None: row r has entry r, or the
@@ -34,10 +34,6 @@ class Rows:
     constant: Array | None = None
     deviation: Array | None = None
     claim: Claim | None = None
-    seal: InitVar[object] = None
-
-    def __post_init__(self, seal: object) -> None:
-        require_seal(self, seal)
 
     @property
     def like(self) -> Array:
@@ -144,7 +140,7 @@ class InputRows:
 
 
 @dataclass(frozen=True, eq=False)
-class LinearBounds(InputRows):
+class LinearBounds(InputRows, Sealed):
     """The fact that each row's quantity is at least coefficients . x + constant - error, (R,) all, on its input set.
 
     bounds: under which that holds. claim, samples: as in `Rows`. key: of these rows, with this evidence.
@@ -155,10 +151,6 @@ class LinearBounds(InputRows):
     claim: Claim | None = None
     samples: np.ndarray | None = None
     key: bytes = field(default_factory=lambda: os.urandom(16))
-    seal: InitVar[object] = None
-
-    def __post_init__(self, seal: object) -> None:
-        require_seal(self, seal)
 
     @cached_property
     def size(self) -> np.ndarray:

@@ -17,12 +17,12 @@ definiteness].
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
 from mipverify.proof.bounds import Bounds
-from mipverify.proof.facts import SEAL, Assumption, Claim, RowBounds, Scope, require_seal
+from mipverify.proof.facts import SEAL, Assumption, Claim, RowBounds, Scope, Sealed
 from mipverify.proof.reduction import affine_rows, exact_lines
 from mipverify.proof.rounding import SLACK, ball, floor, gamma
 
@@ -30,7 +30,7 @@ LEAST = 1e-4  # of their mean: smaller dual variables are raised to it, since ot
 
 
 @dataclass(frozen=True, eq=False)
-class Shallow:
+class Shallow(Sealed):
     """Rows linear . x + constant + coefficients . relu(weights x + bias) over a box.
 
     weights (U, n), bias, uncertainty, lower, upper (U,): of the unstable units; what they stand for may be off by
@@ -53,10 +53,6 @@ class Shallow:
     relu: int
     units: np.ndarray
     bounds: Bounds
-    seal: InitVar[object] = None
-
-    def __post_init__(self, seal: object) -> None:
-        require_seal(self, seal)
 
     @staticmethod
     def of(bounds: Bounds) -> Shallow | None:
