@@ -136,7 +136,11 @@ def test_programs(solver: str) -> None:
 def test_a_question_about_a_large_network_keeps_time_and_memory() -> None:
     code = "from tests.engine.large import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", code, "2.0"], cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ
+        [sys.executable, "-c", code, "2.0"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},  # not by the working directory: PYTHONSAFEPATH may be set
     )
     verdict, reason, _, seconds, peak = json.loads(done.stdout)
     assert (verdict, reason) == ("unknown", "time")

@@ -72,7 +72,9 @@ def test_members_and_solvers_end_with_a_killed_process(sent: signal.Signals) -> 
         "print(solver.pid, *(member.process.pid for member in crew._members), flush=True)\n"
         "crew.map(work.slow_elsewhere, os.getpid(), [1, 2, 3], lambda: False)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    # Not by the working directory: PYTHONSAFEPATH may be set.
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", script], env=env, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         children = [int(pid) for pid in process.stdout.readline().split()]
         assert len(children) == 3
