@@ -8,6 +8,7 @@ sound in exact arithmetic: an error in a coefficient of node k matters at most |
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -243,7 +244,7 @@ def minimizer(intervals: Intervals, coefficients: np.ndarray, samples: np.ndarra
 
 
 def _flat(values: Array) -> Array:
-    return values.reshape(values.shape[0], -1)
+    return values.reshape(values.shape[0], math.prod(values.shape[1:]))  # -1 would not do for no rows
 
 
 def row_minimum(bounds: Bounds, rows: Rows, evidence: Evidence = NOTHING) -> RowBounds:
