@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mipverify.errors import InputError, MipverifyError
 from mipverify.report.files import refuse_links
 from mipverify.report.lock import LOCK, DirectoryLock
+from mipverify.report.table import Table
 
 FILE = "results.sqlite"
 FILES = (LOCK, *(FILE + suffix for suffix in ("", "-journal", "-wal", "-shm")))  # what SQLite opens by itself
@@ -34,16 +36,16 @@ def publishing(directory: Path, what: str) -> Iterator[None]:
 
 
 class RunDatabase:
-    """`DIR/results.sqlite`, locked, with the tables of `schema`; what is committed is on disk.
+    """`DIR/results.sqlite`, locked, with a table of keys and values about the run and the `tables` of its results.
 
-    schema: statements that create the tables if they do not exist. kind: what the run is called in messages.
+    about: the name of the first. kind: what the run is called in messages. What is committed is on disk.
     Raises InputError if the folder cannot be written, another process holds it, or the file is anything else than the
-    database of such a run. Use as a context manager, from one thread.
+    database of such a run, or that of a version that cannot be continued. Use as a context manager, from one thread.
     """
 
-    def __init__(self, directory: Path, schema: str, kind: str):
+    def __init__(self, directory: Path, about: str, tables: Sequence[Table[Any]], kind: str):
         self.path = directory / FILE
-        self._statements = [statement for statement in schema.strip().split(";\n") if statement]
+        self._about, self._tables = about, tables
         try:
             directory.mkdir(parents=True, exist_ok=True)
             refuse_links(directory, FILES)
@@ -67,18 +69,36 @@ class RunDatabase:
         execute = self.connection.execute
         execute("PRAGMA busy_timeout = 5000")
         found = {name for (name,) in execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        wanted = sqlite3.connect(":memory:")
-        for statement in self._statements:
-            wanted.execute(statement)
-        for (name,) in wanted.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-            columns = wanted.execute(f"SELECT name FROM pragma_table_info('{name}')").fetchall()
-            if found and execute(f"SELECT name FROM pragma_table_info('{name}')").fetchall() != columns:
-                raise InputError(f"{self.path}: is not the store of {kind}, or of another version")
+        columns = [name for (name,) in execute("SELECT name FROM pragma_table_info(?)", (self._about,))]
+        if found and columns != ["key", "value"]:
+            raise InputError(f"{self.path}: is not the store of {kind}, or of another version")
+        self._upgrades()
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = FULL")
-        with self.transaction():
-            for statement in self._statements:
-                execute(statement)
+
+    def _upgrades(self) -> list[str]:
+        try:
+            return [statement for table in self._tables for statement in table.upgrades(self.connection)]
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}") from None
+
+    @contextmanager
+    def beginning(self) -> Iterator[tuple[sqlite3.Connection, dict[str, str]]]:
+        """The transaction in which a run begins or goes on; gives what the store says about it, by key.
+
+        Tables are made, or get the columns that an earlier version did not have, if the block ends without an error.
+        """
+        with self.transaction() as connection:
+            connection.execute(
+                f"CREATE TABLE IF NOT EXISTS {self._about} (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
+            )
+            for statement in [*self._upgrades(), *(table.schema for table in self._tables)]:
+                connection.execute(statement)
+            yield connection, dict(connection.execute(f"SELECT key, value FROM {self._about}"))
+
+    def describe(self, connection: sqlite3.Connection, about: dict[str, str]) -> None:
+        """Note what a new run is about, within `beginning`."""
+        connection.executemany(f"INSERT INTO {self._about} VALUES (?, ?)", list(about.items()))
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

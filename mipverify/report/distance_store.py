@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mipverify.errors import InputError
 from mipverify.report.database import RunDatabase
+from mipverify.report.table import INTEGER, JSON, REAL, TEXT, TEXTS, Column, Table
 
 SCHEMA = 2
 ROUNDING = 1e-9  # relative, of a distance that is computed in float64
-
-_TABLES = """
-CREATE TABLE IF NOT EXISTS distance_run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS distances (
-    sample INTEGER PRIMARY KEY, label INTEGER NOT NULL, status TEXT NOT NULL, lower REAL NOT NULL, upper REAL,
-    adversarial_label INTEGER, seconds REAL NOT NULL, questions INTEGER NOT NULL, nodes INTEGER NOT NULL,
-    reason TEXT NOT NULL, witness TEXT, trusted TEXT NOT NULL);
-"""
 
 
 @dataclass(frozen=True)
@@ -81,6 +73,26 @@ def _far(result: DistanceResult) -> float:
     return float("inf") if result.upper is None else result.upper
 
 
+DISTANCES = Table[DistanceResult](
+    "distances",
+    (
+        Column("index", INTEGER, stored_as="sample"),
+        Column("label", INTEGER),
+        Column("status", TEXT),
+        Column("lower", REAL),
+        Column("upper", REAL, nullable=True),
+        Column("adversarial_label", INTEGER, nullable=True),
+        Column("seconds", REAL),
+        Column("questions", INTEGER),
+        Column("nodes", INTEGER),
+        Column("reason", TEXT),
+        Column("witness", JSON, nullable=True, tabled=False),
+        Column("trusted", TEXTS, tabled=False),
+    ),
+    DistanceResult,
+)
+
+
 class DistanceStore:
     """The distances of one run in `DIR/results.sqlite`; opened again with the same question it goes on.
 
@@ -90,13 +102,12 @@ class DistanceStore:
 
     def __init__(self, directory: Path, question: dict[str, str], gap: float):
         self._gap = gap
-        self._database = RunDatabase(directory, _TABLES, "a run of distortion")
+        self._database = RunDatabase(directory, "distance_run", (DISTANCES,), "a run of distortion")
         try:
-            with self._database.transaction() as connection:
-                stored = dict(connection.execute("SELECT key, value FROM distance_run"))
+            with self._database.beginning() as (connection, stored):
                 wanted = {"schema": str(SCHEMA), **question}
                 if not stored:
-                    connection.executemany("INSERT INTO distance_run VALUES (?, ?)", list(wanted.items()))
+                    self._database.describe(connection, wanted)
                 different = sorted(k for k in wanted.keys() | stored.keys() if stored.get(k) != wanted.get(k))
                 if stored and different:
                     named = ", ".join(f"another {name} ({str(stored.get(name))[:40]})" for name in different)
@@ -108,19 +119,16 @@ class DistanceStore:
     def put(self, result: DistanceResult) -> DistanceResult:
         """Store an answer, or what it adds to an earlier one; returns what is known now."""
         with self._database.transaction() as connection:
-            found = connection.execute("SELECT * FROM distances WHERE sample = ?", (result.index,)).fetchone()
-            if found is not None:
-                result = _result(found).improved_by(result, self._gap)
-            connection.execute(f"INSERT OR REPLACE INTO distances VALUES ({','.join('?' * 12)})", _row(result))
+            for before in DISTANCES.read(connection, range(result.index, result.index + 1)):
+                result = before.improved_by(result, self._gap)
+            DISTANCES.put(connection, [result])
         return result
 
     def results(self, selection: range) -> list[DistanceResult]:
         """What is known about some samples, in the order of their index."""
-        query = "SELECT * FROM distances WHERE sample >= ? AND sample < ? ORDER BY sample"
-        with self._database.access():
-            rows = self._database.connection.execute(query, (selection.start, selection.stop)).fetchall()
         try:
-            return [_result(row) for row in rows]
+            with self._database.access():
+                return DISTANCES.read(self._database.connection, selection)
         except (ValueError, TypeError) as error:
             raise InputError(f"{self._database.path}: is damaged ({error})") from None
 
@@ -129,21 +137,3 @@ class DistanceStore:
 
     def __exit__(self, *_: object) -> None:
         self._database.close()
-
-
-# In the order of the table's columns.
-_FIELDS = tuple(entry.name for entry in fields(DistanceResult))
-
-
-def _row(result: DistanceResult) -> tuple[Any, ...]:
-    known: dict[str, Any] = {name: getattr(result, name) for name in _FIELDS}
-    known["witness"] = None if result.witness is None else json.dumps(result.witness)
-    known["trusted"] = json.dumps(list(result.trusted))
-    return tuple(known.values())
-
-
-def _result(row: tuple[Any, ...]) -> DistanceResult:
-    known: dict[str, Any] = dict(zip(_FIELDS, row, strict=True))
-    known["witness"] = None if known["witness"] is None else json.loads(known["witness"])
-    known["trusted"] = tuple(json.loads(known["trusted"]))
-    return DistanceResult(**known)

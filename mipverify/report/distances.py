@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from mipverify.engine.distortion import INTERRUPTED, Known, minimum_distortion
 from mipverify.engine.sample import other_class
 from mipverify.report.configuration import parse_samples
 from mipverify.report.database import FILE, publishing
-from mipverify.report.distance_store import DistanceResult, DistanceStore
+from mipverify.report.distance_store import DISTANCES, DistanceResult, DistanceStore
 from mipverify.report.files import Replacing, inputs_of, refuse_overwriting
 from mipverify.report.hashes import hash_arrays, hash_network
 
@@ -27,14 +26,13 @@ if TYPE_CHECKING:
     from mipverify.specification.dataset import Dataset
     from mipverify.specification.preprocessing import Preprocessing
 
-COLUMNS = ("index", "label", "status", "lower", "upper", "adversarial_label", "seconds", "questions", "nodes", "reason")
 TABLE, SUMMARY = "distances.csv", "distances.json"
 LIMITS = ("timeout", "solver", "seed")  # how to look for the answer: none of it changes the question
 
 
 @dataclass(frozen=True)
 class Distances:
-    """A run: one dictionary with COLUMNS for each sample, a summary, and the table that they are in.
+    """A run: one dictionary with the columns of DISTANCES for each sample, a summary, and the table that they are in.
 
     preprocessing: what was done to stored values, in words.
     """
@@ -194,13 +192,10 @@ def _answers(job: DistanceJob, wanted: Sequence[int], workers: int) -> Iterator[
 
 def _publish(folder: Path, results: Sequence[DistanceResult], data: Dataset) -> Distances:
     """Write the table and the summary. Raises StoreError if that is not possible."""
-    rows = [{name: getattr(result, name) for name in COLUMNS} for result in results]
+    rows = [DISTANCES.record(result) for result in results]
     summary = {**_summary(results), "preprocessing": data.record()}
     with publishing(folder, "the table"):
-        with Replacing(folder / TABLE) as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        DISTANCES.write_csv(folder / TABLE, results)
         with Replacing(folder / SUMMARY) as file:
             file.write(json.dumps(summary, indent=1, allow_nan=False) + "\n")
     return Distances(rows, summary, folder / TABLE, data.described())

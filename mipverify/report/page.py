@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from mipverify.engine.sample import VERDICTS, SampleResult
 from mipverify.report import plots
+from mipverify.report.columns import SAMPLES
 from mipverify.report.files import Replacing
 from mipverify.report.live import duration
 
@@ -42,7 +43,7 @@ def write_page(
     `preprocessing` is what was done to stored values, in words.
     """
     shown, kind, missing = gallery(results, images, stored_shape)
-    stages = sorted({result.stage for result in results})
+    table = SAMPLES.shown(results)
     classes = plots.by_class(results)
     html = (
         environment()
@@ -58,15 +59,8 @@ def write_page(
             spreads=plots.unstable_spreads(results),
             violated=summary["violated"],
             missing=missing,
-            data=embedded(
-                {
-                    "verdicts": list(VERDICTS),
-                    "stages": stages,
-                    "rows": [_row(result, stages) for result in results],
-                    "gallery": shown,
-                    "kind": kind,
-                }
-            ),
+            columns=table["columns"],
+            data=embedded({**table, "gallery": shown, "kind": kind}),
         )
     )
     with Replacing(path) as file:
@@ -89,6 +83,7 @@ def environment() -> Any:
     env.filters["breakable"] = breakable
     env.globals["stacked"] = plots.stacked
     env.globals["style"] = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))
+    env.globals["table_script"] = Markup((TEMPLATES / "table.js").read_text(encoding="utf-8"))
     env.globals["script"] = Markup((TEMPLATES / "report.js").read_text(encoding="utf-8"))
     env.globals["verdicts"] = VERDICTS
     return env
@@ -176,18 +171,3 @@ def _pair(result: SampleResult, images: NDArray[Any]) -> tuple[NDArray[Any], NDA
 
 def _labels(result: SampleResult) -> dict[str, Any]:
     return {"index": result.index, "label": result.label, "predicted": result.adversarial_label}
-
-
-def _row(result: SampleResult, stages: list[str]) -> list[Any]:
-    margin = result.margin_lower_bound
-    return [
-        result.index,
-        result.label,
-        result.predicted if result.predicted >= 0 else None,
-        VERDICTS.index(result.verdict),
-        stages.index(result.stage),
-        round(result.seconds, 4),
-        None if margin is None else float(f"{margin:.4g}"),
-        sum(result.unstable) if result.unstable else None,
-        result.reason,
-    ]

@@ -18,12 +18,13 @@ from mipverify.cluster.job import as_sent
 from mipverify.engine.sample import VERDICTS, SampleResult
 from mipverify.errors import InputError
 from mipverify.parallel import cores
+from mipverify.report.columns import SAMPLES
 from mipverify.report.configuration import RunConfiguration, canonical_eps, parse_samples
 from mipverify.report.database import FILE, publishing
 from mipverify.report.files import inputs_of, refuse_overwriting
 from mipverify.report.hashes import hash_arrays, hash_network
 from mipverify.report.store import RunStore
-from mipverify.report.summary import Counts, arrow_table, record, summarize, write_tables
+from mipverify.report.summary import Counts, summarize, write_tables
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -50,13 +51,11 @@ class AccuracyResult:
 
     def to_dataframe(self) -> Any:
         """The table of samples as a pandas DataFrame. Raises ImportError if pandas is not installed."""
-        import pandas as pd
-
-        return pd.DataFrame.from_records([record(sample) for sample in self.samples]).set_index("index")
+        return SAMPLES.dataframe(self.samples)
 
     def to_arrow(self) -> Any:
         """The table of samples for pyarrow."""
-        return arrow_table(self.samples)
+        return SAMPLES.arrow(self.samples)
 
     def __repr__(self) -> str:
         error = self.summary["adversarial_error"]

@@ -6,50 +6,49 @@ import json
 import sqlite3
 import time
 from collections.abc import Collection
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from mipverify.errors import InputError
+from mipverify.report.columns import SAMPLES
 from mipverify.report.configuration import RunConfiguration
 from mipverify.report.database import FILE, RunDatabase
+from mipverify.report.table import INTEGER, REAL, TEXT, Column, Table
 
 if TYPE_CHECKING:
     from mipverify.engine.sample import SampleResult
 
 SCHEMA = 1
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS sessions (
-    id INTEGER PRIMARY KEY, started TEXT NOT NULL, seconds REAL NOT NULL, finished INTEGER NOT NULL,
-    version TEXT NOT NULL, options TEXT NOT NULL, peak_memory INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE IF NOT EXISTS samples (
-    sample INTEGER PRIMARY KEY, label INTEGER NOT NULL, predicted INTEGER NOT NULL,
-    verdict TEXT NOT NULL CHECK (verdict IN ('misclassified', 'holds', 'violated', 'unknown')),
-    stage TEXT NOT NULL, seconds REAL NOT NULL, margin_lower_bound REAL, adversarial BLOB, adversarial_label INTEGER,
-    unstable TEXT NOT NULL, nodes INTEGER NOT NULL, reason TEXT NOT NULL, trusted TEXT NOT NULL);
-"""
 
-# A decision is never replaced, and the bound of an undecided sample only rises. Time and nodes of all attempts count.
-_PUT = """
-INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (sample) DO UPDATE SET
-    predicted = iif(excluded.predicted < 0, samples.predicted, excluded.predicted),
-    verdict = excluded.verdict, stage = excluded.stage,
-    seconds = samples.seconds + excluded.seconds, nodes = samples.nodes + excluded.nodes,
-    margin_lower_bound = CASE WHEN excluded.verdict != 'unknown' THEN excluded.margin_lower_bound
-        ELSE max(ifnull(samples.margin_lower_bound, excluded.margin_lower_bound),
-                 ifnull(excluded.margin_lower_bound, samples.margin_lower_bound)) END,
-    adversarial = excluded.adversarial, adversarial_label = excluded.adversarial_label,
-    unstable = CASE WHEN excluded.unstable = '[]' THEN samples.unstable ELSE excluded.unstable END,
-    reason = excluded.reason,
-    trusted = CASE WHEN excluded.verdict = 'unknown' AND samples.margin_lower_bound IS NOT NULL
-        AND samples.margin_lower_bound >= ifnull(excluded.margin_lower_bound, samples.margin_lower_bound)
-        THEN samples.trusted ELSE excluded.trusted END
-WHERE samples.verdict = 'unknown'
-"""
+@dataclass(frozen=True)
+class Session:
+    """One start of a run. seconds: wall time. peak_memory: bytes, largest resident size of a worker."""
+
+    id: int
+    started: str
+    seconds: float
+    finished: int
+    version: str
+    options: str
+    peak_memory: int
+
+
+SESSIONS = Table[Session](
+    "sessions",
+    (
+        Column("id", INTEGER),
+        Column("started", TEXT),
+        Column("seconds", REAL),
+        Column("finished", INTEGER),
+        Column("version", TEXT),
+        Column("options", TEXT),
+        Column("peak_memory", INTEGER, older=0),
+    ),
+    Session,
+)
 
 
 class RunStore:
@@ -60,7 +59,7 @@ class RunStore:
     """
 
     def __init__(self, directory: Path, configuration: RunConfiguration, *, version: str, options: dict[str, Any]):
-        self._database = RunDatabase(directory, _TABLES, "a report")
+        self._database = RunDatabase(directory, "run", (SESSIONS, SAMPLES), "a report")
         self._connection = self._database.connection
         try:
             self._session = self._begin(configuration, version, options)
@@ -72,11 +71,10 @@ class RunStore:
     def _begin(self, configuration: RunConfiguration, version: str, options: dict[str, Any]) -> int | None:
         """Note a session of this run; returns its number."""
         path = self._database.path
-        with self._database.transaction() as connection:
-            stored = _read_run(connection, path)
+        with self._database.beginning() as (connection, about):
+            stored = _configuration(about, path)
             if stored is None:
-                rows = {"schema": str(SCHEMA), **asdict(configuration)}
-                connection.executemany("INSERT INTO run VALUES (?, ?)", list(rows.items()))
+                self._database.describe(connection, {"schema": str(SCHEMA), **asdict(configuration)})
             elif different := configuration.differences(stored):
                 raise InputError(f"{path.parent}: holds a run with another {', another '.join(different)}")
             return connection.execute(
@@ -87,7 +85,7 @@ class RunStore:
     def put(self, results: Collection[SampleResult]) -> None:
         """Store finished samples in one transaction: all are on disk when this returns, or none and StoreError."""
         with self._database.transaction() as connection:
-            connection.executemany(_PUT, [_row(result) for result in results])
+            SAMPLES.put(connection, results)
             connection.execute(
                 "UPDATE sessions SET seconds = ?, finished = finished + ? WHERE id = ?",
                 (time.monotonic() - self._began, len(results), self._session),
@@ -102,7 +100,7 @@ class RunStore:
     def results(self, samples: range | None = None) -> list[SampleResult]:
         """The stored samples in the order of their index."""
         with self._database.access():
-            return _read_samples(self._connection, samples)
+            return SAMPLES.read(self._connection, samples)
 
     def finished(self, *, retry_unknown: bool = False) -> set[int]:
         """Indices that need not run again."""
@@ -140,18 +138,22 @@ def read_run(directory: Path) -> tuple[RunConfiguration, list[SampleResult], flo
     try:
         database = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)
         try:
-            configuration = _read_run(database, path)
+            configuration = _configuration(dict(database.execute("SELECT key, value FROM run")), path)
             if configuration is None:
                 raise InputError(f"{path}: is not a run store")
-            return configuration, _read_samples(database, None), _seconds(database)
+            try:
+                samples = SAMPLES.read(database)
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from None
+            return configuration, samples, _seconds(database)
         finally:
             database.close()
     except sqlite3.DatabaseError as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
 
 
-def _read_run(database: sqlite3.Connection, path: Path) -> RunConfiguration | None:
-    rows = dict(database.execute("SELECT key, value FROM run"))
+def _configuration(rows: dict[str, str], path: Path) -> RunConfiguration | None:
+    """What a run is about, of its keys and values; None where nothing is said yet."""
     if not rows:
         return None
     if rows.get("schema") != str(SCHEMA):
@@ -165,52 +167,3 @@ def _read_run(database: sqlite3.Connection, path: Path) -> RunConfiguration | No
 
 def _seconds(database: sqlite3.Connection) -> float:
     return float(database.execute("SELECT ifnull(sum(seconds), 0) FROM sessions").fetchone()[0])
-
-
-def _row(result: SampleResult) -> tuple[Any, ...]:
-    import numpy as np
-
-    point = result.adversarial
-    return (
-        int(result.index),
-        int(result.label),
-        int(result.predicted),
-        result.verdict,
-        result.stage,
-        float(result.seconds),
-        None if result.margin_lower_bound is None else float(result.margin_lower_bound),
-        None if point is None else np.ascontiguousarray(point, dtype="<f4").tobytes(),
-        None if result.adversarial_label is None else int(result.adversarial_label),
-        json.dumps([int(n) for n in result.unstable]),
-        int(result.nodes),
-        result.reason,
-        json.dumps(list(result.trusted)),
-    )
-
-
-def _read_samples(database: sqlite3.Connection, samples: range | None) -> list[SampleResult]:
-    import numpy as np
-
-    from mipverify.engine.sample import SampleResult
-
-    query, ends = "SELECT * FROM samples", tuple[int, ...]()
-    if samples is not None:
-        query, ends = f"{query} WHERE sample >= ? AND sample < ?", (samples.start, samples.stop)
-    return [
-        SampleResult(
-            index=row[0],
-            label=row[1],
-            predicted=row[2],
-            verdict=row[3],
-            stage=row[4],
-            seconds=row[5],
-            margin_lower_bound=row[6],
-            adversarial=None if row[7] is None else np.frombuffer(row[7], dtype="<f4"),
-            adversarial_label=row[8],
-            unstable=tuple(json.loads(row[9])),
-            nodes=row[10],
-            reason=row[11],
-            trusted=tuple(json.loads(row[12])),
-        )
-        for row in database.execute(f"{query} ORDER BY sample", ends)
-    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -11,23 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mipverify.engine.sample import VERDICTS, SampleResult
+from mipverify.report.columns import SAMPLES
 from mipverify.report.configuration import RunConfiguration
 from mipverify.report.files import Replacing
-
-COLUMNS = (
-    "index",
-    "label",
-    "predicted",
-    "verdict",
-    "stage",
-    "seconds",
-    "margin_lower_bound",
-    "adversarial_label",
-    "unstable",
-    "nodes",
-    "reason",
-    "trusted",
-)
 
 
 @dataclass(frozen=True)
@@ -117,35 +102,13 @@ def mean_unstable(results: Sequence[SampleResult]) -> list[float]:
     ]
 
 
-def record(result: SampleResult) -> dict[str, Any]:
-    """One row of the table of samples."""
-    return {
-        "index": result.index,
-        "label": result.label,
-        "predicted": result.predicted if result.predicted >= 0 else None,
-        "verdict": result.verdict,
-        "stage": result.stage,
-        "seconds": round(result.seconds, 6),
-        "margin_lower_bound": result.margin_lower_bound,
-        "adversarial_label": result.adversarial_label,
-        "unstable": " ".join(map(str, result.unstable)),
-        "nodes": result.nodes,
-        "reason": result.reason,
-        "trusted": "; ".join(result.trusted),
-    }
-
-
 def write_tables(directory: Path, summary: dict[str, Any], results: Sequence[SampleResult]) -> list[Path]:
     """`samples.csv`, `summary.json` and, where pyarrow is installed, `samples.parquet`; returns their paths.
 
     Each file is replaced as a whole: a reader never sees half of one.
     """
-    records = [record(result) for result in results]
     written = [directory / "samples.csv", directory / "summary.json"]
-    with Replacing(written[0]) as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
+    SAMPLES.write_csv(written[0], results)
     with Replacing(written[1]) as file:
         json.dump(summary, file, indent=2, allow_nan=False)
         file.write("\n")
@@ -156,23 +119,5 @@ def write_tables(directory: Path, summary: dict[str, Any], results: Sequence[Sam
         return written
     path = directory / "samples.parquet"
     with Replacing(path, binary=True) as file:
-        pyarrow.parquet.write_table(arrow_table(results), file)
+        pyarrow.parquet.write_table(SAMPLES.arrow(results), file)
     return [*written, path]
-
-
-def arrow_table(results: Sequence[SampleResult]) -> Any:
-    """The table of samples for pyarrow, with lists where the CSV file has text."""
-    import pyarrow as pa
-
-    integer, text = pa.int64(), pa.string()
-    schema = pa.schema(
-        {
-            **dict.fromkeys(COLUMNS, text),
-            **dict.fromkeys(("index", "label", "predicted", "adversarial_label", "nodes"), integer),
-            **dict.fromkeys(("seconds", "margin_lower_bound"), pa.float64()),
-            "unstable": pa.list_(integer),
-            "trusted": pa.list_(text),
-        }
-    )
-    rows = [record(r) | {"unstable": list(r.unstable), "trusted": list(r.trusted)} for r in results]
-    return pa.Table.from_pylist(rows, schema=schema)

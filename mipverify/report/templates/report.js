@@ -1,39 +1,8 @@
-"use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const INDEX = 0, LABEL = 1, VERDICT = 3, STAGE = 4, SECONDS = 5, MARGIN = 6, REASON = 8;
-  const ROWS_A_PAGE = 50, CARDS_A_PAGE = 12;
-  const byId = (id) => document.getElementById(id);
+  const { byId, element, data, pager } = page;
+  const CARDS_A_PAGE = 12;
   const shown = new Map(data.gallery.map((entry, at) => [entry.index, at]));
 
-  // Text only ever enters the page as text: names and reasons may hold anything.
-  function element(tag, properties, ...children) {
-    const node = document.createElement(tag);
-    for (const [name, value] of Object.entries(properties ?? {})) {
-      if (name === "class") node.className = value; else if (name.includes("-")) node.setAttribute(name, value); else node[name] = value;
-    }
-    node.append(...children);
-    return node;
-  }
-
-  function pager(place, what, page, perPage, count, go) {
-    const pages = Math.max(1, Math.ceil(count / perPage));
-    const from = count ? page * perPage + 1 : 0, to = Math.min(count, (page + 1) * perPage);
-    const text = `${from.toLocaleString("en")}–${to.toLocaleString("en")} of ${count.toLocaleString("en")}`;
-    const focused = place.contains(document.activeElement) ? document.activeElement.dataset.step : null;
-    const button = (label, step, sign) => element("button", {
-      type: "button", disabled: page + step < 0 || page + step >= pages, "aria-label": `${label} ${what}`,
-      "data-step": String(step), onclick: () => go(page + step),
-    }, sign);
-    place.replaceChildren(element("span", {}, text), button("Previous", -1, "←"), button("Next", 1, "→"));
-    if (focused) {
-      const again = place.querySelector(`[data-step="${focused}"]`);
-      (again.disabled ? place.querySelector("button:not(:disabled)") : again)?.focus();
-    }
-    return text;
-  }
-
-  // ---- counterexamples ----
   const SVG = "http://www.w3.org/2000/svg";
   function drawn(tag, attributes) {
     const node = document.createElementNS(SVG, tag);
@@ -84,72 +53,14 @@
     target.focus({ preventScroll: true });
   }
 
-  // ---- table ----
-  const state = { key: INDEX, down: false, page: 0, verdict: "", label: "", text: "" };
-  let matching = data.rows;
-  const sortable = (row) => state.key === VERDICT ? data.verdicts[row[VERDICT]] : state.key === STAGE ? data.stages[row[STAGE]] : row[state.key];
-
-  function select() {
-    const words = state.text.toLowerCase().split(/\s+/).filter(Boolean);
-    matching = data.rows.filter((row) => {
-      if (state.verdict !== "" && row[VERDICT] !== Number(state.verdict)) return false;
-      if (state.label !== "" && row[LABEL] !== Number(state.label)) return false;
-      return words.every((word) => /^\d+$/.test(word) ? String(row[INDEX]).startsWith(word)
-        : `${data.verdicts[row[VERDICT]]} ${data.stages[row[STAGE]]} ${row[REASON]}`.toLowerCase().includes(word));
-    });
-    const sign = state.down ? -1 : 1;
-    matching.sort((a, b) => {
-      const x = sortable(a), y = sortable(b);
-      if (x === null || y === null || x === "" || y === "") {  // what is not there comes last, either way
-        const missing = (x === null || x === "") - (y === null || y === "");
-        return missing || a[INDEX] - b[INDEX];
-      }
-      return (x < y ? -sign : x > y ? sign : 0) || a[INDEX] - b[INDEX];
-    });
-  }
-  function cell(text, name) {
-    return element("td", { class: name }, text === null ? "–" : String(text));
-  }
-  function tableRow(row) {
-    const verdict = data.verdicts[row[VERDICT]], index = row[INDEX];
-    const name = element("td", {}, element("span", { class: `dot ${verdict}` }), verdict);
-    if (shown.has(index)) name.append(" ", element("button", { type: "button", class: "link", "aria-label": `Show the counterexample of sample ${index}`, onclick: () => showSample(index) }, "show"));
-    const reason = cell(row[REASON], "wide-only");
-    reason.title = row[REASON];
-    return element("tr", {}, cell(index, "n"), cell(row[LABEL], "n"), cell(row[2], "n"), name, cell(data.stages[row[STAGE]], ""),
-      cell(row[SECONDS].toFixed(3), "n"), cell(row[MARGIN], "n wide-only"), cell(row[7], "n wide-only"), reason);
-  }
-  function showTable(page) {
-    state.page = page;
-    const from = page * ROWS_A_PAGE;
-    const rows = matching.slice(from, from + ROWS_A_PAGE).map(tableRow);
-    if (!rows.length) rows.push(element("tr", {}, element("td", { class: "empty", colSpan: 9 }, "No sample matches. Clear the search or choose another verdict.")));
-    byId("rows").replaceChildren(...rows);
-    byId("status").textContent = "Samples " + pager(byId("table-pager"), "samples", page, ROWS_A_PAGE, matching.length, showTable);
-  }
-  function refresh() { select(); showTable(0); }
-
-  byId("table").tHead.addEventListener("click", (event) => {
-    const button = event.target.closest("button");
-    if (!button) return;
-    const key = Number(button.dataset.key);
-    state.down = key === state.key ? !state.down : key === SECONDS;
-    state.key = key;
-    for (const head of byId("table").tHead.rows[0].cells) head.removeAttribute("aria-sort");
-    button.closest("th").setAttribute("aria-sort", state.down ? "descending" : "ascending");
-    refresh();
+  const INDEX = page.column("index");
+  page.table({
+    what: "Samples",
+    filters: { label: "label" },
+    beside: { verdict: (row) => shown.has(row[INDEX]) && element("button", {
+      type: "button", class: "link", "aria-label": `Show the counterexample of sample ${row[INDEX]}`,
+      onclick: () => showSample(row[INDEX]) }, "show") },
+    empty: "No sample matches. Clear the search or choose another verdict.",
   });
-  byId("chips").addEventListener("click", (event) => {
-    const button = event.target.closest("button");
-    if (!button) return;
-    state.verdict = button.dataset.verdict;
-    for (const other of byId("chips").children) other.setAttribute("aria-pressed", String(other === button));
-    refresh();
-  });
-  byId("search").addEventListener("input", () => { state.text = byId("search").value; refresh(); });
-  byId("label").addEventListener("change", () => { state.label = byId("label").value; refresh(); });
-  byId("filters").addEventListener("submit", (event) => event.preventDefault());
-
   showGallery(0);
-  refresh();
 })();
