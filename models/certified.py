@@ -14,6 +14,7 @@ from torch.nn import functional
 from mipverify.errors import InputError
 from mipverify.network import Affine, Network
 from mipverify.network.operators import parameter_like
+from mipverify.network.reverse import through_terms
 from mipverify.proof.backward import estimate_backward, estimate_minimum
 from mipverify.proof.bounds import Intervals
 from mipverify.proof.rounding import row_dot
@@ -144,10 +145,8 @@ def _by_interval(found: Intervals, rows: Rows) -> Tensor:
         a = pending.pop(network.output)
         if node.bias is not None:
             total = total + row_dot(a, parameter_like(node.bias, a)[None])
-        for term in node.terms:
-            back = term.operator.adjoint(a.reshape(a.shape[0], *term.operator.out_shape))
-            back = back.reshape(back.shape[0], *network.nodes[term.source].shape)
-            pending[term.source] = pending[term.source] + back if term.source in pending else back
+        for source, back in through_terms(network, node, a):
+            pending[source] = pending[source] + back if source in pending else back
     for source, a in pending.items():
         positive = a.clamp(min=0)
         total = total + row_dot(positive, found.lower[source][rows.samples])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from mipverify.attack.radius import RadiusProgram
 from mipverify.network import Affine, Network, Relu
+from mipverify.network.reverse import through_terms, walk_back
 from mipverify.specification.perturbation import Perturbation
 
 ROUNDS = 30
@@ -68,23 +69,22 @@ def _linear(
     """Entries `units` of a node as affine functions of the input, (U, n) and (U,), with the ReLUs' phases given."""
     start = np.zeros((len(units), int(np.prod(network.nodes[node].shape))))
     start[np.arange(len(units)), units] = 1
-    pending = {node: start}
     constant = np.zeros(len(units))
-    for index in range(node, 0, -1):
-        if index not in pending:
-            continue
-        rows, current = pending.pop(index), network.nodes[index]
-        if isinstance(current, Relu):
-            pending[current.source] = pending.get(current.source, 0) + rows * active[current.source]
-        elif isinstance(current, Affine):
-            if current.bias is not None:
-                bias = np.broadcast_to(np.asarray(current.bias, np.float64), current.shape).reshape(-1)
-                constant = constant + rows @ bias
-            for term in current.terms:
-                back = term.operator.adjoint(rows.reshape(len(units), *term.operator.out_shape))
-                pending[term.source] = pending.get(term.source, 0) + back.reshape(len(units), -1)
-    reached = pending.get(0, np.zeros((len(units), network.input_size)))
-    return np.asarray(reached, np.float64), constant
+
+    def affine(_: int, current: Affine, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        nonlocal constant
+        if current.bias is not None:
+            bias = np.broadcast_to(np.asarray(current.bias, np.float64), current.shape).reshape(-1)
+            constant = constant + rows.reshape(len(units), -1) @ bias
+        return through_terms(network, current, rows)
+
+    def relu(_: int, current: Relu, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        yield current.source, rows * active[current.source].reshape(1, *network.nodes[current.source].shape)
+
+    reached = walk_back(network, {node: start.reshape(len(units), *network.nodes[node].shape)}, relu, affine)
+    if reached is None:
+        reached = np.zeros((len(units), network.input_size))
+    return np.asarray(reached, np.float64).reshape(len(units), -1), constant
 
 
 def closest_in(

@@ -9,14 +9,15 @@ sound in exact arithmetic: an error in a coefficient of node k matters at most |
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from array_api_compat import array_namespace
 
-from mipverify.network import Input, Relu
+from mipverify.network import Affine, Input, Relu
 from mipverify.network.operators import Array, parameter_like
+from mipverify.network.reverse import through_terms, walk_back
 from mipverify.proof.bounds import Bounds, Intervals
 from mipverify.proof.cuts import CutRelaxation, Cuts, cut_relaxation_error, relax_with_cuts
 from mipverify.proof.facts import SEAL, RowBounds, UnitBounds
@@ -138,63 +139,82 @@ def pass_back(
     lines: Mapping[int, Relaxation] | None = None,
 ) -> InputRows:
     """Rows at the input; `errors` counts what is lost on the way. lines: in place of those of the intervals."""
-    lines = intervals.lines if lines is None else lines
-    network, samples, like = intervals.network, rows.samples, rows.like
-    slopes, multipliers, cuts = evidence.slopes, evidence.multipliers, evidence.cuts
-    pending = dict(rows.coefficients)
-    xp = array_namespace(like)
-    zero = xp.zeros_like(like.reshape(like.shape[0], -1)[:, 0])
-    constant = zero if rows.constant is None else rows.constant + zero
-    passed: dict[int, Array] = {}
-    relaxed: dict[int, CutRelaxation] = {}
-    for index in range(max(pending), 0, -1):
-        coefficients = pending.pop(index, None)
-        if coefficients is None:
-            continue
-        node = network.nodes[index]
-        if not isinstance(node, Relu):
-            assert not isinstance(node, Input)
-            if errors is not None:
-                errors.pass_node(index, coefficients)
-            if node.bias is not None:
-                constant = constant + row_dot(coefficients, parameter_like(node.bias, like)[None])
-            for term in node.terms:
-                back = term.operator.adjoint(coefficients.reshape(coefficients.shape[0], *term.operator.out_shape))
-                _add(pending, term.source, back.reshape(back.shape[0], *network.nodes[term.source].shape))
-            continue
-        line = lines[index]
-        below = slopes[index] if index in slopes else pick(line.lower_slope, samples)
-        if index in cuts and index in evidence.cut_multipliers:
-            low, high = (pick(side[node.source], samples) for side in (intervals.lower, intervals.upper))
-            layer, factors = cuts[index], evidence.cut_multipliers[index]
-            met, gain = relax_with_cuts(layer, factors, *(_flat(v) for v in (coefficients, low, high, below)))
-            if errors is not None:
-                errors.pass_cuts(index, coefficients, layer, factors, met)
-            relaxed[index], constant = met, constant + gain
-            _add(pending, layer.source, -layer.over_source(factors).reshape(-1, *network.nodes[layer.source].shape))
+    network, like = intervals.network, rows.like
+    passing = _Passing(intervals, rows, evidence, keep, errors, intervals.lines if lines is None else lines)
+    reached = walk_back(network, rows.coefficients, passing.relu, passing.affine)
+    if reached is None:
+        reached = array_namespace(like).zeros((like.shape[0], *network.input_shape), dtype=like.dtype)
+    return InputRows(reached, passing.constant, passing.passed, passing.relaxed)
+
+
+class _Passing:
+    """Rows on their way back: what happens to them at a node, and what has been gathered of their constants."""
+
+    def __init__(
+        self,
+        intervals: Intervals,
+        rows: Rows,
+        evidence: Evidence,
+        keep: bool,
+        errors: Errors | None,
+        lines: Mapping[int, Relaxation],
+    ):
+        self.intervals, self.samples, self.evidence = intervals, rows.samples, evidence
+        self.keep, self.errors, self.lines, like = keep, errors, lines, rows.like
+        zero = array_namespace(like).zeros_like(like.reshape(like.shape[0], -1)[:, 0])
+        self.constant = zero if rows.constant is None else rows.constant + zero
+        self.passed: dict[int, Array] = {}
+        self.relaxed: dict[int, CutRelaxation] = {}
+
+    def affine(self, index: int, node: Affine, coefficients: Array) -> Iterator[tuple[int, Array]]:
+        """The node's value is replaced by its affine expression."""
+        if self.errors is not None:
+            self.errors.pass_node(index, coefficients)
+        if node.bias is not None:
+            self.constant = self.constant + row_dot(coefficients, parameter_like(node.bias, coefficients)[None])
+        return through_terms(self.intervals.network, node, coefficients)
+
+    def relu(self, index: int, node: Relu, coefficients: Array) -> Iterator[tuple[int, Array]]:
+        """The post-activation is replaced by a line below it, or where cuts are dualized by what these leave of it."""
+        line, samples, evidence = self.lines[index], self.samples, self.evidence
+        below = evidence.slopes[index] if index in evidence.slopes else pick(line.lower_slope, samples)
+        own = evidence.multipliers.get(index)
+        if index in evidence.cuts and index in evidence.cut_multipliers:
+            yield self._over_cuts(index, coefficients, below)
+            met = self.relaxed[index]
             through, coefficients = (v.reshape(coefficients.shape) for v in (met.slope, met.weight))
         else:
-            positive = xp.clip(coefficients, min=0)
+            positive = array_namespace(coefficients).clip(coefficients, min=0)
             negative = coefficients - positive
             through = positive * below + negative * pick(line.upper_slope, samples)
-            constant = constant + row_dot(negative, pick(line.upper_offset, samples))
-        if keep:
-            passed[index] = coefficients
-        own = multipliers.get(index)
+            self.constant = self.constant + row_dot(negative, pick(line.upper_offset, samples))
+        if self.keep:
+            self.passed[index] = coefficients
         if own is not None:
-            low, high = (pick(side[node.source], samples) for side in (intervals.lower, intervals.upper))
-            of_lower = xp.clip(own, min=0)
-            constant = constant + row_dot(of_lower, low) + row_dot(own - of_lower, high)
-            through = through - own
-        if errors is not None and (index not in relaxed or own is not None):
-            errors.pass_node(index, coefficients, own)
-        _add(pending, node.source, through)
-    reached = pending[0] if 0 in pending else xp.zeros((like.shape[0], *network.input_shape), dtype=like.dtype)
-    return InputRows(reached, constant, passed, relaxed)
+            through = self._less_multipliers(node.source, through, own)
+        if self.errors is not None and (index not in self.relaxed or own is not None):
+            self.errors.pass_node(index, coefficients, own)
+        yield node.source, through
 
+    def _over_cuts(self, index: int, coefficients: Array, below: Array) -> tuple[int, Array]:
+        """Dualize the cuts of a ReLU node: what they leave for the values that they are about."""
+        layer, factors = self.evidence.cuts[index], self.evidence.cut_multipliers[index]
+        low, high = self._ends(self.intervals.network.relu_source(index))
+        met, gain = relax_with_cuts(layer, factors, *(_flat(v) for v in (coefficients, low, high, below)))
+        if self.errors is not None:
+            self.errors.pass_cuts(index, coefficients, layer, factors, met)
+        self.relaxed[index], self.constant = met, self.constant + gain
+        return layer.source, -layer.over_source(factors).reshape(-1, *self.intervals.network.nodes[layer.source].shape)
 
-def _add(pending: dict[int, Array], index: int, rows: Array) -> None:
-    pending[index] = pending[index] + rows if index in pending else rows
+    def _less_multipliers(self, source: int, through: Array, own: Array) -> Array:
+        """Coefficients of a pre-activation less multipliers of its bounds."""
+        low, high = self._ends(source)
+        of_lower = array_namespace(own).clip(own, min=0)
+        self.constant = self.constant + row_dot(of_lower, low) + row_dot(own - of_lower, high)
+        return through - own
+
+    def _ends(self, node: int) -> tuple[Array, Array]:
+        return pick(self.intervals.lower[node], self.samples), pick(self.intervals.upper[node], self.samples)
 
 
 def minimum(linear: LinearBounds) -> RowBounds:

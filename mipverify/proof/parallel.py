@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from array_api_compat import array_namespace
 
-from mipverify.network import Input, Relu
+from mipverify.network import Affine, Relu
 from mipverify.network.operators import Array, parameter_like
+from mipverify.network.reverse import through_terms, walk_back
 from mipverify.proof.backward import Errors, pick
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.facts import SEAL, UnitBounds
@@ -28,36 +31,13 @@ def both_sides(bounds: Bounds, rows: Rows) -> UnitBounds:
 
 def _both_sides(bounds: Bounds, rows: Rows) -> tuple[Array, Array]:
     network, samples, like = bounds.network, rows.samples, rows.like
-    pending = dict(rows.coefficients)
     xp = array_namespace(like)
-    zero = xp.zeros_like(like.reshape(like.shape[0], -1)[:, 0])
-    below = zero if rows.constant is None else rows.constant + zero
-    spread, errors = zero, Errors(bounds, rows, 4)  # a few more operations for two sides
-    start = errors.total
-    for index in range(max(pending), 0, -1):
-        if index not in pending:
-            continue
-        a, node = pending.pop(index), network.nodes[index]
-        errors.pass_node(index, a)
-        through: dict[int, Array] = {}
-        if isinstance(node, Relu):
-            line = bounds.lines[index]
-            offset = pick(line.upper_offset, samples)
-            total = row_dot(xp.abs(a), offset)
-            below = below + 0.5 * (row_dot(a, offset) - total)
-            spread = spread + total
-            through[node.source] = a * pick(line.upper_slope, samples)
-        else:
-            assert not isinstance(node, Input)
-            if node.bias is not None:
-                below = below + row_dot(a, parameter_like(node.bias, like)[None])
-            for term in node.terms:
-                back = term.operator.adjoint(a.reshape(a.shape[0], *term.operator.out_shape))
-                back = back.reshape(back.shape[0], *network.nodes[term.source].shape)
-                through[term.source] = through[term.source] + back if term.source in through else back
-        for source, back in through.items():
-            pending[source] = pending[source] + back if source in pending else back
-    a = pending[0] if 0 in pending else xp.zeros((like.shape[0], *network.input_shape), dtype=like.dtype)
+    errors = Errors(bounds, rows, 4)  # a few more operations for two sides
+    start, passing = errors.total, _Passing(bounds, rows, errors)
+    a = walk_back(network, rows.coefficients, passing.relu, passing.affine)
+    if a is None:
+        a = xp.zeros((like.shape[0], *network.input_shape), dtype=like.dtype)
+    below, spread = passing.below, passing.spread
     lower, upper = pick(bounds.lower[0], samples), pick(bounds.upper[0], samples)
     positive = xp.clip(a, min=0)
     negative = a - positive
@@ -72,3 +52,30 @@ def _both_sides(bounds: Bounds, rows: Rows) -> tuple[Array, Array]:
     lows, highs = lows - error, highs + error
     infinite = xp.inf * xp.ones_like(lows)
     return xp.where(xp.isfinite(lows), lows, -infinite), xp.where(xp.isfinite(highs), highs, infinite)
+
+
+class _Passing:
+    """Rows on their way back. below: the constant of the lower side; spread: what the upper side has on top."""
+
+    def __init__(self, bounds: Bounds, rows: Rows, errors: Errors):
+        self.bounds, self.samples, self.errors = bounds, rows.samples, errors
+        zero = array_namespace(rows.like).zeros_like(rows.like.reshape(len(rows), -1)[:, 0])
+        self.below = zero if rows.constant is None else rows.constant + zero
+        self.spread = zero
+
+    def affine(self, index: int, node: Affine, a: Array) -> Iterator[tuple[int, Array]]:
+        """As in `backward`: what the sides have in common goes through the node's terms."""
+        self.errors.pass_node(index, a)
+        if node.bias is not None:
+            self.below = self.below + row_dot(a, parameter_like(node.bias, a)[None])
+        return through_terms(self.bounds.network, node, a)
+
+    def relu(self, index: int, node: Relu, a: Array) -> Iterator[tuple[int, Array]]:
+        """The upper line's slope on both sides: these differ in the offsets."""
+        self.errors.pass_node(index, a)
+        line = self.bounds.lines[index]
+        offset = pick(line.upper_offset, self.samples)
+        total = row_dot(array_namespace(a).abs(a), offset)
+        self.below = self.below + 0.5 * (row_dot(a, offset) - total)
+        self.spread = self.spread + total
+        yield node.source, a * pick(line.upper_slope, self.samples)
