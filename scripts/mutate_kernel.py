@@ -55,8 +55,10 @@ def mutations() -> Iterator[tuple[str, str, str]]:
 
 
 def noticed(module: str, old: str, new: str, seeds: int) -> str | None:
-    """What the checks say of the altered module; None where they notice nothing. Raises ValueError where the text that
-    is to be altered is not there."""
+    """What the checks say of the altered module; None where they notice nothing.
+
+    Raises ValueError where the text that is to be altered is not there, or the module does not run.
+    """
     path = KERNEL / f"{module}.py"
     source = path.read_text()
     if old not in source:
@@ -64,7 +66,10 @@ def noticed(module: str, old: str, new: str, seeds: int) -> str | None:
     code = RUN.format(root=str(ROOT), module=module, path=str(path), seeds=seeds)
     altered = source.replace(old, new)
     done = subprocess.run([sys.executable, "-c", code], input=altered, capture_output=True, text=True, cwd=ROOT)
-    return done.stderr.strip().splitlines()[-1][:100] if done.returncode else None
+    said = done.stderr.strip().splitlines()[-1][:100] if done.returncode else None
+    if said is not None and said.startswith(("SyntaxError", "ImportError", "NameError")):
+        raise ValueError(f"{path.name} does not run: {said}")  # whatever was altered
+    return said
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The convolution as a linear operator: one dense product over windows, and its transpose."""
+"""The convolution as a linear operator: one dense product over windows, and the transpose of that."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import numpy as np
 from array_api_compat import is_torch_array
 
 from mipverify.network.operators import Array, _Weighted, product
-
-BLOCK_BYTES = 2**20  # of one block of products in the transposed convolution
+from mipverify.network.transposed import transposed_convolution
 
 
 class Conv(_Weighted):
@@ -148,31 +147,10 @@ class Conv(_Weighted):
             a = functional.conv_transpose2d(a, weight, None, self.strides, 0, 0, self.groups, self.dilations)
             a = functional.pad(a, (0, self.padded_hw[1] - a.shape[3], 0, self.padded_hw[0] - a.shape[2]))
             return self._crop(a).reshape(rows, *self.in_shape)
-        full = self.spread(a, weight, self.padded_hw)
-        return np.ascontiguousarray(self._crop(full)).reshape(rows, *self.in_shape)
-
-    def spread(self, a: np.ndarray, weight: np.ndarray, full_hw: tuple[int, int]) -> np.ndarray:
-        """The transpose for rows a (R, O, h, w) of any size (h, w), before padding is cut off: (R, C, *full_hw)."""
-        rows, out_channels, oh, ow = a.shape
-        _, in_channels, kh, kw = weight.shape
-        (sh, sw), (dh, dw), groups = self.strides, self.dilations, self.groups
-        # Channels last: the scattered additions then run over contiguous channels.
-        kernel: Array = weight.reshape(groups, out_channels // groups, in_channels, kh * kw)
-        kernel = kernel.transpose(0, 1, 3, 2).reshape(groups, out_channels // groups, kh * kw * in_channels)
-        full = np.zeros((groups, rows, *full_hw, in_channels), a.dtype)
-        # In blocks of rows whose products stay in the second-level cache: the additions are bound by memory otherwise.
-        block = max(1, BLOCK_BYTES // (a.itemsize * oh * ow * kh * kw * in_channels * groups))
-        for begin in range(0, rows, block):
-            part = a[begin : begin + block]
-            columns = part.reshape(len(part), groups, out_channels // groups, oh * ow).transpose(1, 0, 3, 2)
-            spreads = product(columns.reshape(groups, len(part) * oh * ow, out_channels // groups), kernel)
-            spreads = spreads.reshape(groups, len(part), oh, ow, kh, kw, in_channels)
-            target = full[:, begin : begin + block]
-            for i in range(kh):
-                for j in range(kw):
-                    window = target[:, :, i * dh : i * dh + sh * oh : sh, j * dw : j * dw + sw * ow : sw]
-                    window += spreads[:, :, :, :, i, j]
-        return full.transpose(1, 0, 4, 2, 3).reshape(rows, groups * in_channels, *full_hw)
+        out = np.empty((rows, *self.in_shape[1:]), a.dtype)
+        last, back = a.transpose(0, 2, 3, 1), out.transpose(0, 2, 3, 1)
+        transposed_convolution(last, weight, back, self.strides, self.dilations, self.pads[:2])
+        return out.reshape(rows, *self.in_shape)
 
     def _crop(self, full: Array) -> Array:
         top, left, _, _ = self.pads

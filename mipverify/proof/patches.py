@@ -14,6 +14,7 @@ import numpy as np
 from mipverify.network import Affine, Input, Network, Relu
 from mipverify.network.convolution import Conv
 from mipverify.network.operators import product
+from mipverify.network.transposed import transposed_convolution
 from mipverify.proof.backward import pick, row_minimum
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.facts import SEAL, UnitBounds
@@ -265,9 +266,9 @@ def _step(conv: Conv, origin: np.ndarray) -> np.ndarray:
 
 
 def _spread(conv: Conv, a: np.ndarray, weight: np.ndarray, full: tuple[int, int]) -> np.ndarray:
-    # `spread` strides beyond the last tap by less than one stride: give it room, then cut it off.
-    roomy = conv.spread(a, weight, (full[0] + conv.strides[0], full[1] + conv.strides[1]))
-    return np.ascontiguousarray(roomy[:, :, : full[0], : full[1]])
+    out = np.empty((len(a), weight.shape[1], *full), a.dtype)
+    transposed_convolution(a.transpose(0, 2, 3, 1), weight, out.transpose(0, 2, 3, 1), conv.strides, conv.dilations)
+    return out
 
 
 def _absolute_sum(a: np.ndarray, factor: float) -> np.ndarray:

@@ -35,6 +35,10 @@ OPERATORS: dict[str, Operator] = {
     "conv with groups": Conv(_weight(4, 2, 2, 3), (4, 5), groups=2, pads=(0, 1, 0, 1)),
     "dilated conv": Conv(_weight(2, 2, 2, 2), (6, 5), (2, 1), (1, 1, 1, 1), (2, 3)),
     "depthwise conv": Conv(_weight(3, 1, 2, 2), (4, 4), (2, 2), groups=3),
+    "depthwise conv, padded and dilated": Conv(_weight(2, 1, 3, 2), (7, 5), (2, 1), (2, 0, 1, 1), (2, 3), 2),
+    "conv with groups, strides and dilation": Conv(_weight(4, 3, 2, 3), (8, 9), (3, 2), (0, 2, 1, 0), (2, 3), 2),
+    "conv that skips inputs": Conv(_weight(2, 3, 1, 2), (7, 8), (3, 4)),
+    "conv that reads pads alone at its border": Conv(_weight(2, 1, 1, 1), (3, 3), (2, 1), (2, 2, 2, 2)),
     "transposed conv": Transposed(Conv(_weight(3, 2, 3, 2), (5, 6), (2, 2), (1, 0, 1, 1), (1, 2))),
 }
 
