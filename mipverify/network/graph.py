@@ -8,7 +8,7 @@ parametric ReLU, absolute value, clipping and maximum are ReLUs plus affine term
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -69,6 +69,8 @@ class Network:
     nodes: in topological order, the input first. output: index of the node whose value the network returns.
     names: a name for each node, from the file it was read from. path, sha256, input_name, file: where it came from.
     tensors: the file's names of tensors, each with the node that has its entries.
+    sites: for each ReLU node the first output of the file's node that it belongs to, and its number among the ReLU
+    nodes of that (docs/proof-format.md).
     dropped: functions behind the output that keep the order of its entries, the innermost first ("Softmax", "ArgMax").
     """
 
@@ -84,6 +86,7 @@ class Network:
     double: bool = False  # its original computes in float64 throughout
     file: ModelFile | None = field(default=None, repr=False)
     tensors: tuple[tuple[str, int], ...] = field(default=(), repr=False)
+    sites: Mapping[int, tuple[str, int]] = field(default_factory=dict, repr=False)
     module: Any = field(default=None, repr=False)  # the torch module it was imported from, if any
     parameters: Any = field(
         default=None, repr=False

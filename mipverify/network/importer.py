@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from mipverify.network.alone import complaint
 from mipverify.network.branches import taken
 from mipverify.network.builder import Builder, Result, RewriteError, Tensor
 from mipverify.network.fold import evaluate
-from mipverify.network.graph import Network
+from mipverify.network.graph import Network, Relu
 from mipverify.network.model_file import ModelFile
 from mipverify.network.onnx_reader import OnnxGraph, read
 from mipverify.network.ordering import reads
@@ -67,8 +67,8 @@ class Reading:
     """A file's graph as nodes of a network, before they are simplified.
 
     trailing: positions of the nodes at the end that only rank. values: by the file's name of a tensor, what it became.
-    tail: what was dropped at the end. problems: why it is not
-    a network, empty if it is one.
+    tail: what was dropped at the end. problems: why it is not a network, empty if it is one. sites: by the builder's
+    ReLU nodes, the first output of the file's node they belong to, and their number among those of that node.
     """
 
     graph: OnnxGraph
@@ -77,6 +77,7 @@ class Reading:
     values: dict[str, Result]
     tail: Tail
     problems: list[Unsupported]
+    sites: dict[int, tuple[str, int]] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Tensor]:
         """What the tensors of the file became, in order; without those behind what was dropped at the end."""
@@ -107,6 +108,7 @@ def load(source: str | Path | ModelFile) -> Network:
         found.builder,
         output,
         found.tensors(),
+        found.sites,
         path=graph.path,
         sha256=graph.file.sha256,
         input_name=graph.input_name,
@@ -156,12 +158,15 @@ def trace(graph: OnnxGraph, stop: bool = True) -> Reading:
             continue
         node = OnnxNode(proto, [values[name] if name else None for name in proto.input], opset)
         builder.name = node.name
+        begin = len(builder.nodes)
         try:
             outputs = _rewrite(builder, node, values, found.tail.take if i in trailing else None)
         except RewriteError as error:
             problems.append(Unsupported(node.operator, node.name, opset, str(error)))
         else:
             values.update({name: value for name, value in zip(proto.output, outputs, strict=False) if name})
+            relus = [k for k, made in enumerate(builder.nodes[begin:], begin) if isinstance(made, Relu)]
+            found.sites.update({k: (str(proto.output[0]), part) for part, k in enumerate(relus)})
             continue
         if stop:
             break

@@ -14,14 +14,22 @@ from mipverify.network.graph import Affine, Input, Network, Node, Relu, Term, so
 from mipverify.network.operators import Array, Identity, Index
 
 
-def finish(builder: Builder, output: Tensor, tensors: Mapping[str, Tensor] | None = None, **origin: Any) -> Network:
+def finish(
+    builder: Builder,
+    output: Tensor,
+    tensors: Mapping[str, Tensor] | None = None,
+    sites: Mapping[int, tuple[str, int]] | None = None,
+    **origin: Any,
+) -> Network:
     """The simplified network of what `builder` holds, returning `output`; `origin` fills the fields of Network.
 
     tensors: by the file's name, what its tensors became; those that are still values of nodes become `Network.tensors`.
+    sites: of the builder's ReLU nodes; those that are left become `Network.sites`.
     """
     nodes, index, kept, place = simplified(builder.nodes, output.node)
     named = tuple((name, place[x.node]) for name, x in (tensors or {}).items() if x.node in place)
     names = [builder.names[i] for i in kept]
+    left = {new: sites[old] for new, old in enumerate(kept) if old in sites} if sites else {}
     node = nodes[index]
     if node.shape != output.shape:
         if isinstance(node, Input):
@@ -30,7 +38,7 @@ def finish(builder: Builder, output: Tensor, tensors: Mapping[str, Tensor] | Non
             index = len(nodes) - 1
         else:
             nodes[index] = _viewed(node, output.shape)
-    return Network(tuple(nodes), index, tuple(names), tensors=named, **origin)
+    return Network(tuple(nodes), index, tuple(names), tensors=named, sites=left, **origin)
 
 
 def _viewed(node: Node, shape: tuple[int, ...]) -> Node:

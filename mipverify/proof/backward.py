@@ -20,8 +20,10 @@ from mipverify.network.operators import Array, parameter_like
 from mipverify.network.reverse import through_terms, walk_back
 from mipverify.proof.bounds import Bounds, Intervals
 from mipverify.proof.cuts import CutRelaxation, Cuts, cut_relaxation_error, relax_with_cuts
+from mipverify.proof.derivation import Both, Empty, Pass
 from mipverify.proof.facts import SEAL, RowBounds, UnitBounds
 from mipverify.proof.input_minimum import region_minimum
+from mipverify.proof.recording import passed, rounded
 from mipverify.proof.relaxation import Relaxation
 from mipverify.proof.rounding import SLACK, backward_terms, constant_terms, floor, gamma, reads, rounding_terms, row_dot
 from mipverify.proof.rows import InputRows, LinearBounds, Rows, functionals, unit_rows
@@ -58,8 +60,8 @@ def pick(values: Array, samples: np.ndarray | None) -> Array:
 def propagate_backward(bounds: Bounds, rows: Rows, evidence: Evidence = NOTHING, *, keep: bool = False) -> LinearBounds:
     """Linear lower bounds of rows in terms of the input, whatever the evidence is.
 
-    keep: also the coefficients at ReLU nodes. Raises TypeError where bounds are not proven, ValueError where a cut does
-    not hold on their input sets.
+    keep: also the coefficients at ReLU nodes. Where derivations are recorded, evidence is rounded first; with cuts
+    there is none. Raises TypeError where bounds are not proven, ValueError where a cut does not hold on their sets.
     """
     if not isinstance(bounds, Bounds):
         raise TypeError("rows are bounded within proven bounds alone")
@@ -76,11 +78,15 @@ def propagate_backward(bounds: Bounds, rows: Rows, evidence: Evidence = NOTHING,
     }
     slopes = {node: array.clip(0, 1) for node, array in cast["slopes"].items()}
     weights = {node: array.clip(0, None) for node, array in cast["cut_multipliers"].items()}
-    sound = Evidence(slopes, cast["multipliers"], evidence.cuts, weights)
+    multipliers, how = cast["multipliers"], None
+    if bounds.derivation is not None and not evidence.cuts:
+        slopes, multipliers, *stored = rounded(bounds, rows.samples, slopes, multipliers)
+        how = passed(bounds.derivation, rows.claim, rows.samples, slopes=stored[0], multipliers=stored[1])
+    sound = Evidence(slopes, multipliers, evidence.cuts, weights)
     errors = Errors(bounds, rows, len(evidence.cuts))
     found = pass_back(bounds, rows, sound, keep, errors)
     parts = found.coefficients, found.constant, found.passed, found.relaxed, errors.total
-    return LinearBounds(*parts, bounds, rows.claim, rows.samples, seal=SEAL)
+    return LinearBounds(*parts, bounds, rows.claim, rows.samples, seal=SEAL, derivation=how)
 
 
 def estimate_backward(
@@ -225,7 +231,8 @@ def minimum(linear: LinearBounds) -> RowBounds:
     rounding = gamma(constant_terms(bounds.network), a)
     value = value - SLACK * (error + linear.error) - rounding * xp.abs(value) - floor(a)
     lower = xp.where(xp.isfinite(value), value, -xp.inf * xp.ones_like(value))
-    return RowBounds(bounds.scope, linear.claim, samples, lower, linear.key, seal=SEAL)
+    how = linear.derivation
+    return RowBounds(bounds.scope, linear.claim, samples, lower, linear.key, seal=SEAL, derivation=how)
 
 
 def estimate_minimum(intervals: Intervals, rows: InputRows, samples: np.ndarray | None) -> Array:
@@ -285,7 +292,10 @@ def both(lower: RowBounds, negated: RowBounds) -> UnitBounds:
         entries and np.array_equal(one.units, two.units) and (one.factors == 1).all() and (two.factors == -1).all()
     ):
         raise ValueError("the two sides are not of the same entries")
-    return UnitBounds(lower.scope, one.node, lower.samples, one.units, lower.lower, -negated.lower, seal=SEAL)
+    recorded = lower.derivation is not None and negated.derivation is not None
+    how = Both(lower.derivation, negated.derivation) if recorded else None  # type: ignore[arg-type]
+    sides = lower.lower, -negated.lower
+    return UnitBounds(lower.scope, one.node, lower.samples, one.units, *sides, seal=SEAL, derivation=how)
 
 
 def lower_sides(found: RowBounds) -> UnitBounds:
@@ -300,15 +310,23 @@ def lower_sides(found: RowBounds) -> UnitBounds:
     value = np.where((size != 1) & (np.abs(value) < tiny), np.nextafter(value, -np.inf), value)
     value = np.where(np.isposinf(value) & np.isfinite(found.lower), most, value)
     low, high = np.where(claim.factors > 0, value, -np.inf), np.where(claim.factors < 0, -value, np.inf)
-    return UnitBounds(found.scope, claim.node, found.samples, claim.units, low, high, seal=SEAL)
+    how = found.derivation
+    return UnitBounds(found.scope, claim.node, found.samples, claim.units, low, high, seal=SEAL, derivation=how)
 
 
 def by_empty_program(bounds: Bounds, rows: Rows, evidence: Evidence) -> RowBounds:
     """Rows are above everything where the multipliers of bounds show that no input is there: that zero is positive."""
     network, count = bounds.network, len(rows)
     nothing = {relu: np.zeros((count, *network.nodes[relu].shape)) for relu in network.relus}
+    how = None
+    if bounds.derivation is not None and not evidence.cuts:
+        slopes, multipliers, *stored = rounded(bounds, rows.samples, evidence.slopes, evidence.multipliers)
+        evidence = Evidence(slopes, multipliers)
+        arrays = np.zeros(count, int), np.ones(count), rows.samples
+        how = Empty(Pass(bounds.derivation, None, *arrays, slopes=stored[0], multipliers=stored[1]))
     zero = row_minimum(bounds, functionals(nothing, rows.samples), evidence)
-    return RowBounds(bounds.scope, rows.claim, rows.samples, np.where(zero.lower > 0, np.inf, -np.inf), seal=SEAL)
+    lower = np.where(zero.lower > 0, np.inf, -np.inf)
+    return RowBounds(bounds.scope, rows.claim, rows.samples, lower, seal=SEAL, derivation=how)
 
 
 def unit_minimum(bounds: Bounds, node: int, samples: np.ndarray | None, units: np.ndarray) -> UnitBounds:

@@ -12,6 +12,7 @@ from array_api_compat import array_namespace
 
 from mipverify.network import Input, Network, Relu
 from mipverify.network.operators import Array, parameter_like
+from mipverify.proof.derivation import Assumed, Pre, Selected
 from mipverify.proof.facts import SEAL, Assumption, Scope, Sealed, UnitBounds
 from mipverify.proof.relaxation import Relaxation, relax
 from mipverify.proof.rounding import floor
@@ -103,7 +104,8 @@ class Bounds(Intervals, Sealed):
             lower, upper = ((_repeated(side[0], len(samples)), *side[1:]) for side in (lower, upper))
         scope = Scope(wider=self.around, assumptions=assumptions, whole=self.whole, seal=SEAL)
         within = self.within if self.within is None or self.within.batch == 1 else self.within.select(samples)
-        return Bounds(self.network, lower, upper, self.region, scope, within, seal=SEAL)
+        how = None if self.derivation is None else Selected(self.derivation, np.asarray(samples))
+        return Bounds(self.network, lower, upper, self.region, scope, within, seal=SEAL, derivation=how)
 
     def outward(self, dtype: Any) -> Bounds:
         """Numpy bounds in a lower precision, rounded outward: as sound as they were."""
@@ -112,7 +114,8 @@ class Bounds(Intervals, Sealed):
             down, up = low.astype(dtype), high.astype(dtype)
             lower.append(np.where(down > low, np.nextafter(down, dtype(-np.inf)), down))
             upper.append(np.where(up < high, np.nextafter(up, dtype(np.inf)), up))
-        return Bounds(self.network, tuple(lower), tuple(upper), self.region, self.scope, seal=SEAL)
+        how = self.derivation  # which holds no bounds
+        return Bounds(self.network, tuple(lower), tuple(upper), self.region, self.scope, seal=SEAL, derivation=how)
 
     def entry(self, k: int) -> EntryBounds:
         """The bounds of one entry's pre-activations by themselves, which outlive the batch."""
@@ -126,7 +129,8 @@ class Bounds(Intervals, Sealed):
     def units(self, node: int, units: np.ndarray) -> UnitBounds:
         """What is known of some flat entries (U,) of a node, bounds of batch 1."""
         low, high = (side[node].reshape(-1)[units] for side in (self.lower, self.upper))
-        return UnitBounds(self.scope, node, None, units, low, high, seal=SEAL)
+        how = None if self.derivation is None else Pre(self.derivation, node, units)
+        return UnitBounds(self.scope, node, None, units, low, high, seal=SEAL, derivation=how)
 
     @property
     def around(self) -> frozenset[bytes]:
@@ -207,7 +211,7 @@ def prefix(bounds: Bounds, node: int) -> Bounds:
     """The same facts of the part of a network that one of its nodes depends on, with that node as output."""
     part = Network(bounds.network.nodes[: node + 1], node)
     arrays = bounds.lower[: node + 1], bounds.upper[: node + 1]
-    return Bounds(part, *arrays, bounds.region, bounds.scope, seal=SEAL)
+    return Bounds(part, *arrays, bounds.region, bounds.scope, seal=SEAL, derivation=bounds.derivation)
 
 
 def _repeated(x: np.ndarray, count: int) -> np.ndarray:
@@ -243,7 +247,10 @@ def assume(bounds: Bounds, assumptions: Sequence[Assumption], own: Sequence[Entr
         if lower[source] is not bounds.lower[source]:
             lower[source], upper[source] = (s[source].reshape(count, *node.shape) for s in (lower, upper))
     scope = Scope(wider=bounds.around, assumptions=tuple(assumptions), whole=bounds.scope.key, seal=SEAL)
-    return Bounds(network, tuple(lower), tuple(upper), bounds.region, scope, bounds, seal=SEAL)
+    how = None
+    if bounds.derivation is not None and all(entry is None for entry in own):
+        how = Assumed(bounds.derivation, tuple(assumption.splits for assumption in assumptions))
+    return Bounds(network, tuple(lower), tuple(upper), bounds.region, scope, bounds, seal=SEAL, derivation=how)
 
 
 def splits_by_layer(assumptions: Sequence[Assumption]) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:

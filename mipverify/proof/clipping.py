@@ -18,6 +18,7 @@ import numpy as np
 
 from mipverify.proof.backward import lower_sides
 from mipverify.proof.bounds import Bounds
+from mipverify.proof.derivation import Contradicted
 from mipverify.proof.facts import SEAL, Assumption, Ceiling, Claim, RowBounds, Scope, Sealed, UnitBounds
 from mipverify.proof.rounding import SLACK, ball, floor, gamma
 from mipverify.proof.rows import LinearBounds
@@ -157,4 +158,5 @@ def by_contradiction(bounds: Bounds, claim: Claim) -> RowBounds:
     for node in bounds.network.preactivations:
         crossed = (bounds.lower[node] > bounds.upper[node]).reshape(max(len(bounds.lower[node]), 1), -1).any(axis=1)
         empty |= crossed
-    return RowBounds(bounds.scope, claim, None, np.where(empty, np.inf, -np.inf), seal=SEAL)
+    how = None if bounds.derivation is None else Contradicted(bounds.derivation)
+    return RowBounds(bounds.scope, claim, None, np.where(empty, np.inf, -np.inf), seal=SEAL, derivation=how)

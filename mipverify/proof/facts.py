@@ -13,15 +13,20 @@ from dataclasses import InitVar, dataclass, field
 import numpy as np
 
 from mipverify.network.operators import Array
+from mipverify.proof.derivation import Derivation
 
 SEAL = object()  # what the constructors of facts ask for; no other package may name it, and a test says so
 
 
 @dataclass(frozen=True, eq=False)
 class Sealed:
-    """What is made by the rules of this package alone. Raises TypeError without the seal."""
+    """What is made by the rules of this package alone. Raises TypeError without the seal.
+
+    derivation: how it was made, if that is recorded.
+    """
 
     seal: InitVar[object] = field(default=None, kw_only=True)
+    derivation: Derivation | None = field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self, seal: object) -> None:
         if seal is not SEAL:

@@ -12,18 +12,21 @@ from mipverify.network import Affine, Input, Network, Relu
 from mipverify.network.graph import affine_value
 from mipverify.network.operators import Array, parameter_like
 from mipverify.proof.bounds import Bounds
+from mipverify.proof.derivation import Derivation, Started, Tightened
 from mipverify.proof.facts import SEAL, Scope, UnitBounds
 from mipverify.proof.rounding import ball, floor, gamma, rounding_terms
 from mipverify.specification.regions import Region
 
 
-def interval(network: Network, lower: Array, upper: Array, region: Region | None = None) -> Bounds:
+def interval(
+    network: Network, lower: Array, upper: Array, region: Region | None = None, *, record: bool = False
+) -> Bounds:
     """Bounds of every node by interval arithmetic [Tjeng et al. 2019, section 4.2], sound in exact arithmetic.
 
     lower, upper: the input boxes (B, *input_shape). region: what cuts the input sets out of these, for methods that use
-    more than the box.
+    more than the box. record: whether what is made of these bounds is to have a derivation.
     """
-    return _interval(network, lower, upper, region, Scope(seal=SEAL))
+    return _interval(network, lower, upper, region, Scope(seal=SEAL), Started() if record else None)
 
 
 def interval_inside(root: Bounds, lower: np.ndarray, upper: np.ndarray) -> Bounds:
@@ -36,22 +39,34 @@ def interval_inside(root: Bounds, lower: np.ndarray, upper: np.ndarray) -> Bound
     return _interval(root.network, lower, upper, root.region, Scope(wider=root.around, seal=SEAL))
 
 
-def _interval(network: Network, lower: Array, upper: Array, region: Region | None, scope: Scope) -> Bounds:
+def _interval(
+    network: Network,
+    lower: Array,
+    upper: Array,
+    region: Region | None,
+    scope: Scope,
+    how: Derivation | None = None,
+) -> Bounds:
     xp = array_namespace(lower)
     shape = network.input_shape
     lows, highs = [xp.reshape(lower, (-1, *shape))], [xp.reshape(upper, (-1, *shape))]
     _propagate(network, lows, highs, 1)
-    return Bounds(network, tuple(lows), tuple(highs), region, scope, seal=SEAL)
+    return Bounds(network, tuple(lows), tuple(highs), region, scope, seal=SEAL, derivation=how)
 
 
 def tighten(bounds: Bounds, found: Iterable[UnitBounds], *, further: bool = True) -> Bounds:
     """Bounds with all that was found of single entries, and what interval arithmetic makes of it for later nodes.
 
-    further: without it, later nodes keep the bounds they have. Raises ValueError where a fact is about other sets.
+    further: without it, later nodes keep the bounds they have. Where derivations are recorded, facts without one are
+    left out. Raises ValueError where a fact is about other sets.
     """
     lows, highs = list(bounds.lower), list(bounds.upper)
-    first, fresh = len(lows), set()
+    first, fresh, used = len(lows), set(), []
     for fact in found:
+        if bounds.derivation is not None:
+            if fact.derivation is None:
+                continue
+            used.append(fact.derivation)
         if not bounds.scope.has(fact.scope):
             raise ValueError("a fact about other input sets does not tighten these bounds")
         if fact.samples is None and bounds.batch > 1 and fact.scope.key not in bounds.scope.wider:
@@ -73,7 +88,11 @@ def tighten(bounds: Bounds, found: Iterable[UnitBounds], *, further: bool = True
             side[node] = side[node].reshape(-1, *bounds.network.nodes[node].shape)
     if further:
         _propagate(bounds.network, lows, highs, first + 1)
-    return Bounds(bounds.network, tuple(lows), tuple(highs), bounds.region, bounds.scope, bounds.within, seal=SEAL)
+    how = bounds.derivation
+    if how is not None and used:
+        how = Tightened(how, tuple(used))
+    own = bounds.network, tuple(lows), tuple(highs), bounds.region, bounds.scope, bounds.within
+    return Bounds(*own, seal=SEAL, derivation=how)
 
 
 def narrowed(

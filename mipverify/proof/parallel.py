@@ -12,6 +12,7 @@ from mipverify.network.reverse import through_terms, walk_back
 from mipverify.proof.backward import Errors, pick
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.facts import SEAL, UnitBounds
+from mipverify.proof.recording import entries_passed
 from mipverify.proof.rounding import SLACK, constant_terms, floor, gamma, row_dot
 from mipverify.proof.rows import Rows
 
@@ -26,7 +27,8 @@ def both_sides(bounds: Bounds, rows: Rows) -> UnitBounds:
     if claim is None or claim.units.ndim != 1 or not (claim.factors == 1).all():
         raise ValueError("the rows do not stand for single entries")
     lows, highs = _both_sides(bounds, rows)
-    return UnitBounds(bounds.scope, claim.node, rows.samples, claim.units, lows, highs, seal=SEAL)
+    how = entries_passed(bounds.derivation, claim.node, claim.units, rows.samples, "parallel")
+    return UnitBounds(bounds.scope, claim.node, rows.samples, claim.units, lows, highs, seal=SEAL, derivation=how)
 
 
 def _both_sides(bounds: Bounds, rows: Rows) -> tuple[Array, Array]:

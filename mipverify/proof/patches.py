@@ -17,8 +17,10 @@ from mipverify.network.operators import product
 from mipverify.network.transposed import transposed_convolution
 from mipverify.proof.backward import pick, row_minimum
 from mipverify.proof.bounds import Bounds
+from mipverify.proof.derivation import Lines
 from mipverify.proof.facts import SEAL, UnitBounds
 from mipverify.proof.parts import ROW_BYTES, ROW_WORK, never
+from mipverify.proof.recording import entries_passed
 from mipverify.proof.rounding import SLACK, constant_terms, floor, gamma, rounding_terms
 from mipverify.proof.rows import functionals
 
@@ -81,7 +83,12 @@ def _in_chunks(
         part = slice(begin, begin + size)
         walk = _Walk(bounds, node, conv, samples[part], units[part])
         lows[part], highs[part] = method(walk)
-    return UnitBounds(bounds.scope, node, samples, units, lows, highs, seal=SEAL)
+    how = None
+    if bounds.derivation is not None:
+        some = np.flatnonzero(np.isfinite(lows) | np.isfinite(highs))
+        lines: Lines = "parallel" if method is _Walk.parallel else "adaptive"
+        how = entries_passed(bounds.derivation, node, units[some], samples[some], lines)
+    return UnitBounds(bounds.scope, node, samples, units, lows, highs, seal=SEAL, derivation=how)
 
 
 def _most_rows(bounds: Bounds, node: int, conv: Conv, dense: bool) -> int:

@@ -17,6 +17,7 @@ from mipverify.network import Affine, Input, Network, Node, Relu, Term
 from mipverify.network.operators import Dense, Index
 from mipverify.proof.backward import NOTHING, Errors, pass_back
 from mipverify.proof.bounds import Bounds
+from mipverify.proof.derivation import Derivation, Layer, Lifted, Pre, ReducedTo
 from mipverify.proof.facts import SEAL, Claim, RowBounds, Scope, Sealed, UnitBounds
 from mipverify.proof.interval import interval, tighten
 from mipverify.proof.parts import never, row_chunks
@@ -84,7 +85,10 @@ class Reduced(Sealed):
         found = []
         for reduced, source, units in self.layers:
             low, high = (side[reduced].reshape(-1) for side in (tight.lower, tight.upper))
-            found.append(UnitBounds(self.original, source, None, units, low, high, seal=SEAL))
+            known = None
+            if tight.derivation is not None:
+                known = Lifted(Pre(tight.derivation, reduced, np.arange(len(units))))
+            found.append(UnitBounds(self.original, source, None, units, low, high, seal=SEAL, derivation=known))
         return found
 
     def lifted_rows(self, found: RowBounds) -> RowBounds:
@@ -97,14 +101,15 @@ class Reduced(Sealed):
         if claim is None or claim.node != self.bounds.network.output:
             raise ValueError("the rows do not stand for outputs of the reduced network")
         own = Claim(self.output, claim.units, claim.factors)
-        return RowBounds(self.original, own, None, found.lower, seal=SEAL)
+        return RowBounds(self.original, own, None, found.lower, seal=SEAL, derivation=_lifted(found.derivation))
 
     def lifted_outputs(self, found: UnitBounds) -> UnitBounds:
         """What bounds of single outputs of the reduced network mean for the original one; ValueError as above."""
         self._require(found.scope)
         if found.node != self.bounds.network.output:
             raise ValueError("the entries are no outputs of the reduced network")
-        return UnitBounds(self.original, self.output, None, found.units, found.lower, found.upper, seal=SEAL)
+        sides, how = (found.lower, found.upper), _lifted(found.derivation)
+        return UnitBounds(self.original, self.output, None, found.units, *sides, seal=SEAL, derivation=how)
 
     def _require(self, scope: Scope) -> None:
         if scope.key != self.bounds.scope.key:
@@ -148,7 +153,36 @@ def reduce(bounds: Bounds, stop: Callable[[], bool] = never) -> Reduced:
     facts = [
         UnitBounds(inner.scope, node, None, np.arange(len(low)), low, high, seal=SEAL) for node, low, high in known
     ]
-    return Reduced(tighten(inner, facts), layers, bounds.scope, network.output, seal=SEAL)
+    tight = tighten(inner, facts)
+    if bounds.derivation is not None:
+        tight = _recorded(tight, known, bounds.derivation, growing, network)
+    return Reduced(tight, layers, bounds.scope, network.output, seal=SEAL)
+
+
+def _recorded(
+    tight: Bounds,
+    known: Sequence[tuple[int, np.ndarray, np.ndarray]],
+    of: Derivation,
+    growing: _Growing,
+    network: Network,
+) -> Bounds:
+    """Bounds of the reduced network with no more about its units than `known`, which is what their derivation says.
+
+    Interval arithmetic on rows that were multiplied out may find more, which nobody finds who does not do so.
+    """
+    lower, upper = list(tight.lower), list(tight.upper)
+    for node, low, high in known:
+        lower[node], upper[node] = low[None], high[None]
+    layers = tuple(
+        Layer(node, tight.network.relu_source(node), original, network.relu_source(original), units)
+        for node, original, units in growing.blocks
+    )
+    how = ReducedTo(of, layers, tight.network.output, network.output)
+    return Bounds(tight.network, tuple(lower), tuple(upper), tight.region, tight.scope, seal=SEAL, derivation=how)
+
+
+def _lifted(derivation: Derivation | None) -> Derivation | None:
+    return None if derivation is None else Lifted(derivation)
 
 
 def affine_rows(

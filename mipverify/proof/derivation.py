@@ -1,0 +1,154 @@
+"""Where facts come from: on demand each fact carries the rule, the premises and the evidence that made it.
+
+Recording starts with `interval(..., record=True)`: what is made of a fact that has a derivation has one, too, as far as
+its rule can be written down; the others have None, and cost nothing. Derivations hold no bounds, only evidence, and are
+a directed acyclic graph: what the last fact does not reach is not needed. `mipverify/proof_file` writes them down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from mipverify.network.operators import Array
+
+SLOPE_STEPS = 255  # slopes of recorded passes are multiples of one 255th: they fit into 8 bits
+
+Values: TypeAlias = Mapping[int, tuple[np.ndarray, np.ndarray]]  # by ReLU node: flat units (U,), values (R, U)
+Lines: TypeAlias = Literal["parallel", "adaptive"]
+Splits: TypeAlias = tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Derivation:
+    """How one fact was made."""
+
+
+@dataclass(frozen=True, eq=False)
+class Started(Derivation):
+    """Bounds by interval arithmetic over input boxes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tightened(Derivation):
+    """Bounds `of`, with what was found of single entries."""
+
+    of: Derivation
+    found: tuple[Derivation, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Selected(Derivation):
+    """Entries `samples` of bounds `of` of a batch."""
+
+    of: Derivation
+    samples: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Assumed(Derivation):
+    """Bounds `of` one input set under the splits of each entry."""
+
+    of: Derivation
+    splits: tuple[Splits, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A layer of a reduced network: its ReLU node and pre-activation, those of the original, and which units it has."""
+
+    relu: int
+    source: int
+    original: int
+    original_source: int
+    units: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class ReducedTo(Derivation):
+    """Bounds of the network that `of` was reduced to. output: its output node; original: that of the whole network."""
+
+    of: Derivation
+    layers: tuple[Layer, ...]
+    output: int
+    original: int
+
+
+@dataclass(frozen=True, eq=False)
+class Lifted(Derivation):
+    """What is known of a reduced network, said of the original."""
+
+    of: Derivation
+
+
+@dataclass(frozen=True, eq=False)
+class Pre(Derivation):
+    """Entries `units` (R,) of a node, as bounds have them."""
+
+    within: Derivation
+    node: int
+    units: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Pass(Derivation):
+    """Rows passed back within bounds. node, units, factors: what they stand for, (R,); node None: they began as zero.
+
+    samples: the entry of each row, None: row r has entry r, or the only one. lines: slopes where there are no others.
+    slopes: multiples of 1 / SLOPE_STEPS as uint8. multipliers: float32. two_sided: the negated rows were bounded, too.
+    """
+
+    within: Derivation
+    node: int | None
+    units: np.ndarray
+    factors: Array
+    samples: np.ndarray | None
+    lines: Lines = "adaptive"
+    slopes: Values = field(default_factory=dict)
+    multipliers: Values = field(default_factory=dict)
+    two_sided: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Both(Derivation):
+    """Bounds of entries from below, and from above by the negated rows, in the same order."""
+
+    lower: Derivation
+    upper: Derivation
+
+
+@dataclass(frozen=True, eq=False)
+class Empty(Derivation):
+    """Rows are above everything, because `zero` (a pass of rows that began as zero) ended above it."""
+
+    zero: Derivation
+
+
+@dataclass(frozen=True, eq=False)
+class Contradicted(Derivation):
+    """Rows are above everything, because lower bounds exceed upper ones."""
+
+    within: Derivation
+
+
+@dataclass(frozen=True, eq=False)
+class Leaf:
+    """A case: its splits, and row `place` of what is known of it (None: nothing)."""
+
+    splits: Splits
+    known: Derivation | None
+    place: int
+
+
+@dataclass(frozen=True, eq=False)
+class Cased(Derivation):
+    """Rows by complete case distinctions: the leaves of each row, over the input set of bounds `of`."""
+
+    of: Derivation
+    node: int
+    units: np.ndarray
+    factors: Array
+    leaves: tuple[Sequence[Leaf], ...]

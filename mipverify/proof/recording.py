@@ -1,0 +1,71 @@
+"""Derivations of passes back: their evidence rounded to what a file holds, before anything is concluded from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mipverify.network.operators import Array
+from mipverify.proof.derivation import SLOPE_STEPS, Derivation, Lines, Pass, Values
+from mipverify.proof.facts import Claim
+
+if TYPE_CHECKING:
+    from mipverify.proof.bounds import Bounds
+
+
+def rounded(
+    bounds: Bounds, samples: np.ndarray | None, slopes: Mapping[int, Array], multipliers: Mapping[int, Array]
+) -> tuple[dict[int, Array], dict[int, Array], Values, Values]:
+    """Slopes within [0, 1] and multipliers (R, *shape) by ReLU node, as they are stored, and what is stored.
+
+    Slopes of units that no row meets unstable are not stored: a checker knows them.
+    """
+    short_slopes, short_multipliers = {}, {}
+    stored_slopes: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    stored_multipliers: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for node, array in slopes.items():
+        flat = np.array(array, np.float64).reshape(len(array), -1)
+        unstable = np.asarray(bounds.unstable(node)).reshape(-1, flat.shape[1])
+        met = unstable if samples is None or len(unstable) == 1 else unstable[np.unique(samples)]
+        units = np.flatnonzero(met.any(axis=0))
+        values = np.rint(np.nan_to_num(flat[:, units]).clip(0, 1) * SLOPE_STEPS).astype(np.uint8)
+        flat[:, units] = values / SLOPE_STEPS
+        short_slopes[node] = flat.reshape(np.shape(array)).astype(array.dtype)
+        stored_slopes[node] = units, values
+    for node, array in multipliers.items():
+        with np.errstate(over="ignore"):
+            short = np.asarray(array, np.float32).reshape(len(array), -1)
+        short = np.where(np.isfinite(short), short, np.float32(0))
+        units = np.flatnonzero(short.any(axis=0))
+        short_multipliers[node] = short.reshape(np.shape(array)).astype(array.dtype)
+        if len(units):
+            stored_multipliers[node] = units, short[:, units]
+    return short_slopes, short_multipliers, stored_slopes, stored_multipliers
+
+
+def passed(
+    within: Derivation | None,
+    claim: Claim | None,
+    samples: np.ndarray | None,
+    lines: Lines = "adaptive",
+    **more: Any,
+) -> Pass | None:
+    """The derivation of rows that stand for `claim`, passed back; None where none is recorded, or none can be."""
+    if within is None or claim is None or claim.units.ndim != 1:
+        return None
+    return Pass(within, claim.node, claim.units, np.asarray(claim.factors), samples, lines, **more)
+
+
+def entries_passed(
+    within: Derivation | None,
+    node: int,
+    units: np.ndarray,
+    samples: np.ndarray | None,
+    lines: Lines,
+) -> Pass | None:
+    """The same for single entries of a node, from both sides."""
+    if within is None:
+        return None
+    return Pass(within, node, units, np.ones(len(units)), samples, lines, two_sided=True)
