@@ -26,7 +26,7 @@ from mipverify.proof.parts import never
 from mipverify.proof.reduction import reduce
 from mipverify.proof.rows import Rows, unit_rows
 
-SECONDS = 10.0  # for one program, which is not interrupted
+SECONDS = 10.0  # for one program, which is not interrupted; most take milliseconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +98,10 @@ class LayeredProgram:
             crossed = (low[k] > high[k]).any()
             yield None if crossed else Sides(bottom, top, low[k], high[k], slope[k], offset[k])
 
+    def costs(self, row: int, sign: float) -> tuple[np.ndarray, float]:
+        """The objective (n + 2 N,) and the offset of `sign` times a row."""
+        return sign * self.objectives[row], sign * float(self.offsets[row])
+
     def program(self, row: int, sign: float, sides: Sides) -> Milp:
         """The program that minimizes `sign` times a row."""
         data = self.matrix.data.copy()
@@ -106,8 +110,7 @@ class LayeredProgram:
         units, bias = len(sides.lower), self.layered.bias
         infinite = np.full(units, np.inf)
         return Milp(
-            sign * self.objectives[row],
-            sign * float(self.offsets[row]),
+            *self.costs(row, sign),
             matrix,
             np.concatenate([bias, np.zeros(units), -infinite]),
             np.concatenate([bias, infinite, sides.offset]),
@@ -176,14 +179,18 @@ def _solve(
 ) -> tuple[list[int], list[dict[int, np.ndarray]], list[dict[int, np.ndarray]]]:
     """Programs of some rows times a sign: those that were answered, and the evidence of each."""
     (sides,) = programs.sides(bounds, 1)
+    if sides is None or not len(rows):
+        return [], [], []
+    milp = programs.program(int(rows[0]), sign, sides)
+    session.open(milp)
     done: list[int] = []
-    slopes, multipliers, basis = [], [], None
+    slopes, multipliers = [], []
     for row in rows.tolist():
-        if stop() or sides is None:
+        if stop():
             break
-        milp = programs.program(row, sign, sides)
-        answer = session.solve(milp, basis, np.inf, SECONDS)
-        basis = answer.basis
+        milp = milp.with_objective(*programs.costs(row, sign))
+        session.set_costs(milp.objective, milp.offset)
+        answer = session.solve(SECONDS)
         if answer.multipliers is not None:
             slope, multiplier = programs.evidence(milp, answer.multipliers)
             done.append(row)

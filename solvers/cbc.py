@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from mipverify.solvers.interface import (
+    LEAST_SECONDS,
     NO_LIMITS,
+    TIGHT,
     Availability,
     DualStatus,
     Feature,
@@ -33,7 +35,8 @@ class Cbc(Solver):
     """COIN-OR branch and cut [Forrest and Lougee-Heimer 2005], one thread, in a process of its own."""
 
     name = "cbc"
-    features = frozenset({Feature.NODE_LIMIT})
+    tolerance = TIGHT
+    features = frozenset({Feature.DUAL_BOUND, Feature.INTERRUPT, Feature.SEED})
 
     def available(self) -> Availability:
         """Whether PuLP and its CBC binary are here."""
@@ -58,13 +61,14 @@ class Cbc(Solver):
                 write_mps(milp, model, stop)
             except Stopped:
                 return Solution(Termination.STOPPED, PrimalStatus.NONE, DualStatus.NONE, "cbc")
-            command = [str(path), str(model), "-threads", "0", "-randomCbcSeed", str(seed + 1)]
-            command += ["-primalTolerance", "1e-9", "-dualTolerance", "1e-9", "-integerTolerance", "1e-9"]
-            command += ["-ratioGap", "0", "-allowableGap", "1e-9", "-timeMode", "elapsed"]
+            # Its linear programs perturb themselves by the first seed, its heuristics choose by the second.
+            command = [str(path), str(model), "-threads", "0", "-randomSeed", str(seed + 1)]
+            command += ["-randomCbcSeed", str(seed + 1)]
+            for kind in ("primal", "dual", "integer"):
+                command += [f"-{kind}Tolerance", f"{TIGHT:g}"]
+            command += ["-ratioGap", "0", "-allowableGap", f"{TIGHT:g}", "-timeMode", "elapsed"]
             if limits.time is not None:
-                command += ["-seconds", f"{max(limits.time, 0.1):.3f}"]
-            if limits.nodes is not None:
-                command += ["-maxNodes", str(limits.nodes)]
+                command += ["-seconds", f"{max(limits.time, LEAST_SECONDS):.3f}"]
             # The cutoff is not handed over: CBC would then call a program infeasible that only has nothing below it.
             command += ["-solve", "-solution", str(answer)]
             log = Path(folder) / "log.txt"
@@ -162,11 +166,11 @@ def _solution(milp: Milp, answer: Path, log: str, stopped: bool, seconds: float)
     elif "stopped on time" in first:
         termination = Termination.TIME_LIMIT
     elif "stopped on" in first:
-        termination = Termination.NODE_LIMIT
+        termination = Termination.OTHER_LIMIT
     else:
         termination = Termination.STOPPED if stopped else Termination.FAILED
     primal = None
-    if termination in (Termination.OPTIMAL, Termination.TIME_LIMIT, Termination.NODE_LIMIT):
+    if termination in (Termination.OPTIMAL, Termination.TIME_LIMIT, Termination.OTHER_LIMIT):
         primal = _read_point(milp, text)
     objective = float("nan") if primal is None else milp.evaluate(primal)[0]
     bound = float("-inf")
@@ -191,6 +195,7 @@ def _solution(milp: Milp, answer: Path, log: str, stopped: bool, seconds: float)
         None,
         int(nodes.group(1)) if nodes else 0,
         seconds,
+        TIGHT,
     )
 
 

@@ -11,8 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from mipverify.solvers.interface import (
+    LEAST_SECONDS,
     NO_LIMITS,
+    TIGHT,
     Availability,
     DualStatus,
     Feature,
@@ -28,11 +31,11 @@ from mipverify.formulation.milp import Milp
 
 # Tighter than HiGHS's defaults: a verdict's margin must stand well above them.
 TOLERANCES = {
-    "primal_feasibility_tolerance": 1e-9,
-    "dual_feasibility_tolerance": 1e-9,
-    "mip_feasibility_tolerance": 1e-9,
+    "primal_feasibility_tolerance": TIGHT,
+    "dual_feasibility_tolerance": TIGHT,
+    "mip_feasibility_tolerance": TIGHT,
     "mip_rel_gap": 0.0,
-    "mip_abs_gap": 1e-9,
+    "mip_abs_gap": TIGHT,
 }
 
 
@@ -40,7 +43,8 @@ class Highs(Solver):
     """HiGHS [Huangfu and Hall 2018], simplex and branch and cut, one thread."""
 
     name = "highs"
-    features = frozenset({Feature.LP_DUALS, Feature.NODE_LIMIT, Feature.EARLY_STOP, Feature.WARM_START})
+    tolerance = TIGHT
+    features = frozenset(Feature)
 
     def available(self) -> Availability:
         """Whether highspy can be imported."""
@@ -58,15 +62,17 @@ class Highs(Solver):
         engine = _engine(seed)
         _pass_model(engine, milp)
         if limits.time is not None:
-            engine.setOptionValue("time_limit", max(float(limits.time), 0.01))
-        if limits.nodes is not None:
-            engine.setOptionValue("mip_max_nodes", int(limits.nodes))
+            engine.setOptionValue("time_limit", max(float(limits.time), LEAST_SECONDS))
         watch = _Watch(limits, stop)
         engine.cbMipInterrupt += watch.in_tree
         engine.cbSimplexInterrupt += watch.in_simplex
         begin = time.perf_counter()
         engine.run()
         return _solution(engine, milp, with_integers, watch, time.perf_counter() - begin)
+
+    def session(self, left: Callable[[], float] | None = None) -> HighsSession:
+        """Linear programs by the dual simplex method."""
+        return HighsSession(left)
 
 
 class _Watch:
@@ -144,17 +150,14 @@ def _solution(engine: Any, milp: Milp, with_integers: bool, watch: _Watch, secon
         status.kUnboundedOrInfeasible: Termination.UNBOUNDED,
         status.kModelEmpty: Termination.OPTIMAL,
         status.kTimeLimit: Termination.TIME_LIMIT,
-        status.kIterationLimit: Termination.TIME_LIMIT,
-        status.kSolutionLimit: Termination.NODE_LIMIT,
+        status.kIterationLimit: Termination.OTHER_LIMIT,
+        status.kSolutionLimit: Termination.OTHER_LIMIT,
         status.kObjectiveBound: Termination.CUTOFF,
         status.kObjectiveTarget: Termination.TARGET,
         status.kInterrupt: watch.reason or Termination.STOPPED,
     }.get(engine.getModelStatus(), Termination.FAILED)
     info, found = engine.getInfo(), engine.getSolution()
-    primal: np.ndarray | None = np.asarray(found.col_value, np.float64)
-    feasible = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
-    if not feasible or primal is None or primal.shape != (milp.columns,) or not np.isfinite(primal).all():
-        primal = None
+    primal = _point(engine, found, milp.columns)
     objective = milp.evaluate(primal)[0] if primal is not None else float("nan")
     dual_status, dual_bound = DualStatus.NONE, float("-inf")
     duals: np.ndarray | None = None
@@ -162,11 +165,8 @@ def _solution(engine: Any, milp: Milp, with_integers: bool, watch: _Watch, secon
         claimed = float(info.mip_dual_bound)
         if np.isfinite(claimed) and termination not in (Termination.FAILED, Termination.INFEASIBLE):
             dual_status, dual_bound = DualStatus.BOUND, claimed
-    else:
-        given = np.asarray(found.row_dual, np.float64)
-        if found.dual_valid and given.shape == (milp.rows,) and np.isfinite(given).all():
-            duals = given
-            dual_status = DualStatus.MULTIPLIERS
+    elif found.dual_valid:
+        duals = _numbers(found.row_dual, milp.rows)
     return Solution(
         termination,
         PrimalStatus.NONE if primal is None else PrimalStatus.FEASIBLE,
@@ -178,42 +178,85 @@ def _solution(engine: Any, milp: Milp, with_integers: bool, watch: _Watch, secon
         duals,
         max(int(info.mip_node_count), 0),
         seconds,
+        TIGHT,
     )
 
 
+def _point(engine: Any, found: Any, columns: int) -> np.ndarray | None:
+    """The point of a solution (n,), if HiGHS calls it feasible."""
+    import highspy
+
+    feasible = engine.getInfo().primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
+    return _numbers(found.col_value, columns) if feasible else None
+
+
+def _numbers(values: Any, count: int) -> np.ndarray | None:
+    """An array (count,) of finite numbers, or None."""
+    given = np.asarray(values, np.float64)
+    return given if given.shape == (count,) and np.isfinite(given).all() else None
+
+
 class HighsSession:
-    """Linear programs of one shape, each by dual simplex from the last basis of a similar one (`LpSession`)."""
+    """A linear program under way (`LpSession`), by the dual simplex method."""
 
     def __init__(self, left: Callable[[], float] | None = None):
         import highspy
 
-        self._engine, self._left = _engine(0), left
+        self._engine, self._left, self._columns, self._rows = _engine(0), left, 0, 0
         self._engine.setOptionValue("presolve", "off")  # it would throw the basis away
         self._statuses = [highspy.HighsBasisStatus(k) for k in range(5)]
 
-    def solve(self, milp: Milp, basis: np.ndarray | None, cutoff: float, time_limit: float) -> LpAnswer:
-        """Minimize a program without integers; nothing above the cutoff is asked for."""
+    def open(self, program: Milp, basis: np.ndarray | None = None) -> None:
+        """Take a program in place of any other."""
         import highspy
 
-        engine = self._engine
-        time_limit = time_limit if self._left is None else min(time_limit, self._left())
-        _pass_model(engine, milp)
-        engine.setOptionValue("objective_bound", float(cutoff))
-        engine.setOptionValue("time_limit", engine.getRunTime() + max(time_limit, 0.01))
-        if basis is not None and len(basis) == milp.columns + milp.rows:
+        _pass_model(self._engine, program)
+        self._columns, self._rows = program.columns, program.rows
+        if basis is not None and len(basis) == self._columns + self._rows:
             start = highspy.HighsBasis()
-            start.col_status = [self._statuses[k] for k in basis[: milp.columns]]
-            start.row_status = [self._statuses[k] for k in basis[milp.columns :]]
+            start.col_status = [self._statuses[k] for k in basis[: self._columns]]
+            start.row_status = [self._statuses[k] for k in basis[self._columns :]]
             start.valid, start.alien = True, False  # it is whole: HiGHS need not look for one
-            engine.setBasis(start)
+            self._engine.setBasis(start)
+
+    def set_costs(self, costs: np.ndarray, offset: float = 0.0) -> None:
+        """Minimize another objective."""
+        index = np.arange(self._columns, dtype=np.int32)
+        self._engine.changeColsCost(self._columns, index, np.asarray(costs, np.float64))
+        self._engine.changeObjectiveOffset(float(offset))
+
+    def set_bounds(self, lower: np.ndarray, upper: np.ndarray) -> None:
+        """Other bounds of the columns."""
+        index = np.arange(self._columns, dtype=np.int32)
+        self._engine.changeColsBounds(self._columns, index, _infinite(lower), _infinite(upper))
+
+    def add_rows(self, matrix: Any, lower: np.ndarray, upper: np.ndarray) -> None:
+        """More rows."""
+        more = sp.csr_array(matrix)
+        arrays = more.indptr[:-1].astype(np.int32), more.indices.astype(np.int32), more.data.astype(np.float64)
+        self._engine.addRows(more.shape[0], _infinite(lower), _infinite(upper), more.nnz, *arrays)
+        self._rows += more.shape[0]
+
+    def solve(self, seconds: float, cutoff: float = np.inf) -> LpAnswer:
+        """Minimize from the last basis."""
+        import highspy
+
+        engine, status = self._engine, highspy.HighsModelStatus
+        seconds = seconds if self._left is None else min(seconds, self._left())
+        engine.setOptionValue("objective_bound", float(cutoff))
+        engine.setOptionValue("time_limit", engine.getRunTime() + max(seconds, LEAST_SECONDS))
         engine.run()
-        solution = _solution(engine, milp, False, _Watch(Limits(), None), 0.0)
-        multipliers = solution.row_duals
-        if solution.termination is Termination.INFEASIBLE:
+        ended, found = engine.getModelStatus(), engine.getSolution()
+        multipliers = reduced = None
+        if found.dual_valid:
+            multipliers, reduced = _numbers(found.row_dual, self._rows), _numbers(found.col_dual, self._columns)
+        if ended == status.kInfeasible:
             _, exists, ray = engine.getDualRay()
-            given = np.asarray(ray, np.float64) if exists else np.zeros(0)
-            if given.shape == (milp.rows,) and np.isfinite(given).all():
-                multipliers = given
-        last = engine.getBasis()
-        found = np.array([int(s) for s in (*last.col_status, *last.row_status)], np.int8) if last.valid else None
-        return LpAnswer(multipliers, found, solution.primal)
+            given = _numbers(ray, self._rows) if exists else None
+            multipliers = multipliers if given is None else given
+        return LpAnswer(ended == status.kOptimal, multipliers, reduced, _point(engine, found, self._columns))
+
+    def basis(self) -> np.ndarray | None:
+        """The last basis."""
+        last = self._engine.getBasis()
+        return np.array([int(s) for s in (*last.col_status, *last.row_status)], np.int8) if last.valid else None

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 from mipverify.solvers.interface import (
+    LEAST_SECONDS,
     NO_LIMITS,
+    TIGHT,
     Availability,
     DualStatus,
     Feature,
@@ -26,7 +28,8 @@ class Scip(Solver):
     """SCIP [Bolusani et al. 2024], one thread."""
 
     name = "scip"
-    features = frozenset({Feature.NODE_LIMIT, Feature.EARLY_STOP})
+    tolerance = TIGHT
+    features = frozenset({Feature.DUAL_BOUND, Feature.OBJECTIVE_CUTOFF, Feature.OBJECTIVE_TARGET, Feature.SEED})
 
     def available(self) -> Availability:
         """Whether pyscipopt can be imported."""
@@ -47,11 +50,10 @@ class Scip(Solver):
             return Solution(Termination.STOPPED, PrimalStatus.NONE, DualStatus.NONE, "scip")
         model = pyscipopt.Model()
         model.hideOutput()
-        model.setParams({"randomization/randomseedshift": seed, "numerics/feastol": 1e-9, "numerics/dualfeastol": 1e-9})
+        model.setParams({"numerics/feastol": TIGHT, "numerics/dualfeastol": TIGHT})
+        model.setParam("randomization/randomseedshift", seed)
         if limits.time is not None:
-            model.setParam("limits/time", max(limits.time, 0.01))
-        if limits.nodes is not None:
-            model.setParam("limits/totalnodes", limits.nodes)
+            model.setParam("limits/time", max(limits.time, LEAST_SECONDS))
         if limits.objective_cutoff is not None:
             model.setParam("limits/dual", limits.objective_cutoff)
         if limits.objective_target is not None:
@@ -99,8 +101,8 @@ def _solution(model: Any, milp: Milp, columns: list[Any], seconds: float) -> Sol
         "unbounded": Termination.UNBOUNDED,
         "inforunbd": Termination.UNBOUNDED,
         "timelimit": Termination.TIME_LIMIT,
-        "totalnodelimit": Termination.NODE_LIMIT,
-        "nodelimit": Termination.NODE_LIMIT,
+        "totalnodelimit": Termination.OTHER_LIMIT,
+        "nodelimit": Termination.OTHER_LIMIT,
         "duallimit": Termination.CUTOFF,
         "primallimit": Termination.TARGET,
         "userinterrupt": Termination.STOPPED,
@@ -125,4 +127,5 @@ def _solution(model: Any, milp: Milp, columns: list[Any], seconds: float) -> Sol
         None,
         int(model.getNTotalNodes()),
         seconds,
+        TIGHT,
     )

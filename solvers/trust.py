@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from mipverify.solvers.interface import DualStatus, PrimalStatus, Solution, Termination
+from mipverify.solvers.interface import TIGHT, DualStatus, PrimalStatus, Solution, Termination
 
 from mipverify.formulation.milp import Milp
 
-MARGIN = 1e-6  # what a claimed bound is lowered by, relative to the size of the objective: far above tolerances
-
+MARGIN = 1e3  # times the solver's tolerance: what a claimed bound is lowered by, relative to the size of the objective
 
 # Solvers drop smaller coefficients without a word (HiGHS's small_matrix_value), and add up rows in float64 against
 # absolute tolerances of 1e-9: of terms as large as the other, nothing is left of these.
@@ -27,6 +26,11 @@ class Word:
     lower: float
     trusted: str = ""
     reason: str = ""
+
+
+def margin(tolerance: float) -> float:
+    """How far a claim must stand from what it is used for, relative to the size of the objective."""
+    return MARGIN * max(tolerance, TIGHT)
 
 
 def out_of_range(milp: Milp) -> str:
@@ -54,20 +58,20 @@ def what_emptiness_shows(capped: Milp, solution: Solution, cap: float, control: 
     beyond = out_of_range(capped)
     if beyond:
         return Word(float("-inf"), reason=beyond)
-    allowance = MARGIN * (1 + abs(cap) + float(np.abs(capped.objective).max(initial=0.0)))
+    allowance = _allowance(capped, solution, cap)
     return Word(cap - allowance, trusted=f"{solution.solver} infeasibility")
 
 
 def what_follows(milp: Milp, solution: Solution, known_points: tuple[np.ndarray, ...] = ()) -> Word:
     """What a verdict may use of a solution.
 
-    A MILP's dual bound counts on the solver's word, lowered by MARGIN, if it is finite, the run did not fail, and no
+    A MILP's dual bound counts on the solver's word, lowered by `margin`, if it is finite, the run did not fail, and no
     point that is feasible by our own evaluation (the solver's, or `known_points` (n,) each) has a lower objective: a
     solver caught in one contradiction is not believed. A claim of infeasibility is never taken: the programs here have
     points, for the network has values.
     """
     if solution.termination is Termination.FAILED:
-        return Word(float("-inf"), reason="the solver failed")
+        return Word(float("-inf"), reason=solution.message or "the solver failed")
     if solution.termination in (Termination.INFEASIBLE, Termination.UNBOUNDED):
         claimed = solution.termination.name.lower()
         return Word(float("-inf"), reason=f"the solver calls a program {claimed} that has an optimum")
@@ -76,7 +80,7 @@ def what_follows(milp: Milp, solution: Solution, known_points: tuple[np.ndarray,
     beyond = out_of_range(milp)
     if beyond:
         return Word(float("-inf"), reason=beyond)
-    allowance = MARGIN * (1 + abs(solution.dual_bound) + float(np.abs(milp.objective).max(initial=0.0)))
+    allowance = _allowance(milp, solution, solution.dual_bound)
     points = [*known_points]
     if solution.primal_status is PrimalStatus.FEASIBLE and solution.primal is not None:
         points.append(solution.primal)
@@ -84,6 +88,11 @@ def what_follows(milp: Milp, solution: Solution, known_points: tuple[np.ndarray,
         objective, violation, fraction = milp.evaluate(np.asarray(point, np.float64))
         if not np.isfinite(objective):
             return Word(float("-inf"), reason="the solver's point is not finite")
-        if violation <= MARGIN and fraction <= MARGIN and objective < solution.dual_bound - allowance:
+        if max(violation, fraction) <= margin(solution.tolerance) and objective < solution.dual_bound - allowance:
             return Word(float("-inf"), reason="the solver's dual bound lies above a feasible point")
     return Word(solution.dual_bound - allowance, trusted=f"{solution.solver} branch and bound")
+
+
+def _allowance(milp: Milp, solution: Solution, claimed: float) -> float:
+    """What is taken off a claimed bound."""
+    return margin(solution.tolerance) * (1 + abs(claimed) + float(np.abs(milp.objective).max(initial=0.0)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from mipverify.attack.radius import RadiusProgram
+from mipverify.attack.least_step import step_program
+from mipverify.formulation.lp import LpSession
 from mipverify.network import Affine, Network, Relu
 from mipverify.network.reverse import through_terms, walk_back
 from mipverify.specification.perturbation import Perturbation
@@ -88,7 +89,11 @@ def _linear(
 
 
 def closest_in(
-    piece: Piece, perturbation: Perturbation, slack: float, limit: float = np.inf
+    piece: Piece,
+    perturbation: Perturbation,
+    slack: float,
+    open_session: Callable[[], LpSession],
+    limit: float = np.inf,
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """The closest input (n,) of a piece whose margin is at most -slack, and the rows (A,) that hold it back.
 
@@ -105,9 +110,7 @@ def closest_in(
     with np.errstate(divide="ignore", invalid="ignore"):
         low, high = ((side - center) / scale for side in perturbation.limits)
     low, high = np.where(scale > 0, low, 0.0), np.where(scale > 0, high, 0.0)
-    program: RadiusProgram | _Program = (
-        RadiusProgram(low, high) if perturbation.norm == "linf" else _Program(perturbation.norm, low, high)
-    )
+    program = step_program(perturbation.norm, low, high, open_session)
     used = np.zeros(len(matrix), bool)
     more = np.arange(len(piece.units), len(matrix))  # the margin, and the constraints
     for _ in range(ROUNDS):
@@ -135,64 +138,3 @@ def _with_constraints(
     # Rounded to float32, a point at a limit would be beyond it.
     room = room - FLOAT32 * (np.abs(perturbation.matrix) @ (np.abs(perturbation.center) + perturbation.scale))
     return np.concatenate([matrix, -perturbation.matrix * perturbation.scale]), np.concatenate([value, room])
-
-
-class _Program:
-    """The step in another norm, solved anew when rows are added; as `RadiusProgram`."""
-
-    def __init__(self, norm: str, low: np.ndarray, high: np.ndarray):
-        self.norm, self.low, self.high = norm, low, high
-        self.matrix, self.value = np.zeros((0, len(low))), np.zeros(0)
-
-    def add(self, matrix: np.ndarray, value: np.ndarray) -> None:
-        self.matrix, self.value = np.concatenate([self.matrix, matrix]), np.concatenate([self.value, value])
-
-    def solve(self, limit: float) -> np.ndarray | None:
-        least = _least_sum if self.norm == "l1" else _least_square
-        step = least(self.matrix, self.value, self.low, self.high)
-        if step is None:
-            return None
-        far = np.abs(step).sum() if self.norm == "l1" else np.linalg.norm(step)
-        return step if far <= limit else None
-
-
-def _least_sum(matrix: np.ndarray, value: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray | None:
-    """The step w from low to high with matrix @ w + value >= 0 and least l_1 norm: a linear program in the steps up and
-    down; None if there is none."""
-    from scipy.optimize import linprog
-
-    limits = np.column_stack([np.zeros(2 * len(low)), np.concatenate([high, -low])])
-    solved = linprog(
-        np.ones(2 * len(low)), A_ub=np.column_stack([-matrix, matrix]), b_ub=value, bounds=limits, method="highs"
-    )
-    return np.asarray(solved.x[: len(low)] - solved.x[len(low) :]) if solved.status == 0 else None
-
-
-def _least_square(matrix: np.ndarray, value: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray | None:
-    """The same in the l_2 norm, as the least-distance problem of Lawson and Hanson [Solving Least Squares Problems,
-    1974, chapter 23], to which limits are added as they turn out to matter."""
-    from scipy.optimize import nnls
-
-    sides: list[tuple[int, float]] = []
-    for _ in range(ROUNDS):
-        limits = np.zeros((len(sides), len(low)))
-        for row, (index, sign) in enumerate(sides):
-            limits[row, index] = sign
-        ends = [low[index] if sign > 0 else -high[index] for index, sign in sides]
-        system = np.vstack([np.concatenate([matrix, limits]).T, np.concatenate([-value, ends])])
-        wanted = np.zeros(len(system))
-        wanted[-1] = 1
-        try:
-            weights, _ = nnls(system, wanted, maxiter=20 * system.shape[1])
-        except RuntimeError:
-            return None
-        residual = system @ weights - wanted
-        if residual[-1] > -1e-12:
-            return None
-        step = -residual[:-1] / residual[-1]
-        over = [(int(i), 1.0) for i in np.flatnonzero(step < low - 1e-9)]
-        over += [(int(i), -1.0) for i in np.flatnonzero(step > high + 1e-9)]
-        if not over:
-            return np.clip(step, low, high)
-        sides += [side for side in over if side not in sides]
-    return None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mipverify.errors import InputError
+from mipverify.solvers.registry import describe, require_choice
 
 if TYPE_CHECKING:
     from mipverify.specification.preprocessing import Preprocessing
@@ -45,7 +46,7 @@ Targets = Annotated[str | None, typer.Option(metavar="T,...", help="Only these w
 
 Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="Time limit for each question.")]
 Workers = Annotated[int, typer.Option(metavar="N", help="Processes to use.")]
-Solver = Annotated[str, typer.Option(metavar="NAME", help="Solver of mixed-integer programs.")]
+Solver = Annotated[str, typer.Option(metavar="NAME", help=f"What finishes if bounds do not. {describe()}.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of the random choices.")]
 Memory = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Give up (unknown) beyond this much memory, e.g. 800M or 4G.")
@@ -64,11 +65,8 @@ def check_limits(timeout: float, workers: int) -> None:
 
 
 def check_solver(name: str) -> None:
-    """Refuse a solver that does not exist, before any work."""
-    from mipverify.engine.verify import SOLVERS
-
-    if name not in SOLVERS:
-        raise InputError(f"--solver {name}: not one of {', '.join(SOLVERS)}")
+    """Refuse a solver that does not exist or cannot be used here, before any work."""
+    require_choice(name, "--solver")
 
 
 def parse_memory(text: str | None) -> int | None:

@@ -21,6 +21,7 @@ from mipverify.formulation import margin_network
 from mipverify.network import Network
 from mipverify.network.validation import points_of, validated
 from mipverify.proof.bounds import Bounds
+from mipverify.solvers import lp_session
 from mipverify.specification import Case, Condition
 from mipverify.specification.perturbation import Perturbation
 
@@ -263,7 +264,8 @@ class Bracket:
         if key in self.pieces:
             return False
         self.pieces.add(key)
-        found = closest_in(piece_around(self.margins, point, condition, units), self.perturbation, SLACK, self.upper)
+        piece = piece_around(self.margins, point, condition, units)
+        found = closest_in(piece, self.perturbation, SLACK, lp_session, self.upper)
         if found is not None:
             self._try(found[0])
         return True
@@ -331,7 +333,7 @@ class Bracket:
         while waiting and len(tried) < PIECES and self.clock.elapsed() < end:
             flipped = waiting.pop(0)
             piece = piece_around(margins, point, condition, units, flipped)
-            found = closest_in(piece, self.perturbation, slack, min(best, self.upper * (1 + 1e-3)))
+            found = closest_in(piece, self.perturbation, slack, lp_session, min(best, self.upper * (1 + 1e-3)))
             if found is None:
                 continue
             nearest, tight = found
@@ -340,7 +342,7 @@ class Bracket:
                 continue
             while not self._try(nearest) and slack < 1e-3:
                 slack *= 10
-                again = closest_in(piece, self.perturbation, slack)
+                again = closest_in(piece, self.perturbation, slack, lp_session)
                 if again is None:
                     break
                 nearest, tight = again

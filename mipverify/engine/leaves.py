@@ -56,10 +56,10 @@ class _Leaves:
             return node
         milp, columns = programs.program(node.condition, 1.0, sides), np.arange(len(sides.low))
         whole, ball = confined(milp, columns, inner.region)
-        session, basis = lp_session(), None
+        session = lp_session(question.clock.left)
+        session.open(whole)
         for _ in range(ROUNDS):
-            answer = session.solve(whole, basis, np.inf, min(SECONDS, question.clock.left()))
-            basis = answer.basis
+            answer = session.solve(SECONDS)
             if answer.multipliers is not None:
                 node = self._learned(node, inner, *programs.evidence(milp, answer.multipliers[: milp.rows]))
             if node.lower > 0 or answer.point is None or question.clock.over():
@@ -69,7 +69,7 @@ class _Leaves:
             tangents = None if ball is None else ball.tangents_outside(answer.point)
             if tangents is None:
                 break
-            whole = whole.with_rows(tangents[0], tangents[1], np.full(len(tangents[1]), np.inf))
+            session.add_rows(tangents[0], tangents[1], np.full(len(tangents[1]), np.inf))
         return node
 
     def _learned(

@@ -13,15 +13,22 @@ from mipverify.formulation import Encoding, encode
 from mipverify.formulation.scaling import blurred, equilibrated
 from mipverify.proof.cases import PhaseCases
 from mipverify.proof.facts import Claim
-from mipverify.solvers import get_solver
-from mipverify.solvers.interface import Limits, Solver, Termination
-from mipverify.solvers.trust import Word, what_emptiness_shows, what_follows
+from mipverify.solvers import get_solver, solver_with
+from mipverify.solvers.interface import Feature, Limits, Solver, Termination
+from mipverify.solvers.trust import Word, margin, what_emptiness_shows, what_follows
 
 BESIDE_SEARCH = 0.5  # share of the time left, where branch and bound can go on after it
 AT_ONCE = 16  # units that become binary together, at least,
 GROWTH = 0.5  # and this share of those that are
 EXACT = 1e-6  # a unit's distance from its ReLU that is none
 CONTROL_SECONDS = 2.0  # for the question whether a solver finds a point that is known
+CAP = 1e-3  # relative to a margin's bound: a program asks for points up to there, and must be empty beyond doubt,
+CAP_MARGINS = 10  # so at least this many times what a solver's claims are lowered by
+ENOUGH = 1e-4  # a dual bound above this decides a margin, less what it is lowered by
+FOUND = -1e-6  # an incumbent at or below this is a counterexample, if a replay agrees
+SLACK = 1e-3  # relative: how far above the value at a known point the control's cap is
+# Of the solver that comes in beside branch and bound: it can be told when to stop, and the question's seed.
+WANTED = (Feature.OBJECTIVE_CUTOFF, Feature.OBJECTIVE_TARGET, Feature.INTERRUPT, Feature.SEED)
 
 
 def solve_milp(question: Question) -> None:
@@ -31,7 +38,7 @@ def solve_milp(question: Question) -> None:
         question.reason = "the values overflow"
         return
     question.note(f"{int(question.bounds.unstable_counts().sum())} unstable ReLUs")
-    solver = get_solver(question.solver if by_milp(question) else "highs")
+    solver = get_solver(question.solver) if by_milp(question) else solver_with(*WANTED)
     clock, question.programmed = question.clock, True
     end = clock.elapsed() + clock.left() * (1.0 if by_milp(question) else BESIDE_SEARCH)
     for condition, encoding in _programs(question):
@@ -109,13 +116,14 @@ def _minimize(question: Question, solver: Solver, encoding: Encoding, condition:
         return max(0.0, end - question.clock.elapsed())
 
     capped = encoding.binaries > 0
-    cap = 1e-3 * max(1.0, abs(float(question.lower[condition])))
+    cap = max(CAP, CAP_MARGINS * margin(solver.tolerance)) * max(1.0, abs(float(question.lower[condition])))
     # A linear program is solved for its point; without a cap it is never empty, whatever a solver says.
     program = encoding.minimize_below(condition, cap) if capped else encoding.minimize(condition)
     milp, factors = equilibrated(program)
     # A bound above zero is all that is asked for, and an incumbent below it ends the search as well.
-    limits = Limits(left(), objective_cutoff=1e-4, objective_target=-1e-6)
-    solution = solver.solve(milp, limits=limits, stop=question.clock.stop_at(end))
+    cutoff = max(ENOUGH, CAP_MARGINS * margin(solver.tolerance))
+    limits = Limits(left(), objective_cutoff=cutoff, objective_target=FOUND)
+    solution = solver.solve(milp, limits=limits, stop=question.clock.stop_at(end), seed=question.seed)
     question.nodes += solution.nodes
     point = None if solution.primal is None else factors * solution.primal
     if point is not None and question.try_points(point[encoding.inputs][None]):
@@ -123,11 +131,11 @@ def _minimize(question: Question, solver: Solver, encoding: Encoding, condition:
     claim = what_follows(milp, solution)
     if capped and solution.termination is Termination.INFEASIBLE:
         known = float(question.margins.forward(_known_point(question)).reshape(-1)[condition])
-        asked, _ = equilibrated(encoding.minimize_below(condition, known + 1e-3 * (1 + abs(known))))
+        asked, _ = equilibrated(encoding.minimize_below(condition, known + SLACK * (1 + abs(known))))
         seconds = min(CONTROL_SECONDS, left())
-        control = solver.solve(asked, limits=Limits(seconds, objective_target=np.inf))
+        control = solver.solve(asked, limits=Limits(seconds, objective_target=np.inf), seed=question.seed)
         claim = what_emptiness_shows(milp, solution, cap, control)
-    if blurred(milp):
+    if blurred(milp, solver.tolerance):
         claim = Word(float("-inf"), reason="values cancel beyond the tolerances of solvers")
     if claim.trusted:
         question.trust(condition, claim.lower, claim.trusted)

@@ -54,8 +54,8 @@ class Question:
     whether a MILP solver was tried.
     judged: the conditions on what the original gives that the case's stand for, if it is not the network's output.
     hints: inputs (H, n) that bounds suggest as starting points of attacks. around: bounds over an input set around it.
-    hands: who works on stages that can be cut into parts. steps: what each stage came to. notes: why the next one is
-    run the way it is.
+    seed: of solvers. hands: who works on stages that can be cut into parts. steps: what each stage came to. notes: why
+    the next one is run the way it is.
     trees: searches on phases under way. lifted: the one with semidefinite bounds.
     """
 
@@ -68,6 +68,7 @@ class Question:
     report: Callable[[str, str], None] = lambda stage, text: None
     hands: Hands = ALONE
     judged: tuple[Condition, ...] = ()
+    seed: int = 0
     witness: Witness | None = None
     bounds: Bounds | None = None
     around: Bounds | None = None

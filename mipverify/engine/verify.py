@@ -21,13 +21,13 @@ from mipverify.network.snapshot import snapshot
 from mipverify.network.validation import points_of, validated
 from mipverify.parallel import Crew
 from mipverify.parallel.guard import LeftBehindError, run_within
+from mipverify.solvers.registry import require_choice
 from mipverify.specification import Case, Condition, Specification
 from mipverify.specification.preimage import on_scores
 
 MOST_VALIDATED = 4  # boxes on whose points the network is compared with its original
 MOST_NAMED = 20  # coordinates in a note
 MOST_STEPS = 100  # told of: a property of many cases has many
-SOLVERS = ("auto", "bab", "highs", "cbc", "scip")
 
 
 def verify(
@@ -44,15 +44,14 @@ def verify(
 ) -> Verdict:
     """Prove that no input of the specification's set meets a violating condition, or find one that does.
 
-    timeout: seconds for the whole question. solver: what finishes if bounds do not: auto, bab, highs, cbc or scip.
+    timeout: seconds for the whole question. solver: what finishes if bounds do not, of those in `registry.choices()`.
     workers: processes that share the work of one question; the others start only once it has turned out to be hard.
     memory: cap in bytes on what the work may take, which is then done in a process of its own; beyond it the verdict is
     unknown.
     progress: called with a stage's name and a short text. stages: what to run, for measurements.
     Raises InputError where network and property do not fit.
     """
-    if solver not in SOLVERS:
-        raise InputError(f"solver {solver!r} is not one of {', '.join(SOLVERS)}")
+    require_choice(solver)
     network = snapshot(network)
     run = Run(network, specification, Clock(timeout), solver, seed, workers, progress or silent, stages)
     if memory is not None:
@@ -101,7 +100,7 @@ class Run:
             with Crew(self.workers) as crew:
                 for case, stated in zip(cases, self.specification.cases, strict=True):
                     question = Question(self.network, case, replay, self.clock, rng, self.solver, self.progress, crew)
-                    question.judged = stated.conditions
+                    question.judged, question.seed = stated.conditions, self.seed
                     self.questions.append(question)
                     run_cascade(question, self.stages)
                     if question.witness is not None:

@@ -26,6 +26,7 @@ from mipverify.network.snapshot import snapshot
 from mipverify.network.validation import points_of, validated
 from mipverify.parallel.guard import LeftBehindError, run_within
 from mipverify.proof.bounds import Bounds
+from mipverify.solvers import lp_session
 from mipverify.specification import Case
 from mipverify.specification.exact import exact_number
 from mipverify.specification.perturbation import Perturbation
@@ -267,7 +268,7 @@ class _Search:
                 if high - low <= 0.1 * self._allowed() or self.clock.elapsed() > end:
                     break
                 middle = 0.5 * low + 0.5 * high
-                found = closest_in(piece, self.perturbation, middle)
+                found = closest_in(piece, self.perturbation, middle, lp_session)
                 if found is not None and self.perturbation.distance(found[0]) <= self.radius:
                     low, best = middle, found
                 else:

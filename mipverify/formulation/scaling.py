@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from mipverify.formulation.milp import Milp
 
-RESOLUTION = 1e-5  # far above tolerances of 1e-9 relative to the terms of a row
+RESOLUTION = 1e4  # times a solver's tolerance, relative to the terms of a row: what is smaller may be lost in it
 
 
 def equilibrated(milp: Milp) -> tuple[Milp, np.ndarray]:
@@ -41,8 +41,8 @@ def _power_of_two(size: np.ndarray) -> np.ndarray:
     return np.where(usable, np.exp2(np.round(np.log2(np.where(usable, size, 1.0)))), 1.0)
 
 
-def blurred(milp: Milp) -> bool:
-    """Whether an equilibrated program defines a column by terms so much larger that tolerances hide its value.
+def blurred(milp: Milp, tolerance: float) -> bool:
+    """Whether an equilibrated program defines a column by terms so much larger that a tolerance hides its value.
 
     In an equality of `encode` the newest column is the one that the others define.
     """
@@ -54,4 +54,4 @@ def blurred(milp: Milp) -> bool:
     np.maximum.at(newest, rows.row, rows.col)
     at = rows.col == newest[rows.row]
     size = np.maximum(np.abs(milp.lower), np.abs(milp.upper))[rows.col[at]]
-    return bool((np.abs(rows.data[at]) * size < RESOLUTION).any())
+    return bool((np.abs(rows.data[at]) * size < RESOLUTION * tolerance).any())

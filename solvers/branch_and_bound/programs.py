@@ -61,14 +61,15 @@ class NodePrograms:
                 continue
             milp = programs.program(node.condition, 1.0, sides)
             cutoff = node.ceiling if np.isfinite(node.ceiling) else ENOUGH * abs(node.lower)
-            answer, excess = self._session.solve(milp, node.basis, cutoff, SECONDS), None
+            self._session.open(milp, node.basis)
+            answer, excess = self._session.solve(SECONDS, cutoff), None
             if answer.point is not None:
                 n, units = programs.layered.inputs.shape[1], programs.layered.begin[-1]
                 x, z, y = np.split(answer.point, [n, n + units])
                 # A solver has its tolerances.
                 points[k] = np.clip(x, sides.low, sides.high).reshape(points.shape[1:])
                 excess = programs.by_layer((y - np.maximum(z, 0.0)).astype(np.float32))
-            raised[k] = replace(node, basis=answer.basis, excess=excess)
+            raised[k] = replace(node, basis=self._session.basis(), excess=excess)
             if answer.multipliers is not None:
                 slope, multiplier = programs.evidence(milp, answer.multipliers)
                 done.append(k)

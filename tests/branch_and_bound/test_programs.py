@@ -159,14 +159,14 @@ def test_a_minimum_at_the_end_of_hidden_bounds_is_not_cut_off() -> None:
 
 @pytest.mark.parametrize("gap", [1e-3, 0.3])
 def test_programs_without_a_point_have_multipliers_that_show_it(gap: float) -> None:
-    session, basis = lp_session(), None
+    session = lp_session()
     for size in (1.0, 100.0):
         matrix = sp.csr_array(np.array([[size, size], [size, -size], [1.0, 0.0]]))
         low, high = np.array([1.0, 0.0, 0.0]) * size, np.array([np.inf, 0.0, 0.5 - gap])
         box = np.full(2, -10.0), np.full(2, 10.0)
         milp = Milp(np.array([-1.0, 0.0]), 0.0, matrix, low, high, *box, np.zeros(2, bool))
-        found = session.solve(milp, basis, 1e3, 5.0)
-        basis = found.basis
+        session.open(milp, session.basis())
+        found = session.solve(5.0, cutoff=1e3)
         assert found.point is None
         assert found.multipliers is not None
         # The rows times their multipliers are nowhere in the box as large as their sides say [Farkas].

@@ -18,14 +18,14 @@ ARROWS = {
     "specification": {"network"},
     "proof": {"network", "specification"},
     "formulation": {"proof", "network", "specification"},
-    "attack": {"network", "specification"},
+    "attack": {"formulation", "network", "specification"},
     "presolve": {"formulation", "proof", "network", "specification"},
     "solvers": {"presolve", "formulation", "proof", "network", "specification"},
     "engine": {"attack", "solvers", "presolve", "formulation", "proof", "network", "specification"},
     "cluster": {"engine", "network", "specification"},
     "report": {"cluster", "engine", "network", "specification"},
     "models": {"presolve", "proof", "network", "specification"},
-    "cli": {"report", "cluster", "models", "engine", "presolve", "network", "specification"},
+    "cli": {"report", "cluster", "models", "engine", "solvers", "presolve", "network", "specification"},
 }
 SERVE_ALL = {"errors", "parallel"}
 # The package itself re-exports; its version is read where results are written, and the trainer evaluates by a report.

@@ -65,6 +65,23 @@ def random_relu_program(rng: np.random.Generator, units: int = 5) -> Milp:
     )
 
 
+def market_split(rng: np.random.Generator, rows: int, columns: int) -> Milp:
+    """min |A x - d| summed over rows, x binary [Cornuejols and Dawande 1998]: small, and beyond branch and bound."""
+    matrix = rng.integers(0, 100, (rows, columns)).astype(float)
+    sides = np.floor(matrix.sum(axis=1) / 2)
+    slack = np.eye(rows)
+    return Milp(
+        np.concatenate([np.zeros(columns), np.ones(2 * rows)]),
+        0.0,
+        sp.csr_array(np.concatenate([matrix, slack, -slack], axis=1)),
+        sides,
+        sides,
+        np.zeros(columns + 2 * rows),
+        np.concatenate([np.ones(columns), np.full(2 * rows, 1e4)]),
+        np.concatenate([np.ones(columns), np.zeros(2 * rows)]).astype(bool),
+    )
+
+
 def by_enumeration(milp: Milp) -> float | None:
     """The minimum over all values of the (binary) integer columns, by SciPy's linear programs; None if infeasible."""
     where = np.flatnonzero(milp.integer)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from mipverify.presolve import crown
 from mipverify.presolve.linear import lp_tighten
-from mipverify.solvers import get_solver, lp_session
+from mipverify.solvers import get_solver
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.programs import NodePrograms
 from mipverify.solvers.branch_and_bound.splits import root
+from mipverify.solvers.highs import HighsSession
 from mipverify.solvers.interface import DualStatus, PrimalStatus, Solution, Termination
 from mipverify.solvers.trust import what_emptiness_shows, what_follows
 
@@ -72,7 +73,7 @@ def test_multipliers_are_evidence_and_no_claim() -> None:
     exact = get_solver("highs").solve(milp)
     assert exact.row_duals is not None
     for duals in (exact.row_duals, 1e6 * exact.row_duals):
-        lie = Solution(Termination.OPTIMAL, PrimalStatus.NONE, DualStatus.MULTIPLIERS, "liar 1", row_duals=duals)
+        lie = Solution(Termination.OPTIMAL, PrimalStatus.NONE, DualStatus.NONE, "liar 1", row_duals=duals)
         assert what_follows(milp, lie).lower == -INF
 
 
@@ -86,17 +87,19 @@ def test_emptiness_is_believed_only_of_a_solver_that_passes_the_control() -> Non
     assert what_emptiness_shows(milp, solution, exact - 0.1, control=solution).lower == -INF
 
 
-class LyingSession:
+class LyingSession(HighsSession):
     """HiGHS, whose multipliers are changed on the way, and who says now and then that there is no point."""
 
     def __init__(self, lie: str, rng: np.random.Generator):
-        self.lie, self.rng, self.session = lie, rng, lp_session()
+        super().__init__()
+        self.lie, self.rng = lie, rng
 
-    def solve(self, milp: Milp, basis: np.ndarray | None, cutoff: float, time_limit: float) -> LpAnswer:
+    def solve(self, seconds: float, cutoff: float = INF) -> LpAnswer:
         """The answer, and the lie."""
-        answer = self.session.solve(milp, basis, cutoff, time_limit)
-        multipliers, noise = answer.multipliers, self.rng.normal(size=milp.rows)
+        answer = super().solve(seconds, cutoff)
+        multipliers = answer.multipliers
         assert multipliers is not None
+        noise = self.rng.normal(size=len(multipliers))
         told = {
             "nothing": multipliers,
             "a little": multipliers + 1e-3 * noise,
