@@ -25,7 +25,17 @@ from mipverify.proof.facts import SEAL, RowBounds, UnitBounds
 from mipverify.proof.input_minimum import region_minimum
 from mipverify.proof.recording import passed, rounded
 from mipverify.proof.relaxation import Relaxation
-from mipverify.proof.rounding import SLACK, backward_terms, constant_terms, floor, gamma, reads, rounding_terms, row_dot
+from mipverify.proof.rounding import (
+    SLACK,
+    backward_terms,
+    constant_terms,
+    dot_terms,
+    floor,
+    gamma,
+    reads,
+    rounding_terms,
+    row_dot,
+)
 from mipverify.proof.rows import InputRows, LinearBounds, Rows, functionals, unit_rows
 
 
@@ -258,7 +268,7 @@ def _least(
     if not sound:
         return value, 0.0
     size = xp.maximum(xp.abs(lower), xp.abs(upper))
-    return value, gamma(2 * intervals.network.input_size + 8, a) * row_dot(positive - negative, size)
+    return value, gamma(2 * dot_terms(intervals.network.input_size) + 8, a) * row_dot(positive - negative, size)
 
 
 def minimizer(intervals: Intervals, coefficients: np.ndarray, samples: np.ndarray | None) -> np.ndarray:

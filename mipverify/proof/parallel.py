@@ -13,7 +13,7 @@ from mipverify.proof.backward import Errors, pick
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.facts import SEAL, UnitBounds
 from mipverify.proof.recording import entries_passed
-from mipverify.proof.rounding import SLACK, constant_terms, floor, gamma, row_dot
+from mipverify.proof.rounding import SLACK, constant_terms, dot_terms, floor, gamma, row_dot
 from mipverify.proof.rows import Rows
 
 
@@ -46,7 +46,7 @@ def _both_sides(bounds: Bounds, rows: Rows) -> tuple[Array, Array]:
     # Twice: the offsets are summed once with signs and once without, and so is what is uncertain of a node.
     error = 2 * (errors.total - start) + start
     size = xp.maximum(xp.abs(lower), xp.abs(upper))
-    error = error + gamma(2 * network.input_size + 8, like) * row_dot(positive - negative, size)
+    error = error + gamma(2 * dot_terms(network.input_size) + 8, like) * row_dot(positive - negative, size)
     lows = row_dot(positive, lower) + row_dot(negative, upper) + below
     highs = row_dot(positive, upper) + row_dot(negative, lower) + below + spread
     small = gamma(constant_terms(network), like)

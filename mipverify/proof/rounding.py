@@ -19,6 +19,8 @@ from mipverify.network.operators import Array, product
 # sums as long as its own, this factor the few operations around them.
 SLACK = 1.01
 
+DOT_BLOCK = 128  # entries of one block of `row_dot`: about the square root of how many a large layer has
+
 
 def gamma(terms: int, like: Array) -> float:
     """gamma(n) of sums of `terms` products in the dtype of `like`, infinite where these are too many for it.
@@ -44,14 +46,32 @@ def ball(lower: Array, upper: Array) -> tuple[Array, Array]:
 
 
 def row_dot(a: Array, b: Array) -> Array:
-    """Sum over all but the first axis of a * b; the first axis of b is 1 or that of a. Shape (R,)."""
-    a = a.reshape(a.shape[0], -1)
-    b = b.reshape(b.shape[0], -1)
-    if b.shape[0] == 1:
-        return product(a, b[0])
-    if isinstance(a, np.ndarray):
-        return np.einsum("ri,ri->r", a, b)
-    return (a * b).sum(-1)
+    """Sum over all but the first axis of a * b; the first axis of b is 1 or that of a. Shape (R,).
+
+    In blocks, each added up by itself: a number gathers `dot_terms` roundings and not one for each entry.
+    """
+    rows, count = a.shape[0], math.prod(a.shape[1:])
+    a, b = a.reshape(rows, count), b.reshape(b.shape[0], count)
+    if count < 2 * DOT_BLOCK:
+        return _products(a, b)
+    whole = count - count % DOT_BLOCK
+    by_block = _products(*(x[:, :whole].reshape(x.shape[0], whole // DOT_BLOCK, DOT_BLOCK) for x in (a, b)))
+    total = by_block.sum(1)
+    return total + _products(a[:, whole:], b[:, whole:]) if whole < count else total
+
+
+def _products(a: Array, b: Array) -> Array:
+    """Sums over the last axis of a * b (R, ..., n), where the first axis of b may be 1."""
+    if not isinstance(a, np.ndarray):
+        return (a * b).sum(-1)
+    if b.shape[0] > 1 or a.shape[0] == 1:
+        return np.einsum("r...i,r...i->r...", a, b)
+    return product(a, b[0]) if a.ndim == 2 else np.einsum("r...i,...i->r...", a, b[0])
+
+
+def dot_terms(count: int) -> int:
+    """Roundings that a sum of `count` products by `row_dot` gathers."""
+    return count if count < 2 * DOT_BLOCK else DOT_BLOCK + count // DOT_BLOCK + 1
 
 
 def rounding_terms(node: Affine) -> int:
@@ -69,11 +89,11 @@ def backward_terms(network: Network, index: int) -> int:
     values times the node's magnitude.
 
     A coefficient of a source: the products and sums of the node's own terms, then `reads` additions. The constant: a
-    sum over the node's entries, then an addition for each node on the way.
+    sum over the node's entries by `row_dot`, then an addition for each node on the way.
     """
     node = network.nodes[index]
     own = rounding_terms(node) if isinstance(node, Affine) else 4
-    return max(own + reads(network, index), math.prod(node.shape) + constant_terms(network))
+    return max(own + reads(network, index), dot_terms(math.prod(node.shape)) + constant_terms(network))
 
 
 def constant_terms(network: Network) -> int:
