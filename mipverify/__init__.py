@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from mipverify.errors import InputError, MipverifyError
 
 if TYPE_CHECKING:
-    from mipverify.engine.distortion import Distortion, minimum_distortion
+    from mipverify.api.calls import adversarial_accuracy, minimum_distortion, verify, worst_margin
+    from mipverify.engine.distortion import Distortion
     from mipverify.engine.family import Family, blur, brightness_and_contrast, mixture
     from mipverify.engine.verdict import Verdict
-    from mipverify.engine.verify import verify
-    from mipverify.engine.worst import WorstMargin, worst_margin
+    from mipverify.engine.worst import WorstMargin
     from mipverify.network import Network, load
-    from mipverify.report.run import AccuracyResult, adversarial_accuracy
+    from mipverify.report.run import AccuracyResult
     from mipverify.specification import Specification, load_dataset, load_vnnlib, robustness
 
 __version__ = "0.1.0"
@@ -46,9 +46,9 @@ __all__ = [
 # Resolved on first use: `mipverify --version` and `import mipverify` must not pay for numpy and onnx.
 _HOMES = {
     "AccuracyResult": "mipverify.report.run",
-    "adversarial_accuracy": "mipverify.report.run",
+    "adversarial_accuracy": "mipverify.api.calls",
     "Distortion": "mipverify.engine.distortion",
-    "minimum_distortion": "mipverify.engine.distortion",
+    "minimum_distortion": "mipverify.api.calls",
     "Family": "mipverify.engine.family",
     "blur": "mipverify.engine.family",
     "brightness_and_contrast": "mipverify.engine.family",
@@ -60,9 +60,9 @@ _HOMES = {
     "load_dataset": "mipverify.specification",
     "load_vnnlib": "mipverify.specification",
     "robustness": "mipverify.specification",
-    "verify": "mipverify.engine",
+    "verify": "mipverify.api.calls",
     "WorstMargin": "mipverify.engine.worst",
-    "worst_margin": "mipverify.engine.worst",
+    "worst_margin": "mipverify.api.calls",
 }
 
 

@@ -51,7 +51,6 @@ class Traced:
         return tuple(id(part) for part in self.module.modules()), parameters, buffers
 
     def _trace(self) -> Network:
-        apply_pruning(self.module)
         return Network.from_torch(self.module, self.input_shape)
 
     def __repr__(self) -> str:
@@ -81,14 +80,6 @@ def logits_of(model: Model, x: torch.Tensor) -> torch.Tensor:
     else:
         out = (model.module if isinstance(model, Traced) else model)(x)
     return out.reshape(x.shape[0], -1)
-
-
-def apply_pruning(module: nn.Module) -> None:
-    """Compute pruned weights from their present originals and masks, as the next call of the layer would."""
-    for part in module.modules():
-        for hook in part._forward_pre_hooks.values():
-            if isinstance(hook, prune.BasePruningMethod):
-                hook(part, None)
 
 
 def detached(network: Network) -> Network:

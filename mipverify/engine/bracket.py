@@ -20,6 +20,7 @@ from mipverify.engine.verify import run_cascade
 from mipverify.formulation import margin_network
 from mipverify.network import Network
 from mipverify.network.validation import points_of, validated
+from mipverify.parallel import ALONE, Crew, Hands
 from mipverify.proof.bounds import Bounds
 from mipverify.solvers import lp_session
 from mipverify.specification import Case, Condition
@@ -75,6 +76,7 @@ class Bracket:
         box, _ = perturbation.within(cap)
         self.replay = validated(network, points_of([(box.float32_lower, box.float32_upper)]))
         self.report = progress or (lambda stage, text: None)
+        self.hands: Hands = ALONE
         self.lower, self.upper = 0.0, float("inf")
         self.witness: Witness | None = None
         self.trusted: list[str] = []
@@ -116,8 +118,12 @@ class Bracket:
         if point is not None:
             self._try(point)
 
-    def close(self) -> None:
-        """Narrow the bracket until it is closed, empty or out of time."""
+    def close(self, workers: int = 1) -> None:
+        """Narrow the bracket until it is closed, empty or out of time. workers: processes that share the work."""
+        with Crew(workers) as self.hands:
+            self._close()
+
+    def _close(self) -> None:
         if self._violated_at_center() or self.closed:
             return
         for radius in self._radii():
@@ -149,7 +155,7 @@ class Bracket:
         clock = Clock(seconds, stages=self.clock.stages)
         case = Case(box, tuple(self.conditions[c] for c in open_), region)
         self.report("radius", f"{self.lower:.6g} <= distance <= {self.upper:.6g}; asking about {radius:.6g}")
-        question = _Watched(self.network, case, self.replay, clock, self.rng, self.solver, self.report)
+        question = _Watched(self.network, case, self.replay, clock, self.rng, self.solver, self.report, self.hands)
         if self.witness is not None and stages is PROOF:
             question.near, self.watching = self._near_miss, 0.0
         if self.witness is not None:

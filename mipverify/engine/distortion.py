@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -93,6 +94,7 @@ def minimum_distortion(
     max_distance: float | None = None,
     solver: str = "auto",
     seed: int = 0,
+    workers: int = 1,
     progress: Callable[[str, str], None] | None = None,
     known: Known | None = None,
 ) -> Distortion:
@@ -102,8 +104,8 @@ def minimum_distortion(
     this much. scale: radius of each feature in units of the distance, 0 fixes it. constraints: (coefficients, limit)
     with coefficients . x <= limit. mean, std: the network takes (x - mean) / std, as in `robustness`; distances, domain
     and scale are those of x, the witness is an input of the network. gap: relative gap at which the search ends.
-    max_distance: look no further. known: what an earlier search for the same distance came to; this one goes on from
-    there.
+    max_distance: look no further. workers: processes that share the work of one question. known: what an earlier
+    search for the same distance came to; this one goes on from there.
 
     Raises:
         InputError: arguments out of range, or an image that does not fit the network, the domain or the constraints.
@@ -122,6 +124,7 @@ def minimum_distortion(
         max_distance=max_distance,
         solver=solver,
         seed=seed,
+        workers=workers,
         progress=progress,
         known=known,
     )
@@ -143,6 +146,7 @@ def closest_violation(
     max_distance: float | None = None,
     solver: str = "auto",
     seed: int = 0,
+    workers: int = 1,
     progress: Callable[[str, str], None] | None = None,
     known: Known | None = None,
 ) -> Distortion:
@@ -165,7 +169,7 @@ def closest_violation(
         bracket.resume(known.lower, None if known.witness is None else np.asarray(known.witness, np.float32))
     reason = ""
     try:
-        run_within(bracket.clock, bracket.close)
+        run_within(bracket.clock, partial(bracket.close, workers))
     except LeftBehindError:
         reason = "time"
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ from mipverify.formulation import margin_network
 from mipverify.network import Network
 from mipverify.network.snapshot import snapshot
 from mipverify.network.validation import points_of, validated
+from mipverify.parallel import ALONE, Crew, Hands
 from mipverify.parallel.guard import LeftBehindError, run_within
 from mipverify.proof.bounds import Bounds
 from mipverify.solvers import lp_session
@@ -77,11 +79,13 @@ def worst_margin(
     timeout: float = 300.0,
     solver: str = "auto",
     seed: int = 0,
+    workers: int = 1,
     progress: Callable[[str, str], None] | None = None,
 ) -> WorstMargin:
     """The smallest margin y[label] - max over targets of y[target] within `eps` of `image`.
 
-    gap: the bounds may differ by this much, or by this share of a margin above one. Other arguments as in
+    gap: the bounds may differ by this much, or by this share of a margin above one. workers: processes that share the
+    work of one question. Other arguments as in
     `minimum_distortion`.
 
     Raises:
@@ -102,7 +106,7 @@ def worst_margin(
     search = _Search(network, perturbation, label, chosen, eps, gap, Clock(timeout), seed, solver, progress)
     reason = ""
     try:
-        run_within(search.clock, search.close)
+        run_within(search.clock, partial(search.close, workers))
     except LeftBehindError:
         reason = "time"
     except KeyboardInterrupt:
@@ -151,6 +155,7 @@ class _Search:
         self.rng = np.random.default_rng(seed)
         self.replay = validated(network, points_of([(self.box.float32_lower, self.box.float32_upper)]))
         self.report = progress or (lambda stage, text: None)
+        self.hands: Hands = ALONE
         self.around: Bounds | None = None  # the level is about the output only
         self.lower, self.trusted, self.reason = -np.inf, list[str](), ""
         self.questions = self.nodes = 0
@@ -164,8 +169,12 @@ class _Search:
     def closed(self) -> bool:
         return self.upper - self.lower <= self._allowed()
 
-    def close(self) -> None:
-        """Narrow the bounds until they meet or time is over."""
+    def close(self, workers: int = 1) -> None:
+        """Narrow the bounds until they meet or time is over. workers: processes that share the work."""
+        with Crew(workers) as self.hands:
+            self._close()
+
+    def _close(self) -> None:
         self.ask(self.upper, FAST, self.clock.left())
         if not np.isfinite(self.lower):
             self.reason = "bounds overflow"
@@ -184,7 +193,7 @@ class _Search:
         case = self._case(level)
         clock = Clock(seconds, stages=self.clock.stages)
         self.report("margin", f"{self.lower:.6g} <= margin <= {self.upper:.6g}; asking about {level:.6g}")
-        question = Question(self.network, case, self.replay, clock, self.rng, self.solver, self.report)
+        question = Question(self.network, case, self.replay, clock, self.rng, self.solver, self.report, self.hands)
         question.hints, question.around = self.witness.input[None].astype(np.float64), self.around
         run_cascade(question, stages)
         self.questions += 1

@@ -106,6 +106,21 @@ class Network:
                     if term.operator.out_size != math.prod(node.shape):
                         raise ValueError(f"node {index}: {term.operator} does not give {node.shape}")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What other processes get: in place of a module the bytes of what was traced of it."""
+        if self.module is None:
+            return vars(self)
+        from mipverify.network.torch_import import packed
+
+        return {**vars(self), "module": packed(self.module)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state["module"] is not None:
+            from mipverify.network.torch_import import unpacked
+
+            state = {**state, "module": unpacked(state["module"])}
+        vars(self).update(state)
+
     @property
     def order_only(self) -> bool:
         """Whether the output equals the file's only up to the order of its entries."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import fx
+from torch.nn.utils import prune
 
 from mipverify.errors import InputError, one_line
 from mipverify.network.builder import Builder, RewriteError, Tensor
 from mipverify.network.graph import Network
 from mipverify.network.simplify import finish
 from mipverify.network.torch_functions import call_function, call_method, own_name
+from mipverify.network.torch_heads import TwoClasses, two_classes
 from mipverify.network.torch_layers import call_module
 
 _RANKING = {
@@ -50,6 +53,9 @@ def read_module(module: torch.nn.Module, shape: tuple[int, ...], number: str) ->
 
     number: the type that Python numbers in its code are rounded to; with float64, it computes in float64 throughout.
     """
+    if isinstance(module, TwoClasses):
+        return two_classes(read_module(module.scorer, shape, number), module)
+    apply_pruning(module)
     for name, parameter in [*module.named_parameters(), *module.named_buffers()]:
         if parameter.dtype in (torch.float16, torch.bfloat16) or parameter.is_quantized:
             raise InputError(f"parameter {name!r} has element type {parameter.dtype}: convert the module to float32")
@@ -86,10 +92,43 @@ def unwrapped(module: Any) -> Any:
             return module
 
 
+def apply_pruning(module: torch.nn.Module) -> None:
+    """Compute pruned weights from their present originals and masks, as the next call of the layer would."""
+    for part in module.modules():
+        for hook in part._forward_pre_hooks.values():
+            if isinstance(hook, prune.BasePruningMethod):
+                hook(part, None)
+
+
 def _double(module: torch.nn.Module) -> bool:
     """Whether the module computes in float64 throughout."""
     types = {p.dtype for p in (*module.parameters(), *module.buffers()) if p.is_floating_point()}
     return types == {torch.float64}
+
+
+def packed(module: torch.nn.Module) -> bytes:
+    """A module as other processes can take it that have not the code of its class: as it was traced.
+
+    As bytes, because tensors on their way to a process would be shared with it in memory.
+    """
+    if isinstance(module, TwoClasses):
+        return pickle.dumps(TwoClasses(_traced(module.scorer), module.tie))
+    return pickle.dumps(_traced(module))
+
+
+def unpacked(content: bytes) -> torch.nn.Module:
+    """The module that `packed` gave."""
+    module: torch.nn.Module = pickle.loads(content)
+    return module
+
+
+def _traced(module: torch.nn.Module) -> torch.nn.Module:
+    with evaluating(module):
+        traced = fx.symbolic_trace(module)
+    for node in traced.graph.nodes:
+        node.type = None  # annotations that are strings would be looked for when it is unpacked
+    traced.recompile()
+    return traced
 
 
 @contextmanager

@@ -152,6 +152,7 @@ def adversarial_accuracy(
 
     from mipverify.network import load
     from mipverify.network.snapshot import snapshot
+    from mipverify.network.validation import unit_box, validated
     from mipverify.specification.dataset import Dataset
     from mipverify.specification.preprocessing import Preprocessing
 
@@ -173,6 +174,8 @@ def adversarial_accuracy(
     )
     job = SampleJob(as_sent(loaded), dataset, configuration.eps, timeout, solver, seed)
     limits = Limits(timeout, workers, solver, seed, cluster, retry_unknown)
+    if loaded.module is not None:  # workers get what was traced of it
+        validated(loaded, unit_box(loaded))
     with tempfile.TemporaryDirectory() if out is None else nullcontext(str(out)) as directory:
         result = _run(job, loaded, dataset, configuration, None, Path(directory), limits, progress)
         if out is None:

@@ -9,12 +9,14 @@ from mipverify.models.certified import Certificate, margins_from
 from mipverify.models.differentiable import Method, TrainingBounds, input_box, training_bounds
 from mipverify.models.sparsity import weight_sparsity
 from mipverify.models.stability import ROWS, stability_terms
-from mipverify.models.traced import Traced, apply_pruning
+from mipverify.models.traced import Traced
 from mipverify.models.training.light import light_interval
 from mipverify.models.training.options import TrainingOptions
 from mipverify.models.training.quick import attack_twin, quick_twin
 from torch import Tensor, nn
 from torch.nn import functional
+
+from mipverify.network.torch_import import apply_pruning
 
 
 class Sums:

@@ -24,6 +24,7 @@ ARROWS = {
     "engine": {"attack", "solvers", "presolve", "formulation", "proof", "network", "specification"},
     "cluster": {"engine", "network", "specification"},
     "report": {"cluster", "engine", "network", "specification"},
+    "api": {"report", "engine", "network", "specification"},
     "models": {"presolve", "proof", "network", "specification"},
     "cli": {"report", "cluster", "models", "engine", "solvers", "presolve", "network", "specification"},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ import mipverify  # noqa: E402
 from mipverify.errors import InputError  # noqa: E402
 from mipverify.network import Network  # noqa: E402
 from mipverify.network.graph import Affine  # noqa: E402
+from mipverify.network.replay import replay_of  # noqa: E402
 from mipverify.network.validation import unit_box, validated  # noqa: E402
 
 MIDDLE = np.full(4, 0.5, np.float32)
@@ -176,14 +178,18 @@ def test_a_network_that_differs_by_less_than_rounding_of_float32_is_refused(slop
         validated(network, unit_box(network))
 
 
-def test_a_module_in_place_of_a_network_is_refused_in_one_line() -> None:
+def test_a_module_is_no_file() -> None:
     module: Any = _small()
-    for ask in (
-        lambda: mipverify.verify(module, mipverify.robustness(MIDDLE, 0, "0.1", num_classes=3)),
-        lambda: mipverify.minimum_distortion(module, MIDDLE, 0),
-        lambda: mipverify.adversarial_accuracy(module, MIDDLE[None], np.array([0]), "0.1"),
-        lambda: mipverify.load(module),
-    ):
-        with pytest.raises(InputError) as caught:
-            ask()
-        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="path of an ONNX file") as caught:
+        mipverify.load(module)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_of_a_module_travels_without_the_code_of_its_class() -> None:
+    """Processes that verify get what was traced; tensors do not travel as memory that is shared."""
+    network = Network.from_torch(_small(), (4,))
+    again = pickle.loads(pickle.dumps(network))
+    assert type(again.module).__name__ == "GraphModule"
+    np.testing.assert_array_equal(replay_of(again).run(MIDDLE[None]), replay_of(network).run(MIDDLE[None]))
+    found = mipverify.adversarial_accuracy(network, MIDDLE[None], np.array([_label(_small())]), "0.0001", workers=1)
+    assert found.summary["holds"] == 1

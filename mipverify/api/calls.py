@@ -1,0 +1,313 @@
+"""`mipverify.verify` and the other questions, about modules, networks and files, tensors, arrays and loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+from mipverify.api.inputs import array, class_numbers, collected, first, is_loader
+from mipverify.api.questions import Batch, Reading, batch, broadcast, module_of, plain, sets, spread_domain
+from mipverify.engine import distortion as distances
+from mipverify.engine import worst as worsts
+from mipverify.engine.verify import verify as verify_network
+from mipverify.errors import InputError
+from mipverify.specification import Specification
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mipverify.engine.distortion import Known
+    from mipverify.engine.stages import Stage
+    from mipverify.engine.verdict import Verdict
+    from mipverify.engine.worst import WorstMargin
+    from mipverify.report.run import AccuracyResult, Status
+
+Progress = Callable[[str, str], None]
+
+
+@overload
+def verify(
+    model: Any,
+    specification: Specification,
+    *,
+    timeout: float = ...,
+    solver: str = ...,
+    seed: int = ...,
+    workers: int = ...,
+    memory: int | None = ...,
+    progress: Progress | None = ...,
+    stages: Sequence[Stage] | None = ...,
+    input_shape: Sequence[int] | None = ...,
+    output: int | str | None = ...,
+) -> Verdict: ...
+
+
+@overload
+def verify(
+    model: Any,
+    specification: Any,
+    y: Any = ...,
+    *,
+    eps: Any,
+    norm: str = ...,
+    targets: Iterable[int] | None = ...,
+    domain: Any = ...,
+    mask: Any = ...,
+    mean: object = ...,
+    std: object = ...,
+    transform: Any = ...,
+    layout: str | None = ...,
+    input_shape: Sequence[int] | None = ...,
+    output: int | str | None = ...,
+    timeout: float = ...,
+    solver: str = ...,
+    seed: int = ...,
+    workers: int = ...,
+    memory: int | None = ...,
+    progress: Progress | None = ...,
+    stages: Sequence[Stage] | None = ...,
+) -> Any: ...
+
+
+def verify(
+    model: Any,
+    specification: Any,
+    y: Any = None,
+    *,
+    eps: Any = None,
+    norm: str = "linf",
+    targets: Iterable[int] | None = None,
+    domain: Any = (0, 1),
+    mask: Any = None,
+    mean: object = 0,
+    std: object = 1,
+    transform: Any = None,
+    layout: str | None = None,
+    input_shape: Sequence[int] | None = None,
+    output: int | str | None = None,
+    timeout: float = 300.0,
+    solver: str = "auto",
+    seed: int = 0,
+    workers: int = 1,
+    memory: int | None = None,
+    progress: Progress | None = None,
+    stages: Sequence[Stage] | None = None,
+) -> Any:
+    """Prove that no input of a set is classified otherwise, or find one that is: `verify(model, x, y, eps=0.1)`.
+
+    Or, for any property: `verify(model, specification)`, with a `Specification` of `load_vnnlib` or `robustness`.
+
+    model: a torch module (compiled and wrapped ones are read inside; questions go to a detached copy in evaluation
+    mode on the CPU), a `Network`, or the path of an ONNX file. x: one input, or a batch of them, as the module takes
+    them; a tensor, an array or lists of floats. y: the label, or one for each input; what the model predicts unless
+    given. A batch gives a tuple of verdicts. A module with one logit, or its sigmoid, is a classifier of the classes 0
+    and 1.
+
+    eps: the radius, a number read exactly ("8/255"), one for each channel, or an array that broadcasts to the inputs,
+    taken as exactly the numbers it holds. mask: of zeros and ones that broadcasts to the inputs; where it is 0, nothing
+    may change. domain: smallest and largest legal value, each a number or one for each channel or entry; None for no
+    limits. norm, targets: as in `robustness`. mean, std, transform, layout, input_shape, output: see `Reading`.
+
+    timeout: seconds for each question. solver: what finishes if bounds do not: auto, bab, highs, cbc or scip. workers:
+    processes that share the work of one question. memory: cap in bytes. progress: called with a stage's name and text.
+    Raises InputError where arguments do not fit each other.
+    """
+    run: dict[str, Any] = {"timeout": timeout, "solver": solver, "seed": seed, "workers": workers, "memory": memory}
+    run |= {"progress": progress} | ({} if stages is None else {"stages": stages})
+    if isinstance(specification, Specification):
+        if y is not None or eps is not None:
+            raise InputError("a specification states its set: it takes no label and no eps")
+        return verify_network(_network(model, specification, input_shape, output), specification, **run)
+    if eps is None:
+        raise InputError("eps is needed: verify(model, x, y, eps=0.1), or verify(model, specification)")
+    asked = batch(model, specification, y, Reading(input_shape, output, layout, mean, std, transform))
+    questions = sets(asked, eps, norm=norm, domain=domain, targets=targets, mask=mask)
+    found = tuple(verify_network(asked.network, question, **run) for question in questions)
+    return found[0] if asked.single else found
+
+
+def _network(
+    model: Any, specification: Specification, input_shape: Sequence[int] | None, output: int | str | None
+) -> Any:
+    """The network of a model that a specification is about, whose inputs have that shape."""
+    module, known = module_of(model, Reading(input_shape, output))
+    if module is None:
+        from mipverify.network import load
+
+        return load(model) if isinstance(model, str) or hasattr(model, "__fspath__") else model
+    from mipverify.api.modules import answering, untouched
+    from mipverify.network import from_torch
+
+    shape = known or (specification.declared[0].shape[1:] if specification.declared else (specification.num_inputs,))
+    try:
+        with untouched():
+            return from_torch(answering(module, output, None), tuple(shape))
+    except InputError as error:
+        hint = "" if known else f" (read for inputs of shape {tuple(shape)}: input_shape= states another)"
+        raise InputError(f"{error}{hint}") from None
+
+
+def minimum_distortion(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    *,
+    norm: str = "linf",
+    targets: Iterable[int] | None = None,
+    domain: Any = (0, 1),
+    scale: Any = None,
+    constraints: Sequence[tuple[Any, object]] = (),
+    mean: object = 0,
+    std: object = 1,
+    transform: Any = None,
+    layout: str | None = None,
+    input_shape: Sequence[int] | None = None,
+    output: int | str | None = None,
+    margin: object = 0,
+    gap: float = distances.GAP,
+    timeout: float = 300.0,
+    max_distance: float | None = None,
+    solver: str = "auto",
+    seed: int = 0,
+    workers: int = 1,
+    progress: Progress | None = None,
+    known: Known | None = None,
+) -> Any:
+    """The distance from an input to the closest one that is not classified as its label, by bounds that meet.
+
+    A `Distortion` for one input, a tuple of them for a batch. model, x, y and how they are read: as in `verify`. A tie
+    counts as adversarial. targets: only these classes count. margin: a target's score must exceed the label's by this
+    much. scale: radius of each feature in units of the distance, 0 fixes it. constraints: (coefficients, limit) with
+    coefficients . x <= limit. Distances, domain and scale are those of x, the witness is an input of the network. gap:
+    relative gap at which the search ends. max_distance: look no further. known: what an earlier search for the same
+    distance came to; this one goes on from there.
+
+    Raises InputError: arguments out of range, or an input that does not fit the network, the domain or the constraints.
+    """
+    asked = batch(model, x, y, Reading(input_shape, output, layout, mean, std, transform))
+    return _each(
+        asked, distances.minimum_distortion, domain, scale, norm=norm, targets=targets, constraints=constraints,
+        margin=margin, gap=gap, timeout=timeout, max_distance=max_distance, solver=solver, seed=seed, workers=workers,
+        progress=progress, known=known,
+    )  # fmt: skip
+
+
+def worst_margin(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    eps: Any = None,
+    *,
+    norm: str = "linf",
+    targets: Iterable[int] | None = None,
+    domain: Any = (0, 1),
+    scale: Any = None,
+    constraints: Sequence[tuple[Any, object]] = (),
+    mean: object = 0,
+    std: object = 1,
+    transform: Any = None,
+    layout: str | None = None,
+    input_shape: Sequence[int] | None = None,
+    output: int | str | None = None,
+    gap: float = worsts.GAP,
+    timeout: float = 300.0,
+    solver: str = "auto",
+    seed: int = 0,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Any:
+    """The smallest margin y[label] - max over targets of y[target] within `eps` of an input, by bounds that meet.
+
+    A `WorstMargin` for one input, a tuple of them for a batch. gap: the bounds may differ by this much, or by this
+    share of a margin above one. Other arguments as in `minimum_distortion`.
+
+    Raises InputError: arguments out of range, or a network that gives classes, not scores.
+    """
+    if eps is None:
+        raise InputError("eps is needed")
+    asked = batch(model, x, y, Reading(input_shape, output, layout, mean, std, transform))
+
+    def ask(network: Any, image: Any, label: int, **options: Any) -> WorstMargin:
+        return worsts.worst_margin(network, image, label, plain(eps), **options)
+
+    return _each(
+        asked, ask, domain, scale, norm=norm, targets=targets, constraints=constraints, gap=gap, timeout=timeout,
+        solver=solver, seed=seed, workers=workers, progress=progress,
+    )  # fmt: skip
+
+
+def _each(asked: Batch, ask: Callable[..., Any], domain: Any, scale: Any, **options: Any) -> Any:
+    """The answers to a question about each input of a batch; one alone for one input."""
+    if options["targets"] is not None:
+        options["targets"] = list(options["targets"])
+    scales = [None] * len(asked.x) if scale is None else broadcast(array(scale, "scale"), asked.x, "scale")
+    limits = spread_domain(domain, asked.x.shape[1:])
+    found = tuple(
+        ask(asked.network, x, int(y), domain=limits, scale=s, mean=asked.mean, std=asked.std, **options)
+        for x, y, s in zip(asked.x, asked.labels, scales, strict=True)
+    )
+    return found[0] if asked.single else found
+
+
+def adversarial_accuracy(
+    model: Any,
+    images: Any,
+    labels: Any = None,
+    eps: Any = None,
+    *,
+    samples: int | None = None,
+    norm: str = "linf",
+    domain: tuple[object, object] | None = (0, 1),
+    mean: object = 0,
+    std: object = 1,
+    transform: Any = None,
+    layout: str | None = None,
+    input_shape: Sequence[int] | None = None,
+    output: int | str | None = None,
+    out: str | Path | None = None,
+    timeout: float = 120.0,
+    workers: int | None = None,
+    solver: str = "auto",
+    seed: int = 0,
+    cluster: str | None = None,
+    retry_unknown: bool = False,
+    progress: Callable[[Status], None] | None = None,
+) -> AccuracyResult:
+    """Decide for every sample whether any input within `eps` is classified otherwise than by its label.
+
+    model     a torch module, a Network or the path of an ONNX file; how it is read: as in `verify`
+    images    (N, ...) with values in the domain, as many values each as the network takes; or a DataLoader or data set
+              of pairs of inputs and labels
+    labels    (N,) integers, for arrays; what the model predicts unless given
+    eps       radius; a string is read exactly, a float as the shortest decimal that means it
+    samples   only the first so many of them
+    domain    smallest and largest legal value, read as exactly as `eps`; None for no limits
+    mean, std the network takes (x - mean) / std: a number, or one for each channel
+    out       directory that keeps the results, so that the same call goes on where it stopped; also receives the
+              tables and the page. Nothing is kept without it
+    workers   local processes, by default one for each core; 0 runs in this process
+    timeout   seconds for each sample
+    cluster   address of a Dask scheduler, or `local`
+
+    Raises InputError if the arguments do not fit each other or `out` holds a run with another question.
+    """
+    from mipverify.report import run as reports
+
+    if eps is None:
+        raise InputError("eps is needed")
+    most = first(samples)
+    if is_loader(images):
+        if labels is not None:
+            raise InputError(
+                "a loader gives its labels itself; state eps by name: adversarial_accuracy(m, loader, eps=0.1)"
+            )
+        images, labels = collected(images, most)
+    images, labels = array(images, "images")[:most], None if labels is None else class_numbers(labels)[:most]
+    if labels is not None and labels.shape != images.shape[:1]:
+        raise InputError(f"labels: {len(images)} integers are needed, not {labels.dtype} of shape {labels.shape}")
+    asked = batch(model, images, labels, Reading(input_shape, output, layout, mean, std, transform))
+    return reports.adversarial_accuracy(
+        asked.network, asked.x, asked.labels, plain(eps), norm=norm, domain=domain, mean=asked.mean, std=asked.std,
+        out=out, timeout=timeout, workers=workers, solver=solver, seed=seed, cluster=cluster,
+        retry_unknown=retry_unknown, progress=progress,
+    )  # fmt: skip

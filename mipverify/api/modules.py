@@ -1,0 +1,94 @@
+"""torch modules in memory: copies that are questioned in place of them, and the networks of these."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mipverify.errors import InputError, one_line
+from mipverify.network import Network
+from mipverify.network.torch_heads import Selected, outputs, two_classes
+from mipverify.network.torch_import import evaluating, from_torch, unwrapped
+
+
+@contextmanager
+def untouched() -> Iterator[None]:
+    """In here nothing has gradients, and torch's random numbers are afterwards those that they would have been."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        yield
+
+
+def detached_copy(module: Any) -> nn.Module:
+    """The module inside of wrappers, copied: on the CPU, in evaluation mode, without gradients.
+
+    What cannot be copied is given back as it is: it is read and run in evaluation mode and then put back.
+    """
+    module = unwrapped(module)
+    if not isinstance(module, nn.Module):
+        raise InputError(f"a torch.nn.Module is needed, not {type(module).__name__}")
+    with untouched():
+        # Computed tensors (pruned weights) that have a history refuse to be copied: their values are.
+        known = {
+            id(value): value.detach().clone()
+            for part in module.modules()
+            for value in vars(part).values()
+            if isinstance(value, torch.Tensor) and not value.is_leaf
+        }
+        try:
+            copy = deepcopy(module, known).cpu()
+        except Exception:  # noqa: BLE001  # the module's own code
+            return module
+    for part in copy.modules():
+        part.training = False
+    for parameter in copy.parameters():
+        parameter.grad = None
+    return copy.requires_grad_(False)
+
+
+def answering(module: nn.Module, output: int | str | None, transform: nn.Module | None) -> nn.Module:
+    """The module behind a transform of its inputs, with one of its outputs."""
+    if output is not None:
+        module = Selected(module, output)
+    return module if transform is None else nn.Sequential(detached_copy(transform), module)
+
+
+def complaint(module: nn.Module, x: np.ndarray) -> str | None:
+    """Why the module does not take one input x (*shape) and give one row of scores; None if it does.
+
+    Raises InputError where it gives several outputs, of which one must be chosen.
+    """
+    parameter = next(iter(module.parameters()), torch.zeros(0))
+    dtype = parameter.dtype if parameter.is_floating_point() else torch.float32
+    given = torch.from_numpy(np.array(x, np.float32))[None].to(parameter.device, dtype)
+    try:
+        with untouched(), evaluating(module):
+            result = module(given)
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001  # the module's own code
+        return one_line(error)
+    if not isinstance(result, torch.Tensor):
+        raise InputError(f"the module gives no single tensor: {_choices(result)}; choose one with output=")
+    if result.shape == (1,) or (result.ndim >= 2 and len(result) == 1 and result.numel() == result.shape[-1]):
+        return None
+    return f"its output is of shape {list(result.shape)}, not one row of scores"
+
+
+def classifier(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
+    """The network of a module for inputs of this shape; two classes where it has one logit."""
+    with untouched():
+        network = from_torch(module, input_shape)
+    return two_classes(network) if network.output_size == 1 else network
+
+
+def _choices(result: Any) -> str:
+    if dataclasses.is_dataclass(result) and not isinstance(result, Mapping):
+        return f"it returns {', '.join(repr(field.name) for field in dataclasses.fields(result))}"
+    return outputs(result)
