@@ -51,6 +51,9 @@ def verify(
     result_file: str | None = typer.Option(
         None, metavar="FILE", help="Write sat, unsat, unknown or timeout here, as VNN-COMP asks for."
     ),
+    proof: str | None = typer.Option(
+        None, metavar="FILE", help="Write a proof of what holds here, which `mipverify-check` checks by itself."
+    ),
     json: opt.Json = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
@@ -75,7 +78,7 @@ def verify(
     opt.check_limits(timeout, workers)
     cap = opt.parse_memory(memory)
     opt.check_solver(solver)
-    outputs = {"--witness": witness, "--result-file": result_file}
+    outputs = {"--witness": witness, "--result-file": result_file, "--proof": proof}
     check_outputs(outputs, [network, property, *data_files(data)])
 
     with stdout_for_results_only() if json else nullcontext():
@@ -97,8 +100,11 @@ def verify(
                 workers=workers,
                 memory=cap,
                 progress=progress,
+                proof=proof is not None,
             )
 
+    if proof is not None and verdict.proof is not None:
+        verdict.proof.save(proof)
     try:
         if json:
             say(json_module.dumps(record(verdict, read, network), allow_nan=False))

@@ -33,7 +33,7 @@ SETTLED = 0.02  # share of the unstable units whose sign a pass must settle, or 
 def interval_bounds(question: Question) -> None:
     """Interval arithmetic."""
     network = question.margins
-    question.bounds = _start(network, *question.box, question.case.region, question.around)
+    question.bounds = _start(network, *question.box, question.case.region, question.around, question.record)
     if question.bounds.finite()[0]:
         question.learn_units(question.bounds.units(network.output, np.arange(network.output_size)))
     _exclude_strict_rows(question)
@@ -50,11 +50,19 @@ def unstable_units(network: Network, box: Box, region: Region | None, around: Bo
 
 
 def _start(
-    network: Network, lower: np.ndarray, upper: np.ndarray, region: Region | None, around: Bounds | None
+    network: Network,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    region: Region | None,
+    around: Bounds | None,
+    record: bool = False,
 ) -> Bounds:
-    """Interval bounds over a box (1, *input_shape), with what is known over an input set around it."""
-    if around is None:
-        return interval(network, lower, upper, region)
+    """Interval bounds over a box (1, *input_shape), with what is known over an input set around it.
+
+    record: whether they are to have derivations, and then without that.
+    """
+    if around is None or record:
+        return interval(network, lower, upper, region, record=record)
     return narrowed(around, network, lower, upper, region)
 
 

@@ -60,7 +60,7 @@ def encodable(question: Question) -> bool:
 
 def by_milp(question: Question) -> bool:
     """Whether the user asked for a MILP solver by name."""
-    return question.solver not in ("auto", "bab")
+    return question.solver not in ("auto", "bab") and not question.record  # no solver's word enters a proof
 
 
 def few_inputs(question: Question) -> bool:
@@ -70,7 +70,7 @@ def few_inputs(question: Question) -> bool:
     """
     lower, upper = question.box
     few = int(np.count_nonzero(upper > lower)) <= FEW_INPUTS
-    return few and not (question.case.region is not None and small(question))
+    return few and not question.record and not (question.case.region is not None and small(question))
 
 
 def small(question: Question) -> bool:
@@ -83,7 +83,7 @@ def shallow(question: Question) -> bool:
 
     The proof of a bound costs the cube of the number of units, and is not interrupted.
     """
-    if question.bounds is None:
+    if question.bounds is None or question.record:
         return False
     counts = question.bounds.unstable_counts()
     return int((counts > 0).sum()) == 1 and int(counts.sum()) <= MOST_LIFTED and reducible(question)
@@ -91,17 +91,17 @@ def shallow(question: Question) -> bool:
 
 def hidden_cuts_pay(question: Question) -> bool:
     """Whether cuts tighten hidden bounds so much that they come before branching: in dense networks."""
-    return not question.hidden_cut and _cut_gain(question) >= MUCH_CUT_OFF
+    return not question.record and not question.hidden_cut and _cut_gain(question) >= MUCH_CUT_OFF
 
 
 def hidden_cuts_are_left(question: Question) -> bool:
     """Whether hidden bounds could still be cut, as the last means."""
-    return not question.hidden_cut and _cut_gain(question) > 0
+    return not question.record and not question.hidden_cut and _cut_gain(question) > 0
 
 
 def harder_tightening_pays(question: Question) -> bool:
     """Whether hidden units get more passes: in large dense networks of several layers."""
-    if question.tightened_harder or question.bounds is None:
+    if question.tightened_harder or question.bounds is None or question.record:
         return False
     counts = question.bounds.unstable_counts()
     several = int((counts > 0).sum()) > 1 and int(counts.sum()) > FEW_DENSE_BINARIES
@@ -119,7 +119,7 @@ def programs_pay(question: Question) -> bool:
 
 def milp_may_finish(question: Question) -> bool:
     """Whether a MILP solver is worth a share of the time, without being asked for: few binaries, and not tried yet."""
-    if question.solver != "auto" or question.programmed or not small(question):
+    if question.solver != "auto" or question.programmed or question.record or not small(question):
         return False
     assert question.bounds is not None
     dense = _cut_gain(question) >= MUCH_CUT_OFF

@@ -17,6 +17,7 @@ from mipverify.network import Network
 from mipverify.network.replay import Replay
 from mipverify.parallel import ALONE, Hands
 from mipverify.proof.bounds import Bounds
+from mipverify.proof.derivation import Derivation
 from mipverify.proof.facts import RowBounds, UnitBounds
 from mipverify.proof.reduction import Reduced, reduce
 from mipverify.specification import Case, Condition
@@ -56,6 +57,8 @@ class Question:
     hints: inputs (H, n) that bounds suggest as starting points of attacks. around: bounds over an input set around it.
     seed: of solvers. hands: who works on stages that can be cut into parts. steps: what each stage came to. notes: why
     the next one is run the way it is.
+    record: whether a proof is to be written: what has no derivation counts as nothing then. grounds: by condition, the
+    derivation of its best bound, and which of its rows.
     trees: searches on phases under way. lifted: the one with semidefinite bounds.
     """
 
@@ -81,6 +84,8 @@ class Question:
     programmed: bool = False
     reason: str = ""
     stage: str = "none"
+    record: bool = False
+    grounds: dict[int, tuple[Derivation, int]] = field(default_factory=dict)
     trees: Trees | None = None
     lifted: PhaseSearch | None = None
     notes: list[str] = field(default_factory=list)
@@ -133,28 +138,33 @@ class Question:
         if not (np.asarray(claim.factors) == 1).all():
             raise ValueError("the fact is about multiples of margins")
         if claim.node == self.margins.output and claim.units.ndim == 1:
-            self._learn(claim.units, fact.lower)
+            self._learn(claim.units, fact.lower, fact.derivation)
             return
         for units, lower in zip(claim.units.reshape(len(fact.lower), -1).tolist(), fact.lower.tolist(), strict=True):
             condition = self._conditions.get((claim.node, tuple(sorted(units))))
             if condition is None:
                 raise ValueError("the fact is about something else than a margin")
-            self._learn(np.array([condition]), np.array([lower]))
+            self._learn(np.array([condition]), np.array([lower]), None)
 
     def learn_units(self, fact: UnitBounds) -> None:
         """Take over what is proven of margins as entries of the output."""
         assert self.bounds is not None
         if fact.node != self.margins.output or not self.bounds.scope.has(fact.scope):
             raise ValueError("the fact is about something else than a margin")
-        self._learn(fact.units, fact.lower)
+        self._learn(fact.units, fact.lower, fact.derivation)
 
     def trust(self, condition: int, lower: float, whom: str) -> None:
         """Take a lower bound of a margin on somebody's word."""
-        if lower > self.lower[condition]:
-            self._learn(np.array([condition]), np.array([lower]))
+        if lower > self.lower[condition] and not self.record:
+            self._learn(np.array([condition]), np.array([lower]), None)
             self.trusted.append(whom)
 
-    def _learn(self, conditions: np.ndarray, lower: np.ndarray) -> None:
+    def _learn(self, conditions: np.ndarray, lower: np.ndarray, how: Derivation | None) -> None:
+        if self.record and how is None:
+            return
+        if how is not None:
+            for place in np.flatnonzero(lower > self.lower[conditions]).tolist():
+                self.grounds[int(conditions[place])] = how, place
         # NaN counts as nothing proven.
         self.lower[conditions] = np.fmax(self.lower[conditions], lower)
 
@@ -172,9 +182,11 @@ class Question:
         assert self.bounds is not None
         if fact.node != len(self.network.nodes) or not self.bounds.scope.has(fact.scope):
             raise ValueError("the fact is about something else than rows of conditions")
+        if self.record:
+            return
         shown = np.array([c for unit in fact.units[fact.lower >= 0] for c in self._strict_rows.get(int(unit), ())], int)
         self._excluded_at_zero[shown] = True
-        self._learn(shown, np.zeros(len(shown)))
+        self._learn(shown, np.zeros(len(shown)), None)
 
     @cached_property
     def _strict_rows(self) -> dict[int, list[int]]:

@@ -109,7 +109,7 @@ def split_phases_with_cuts(question: Question, ceiling: float | None = CEILING, 
     proven = set(range(len(question.lower))).difference(question.open().tolist())
     for search in trees.searches:
         search.forget(proven)  # by another stage, since
-    if not trees.cut:
+    if not trees.cut and not question.record:  # cuts have no derivations
         trees.searches, trees.cut = _with_cuts(question, trees.searches, ceiling, programs), True
     while trees.searches and clock.elapsed() < finish:
         trees.searches = go_on(question, trees.searches, finish)
@@ -160,7 +160,7 @@ def _searches(
         below = -question.lower[list(conditions)]
         distance = below[np.isfinite(below) & (below > 0)]
         corners = None
-        if ceiling is not None and len(distance):  # else nothing tells the scale of the margins
+        if ceiling is not None and len(distance) and not question.record:  # else nothing tells the scale of the margins
             corners = Corners(network, float(ceiling * distance.min()))
         bounder = PhaseBounder(bounds, rows, cuts=layers, corners=corners, programs=programs)
         roots = [root(condition) if cuts is None else cuts.start(condition) for condition, cuts in conditions.items()]

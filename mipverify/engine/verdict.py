@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from mipverify.proof_file import Proof
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +31,8 @@ class Verdict:
     stage: who decided. margin_lower_bound: proven lower bound of the smallest margin over the input set, or None.
     trusted: what the verdict takes on a solver's word; empty where every step is certified here.
     statistics: unstable ReLUs by layer, nodes, binaries, seconds by stage. reason: why it is unknown.
-    notes: what a reader must know of the question besides: coordinates that no float32 meets exactly.
+    notes: what a reader must know of the question besides: coordinates that no float32 meets exactly. proof: of what
+    holds, if one was asked for.
     """
 
     verdict: Literal["holds", "violated", "unknown"]
@@ -42,6 +46,7 @@ class Verdict:
     network: dict[str, str | None] = field(default_factory=dict)
     property: dict[str, str | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    proof: Proof | None = field(default=None, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """The object that `mipverify verify --json` prints."""

@@ -41,6 +41,7 @@ def verify(
     memory: int | None = None,
     progress: Callable[[str, str], None] | None = None,
     stages: Sequence[Stage] = CASCADE,
+    proof: bool = False,
 ) -> Verdict:
     """Prove that no input of the specification's set meets a violating condition, or find one that does.
 
@@ -48,12 +49,13 @@ def verify(
     workers: processes that share the work of one question; the others start only once it has turned out to be hard.
     memory: cap in bytes on what the work may take, which is then done in a process of its own; beyond it the verdict is
     unknown.
-    progress: called with a stage's name and a short text. stages: what to run, for measurements.
+    progress: called with a stage's name and a short text. stages: what to run, for measurements. proof: whether what
+    holds must come with `Verdict.proof`; no solver's word counts then, and all is done in one process.
     Raises InputError where network and property do not fit.
     """
     require_choice(solver)
     network = snapshot(network)
-    run = Run(network, specification, Clock(timeout), solver, seed, workers, progress or silent, stages)
+    run = Run(network, specification, Clock(timeout), solver, seed, workers, progress or silent, stages, proof)
     if memory is not None:
         from mipverify.engine.confined import run_confined
 
@@ -82,6 +84,7 @@ class Run:
     workers: int
     progress: Callable[[str, str], None]
     stages: Sequence[Stage]
+    proof: bool = False
     questions: list[Question] = field(default_factory=list)
 
     @cached_property
@@ -97,10 +100,11 @@ class Run:
         cases = [score_case(self.network, case) for case in self.specification.cases]
         rng = np.random.default_rng(self.seed)
         try:
-            with Crew(self.workers) as crew:
+            with Crew(1 if self.proof else self.workers) as crew:
                 for case, stated in zip(cases, self.specification.cases, strict=True):
                     question = Question(self.network, case, replay, self.clock, rng, self.solver, self.progress, crew)
                     question.judged, question.seed = stated.conditions, self.seed
+                    question.record = self.proof
                     self.questions.append(question)
                     run_cascade(question, self.stages)
                     if question.witness is not None:
@@ -119,7 +123,18 @@ class Run:
 
     def so_far(self, reason: str) -> Verdict:
         """The verdict if the run is given up for this reason; it may go on meanwhile."""
-        return _verdict(self.network, self.specification, list(self.questions), self.clock, reason)
+        verdict = _verdict(self.network, self.specification, list(self.questions), self.clock, reason)
+        return self._with_proof(verdict) if self.proof and verdict.verdict == "holds" else verdict
+
+    def _with_proof(self, verdict: Verdict) -> Verdict:
+        """The verdict with its proof; unknown where none can be written."""
+        from mipverify.proof_file import Ground, UnprovableError, write_proof
+
+        grounds = [Ground(q.margins, q.box[0].reshape(-1), q.box[1].reshape(-1), q.grounds) for q in self.questions]
+        try:
+            return replace(verdict, proof=write_proof(self.network, self.specification, grounds))
+        except UnprovableError as error:
+            return replace(verdict, verdict="unknown", reason=f"no proof can be written: {error}")
 
 
 def run_cascade(question: Question, stages: Sequence[Stage] = CASCADE) -> None:

@@ -20,10 +20,10 @@ from mipverify.network.operators import Array, parameter_like
 from mipverify.network.reverse import through_terms, walk_back
 from mipverify.proof.bounds import Bounds, Intervals
 from mipverify.proof.cuts import CutRelaxation, Cuts, cut_relaxation_error, relax_with_cuts
-from mipverify.proof.derivation import Both, Empty, Pass
+from mipverify.proof.derivation import Both, Empty
 from mipverify.proof.facts import SEAL, RowBounds, UnitBounds
 from mipverify.proof.input_minimum import region_minimum
-from mipverify.proof.recording import passed, rounded
+from mipverify.proof.recording import passed, rounded, zeros_passed
 from mipverify.proof.relaxation import Relaxation
 from mipverify.proof.rounding import (
     SLACK,
@@ -91,7 +91,7 @@ def propagate_backward(bounds: Bounds, rows: Rows, evidence: Evidence = NOTHING,
     multipliers, how = cast["multipliers"], None
     if bounds.derivation is not None and not evidence.cuts:
         slopes, multipliers, *stored = rounded(bounds, rows.samples, slopes, multipliers)
-        how = passed(bounds.derivation, rows.claim, rows.samples, slopes=stored[0], multipliers=stored[1])
+        how = passed(bounds, rows.claim, rows.samples, slopes=stored[0], multipliers=stored[1])
     sound = Evidence(slopes, multipliers, evidence.cuts, weights)
     errors = Errors(bounds, rows, len(evidence.cuts))
     found = pass_back(bounds, rows, sound, keep, errors)
@@ -332,8 +332,8 @@ def by_empty_program(bounds: Bounds, rows: Rows, evidence: Evidence) -> RowBound
     if bounds.derivation is not None and not evidence.cuts:
         slopes, multipliers, *stored = rounded(bounds, rows.samples, evidence.slopes, evidence.multipliers)
         evidence = Evidence(slopes, multipliers)
-        arrays = np.zeros(count, int), np.ones(count), rows.samples
-        how = Empty(Pass(bounds.derivation, None, *arrays, slopes=stored[0], multipliers=stored[1]))
+        zeros = zeros_passed(bounds, rows.samples, count, slopes=stored[0], multipliers=stored[1])
+        how = None if zeros is None else Empty(zeros)
     zero = row_minimum(bounds, functionals(nothing, rows.samples), evidence)
     lower = np.where(zero.lower > 0, np.inf, -np.inf)
     return RowBounds(bounds.scope, rows.claim, rows.samples, lower, seal=SEAL, derivation=how)

@@ -97,7 +97,7 @@ class Pre(Derivation):
 class Pass(Derivation):
     """Rows passed back within bounds. node, units, factors: what they stand for, (R,); node None: they began as zero.
 
-    samples: the entry of each row, None: row r has entry r, or the only one. lines: slopes where there are no others.
+    samples: the entry of each row in a batch, None in a batch of one. lines: slopes where there are no others.
     slopes: multiples of 1 / SLOPE_STEPS as uint8. multipliers: float32. two_sided: the negated rows were bounded, too.
     """
 

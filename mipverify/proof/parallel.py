@@ -27,7 +27,7 @@ def both_sides(bounds: Bounds, rows: Rows) -> UnitBounds:
     if claim is None or claim.units.ndim != 1 or not (claim.factors == 1).all():
         raise ValueError("the rows do not stand for single entries")
     lows, highs = _both_sides(bounds, rows)
-    how = entries_passed(bounds.derivation, claim.node, claim.units, rows.samples, "parallel")
+    how = entries_passed(bounds, claim.node, claim.units, rows.samples, "parallel")
     return UnitBounds(bounds.scope, claim.node, rows.samples, claim.units, lows, highs, seal=SEAL, derivation=how)
 
 

@@ -87,7 +87,7 @@ def _in_chunks(
     if bounds.derivation is not None:
         some = np.flatnonzero(np.isfinite(lows) | np.isfinite(highs))
         lines: Lines = "parallel" if method is _Walk.parallel else "adaptive"
-        how = entries_passed(bounds.derivation, node, units[some], samples[some], lines)
+        how = entries_passed(bounds, node, units[some], samples[some], lines)
     return UnitBounds(bounds.scope, node, samples, units, lows, highs, seal=SEAL, derivation=how)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mipverify.network.operators import Array
-from mipverify.proof.derivation import SLOPE_STEPS, Derivation, Lines, Pass, Values
+from mipverify.proof.derivation import SLOPE_STEPS, Lines, Pass, Values
 from mipverify.proof.facts import Claim
 
 if TYPE_CHECKING:
@@ -25,6 +25,15 @@ def rounded(
     short_slopes, short_multipliers = {}, {}
     stored_slopes: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     stored_multipliers: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    if slopes:  # the others are those of the lines, row by row
+        count = len(next(iter(slopes.values())))
+        lines = {
+            node: np.broadcast_to(line, (count, *line.shape[1:]))
+            for node in bounds.network.relus
+            if node not in slopes
+            for line in [_of_rows(bounds.lines[node].lower_slope, samples)]
+        }
+        slopes = {**slopes, **lines}
     for node, array in slopes.items():
         flat = np.array(array, np.float64).reshape(len(array), -1)
         unstable = np.asarray(bounds.unstable(node)).reshape(-1, flat.shape[1])
@@ -45,27 +54,38 @@ def rounded(
     return short_slopes, short_multipliers, stored_slopes, stored_multipliers
 
 
-def passed(
-    within: Derivation | None,
-    claim: Claim | None,
-    samples: np.ndarray | None,
-    lines: Lines = "adaptive",
-    **more: Any,
-) -> Pass | None:
+def passed(bounds: Bounds, claim: Claim | None, samples: np.ndarray | None, **evidence: Any) -> Pass | None:
     """The derivation of rows that stand for `claim`, passed back; None where none is recorded, or none can be."""
-    if within is None or claim is None or claim.units.ndim != 1:
+    if bounds.derivation is None or claim is None or claim.units.ndim != 1:
         return None
-    return Pass(within, claim.node, claim.units, np.asarray(claim.factors), samples, lines, **more)
+    entries = _entries(bounds, samples, len(claim.units))
+    return Pass(bounds.derivation, claim.node, claim.units, np.asarray(claim.factors), entries, **evidence)
 
 
 def entries_passed(
-    within: Derivation | None,
-    node: int,
-    units: np.ndarray,
-    samples: np.ndarray | None,
-    lines: Lines,
+    bounds: Bounds, node: int, units: np.ndarray, samples: np.ndarray | None, lines: Lines
 ) -> Pass | None:
     """The same for single entries of a node, from both sides."""
-    if within is None:
+    if bounds.derivation is None:
         return None
-    return Pass(within, node, units, np.ones(len(units)), samples, lines, two_sided=True)
+    entries = _entries(bounds, samples, len(units))
+    return Pass(bounds.derivation, node, units, np.ones(len(units)), entries, lines, two_sided=True)
+
+
+def zeros_passed(bounds: Bounds, samples: np.ndarray | None, count: int, **evidence: Any) -> Pass | None:
+    """The same for rows that begin as zero."""
+    if bounds.derivation is None:
+        return None
+    entries = _entries(bounds, samples, count)
+    return Pass(bounds.derivation, None, np.zeros(count, int), np.ones(count), entries, **evidence)
+
+
+def _entries(bounds: Bounds, samples: np.ndarray | None, count: int) -> np.ndarray | None:
+    """The entry of each row, None in a batch of one."""
+    if bounds.batch == 1:
+        return None
+    return np.arange(count) if samples is None else np.asarray(samples)
+
+
+def _of_rows(values: Array, samples: np.ndarray | None) -> Array:
+    return values if samples is None or len(values) == 1 else values[samples]

@@ -17,6 +17,7 @@ from mipverify.specification.normalization import Normalization
 from mipverify.specification.regions import NORMS, Ball, Region
 from mipverify.specification.sets import Box
 from mipverify.specification.specification import Case, Specification
+from mipverify.specification.statement import RobustnessStatement
 
 
 def robustness(
@@ -54,7 +55,10 @@ def robustness(
     box = linf_ball(image, eps, domain=domain, normalization=normalization)
     region = None if norm == "linf" else Region(Ball.around(image, eps, norm, normalization))
     conditions = misclassified(label, num_classes, box.size, targets=targets)
-    return Specification((Case(box, conditions, region),), "robustness")
+    chosen = _targets(_class_of(label, "label", num_classes), num_classes, targets)
+    radius, limits = exact_number(eps, "eps"), _limits(domain)
+    asked = RobustnessStatement(_pixels(image), int(label), tuple(chosen), radius, norm, limits, normalization)
+    return Specification((Case(box, conditions, region),), "robustness", statement=asked)
 
 
 def misclassified(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from mipverify.errors import InputError
 from mipverify.specification.conditions import Condition
 from mipverify.specification.regions import Region
 from mipverify.specification.sets import Box
+from mipverify.specification.statement import RobustnessStatement
 
 if TYPE_CHECKING:
     from mipverify.network import Network
@@ -63,6 +64,7 @@ class Specification:
 
     `kind` is "vnnlib" or "robustness"; `path` and `sha256` (of the file as it is on disk) are None without a file.
     `declared`: the input and the output as the file declares them, where it gives them shapes (VNN-LIB 2).
+    `statement`: what was asked, where the cases were made of a robustness question.
     """
 
     cases: tuple[Case, ...]
@@ -70,6 +72,7 @@ class Specification:
     path: str | None = None
     sha256: str | None = None
     declared: tuple[Tensor, Tensor] | None = None
+    statement: RobustnessStatement | None = field(default=None, repr=False)
 
     @property
     def num_inputs(self) -> int:

@@ -1,0 +1,59 @@
+"""How nodes of a network, or of one that it was reduced to, are called in a proof file: sites and conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mipverify.network import Network
+from mipverify.proof.derivation import ReducedTo
+from mipverify.proof_file.file import UnprovableError
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Units of a node are units of the ReLUs of a site, in order or (R,) by `units`; of no site: conditions."""
+
+    site: tuple[str, int] | None
+    units: np.ndarray | None = None
+
+    def of(self, units: np.ndarray) -> np.ndarray:
+        """The units of the site."""
+        return units if self.units is None else self.units[units]
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """relus: what the units of ReLU nodes are. claims: the same for the nodes that rows may stand for."""
+
+    relus: Mapping[int, Place]
+    claims: Mapping[int, Place]
+
+    def reduced(self, by: ReducedTo) -> World:
+        """The names in a network that this one was reduced to."""
+        relus, claims = {}, {by.output: self.claims[by.original]}
+        for layer in by.layers:
+            outer = self.relus[layer.original]
+            relus[layer.relu] = claims[layer.source] = Place(outer.site, outer.of(layer.units))
+        return World(relus, claims)
+
+
+def world_of(network: Network, margins: Network) -> World:
+    """The names in the network whose outputs are margins of conditions.
+
+    Raises UnprovableError where ReLUs belong to no node of a file.
+    """
+    relus, rounds = {}, 0
+    for node in margins.relus:
+        if node >= len(network.nodes):
+            relus[node] = Place(("", rounds))
+            rounds += 1
+        elif node in network.sites:
+            relus[node] = Place(network.sites[node])
+        else:
+            raise UnprovableError("the network was not read from an ONNX file")
+    claims = {margins.relu_source(node): place for node, place in reversed(relus.items())}
+    claims[margins.output] = Place(None)
+    return World(relus, claims)

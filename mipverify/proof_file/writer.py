@@ -1,0 +1,137 @@
+"""From what was concluded to a proof file: header, cases, and the facts that exclude each condition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mipverify.network import Network
+from mipverify.proof.derivation import Derivation
+from mipverify.proof_file.facts import Facts
+from mipverify.proof_file.file import FORMAT, VERSION, Arrays, Proof, UnprovableError
+from mipverify.proof_file.passes import Sites
+from mipverify.proof_file.world import world_of
+from mipverify.specification import Case, Condition, Specification
+from mipverify.specification.conditions import Row
+from mipverify.specification.exact import canonical
+from mipverify.specification.regions import Region
+from mipverify.specification.statement import RobustnessStatement
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """Why the conditions of one case are excluded.
+
+    margins: the network whose outputs are their margins. lower, upper: float64 (n,), the box that was bounded, which
+    contains that of the case. by: for each condition a derivation and which of its rows. entry: of the batch.
+    """
+
+    margins: Network
+    lower: np.ndarray
+    upper: np.ndarray
+    by: Mapping[int, tuple[Derivation, int]] = field(repr=False)
+    entry: int = 0
+
+
+def write_proof(
+    network: Network, specification: Specification, grounds: Sequence[Ground], about: Mapping[str, Any] | None = None
+) -> Proof:
+    """The proof that a property holds of a network. about: where its image came from (`data` in the header).
+
+    grounds: one for each case. Raises UnprovableError where the format has no words for the network, for the question,
+    or for a fact that is needed.
+    """
+    if network.sha256 is None:
+        raise UnprovableError("the network was not read from an ONNX file")
+    arrays, sites, facts, cases = Arrays(), Sites(), list[dict[str, Any]](), []
+    for number, (case, ground) in enumerate(zip(specification.cases, grounds, strict=True)):
+        _require_order(network, case.conditions)
+        missing = set(range(len(case.conditions))).difference(ground.by)
+        if missing:
+            raise UnprovableError(f"condition {case.conditions[min(missing)].label!r} is excluded without a proof")
+        cases.append(_case(case, ground, arrays))
+        own = Facts(facts, arrays, sites, world_of(network, ground.margins), number)
+        own.exclude(list(ground.by), list(ground.by.values()), ground.entry)
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "arithmetic": "real",
+        "network": {"sha256": network.sha256},
+        "question": _question(specification, arrays, about or {}),
+        "cases": cases,
+        "sites": [list(name) for name in sites.names],
+        "facts": facts,
+    }
+    return Proof(header, arrays.found)
+
+
+def _require_order(network: Network, conditions: Sequence[Condition]) -> None:
+    """Behind functions that keep the order of the outputs, nothing but that order is asked for."""
+    if "ArgMax" in network.dropped:
+        raise UnprovableError("networks that end in ArgMax are not proven to files")
+    for condition in conditions if network.dropped else ():
+        for row in condition.rows:
+            if row.inputs or row.offset or len(row.outputs) != 2 or sum(row.outputs.values()):
+                raise UnprovableError(f"condition {condition.label!r} asks for more than the order of the outputs")
+
+
+def _case(case: Case, ground: Ground, arrays: Arrays) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "box": arrays.packed(np.stack([ground.lower, ground.upper], axis=1)),
+        "conditions": [[_row(row) for row in condition.rows] for condition in case.conditions],
+    }
+    if case.region is not None:
+        found["region"] = _region(case.region, arrays)
+    return found
+
+
+def _row(row: Row) -> dict[str, Any]:
+    found: dict[str, Any] = {"outputs": [[i, canonical(c)] for i, c in row.outputs.items()]}
+    if row.inputs:
+        found["inputs"] = [[j, canonical(d)] for j, d in row.inputs.items()]
+    found["offset"] = canonical(row.offset)
+    return {**found, "strict": True} if row.strict else found
+
+
+def _region(region: Region, arrays: Arrays) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if region.ball is not None:
+        ball = region.ball
+        if ball.exact is not None:
+            raise UnprovableError("a ball whose center or scale are no floats")
+        found = {"norm": ball.norm, "center": arrays.packed(ball.center), "scale": arrays.packed(ball.scale)}
+        found["radius"] = canonical(ball.radius)
+    if len(region.rows[0]):
+        raise UnprovableError("linear constraints between inputs")
+    return found
+
+
+def _question(specification: Specification, arrays: Arrays, about: Mapping[str, Any]) -> dict[str, Any]:
+    if specification.kind == "vnnlib" and specification.sha256 is not None:
+        return {"kind": "vnnlib", "sha256": specification.sha256}
+    asked = specification.statement
+    return {"kind": "sets"} if asked is None else _robustness(asked, arrays, about)
+
+
+def _robustness(asked: RobustnessStatement, arrays: Arrays, about: Mapping[str, Any]) -> dict[str, Any]:
+    numbers: list[str] = []
+    normalization = None
+    if asked.normalization is not None:
+        numbers = list(dict.fromkeys(canonical(v) for pair in asked.normalization.pairs for v in pair))
+        pairs = [[numbers.index(canonical(v)) for v in pair] for pair in asked.normalization.pairs]
+        normalization = arrays.packed(np.array(pairs)[asked.normalization.which])
+    return {
+        "kind": "robustness",
+        "image": arrays.packed(asked.image),
+        "label": asked.label,
+        "targets": list(asked.targets),
+        "eps": canonical(asked.eps),
+        "norm": asked.norm,
+        "domain": None if asked.domain is None else [canonical(limit) for limit in asked.domain],
+        "normalization": normalization,
+        "numbers": numbers,
+        "data": dict(about),
+    }
