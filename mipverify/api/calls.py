@@ -37,6 +37,7 @@ def verify(
     memory: int | None = ...,
     progress: Progress | None = ...,
     stages: Sequence[Stage] | None = ...,
+    proof: bool = ...,
     input_shape: Sequence[int] | None = ...,
     output: int | str | None = ...,
 ) -> Verdict: ...
@@ -66,6 +67,7 @@ def verify(
     memory: int | None = ...,
     progress: Progress | None = ...,
     stages: Sequence[Stage] | None = ...,
+    proof: bool = ...,
 ) -> Any: ...
 
 
@@ -92,6 +94,7 @@ def verify(
     memory: int | None = None,
     progress: Progress | None = None,
     stages: Sequence[Stage] | None = None,
+    proof: bool = False,
 ) -> Any:
     """Prove that no input of a set is classified otherwise, or find one that is: `verify(model, x, y, eps=0.1)`.
 
@@ -110,10 +113,11 @@ def verify(
 
     timeout: seconds for each question. solver: what finishes if bounds do not: auto, bab, highs, cbc or scip. workers:
     processes that share the work of one question. memory: cap in bytes. progress: called with a stage's name and text.
+    proof: whether what holds must come with `Verdict.proof`, for a network of an ONNX file.
     Raises InputError where arguments do not fit each other.
     """
     run: dict[str, Any] = {"timeout": timeout, "solver": solver, "seed": seed, "workers": workers, "memory": memory}
-    run |= {"progress": progress} | ({} if stages is None else {"stages": stages})
+    run |= {"progress": progress, "proof": proof} | ({} if stages is None else {"stages": stages})
     if isinstance(specification, Specification):
         if y is not None or eps is not None:
             raise InputError("a specification states its set: it takes no label and no eps")
