@@ -18,6 +18,7 @@ COMMANDS = {
     "inspect": "Show layers, ReLUs and unsupported operators.",
     "convert": "Write the weights of another tool as ONNX.",
     "report": "Adversarial accuracy of a whole test set.",
+    "benchmark": "Run a benchmark of VNN-COMP, beside other tools.",
     "distortion": "Distance to the closest adversarial input.",
     "train": "Train a network that is robust and verifies fast.",
     "prune": "Remove small weights and ReLUs that hardly ever switch.",

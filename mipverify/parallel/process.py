@@ -25,13 +25,9 @@ def start(module: str) -> tuple[subprocess.Popen[bytes], Connection]:
     would import: never from the working directory unless this process does, too.
     """
     ours, theirs = socket.socketpair()
-    code = (
-        f"import sys; sys.path[:] = {_import_path()!a}; "
-        f"from {module} import main; main({theirs.fileno()}, {os.getpid()})"
-    )
     with theirs, interrupts_held_back():
         process = subprocess.Popen(
-            [*interpreter(), "-c", code],
+            program(f"from {module} import main; main({theirs.fileno()}, {os.getpid()})"),
             pass_fds=[theirs.fileno()],
             env=os.environ | ONE_THREAD,
             stdin=subprocess.DEVNULL,
@@ -57,6 +53,11 @@ def interpreter() -> list[str]:
     """The command of this interpreter with its options on where modules come from, and never the working directory."""
     given = {"-I": sys.flags.isolated, "-E": sys.flags.ignore_environment, "-s": sys.flags.no_user_site}
     return [sys.executable, "-P", *(option for option, is_set in {**given, "-S": sys.flags.no_site}.items() if is_set)]
+
+
+def program(code: str) -> list[str]:
+    """A command that runs `code` in an interpreter that imports what this process would."""
+    return [*interpreter(), "-c", f"import sys; sys.path[:] = {_import_path()!a}; {code}"]
 
 
 def tied(command: Sequence[str]) -> list[str]:

@@ -67,12 +67,12 @@ def write_page(
         file.write(html)
 
 
-def environment() -> Any:
-    """Templates with everything escaped that does not come from this package."""
+def environment(*folders: Path) -> Any:
+    """Templates of reports, and of other folders, with everything escaped that does not come from this package."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     env = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader([TEMPLATES, *folders]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -46,11 +46,11 @@ class Spread:
     high: int
 
 
-def stacked(counts: dict[str, int], total: int | None = None) -> Markup:
-    """A horizontal bar of the four verdicts; `total` is the count that fills it."""
+def stacked(counts: dict[str, int], total: int | None = None, order: Sequence[str] = STACK) -> Markup:
+    """A horizontal bar of verdicts; `total` is the count that fills it."""
     whole = total or sum(counts.values()) or 1
     parts, at = [], 0.0
-    for verdict in STACK:
+    for verdict in order:
         width = 100.0 * counts.get(verdict, 0) / whole
         if width > 0:
             # A sliver stays visible: half a percent is two pixels on a phone.
@@ -78,11 +78,11 @@ def cactus(results: Sequence[SampleResult]) -> Cactus | None:
     )
     curves = "".join(_curve(verdict, values, most, low, high) for verdict, values in times.items())
     svg = f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">{lines}{curves}</svg>'
-    step = _round_step(most / 4)
+    step = round_step(most / 4)
     return Cactus(
         Markup(svg),
         [Tick(100.0 * count / most, f"{count:,}") for count in range(0, most + 1, step)],
-        [Tick(100.0 * (high - power) / (high - low), _seconds(power)) for power in range(low, high + 1)],
+        [Tick(100.0 * (high - power) / (high - low), seconds_of(power)) for power in range(low, high + 1)],
         list(times),
     )
 
@@ -131,11 +131,12 @@ def _quantile(ordered: list[int], q: float) -> int:
     return ordered[round(q * (len(ordered) - 1))]
 
 
-def _round_step(wanted: float) -> int:
+def round_step(wanted: float) -> int:
     """The largest of 1, 2, 5, 10, 20, … that is not above `wanted`, or 1."""
     power = 10 ** math.floor(math.log10(max(wanted, 1.0)))
     return max(int(next(factor * power for factor in (5, 2, 1) if factor * power <= max(wanted, 1.0))), 1)
 
 
-def _seconds(power: int) -> str:
+def seconds_of(power: int) -> str:
+    """Ten to a power seconds, in words."""
     return {-4: "0.1 ms", -3: "1 ms", -2: "10 ms", -1: "0.1 s", 0: "1 s"}.get(power, f"{10**power:,} s")

@@ -26,8 +26,9 @@ ARROWS = {
     "cluster": {"engine", "network", "specification"},
     "report": {"cluster", "engine", "network", "specification"},
     "api": {"report", "engine", "network", "specification"},
+    "benchmark": {"report", "cluster", "network", "specification"},
     "models": {"presolve", "proof", "network", "specification"},
-    "cli": {"report", "cluster", "models", "engine", "solvers", "presolve", "network", "specification"},
+    "cli": {"benchmark", "report", "cluster", "models", "engine", "solvers", "presolve", "network", "specification"},
 }
 SERVE_ALL = {"errors", "parallel"}
 # The package itself re-exports; its version is read where results are written, and the trainer evaluates by a report.
@@ -37,6 +38,7 @@ KNOWN = {
     ("models/training/loop.py", "mipverify"),
     ("mipverify/engine/verdict.py", "mipverify"),
     ("mipverify/report/run.py", "mipverify"),
+    ("mipverify/benchmark/run.py", "mipverify"),
 }
 FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 

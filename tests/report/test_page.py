@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
 import struct
-import subprocess
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,14 +12,9 @@ import pytest
 from mipverify.report.images import image_layout, picture, png, signed_picture
 from mipverify.report.page import breakable, embedded, write_page
 from mipverify.report.summary import summarize
+from tests.report.browser import browse, needs_browser
 
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>\u2028&\"'"
-
-BROWSER = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (found := shutil.which(name))),
-    None,
-)
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium was found: install Debian's package chromium")
 
 # Runs inside the page, after it: uses it as a reader would and notes what is to be seen.
 PROBE = """
@@ -80,42 +71,6 @@ window.addEventListener("load", () => {
 </script>
 """
 
-WATCH = """<head><script>
-window.errors = []; window.violations = [];
-window.addEventListener("error", (event) => window.errors.push(String(event.message)));
-document.addEventListener("securitypolicyviolation", (event) => window.violations.push(event.blockedURI));
-</script>"""
-
-
-def browse(page: Path, *, width: int = 1280) -> dict:
-    """What the probe saw in a copy of the page."""
-    import base64
-
-    copy = page.with_name("probed.html")
-    copy.write_text(page.read_text().replace("<head>", WATCH, 1).replace("</body>", PROBE + "</body>"))
-    for patience in (5_000, 20_000, 60_000):  # ms of the page's own time, which goes on while a busy machine decodes
-        options = [
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--no-first-run",
-            "--enable-logging=stderr",
-            f"--virtual-time-budget={patience}",
-            f"--user-data-dir={page.parent / f'profile{patience}'}",
-            f"--window-size={width},900",
-        ]
-        done = subprocess.run(
-            [str(BROWSER), *options, "--dump-dom", copy.as_uri()], capture_output=True, text=True, timeout=120
-        )
-        console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-        assert console == []
-        found = re.search(r"SEEN([A-Za-z0-9+/=]+)SEEN</pre>", done.stdout)
-        if found:
-            break
-    assert found is not None, done.stdout[-2000:] + done.stderr[-2000:]
-    return json.loads(base64.b64decode(found[1]))
-
 
 @pytest.fixture
 def make_page(tmp_path, configuration, make_results):
@@ -143,7 +98,7 @@ def make_page(tmp_path, configuration, make_results):
 
 @needs_browser
 def test_sorting_filtering_and_pictures(make_page):
-    seen = browse(make_page(np.random.default_rng(0).random((120, 1, 6, 5)).astype(np.float32)))
+    seen = browse(PROBE, make_page(np.random.default_rng(0).random((120, 1, 6, 5)).astype(np.float32)))
     assert seen["errors"] == []
     assert seen["violations"] == []
     assert seen["resources"] == []
@@ -171,7 +126,7 @@ def test_sorting_filtering_and_pictures(make_page):
 @pytest.mark.parametrize("width", [500, 1280])
 def test_hostile_names_stay_text(make_page, width):
     page = make_page(np.zeros((12, 1, 4, 4)), name="dir/" + HOSTILE, reason=HOSTILE)
-    seen = browse(page, width=width)
+    seen = browse(PROBE, page, width=width)
     assert seen["hacked"] is None
     assert seen["errors"] == []
     assert seen["violations"] == []
@@ -181,14 +136,14 @@ def test_hostile_names_stay_text(make_page, width):
 
 @needs_browser
 def test_colour_images(make_page):
-    seen = browse(make_page(np.random.default_rng(0).random((12, 3, 8, 9)).astype(np.float32)))
+    seen = browse(PROBE, make_page(np.random.default_rng(0).random((12, 3, 8, 9)).astype(np.float32)))
     assert seen["images"] == [[9, 8]] * 6
     assert seen["errors"] == []
 
 
 @needs_browser
 def test_inputs_that_are_no_images(make_page):
-    seen = browse(make_page(np.random.default_rng(0).random((12, 5)).astype(np.float32)))
+    seen = browse(PROBE, make_page(np.random.default_rng(0).random((12, 5)).astype(np.float32)))
     assert seen["images"] == []
     assert (seen["cards"], seen["bars"]) == (2, 10)
     assert seen["errors"] == []
@@ -196,7 +151,7 @@ def test_inputs_that_are_no_images(make_page):
 
 @needs_browser
 def test_nothing_violated(make_page):
-    seen = browse(make_page(np.zeros((1, 5)), count=1))
+    seen = browse(PROBE, make_page(np.zeros((1, 5)), count=1))
     assert seen["cards"] == 0
     assert seen["start"]["rows"] == 1
     assert seen["errors"] == []

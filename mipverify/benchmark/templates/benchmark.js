@@ -1,0 +1,6 @@
+page.table({
+  what: "Instances",
+  filters: { benchmark: "benchmark" },
+  beside: {},
+  empty: "No instance matches. Clear the search or choose another verdict.",
+});
