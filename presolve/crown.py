@@ -32,7 +32,7 @@ def crown_units(
 
     Parallel lines first, which settle most units at a quarter of the cost; CROWN's lines for those still unstable.
     """
-    if bounds.region is not None:
+    if not bounds.over_boxes:
         yield from _by_rows(bounds, node, samples, units, stop)
         return
     begin, unstable = 0, np.ones(len(units), bool)

@@ -51,7 +51,7 @@ class _State:
 
 def fits(layered: Layered, surrogate: Intervals, rows: Rows, cuts: Mapping[int, Cuts] | None) -> bool:
     """Whether rows over these boxes can be raised here."""
-    if surrogate.region is not None or rows.samples is not None:
+    if not surrogate.over_boxes or rows.samples is not None:
         return False
     if any(not isinstance(own, LayerCuts) or own.source not in layered.seen for own in (cuts or {}).values()):
         return False

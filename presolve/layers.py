@@ -23,7 +23,7 @@ def tighten_by_layer(bounds: Bounds, bounder: UnitBounder, stop: Callable[[], bo
     Once `stop` returns true, layers that were not reached keep what interval arithmetic makes of those before.
     """
     for node in bounds.network.preactivations:
-        if bounds.region is None and _reads_input_once(bounds.network, node):
+        if bounds.over_boxes and _reads_input_once(bounds.network, node):
             continue  # interval arithmetic is exact there
         if stop():
             break

@@ -195,9 +195,9 @@ def sets(
     found = []
     for x, label, scale in zip(asked.x, asked.labels, scales, strict=True):
         around = Perturbation.around(x, norm=norm, scale=scale, domain=limits, mean=asked.mean, std=asked.std)
-        box, region = around.within(1 if per_entry else eps)
-        conditions = misclassified(int(label), asked.network.output_size, box.size, targets=targets)
-        found.append(Specification((Case(box, conditions, region),), "robustness"))
+        inputs = around.within(1 if per_entry else eps)
+        conditions = misclassified(int(label), asked.network.output_size, inputs.size, targets=targets)
+        found.append(Specification((Case(inputs, conditions),), "robustness"))
     return found
 
 

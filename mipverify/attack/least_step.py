@@ -9,6 +9,7 @@ import numpy as np
 
 from mipverify.formulation.lp import LpSession
 from mipverify.formulation.milp import Milp
+from mipverify.specification.norms import L1, L2, Linf, Norm
 
 NEWTON_STEPS = 60  # of the radius in l_inf; a few suffice, for how far rows must be relaxed is piecewise linear in it
 MET = 1e-10  # a relaxation of the rows this small is none
@@ -29,11 +30,16 @@ class StepProgram(Protocol):
         """The step; None where there is none, or none of a norm up to `limit`."""
 
 
-def step_program(norm: str, low: np.ndarray, high: np.ndarray, open_session: Callable[[], LpSession]) -> StepProgram:
-    """The program of a norm: linf, l1 or l2."""
-    if norm == "linf":
-        return LeastRadius(low, high, open_session())
-    return LeastSum(low, high, open_session()) if norm == "l1" else LeastSquare(low, high)
+def step_program(norm: Norm, low: np.ndarray, high: np.ndarray, open_session: Callable[[], LpSession]) -> StepProgram:
+    """The program of a norm."""
+    match norm:
+        case Linf():
+            return LeastRadius(low, high, open_session())
+        case L1():
+            return LeastSum(low, high, open_session())
+        case L2():
+            return LeastSquare(low, high)
+    raise NotImplementedError(f"no program finds the shortest step in the norm {norm.name}")
 
 
 class LeastRadius:

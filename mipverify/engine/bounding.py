@@ -14,13 +14,12 @@ from mipverify.network import Network
 from mipverify.presolve import Search, crown, optimize_rows, optimized_crown
 from mipverify.proof.backward import minimizer, minimum, propagate_backward
 from mipverify.proof.bounds import Bounds
-from mipverify.proof.interval import interval, narrowed, tighten
+from mipverify.proof.interval import interval_over, narrowed, tighten
 from mipverify.proof.parts import row_chunks
 from mipverify.proof.rows import Rows, unit_rows
 from mipverify.proof.separable import separable_minimum
 from mipverify.proof.signs import nonnegative
-from mipverify.specification import Box
-from mipverify.specification.regions import Region
+from mipverify.specification.sets import InputSet
 
 CUTTING = 0.2  # share of the time left that cuts for hidden units may take,
 PROGRESSIVE = 0.75  # that cuts and trees for them may take, and more of that later
@@ -33,37 +32,29 @@ SETTLED = 0.02  # share of the unstable units whose sign a pass must settle, or 
 def interval_bounds(question: Question) -> None:
     """Interval arithmetic."""
     network = question.margins
-    question.bounds = _start(network, *question.box, question.case.region, question.around, question.record)
+    question.bounds = _start(network, question.case.inputs, question.around, question.record)
     if question.bounds.finite()[0]:
         question.learn_units(question.bounds.units(network.output, np.arange(network.output_size)))
     _exclude_strict_rows(question)
 
 
-def unstable_units(network: Network, box: Box, region: Region | None, around: Bounds | None) -> dict[int, np.ndarray]:
+def unstable_units(network: Network, inputs: InputSet, around: Bounds | None) -> dict[int, np.ndarray]:
     """By pre-activation node, the flat units that CROWN leaves unstable over an input set.
 
     around: what is known over a set around it.
     """
-    shape = (1, *network.input_shape)
-    bounds = crown(_start(network, box.lower.reshape(shape), box.upper.reshape(shape), region, around))
+    bounds = crown(_start(network, inputs, around))
     return {network.relu_source(node): np.flatnonzero(bounds.unstable(node)) for node in network.relus}
 
 
-def _start(
-    network: Network,
-    lower: np.ndarray,
-    upper: np.ndarray,
-    region: Region | None,
-    around: Bounds | None,
-    record: bool = False,
-) -> Bounds:
-    """Interval bounds over a box (1, *input_shape), with what is known over an input set around it.
+def _start(network: Network, inputs: InputSet, around: Bounds | None, record: bool = False) -> Bounds:
+    """Interval bounds over an input set, with what is known over one around it.
 
     record: whether they are to have derivations, and then without that.
     """
     if around is None or record:
-        return interval(network, lower, upper, region, record=record)
-    return narrowed(around, network, lower, upper, region)
+        return interval_over(network, inputs, record=record)
+    return narrowed(around, network, inputs)
 
 
 def _exclude_strict_rows(question: Question) -> None:

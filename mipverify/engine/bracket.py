@@ -25,6 +25,7 @@ from mipverify.proof.bounds import Bounds
 from mipverify.solvers import lp_session
 from mipverify.specification import Case, Condition
 from mipverify.specification.perturbation import Perturbation
+from mipverify.specification.sets import InputSet
 
 FAST = tuple(stage for stage in CASCADE if stage.name in ("interval", "crown", "optimized crown"))
 PROOF = tuple(stage for stage in CASCADE if stage.name not in ("attack", "long attack"))
@@ -73,7 +74,7 @@ class Bracket:
         self.cap, self.gap, self.clock = cap, gap, clock
         self.solver = solver
         self.rng = np.random.default_rng(seed)
-        box, _ = perturbation.within(cap)
+        box = perturbation.within(cap).box
         self.replay = validated(network, points_of([(box.float32_lower, box.float32_upper)]))
         self.report = progress or (lambda stage, text: None)
         self.hands: Hands = ALONE
@@ -151,9 +152,8 @@ class Bracket:
         open_ = np.flatnonzero(self.proven < radius)
         if not len(open_):
             return
-        box, region = self.perturbation.within(radius)
         clock = Clock(seconds, stages=self.clock.stages)
-        case = Case(box, tuple(self.conditions[c] for c in open_), region)
+        case = Case(self.perturbation.within(radius), tuple(self.conditions[c] for c in open_))
         self.report("radius", f"{self.lower:.6g} <= distance <= {self.upper:.6g}; asking about {radius:.6g}")
         question = _Watched(self.network, case, self.replay, clock, self.rng, self.solver, self.report, self.hands)
         if self.witness is not None and stages is PROOF:
@@ -205,13 +205,10 @@ class Bracket:
             _, gradient = values_and_gradient(
                 self.network, center.reshape(1, *self.network.input_shape), condition.output_rows[:1]
             )
-            size = np.abs(gradient.reshape(-1)) * self.perturbation.scale
-            rate = {"linf": size.sum(), "l1": size.max(initial=0.0), "l2": np.sqrt((size**2).sum())}[
-                self.perturbation.norm
-            ]
+            rate = float(self.perturbation.norm.dual_length(gradient.reshape(-1) * self.perturbation.scale))
             margin = float(condition.margin(values)[0])
             if rate > 0 and margin > 0:
-                best = min(best, margin / float(rate))
+                best = min(best, margin / rate)
         return max(best, 1e-9 * self.cap)
 
     def _descend(self) -> None:
@@ -238,10 +235,9 @@ class Bracket:
         """One round of walks: half of them toward the witness's own condition, the others toward all that are open."""
         assert self.witness is not None
         radius = inside * self.upper
-        box, region = self.perturbation.within(radius)
-        case = Case(box, self.conditions, region)
-        low, high = box.float32_lower, box.float32_upper
-        project = None if region is None else lambda points: region.nearest(points, low, high)
+        inputs = self.perturbation.within(radius)
+        low, high = inputs.box.float32_lower, inputs.box.float32_upper
+        project = None if inputs.is_box else inputs.nearest_float32
         margins, open_ = self.margins, np.flatnonzero(self.proven < radius)
         own = self._condition(self.witness.input)
         conditions = np.append(np.full(KICKS // 2, own), np.resize(open_, KICKS // 2)).astype(int)
@@ -249,7 +245,7 @@ class Bracket:
         def stop() -> bool:
             return self.clock.elapsed() > end
 
-        start = case.nearest_float32(self.witness.input[None])[0]
+        start = inputs.nearest_float32(self.witness.input[None])[0]
         points, values = kicked(margins, start, low, high, conditions, self.rng, project, stop)
         hits = np.argsort(values)[:ENDS]
         met = [self._try(points[walk]) for walk in hits[values[hits] <= 0]]
@@ -289,7 +285,7 @@ class Bracket:
         units = self._units_of(self.upper)
         self._end(flat[best].astype(np.float64), int(open_[condition]), units)
         self.watching += self.clock.elapsed() - begin
-        if self.upper == before or self.witness is None or not question.case.contains(self.witness.input):
+        if self.upper == before or self.witness is None or not question.case.inputs.contains(self.witness.input):
             return None
         question.witness = self.witness
         return self.witness
@@ -366,9 +362,8 @@ class Bracket:
         return margin_network(self.network, self.conditions)
 
     @cached_property
-    def _whole(self) -> Case:
-        box, region = self.perturbation.within(self.cap)
-        return Case(box, self.conditions, region)
+    def _whole(self) -> InputSet:
+        return self.perturbation.within(self.cap)
 
     def _condition(self, point: np.ndarray) -> int:
         """The condition that is nearest to being met at a point (n,)."""
@@ -377,6 +372,5 @@ class Bracket:
 
     def _units(self, radius: float) -> dict[int, np.ndarray]:
         """By pre-activation node, the units whose sign may change within a radius."""
-        box, region = self.perturbation.within(radius)
         around = self.around[1] if self.around is not None and self.around[0] >= radius else None
-        return unstable_units(self.margins, box, region, around)
+        return unstable_units(self.margins, self.perturbation.within(radius), around)

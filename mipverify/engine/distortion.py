@@ -183,7 +183,7 @@ def closest_violation(
         lower,
         upper if np.isfinite(upper) else None,
         bracket.witness,
-        perturbation.norm,
+        perturbation.norm.name,
         time.perf_counter() - started,
         tuple(dict.fromkeys(bracket.trusted)),
         bracket.statistics(),

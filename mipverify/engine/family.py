@@ -85,9 +85,9 @@ class Family:
         The witness holds the image; `statistics["parameters"]` tells what makes it.
         """
         mapped = self._over(network)
-        box, region = self.perturbation.within(radius)
+        inputs = self.perturbation.within(radius)
         conditions = misclassified(label, network.output_size, mapped.input_size, targets=targets)
-        verdict = verify(mapped, Specification((Case(box, conditions, region),), "robustness"), **limits)
+        verdict = verify(mapped, Specification((Case(inputs, conditions),), "robustness"), **limits)
         if verdict.witness is None:
             return verdict
         witness, parameters = self._image_of(mapped, verdict.witness)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mipverify.engine.question import Question
-from mipverify.formulation.ball import confined
+from mipverify.formulation.input_rows import confined
 from mipverify.presolve.linear import LayeredProgram, stacked
 from mipverify.proof.backward import Evidence
 from mipverify.proof.bounds import Bounds, assume
@@ -55,7 +55,7 @@ class _Leaves:
         if sides is None or not inner.finite().all():
             return node
         milp, columns = programs.program(node.condition, 1.0, sides), np.arange(len(sides.low))
-        whole, ball = confined(milp, columns, inner.region)
+        whole, curved = confined(milp, columns, inner.inputs)
         session = lp_session(question.clock.left)
         session.open(whole)
         for _ in range(ROUNDS):
@@ -66,7 +66,7 @@ class _Leaves:
                 break
             if question.try_points(answer.point[columns][None]):
                 break
-            tangents = None if ball is None else ball.tangents_outside(answer.point)
+            tangents = None if curved is None else curved.tangents(answer.point)
             if tangents is None:
                 break
             session.add_rows(tangents[0], tangents[1], np.full(len(tangents[1]), np.inf))

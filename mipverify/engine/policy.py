@@ -70,7 +70,8 @@ def few_inputs(question: Question) -> bool:
     """
     lower, upper = question.box
     few = int(np.count_nonzero(upper > lower)) <= FEW_INPUTS
-    return few and not question.record and not (question.case.region is not None and small(question))
+    curved = not question.case.inputs.is_box
+    return few and not question.record and not (curved and small(question))
 
 
 def small(question: Question) -> bool:
@@ -110,7 +111,7 @@ def harder_tightening_pays(question: Question) -> bool:
 
 def programs_pay(question: Question) -> bool:
     """Whether linear programs of nodes are solved as fast as ascents: in small reduced networks of several layers."""
-    if question.case.region is not None or question.bounds is None:
+    if not question.case.inputs.is_box or question.bounds is None:
         return False
     counts = question.bounds.unstable_counts()
     units = int(counts.sum())

@@ -145,8 +145,5 @@ def _minimize(question: Question, solver: Solver, encoding: Encoding, condition:
 
 
 def _known_point(question: Question) -> np.ndarray:
-    """A point of the input set (1, *input_shape): a ball's center, else the middle of the box."""
-    region = question.case.region
-    if region is not None and region.ball is not None:
-        return region.ball.center.reshape(question.box[0].shape)
-    return np.asarray(sum(question.box) / 2)
+    """A point of the input set (1, *input_shape)."""
+    return question.case.inputs.center.reshape(question.box[0].shape)

@@ -102,8 +102,7 @@ class Question:
         self.hints = np.zeros((0, self.network.input_size))
         shape, box = (1, *self.network.input_shape), self.case.box
         self.float_box = (box.float32_lower, box.float32_upper)
-        # Where no float32 lies between two bounds, the nearest one stands for them and may lie outside: cover it too.
-        lower, upper = np.minimum(box.lower, box.float32_lower), np.maximum(box.upper, box.float32_upper)
+        lower, upper = box.enclosure
         self.box = (lower.reshape(shape), upper.reshape(shape))
 
     @property
@@ -225,7 +224,7 @@ class Question:
 
     def try_points(self, points: np.ndarray) -> Witness | None:
         """Move points (R, ...) into the float32 box and replay them in the original file; the first that violates."""
-        x = self.case.nearest_float32(points.reshape(len(points), -1))
+        x = self.case.inputs.nearest_float32(points.reshape(len(points), -1))
         guess = self.margins.forward(x.reshape(len(x), *self.network.input_shape)).reshape(len(x), -1)
         scale = 1e-4 * (1 + np.abs(guess))
         likely = np.flatnonzero((guess <= scale)[:, self.open()].any(axis=1))
@@ -234,7 +233,9 @@ class Question:
             return None
         outputs = self.replay.run(x[likely])
         for point, output in zip(x[likely], outputs, strict=True):
-            if self._inside(point) and any(meets(self.network, condition, point, output) for condition in self.judged):
+            if not self.case.inputs.contains(point):
+                continue
+            if any(meets(self.network, condition, point, output) for condition in self.judged):
                 stated = {i: coordinate.decimal for i, coordinate in self.case.box.stated.items()}
                 self.witness = Witness(point.copy(), output.copy(), stated)
                 return self.witness
@@ -242,12 +243,8 @@ class Question:
 
     @property
     def project(self) -> Callable[[np.ndarray], np.ndarray] | None:
-        """Moves float32 points (R, n) of the box into the region, if there is one."""
-        region = self.case.region
-        return None if region is None else lambda points: region.nearest(points, *self.float_box)
-
-    def _inside(self, point: np.ndarray) -> bool:
-        return self.case.region is None or self.case.region.contains(point)
+        """Moves float32 points (R, n) of the box into the input set, if that is less."""
+        return None if self.case.inputs.is_box else self.case.inputs.nearest_float32
 
 
 def meets(network: Network, condition: Condition, point: np.ndarray, output: np.ndarray) -> bool:

@@ -62,7 +62,7 @@ def _descend(question: Question, points: np.ndarray) -> Witness | None:
     if question.try_points(points) is not None:
         return question.witness
     low, high = question.float_box
-    x = question.case.nearest_float32(points.reshape(len(points), -1))
+    x = question.case.inputs.nearest_float32(points.reshape(len(points), -1))
     open_ = question.open()
     margins = question.margins.forward(x.reshape(len(x), *question.network.input_shape)).reshape(len(x), -1)[:, open_]
     best = np.argsort(margins.min(axis=1))[:WALKS]

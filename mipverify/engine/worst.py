@@ -149,11 +149,11 @@ class _Search:
         progress: Callable[[str, str], None] | None,
     ):
         self.network, self.perturbation, self.label, self.targets = network, perturbation, label, targets
-        self.box, self.region = perturbation.within(eps)
+        self.inputs = perturbation.within(eps)
         self.radius = float(exact_number(eps, "eps"))
         self.gap, self.clock, self.solver = gap, clock, solver
         self.rng = np.random.default_rng(seed)
-        self.replay = validated(network, points_of([(self.box.float32_lower, self.box.float32_upper)]))
+        self.replay = validated(network, points_of([(self.inputs.box.float32_lower, self.inputs.box.float32_upper)]))
         self.report = progress or (lambda stage, text: None)
         self.hands: Hands = ALONE
         self.around: Bounds | None = None  # the level is about the output only
@@ -161,7 +161,7 @@ class _Search:
         self.questions = self.nodes = 0
         self.stages = CASCADE
         case = self._case(0.0)
-        center = case.nearest_float32(perturbation.center[None])[0]
+        center = case.inputs.nearest_float32(perturbation.center[None])[0]
         self.witness = Witness(center, self.replay.run(center[None])[0])
         self.upper = self._margin(self.witness.output)
 
@@ -223,7 +223,7 @@ class _Search:
             targets=self.targets,
             margin=-Fraction(level),
         )
-        return Case(self.box, conditions, self.region)
+        return Case(self.inputs, conditions)
 
     def _allowed(self) -> float:
         return self.gap * max(1.0, abs(self.upper))
@@ -235,8 +235,8 @@ class _Search:
 
     def _take(self, point: np.ndarray) -> bool:
         """Replay a point of the set; whether it has the smallest margin so far."""
-        x = self._case(0.0).nearest_float32(point[None])[0]
-        if self.region is not None and not self.region.contains(x):
+        x = self.inputs.nearest_float32(point[None])[0]
+        if not self.inputs.contains(x):
             return False
         output = self.replay.run(x[None])[0]
         margin = self._margin(output)
@@ -262,7 +262,7 @@ class _Search:
         if not np.isfinite(self.lower):
             return
         margins = margin_network(self.network, self._case(0.0).conditions)
-        units = unstable_units(margins, self.box, self.region, self.around)
+        units = unstable_units(margins, self.inputs, self.around)
         point = self.witness.input.astype(np.float64)
         condition = int(np.argmin(margins.forward(point.reshape(1, *margins.input_shape)).reshape(-1)))
         flipped: frozenset[tuple[int, int]] = frozenset()

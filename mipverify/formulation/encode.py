@@ -10,11 +10,12 @@ import numpy as np
 import scipy.sparse as sp
 
 from mipverify.errors import Stopped
-from mipverify.formulation.ball import BallColumns, confined, widened
+from mipverify.formulation.input_rows import SetColumns, confined
 from mipverify.formulation.milp import Milp
 from mipverify.network import Affine, Input, Network, Node, Relu, sources
 from mipverify.network.operators import Index
 from mipverify.proof.parts import never
+from mipverify.specification.linear_system import widened
 
 if TYPE_CHECKING:
     from mipverify.proof.bounds import Bounds
@@ -40,8 +41,7 @@ class Encoding:
     milp: objective zero. inputs: columns (n,) of the input. relus: by ReLU node. outputs: the network's output as
     affine expressions, `outputs[0] @ v + outputs[1]`, (k, columns) sparse and (k,). entries: by input, ReLU node, node
     with columns of its own and node that only moves such values, its value as `entries[node] @ v`, (size, columns)
-    sparse. ball: an l_2 ball, of which
-    the rows are tangents only.
+    sparse. curved: the input set, where the rows are tangents of it only.
     """
 
     milp: Milp
@@ -49,7 +49,7 @@ class Encoding:
     relus: dict[int, ReluColumns]
     outputs: tuple[Any, np.ndarray]
     entries: dict[int, Any]
-    ball: BallColumns | None = None
+    curved: SetColumns | None = None
 
     @property
     def binaries(self) -> int:
@@ -75,8 +75,8 @@ class Encoding:
         return self.milp.with_objective(row, float(self.outputs[1][output]))
 
     def with_tangents(self, point: np.ndarray) -> Encoding | None:
-        """The MILP with tangents of its l_2 ball that cut off a point (columns,); None if nothing cuts it off."""
-        tangents = None if self.ball is None else self.ball.tangents_outside(point)
+        """The MILP with tangents of its input set that cut off a point (columns,); None if nothing cuts it off."""
+        tangents = None if self.curved is None else self.curved.tangents(point)
         if tangents is None:
             return None
         rows, limit = tangents
@@ -195,9 +195,9 @@ def encode(network: Network, bounds: Bounds, output: int | None = None, stop: Ca
             expressions[index] = _own_columns(builder, expressions[index], low, high)
     matrix, constant = expressions[output]
     plain = (0, *relus, *sorted(moved), *(node for node in materialized if node not in read))
-    milp, ball = confined(builder.milp(), inputs, bounds.region)
+    milp, curved = confined(builder.milp(), inputs, bounds.inputs)
     entries = {node: widened(expressions[node][0], milp.columns) for node in plain if node in expressions}
-    return Encoding(milp, inputs, relus, (widened(matrix, milp.columns), constant), entries, ball)
+    return Encoding(milp, inputs, relus, (widened(matrix, milp.columns), constant), entries, curved)
 
 
 def _moves(network: Network, node: Node) -> bool:

@@ -22,7 +22,7 @@ from mipverify.proof.bounds import Bounds, Intervals
 from mipverify.proof.cuts import CutRelaxation, Cuts, cut_relaxation_error, relax_with_cuts
 from mipverify.proof.derivation import Both, Empty
 from mipverify.proof.facts import SEAL, RowBounds, UnitBounds
-from mipverify.proof.input_minimum import region_minimum
+from mipverify.proof.input_minimum import set_minimum
 from mipverify.proof.recording import passed, rounded, zeros_passed
 from mipverify.proof.relaxation import Relaxation
 from mipverify.proof.rounding import (
@@ -258,8 +258,8 @@ def _least(
     """The least values (R,) of rows over their input sets, and by how much rounding may have raised them."""
     a, constant = rows.coefficients, rows.constant
     lower, upper = (pick(side[0], samples) for side in (intervals.lower, intervals.upper))
-    if intervals.region is not None:
-        value, error, _ = region_minimum(intervals.region, _flat(a), _flat(lower), _flat(upper))
+    if intervals.inputs is not None and not intervals.over_boxes:
+        value, error = set_minimum(intervals.inputs, _flat(a), _flat(lower), _flat(upper))
         return value + constant, error
     xp = array_namespace(a)
     positive = xp.clip(a, min=0)
@@ -274,10 +274,10 @@ def _least(
 def minimizer(intervals: Intervals, coefficients: np.ndarray, samples: np.ndarray | None) -> np.ndarray:
     """Inputs (R, *input_shape) at which rows with these coefficients are least, or nearly so."""
     lower, upper = (pick(side[0], samples) for side in (intervals.lower, intervals.upper))
-    if intervals.region is None:
+    if intervals.inputs is None or intervals.over_boxes:
         return np.asarray(np.where(coefficients > 0, lower, upper))
-    _, _, points = region_minimum(intervals.region, _flat(coefficients), _flat(lower), _flat(upper))
-    return points.reshape(coefficients.shape)
+    flat = (np.asarray(_flat(values), np.float64) for values in (coefficients, lower, upper))
+    return intervals.inputs.propose(*flat).points.astype(coefficients.dtype).reshape(coefficients.shape)
 
 
 def _flat(values: Array) -> Array:

@@ -16,7 +16,7 @@ from mipverify.proof.derivation import Assumed, Pre, Selected
 from mipverify.proof.facts import SEAL, Assumption, Scope, Sealed, UnitBounds
 from mipverify.proof.relaxation import Relaxation, relax
 from mipverify.proof.rounding import floor
-from mipverify.specification.regions import Region
+from mipverify.specification.sets import InputSet
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,17 +24,23 @@ class Intervals:
     """An interval for every node, whoever made it: what searches work on. Only `Bounds` are proven.
 
     lower, upper: one array (B, *shape of node i) for each node, the input box first; the batch axis may be 1 where all
-    entries share an array. region: what cuts the input sets out of their boxes, if anything.
+    entries share an array. inputs: the set whose parts in their boxes the input sets are; None where they are all of
+    these boxes.
     """
 
     network: Network
     lower: tuple[Array, ...]
     upper: tuple[Array, ...]
-    region: Region | None = None
+    inputs: InputSet | None = None
 
     @property
     def batch(self) -> int:
         return max(int(x.shape[0]) for x in self.lower)
+
+    @property
+    def over_boxes(self) -> bool:
+        """Whether nothing is cut out of the boxes of the input sets."""
+        return self.inputs is None or self.inputs.is_box
 
     @property
     def like(self) -> Array:
@@ -54,7 +60,7 @@ class Intervals:
     def surrogate(self) -> Intervals:
         """Numpy bounds in float32, rounded to nearest: for searching, not for concluding."""
         lower, upper = (tuple(x.astype(np.float32) for x in side) for side in (self.lower, self.upper))
-        return Intervals(self.network, lower, upper, self.region)
+        return Intervals(self.network, lower, upper, self.inputs)
 
     def finite(self) -> Array:
         """Mask (B,): boxes for which every bound is a finite number; nothing may be concluded for the others."""
@@ -105,7 +111,7 @@ class Bounds(Intervals, Sealed):
         scope = Scope(wider=self.around, assumptions=assumptions, whole=self.whole, seal=SEAL)
         within = self.within if self.within is None or self.within.batch == 1 else self.within.select(samples)
         how = None if self.derivation is None else Selected(self.derivation, np.asarray(samples))
-        return Bounds(self.network, lower, upper, self.region, scope, within, seal=SEAL, derivation=how)
+        return Bounds(self.network, lower, upper, self.inputs, scope, within, seal=SEAL, derivation=how)
 
     def outward(self, dtype: Any) -> Bounds:
         """Numpy bounds in a lower precision, rounded outward: as sound as they were."""
@@ -115,7 +121,7 @@ class Bounds(Intervals, Sealed):
             lower.append(np.where(down > low, np.nextafter(down, dtype(-np.inf)), down))
             upper.append(np.where(up < high, np.nextafter(up, dtype(np.inf)), up))
         how = self.derivation  # which holds no bounds
-        return Bounds(self.network, tuple(lower), tuple(upper), self.region, self.scope, seal=SEAL, derivation=how)
+        return Bounds(self.network, tuple(lower), tuple(upper), self.inputs, self.scope, seal=SEAL, derivation=how)
 
     def entry(self, k: int) -> EntryBounds:
         """The bounds of one entry's pre-activations by themselves, which outlive the batch."""
@@ -211,7 +217,7 @@ def prefix(bounds: Bounds, node: int) -> Bounds:
     """The same facts of the part of a network that one of its nodes depends on, with that node as output."""
     part = Network(bounds.network.nodes[: node + 1], node)
     arrays = bounds.lower[: node + 1], bounds.upper[: node + 1]
-    return Bounds(part, *arrays, bounds.region, bounds.scope, seal=SEAL, derivation=bounds.derivation)
+    return Bounds(part, *arrays, bounds.inputs, bounds.scope, seal=SEAL, derivation=bounds.derivation)
 
 
 def _repeated(x: np.ndarray, count: int) -> np.ndarray:
@@ -250,7 +256,7 @@ def assume(bounds: Bounds, assumptions: Sequence[Assumption], own: Sequence[Entr
     how = None
     if bounds.derivation is not None and all(entry is None for entry in own):
         how = Assumed(bounds.derivation, tuple(assumption.splits for assumption in assumptions))
-    return Bounds(network, tuple(lower), tuple(upper), bounds.region, scope, bounds, seal=SEAL, derivation=how)
+    return Bounds(network, tuple(lower), tuple(upper), bounds.inputs, scope, bounds, seal=SEAL, derivation=how)
 
 
 def splits_by_layer(assumptions: Sequence[Assumption]) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -212,7 +212,7 @@ def shrink(linear: LinearBounds, found: RowBounds, units: np.ndarray) -> BoxPart
     if not np.array_equal(np.tile(at, len(samples) // len(at)), samples):
         raise ValueError("as many rows are needed for each box, all of the first row first")
     lower, upper = (side[0].reshape(len(side[0]), -1)[at] for side in (bounds.lower, bounds.upper))
-    if bounds.region is not None:
+    if not bounds.over_boxes:
         return BoxParts(bounds.scope, claim.node, units, at, lower, upper, seal=SEAL)
     a, minima = linear.coefficients.reshape(-1, *lower.shape), found.lower.reshape(-1, len(at))
     room = np.where(np.isfinite(minima), np.maximum(CLEARANCE - minima, 0.0), np.inf)[..., None]

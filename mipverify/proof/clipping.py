@@ -60,7 +60,7 @@ def confine(bounds: Bounds, low: LinearBounds, level: float, split: Sequence[Lin
     a, constant, entry = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     order = np.argsort(entry, kind="stable")
     planes = Planes(a[order], constant[order], entry[order], scope, seal=SEAL)
-    own = bounds.network, bounds.lower, bounds.upper, bounds.region, scope, bounds.within or bounds
+    own = bounds.network, bounds.lower, bounds.upper, bounds.inputs, scope, bounds.within or bounds
     return Bounds(*own, seal=SEAL), planes
 
 

@@ -14,19 +14,27 @@ from mipverify.network.operators import Array, parameter_like
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.derivation import Derivation, Started, Tightened
 from mipverify.proof.facts import SEAL, Scope, UnitBounds
+from mipverify.proof.input_minimum import lies_in
 from mipverify.proof.rounding import ball, floor, gamma, rounding_terms
-from mipverify.specification.regions import Region
+from mipverify.specification.sets import InputSet
 
 
 def interval(
-    network: Network, lower: Array, upper: Array, region: Region | None = None, *, record: bool = False
+    network: Network, lower: Array, upper: Array, inputs: InputSet | None = None, *, record: bool = False
 ) -> Bounds:
     """Bounds of every node by interval arithmetic [Tjeng et al. 2019, section 4.2], sound in exact arithmetic.
 
-    lower, upper: the input boxes (B, *input_shape). region: what cuts the input sets out of these, for methods that use
-    more than the box. record: whether what is made of these bounds is to have a derivation.
+    lower, upper: the input boxes (B, *input_shape). inputs: where the input sets are no more than its parts in these,
+    for methods that use more than the box. record: whether what is made of these bounds is to have a derivation.
     """
-    return _interval(network, lower, upper, region, Scope(seal=SEAL), Started() if record else None)
+    return _interval(network, lower, upper, inputs, Scope(seal=SEAL), Started() if record else None)
+
+
+def interval_over(network: Network, inputs: InputSet, *, record: bool = False) -> Bounds:
+    """The same over one input set: batch 1."""
+    shape = (1, *network.input_shape)
+    lower, upper = (side.reshape(shape) for side in inputs.box.enclosure)
+    return interval(network, lower, upper, inputs, record=record)
 
 
 def interval_inside(root: Bounds, lower: np.ndarray, upper: np.ndarray) -> Bounds:
@@ -36,14 +44,14 @@ def interval_inside(root: Bounds, lower: np.ndarray, upper: np.ndarray) -> Bound
     """
     if root.batch != 1 or not ((lower >= root.lower[0]).all() and (upper <= root.upper[0]).all()):
         raise ValueError("a box lies outside of the input set")
-    return _interval(root.network, lower, upper, root.region, Scope(wider=root.around, seal=SEAL))
+    return _interval(root.network, lower, upper, root.inputs, Scope(wider=root.around, seal=SEAL))
 
 
 def _interval(
     network: Network,
     lower: Array,
     upper: Array,
-    region: Region | None,
+    inputs: InputSet | None,
     scope: Scope,
     how: Derivation | None = None,
 ) -> Bounds:
@@ -51,7 +59,7 @@ def _interval(
     shape = network.input_shape
     lows, highs = [xp.reshape(lower, (-1, *shape))], [xp.reshape(upper, (-1, *shape))]
     _propagate(network, lows, highs, 1)
-    return Bounds(network, tuple(lows), tuple(highs), region, scope, seal=SEAL, derivation=how)
+    return Bounds(network, tuple(lows), tuple(highs), inputs, scope, seal=SEAL, derivation=how)
 
 
 def tighten(bounds: Bounds, found: Iterable[UnitBounds], *, further: bool = True) -> Bounds:
@@ -91,23 +99,22 @@ def tighten(bounds: Bounds, found: Iterable[UnitBounds], *, further: bool = True
     how = bounds.derivation
     if how is not None and used:
         how = Tightened(how, tuple(used))
-    own = bounds.network, tuple(lows), tuple(highs), bounds.region, bounds.scope, bounds.within
+    own = bounds.network, tuple(lows), tuple(highs), bounds.inputs, bounds.scope, bounds.within
     return Bounds(*own, seal=SEAL, derivation=how)
 
 
-def narrowed(
-    outer: Bounds, network: Network, lower: np.ndarray, upper: np.ndarray, region: Region | None = None
-) -> Bounds:
-    """Interval bounds over one box (1, *input_shape), with what is known over an input set around it.
+def narrowed(outer: Bounds, network: Network, inputs: InputSet) -> Bounds:
+    """Interval bounds over one input set, with what is known over one around it.
 
     network: may differ from that of `outer` in later nodes. Where that input set is not seen to be one around, or
     something is assumed there, nothing is taken over.
     """
-    found = interval(network, lower, upper, region)
-    inside = outer.batch == found.batch == 1 and outer.scope.assumptions is None and outer.lower[0].shape == lower.shape
+    found = interval_over(network, inputs)
+    lower, upper = found.lower[0], found.upper[0]
+    inside = outer.batch == 1 and outer.scope.assumptions is None and outer.lower[0].shape == lower.shape
     if not inside or not bool((lower >= outer.lower[0]).all() and (upper <= outer.upper[0]).all()):
         return found
-    if outer.region is not None and (region is None or not outer.region.holds(region)):
+    if not lies_in(inputs, outer.inputs):
         return found
     facts = []
     for node in network.preactivations:

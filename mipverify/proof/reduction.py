@@ -149,7 +149,7 @@ def reduce(bounds: Bounds, stop: Callable[[], bool] = never) -> Reduced:
     )
     small = Network(tuple(growing.nodes), output, input_name=network.input_name)
     layers = tuple((small.relu_source(node), network.relu_source(relu), units) for node, relu, units in growing.blocks)
-    inner = interval(small, bounds.lower[0], bounds.upper[0], bounds.region)
+    inner = interval(small, bounds.lower[0], bounds.upper[0], bounds.inputs)
     facts = [
         UnitBounds(inner.scope, node, None, np.arange(len(low)), low, high, seal=SEAL) for node, low, high in known
     ]
@@ -178,7 +178,7 @@ def _recorded(
         for node, original, units in growing.blocks
     )
     how = ReducedTo(of, layers, tight.network.output, network.output)
-    return Bounds(tight.network, tuple(lower), tuple(upper), tight.region, tight.scope, seal=SEAL, derivation=how)
+    return Bounds(tight.network, tuple(lower), tuple(upper), tight.inputs, tight.scope, seal=SEAL, derivation=how)
 
 
 def _lifted(derivation: Derivation | None) -> Derivation | None:

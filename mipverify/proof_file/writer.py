@@ -17,7 +17,7 @@ from mipverify.proof_file.world import world_of
 from mipverify.specification import Case, Condition, Specification
 from mipverify.specification.conditions import Row
 from mipverify.specification.exact import canonical
-from mipverify.specification.regions import Region
+from mipverify.specification.sets import BallInBox, Box, InputSet
 from mipverify.specification.statement import RobustnessStatement
 
 
@@ -83,8 +83,8 @@ def _case(case: Case, ground: Ground, arrays: Arrays) -> dict[str, Any]:
         "box": arrays.packed(np.stack([ground.lower, ground.upper], axis=1)),
         "conditions": [[_row(row) for row in condition.rows] for condition in case.conditions],
     }
-    if case.region is not None:
-        found["region"] = _region(case.region, arrays)
+    if not isinstance(case.inputs, Box):
+        found["region"] = _region(case.inputs, arrays)
     return found
 
 
@@ -96,17 +96,19 @@ def _row(row: Row) -> dict[str, Any]:
     return {**found, "strict": True} if row.strict else found
 
 
-def _region(region: Region, arrays: Arrays) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if region.ball is not None:
-        ball = region.ball
-        if ball.exact is not None:
-            raise UnprovableError("a ball whose center or scale are no floats")
-        found = {"norm": ball.norm, "center": arrays.packed(ball.center), "scale": arrays.packed(ball.scale)}
-        found["radius"] = canonical(ball.radius)
-    if len(region.rows[0]):
-        raise UnprovableError("linear constraints between inputs")
-    return found
+def _region(inputs: InputSet, arrays: Arrays) -> dict[str, Any]:
+    """What cuts an input set out of its box."""
+    if not isinstance(inputs, BallInBox):
+        raise UnprovableError(f"inputs from a set that proof files cannot hold: {inputs}")
+    ball = inputs.ball
+    if ball.exact is not None:
+        raise UnprovableError("a ball whose center or scale are no floats")
+    return {
+        "norm": ball.norm.name,
+        "center": arrays.packed(ball.center),
+        "scale": arrays.packed(ball.scale),
+        "radius": canonical(ball.radius),
+    }
 
 
 def _question(specification: Specification, arrays: Arrays, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property, lru_cache
 from typing import TypeAlias
@@ -14,8 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from mipverify.errors import InputError
 from mipverify.specification.exact import exact_number
 from mipverify.specification.normalization import Normalization
-from mipverify.specification.regions import NORMS, Ball, ExactBall, Region, distance, linear_rows, rounding
-from mipverify.specification.sets import Box
+from mipverify.specification.norms import BallNorm, Linf, Norm, norm_named
+from mipverify.specification.sets import Ball, BallInBox, Box, Constrained, InputSet
+from mipverify.specification.sets.ball import ExactBall, rounding
+from mipverify.specification.sets.constrained import linear_rows, rows_hold
 
 _Kind: TypeAlias = tuple[Fraction, Fraction, Fraction | None, Fraction | None]
 
@@ -25,15 +27,15 @@ class Perturbation:
     """All x in a domain with ||(x - center) / scale|| <= radius and `matrix @ x <= offset`, for every radius.
 
     center, scale: float64 (n,), taken as exactly the numbers they are unless `exact` holds the numbers that they are
-    nearest to; a scale of 0 fixes its coordinate. lower, upper: exact limits of the domain (n,), None for none. norm:
-    linf, l1 or l2. matrix, offset: (m, n), (m,).
+    nearest to; a scale of 0 fixes its coordinate. lower, upper: exact limits of the domain (n,), None for none. matrix,
+    offset: (m, n), (m,).
     """
 
     center: NDArray[np.float64]
     scale: NDArray[np.float64]
     lower: tuple[Fraction | None, ...]
     upper: tuple[Fraction | None, ...]
-    norm: str = "linf"
+    norm: Norm = field(default_factory=Linf)
     matrix: NDArray[np.float64] | None = None
     offset: NDArray[np.float64] | None = None
     exact: tuple[tuple[Fraction, ...], tuple[Fraction, ...]] | None = None
@@ -60,8 +62,7 @@ class Perturbation:
         Raises:
             InputError: a norm that does not exist, sizes that differ, a center outside of its domain or constraints.
         """
-        if norm not in NORMS:
-            raise InputError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
+        measure = norm_named(norm)
         flat = np.asarray(center, np.float64).reshape(-1)
         for i in np.flatnonzero(~np.isfinite(flat)).tolist():
             raise InputError(f"input {i} is {flat[i]}")
@@ -76,11 +77,11 @@ class Perturbation:
         if normalization is not None:
             if len(constraints):
                 raise InputError("constraints cannot be combined with a mean or std: state all for the network's input")
-            return cls._normalized(flat, sizes, lower, upper, norm, normalization)
+            return cls._normalized(flat, sizes, lower, upper, measure, normalization)
         matrix, offset = linear_rows(constraints, len(flat)) if len(constraints) else (None, None)
-        if matrix is not None and not Region(None, matrix, offset).contains(flat):
+        if matrix is not None and offset is not None and not rows_hold(matrix, offset, flat):
             raise InputError("the unperturbed input does not meet the input constraints")
-        return cls(flat, sizes, lower, upper, norm, matrix, offset)
+        return cls(flat, sizes, lower, upper, measure, matrix, offset)
 
     @classmethod
     def _normalized(
@@ -89,7 +90,7 @@ class Perturbation:
         scale: NDArray[np.float64],
         lower: tuple[Fraction | None, ...],
         upper: tuple[Fraction | None, ...],
-        norm: str,
+        norm: Norm,
         normalization: Normalization,
     ) -> Perturbation:
         pairs = [normalization.pairs[k] for k in normalization.which]
@@ -120,8 +121,8 @@ class Perturbation:
         where = [kinds.setdefault(kind, len(kinds)) for kind in given]
         return list(kinds), np.array(where, np.intp)
 
-    def within(self, radius: object) -> tuple[Box, Region | None]:
-        """The inputs that a radius allows, as a box and what is cut out of it."""
+    def within(self, radius: object) -> InputSet:
+        """The inputs that a radius allows."""
         exact = exact_number(radius, "eps")
         if exact < 0:
             raise InputError(f"eps must not be negative: {radius}")
@@ -129,20 +130,21 @@ class Perturbation:
         lower = [_inner(c - exact * s, low, max) for c, s, low, _ in kinds]
         upper = [_inner(c + exact * s, high, min) for c, s, _, high in kinds]
         few = Box.from_exact(lower, upper, name="the input value number {}".format)
-        box = few.spread(where)
-        ball = None if self.norm == "linf" else self._ball(exact)
-        if ball is None and self.matrix is None:
-            return box, None
-        return box, Region(ball, self.matrix, self.offset)
+        inputs: InputSet = few.spread(where)
+        if isinstance(self.norm, BallNorm):
+            inputs = BallInBox(self._ball(self.norm, exact), inputs.box)
+        if self.matrix is None or self.offset is None:
+            return inputs
+        return Constrained(inputs, self.matrix, self.offset)
 
-    def _ball(self, radius: Fraction) -> Ball:
+    def _ball(self, norm: BallNorm, radius: Fraction) -> Ball:
         if self.exact is None:
-            return Ball(self.norm, self.center, radius, self.scale)
-        return ExactBall(*self.exact, radius).enclosing(self.norm)
+            return Ball(norm, self.center, radius, self.scale)
+        return ExactBall(*self.exact, radius).enclosing(norm)
 
     def distance(self, x: ArrayLike) -> float:
         """An upper bound, tight to rounding, of the distance of a float32 input (n,) from the center."""
-        near = float(distance(np.asarray(x, np.float64).reshape(-1) - self.center, self.norm, self.scale))
+        near = float(self.norm.scaled_length(np.asarray(x, np.float64).reshape(-1) - self.center, self.scale))
         return near * (1 + 1e-13) if self.exact is None else near + self._rounding * (near + 1)
 
     @cached_property
@@ -160,7 +162,7 @@ class Perturbation:
         """A radius within which the whole domain lies; infinite where there are no limits."""
         low, high = self.limits
         far = np.where(self.scale > 0, np.maximum(self.center - low, high - self.center), 0.0)
-        return float(distance(far, self.norm, np.where(self.scale > 0, self.scale, 1.0))) * (1 + 1e-12)
+        return float(self.norm.scaled_length(far, np.where(self.scale > 0, self.scale, 1.0))) * (1 + 1e-12)
 
 
 def _inner(value: Fraction, limit: Fraction | None, choose: object) -> Fraction:

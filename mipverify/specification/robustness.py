@@ -14,8 +14,8 @@ from mipverify.errors import InputError
 from mipverify.specification.conditions import Condition, Row
 from mipverify.specification.exact import exact_number, shorten
 from mipverify.specification.normalization import Normalization
-from mipverify.specification.regions import NORMS, Ball, Region
-from mipverify.specification.sets import Box
+from mipverify.specification.norms import BallNorm, norm_named
+from mipverify.specification.sets import Ball, BallInBox, Box, InputSet
 from mipverify.specification.specification import Case, Specification
 from mipverify.specification.statement import RobustnessStatement
 
@@ -49,16 +49,17 @@ def robustness(
     Raises:
         InputError: an argument is out of range; an image pixel lies outside of the domain.
     """
-    if norm not in NORMS:
-        raise InputError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
+    measure = norm_named(norm)
     normalization = Normalization.of(mean, std, np.shape(image))
     box = linf_ball(image, eps, domain=domain, normalization=normalization)
-    region = None if norm == "linf" else Region(Ball.around(image, eps, norm, normalization))
+    inputs: InputSet = box
+    if isinstance(measure, BallNorm):
+        inputs = BallInBox(Ball.around(image, eps, measure, normalization), box)
     conditions = misclassified(label, num_classes, box.size, targets=targets)
     chosen = _targets(_class_of(label, "label", num_classes), num_classes, targets)
     radius, limits = exact_number(eps, "eps"), _limits(domain)
     asked = RobustnessStatement(_pixels(image), int(label), tuple(chosen), radius, norm, limits, normalization)
-    return Specification((Case(box, conditions, region),), "robustness", statement=asked)
+    return Specification((Case(inputs, conditions),), "robustness", statement=asked)
 
 
 def misclassified(

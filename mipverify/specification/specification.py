@@ -8,12 +8,11 @@ from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from mipverify.errors import InputError
 from mipverify.specification.conditions import Condition
-from mipverify.specification.regions import Region
-from mipverify.specification.sets import Box
+from mipverify.specification.sets import Box, InputSet
 from mipverify.specification.statement import RobustnessStatement
 
 if TYPE_CHECKING:
@@ -22,31 +21,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """Violated by an input in `box` (and in `region`, if there is one) at which any of the `conditions` holds."""
+    """Violated by one of the `inputs` at which any of the `conditions` holds."""
 
-    box: Box
+    inputs: InputSet
     conditions: tuple[Condition, ...]
-    region: Region | None = None
 
-    def contains(self, x: ArrayLike) -> bool:
-        """Whether a float32 input (n,) belongs to the set, decided exactly."""
-        flat = np.asarray(x).reshape(-1)
-        return bool(self.box.contains_float32(flat)) and (self.region is None or self.region.contains(flat))
-
-    def nearest_float32(self, points: ArrayLike) -> NDArray[np.float32]:
-        """Points (R, n) moved to float32 points of the box and, as far as shrinking does it, of the region."""
-        x = self.box.clip_float32(points)
-        if self.region is None:
-            return x
-        return self.region.nearest(x, self.box.float32_lower, self.box.float32_upper)
+    @property
+    def box(self) -> Box:
+        """A box around the inputs."""
+        return self.inputs.box
 
     def violated_by(self, x: ArrayLike, y: ArrayLike) -> bool:
         """Exact decision for one float32 input and the output that belongs to it, of any shapes."""
         flat = np.asarray(x).reshape(-1)
-        return self.contains(flat) and any(c.satisfied(flat, y) for c in self.conditions)
+        return self.inputs.contains(flat) and any(c.satisfied(flat, y) for c in self.conditions)
 
     def __repr__(self) -> str:
-        return f"Case({self.box}, {len(self.conditions)} conditions)"
+        return f"Case({self.inputs}, {len(self.conditions)} conditions)"
 
 
 @dataclass(frozen=True)
@@ -77,7 +68,7 @@ class Specification:
     @property
     def num_inputs(self) -> int:
         """Number of inputs n, flattened."""
-        return self.cases[0].box.size
+        return self.cases[0].inputs.size
 
     @property
     def num_outputs(self) -> int:

@@ -18,7 +18,8 @@ from mipverify.network.operators import Dense, Index
 from mipverify.proof.bounds import Bounds, prefix
 from mipverify.proof.facts import UnitBounds
 from mipverify.proof.interval import tighten
-from mipverify.specification.regions import Ball, Region
+from mipverify.specification.norms import L1
+from mipverify.specification.sets import Ball, BallInBox, Box
 from tests.presolve import nets
 from tests.soundness.nets import dense
 
@@ -225,7 +226,7 @@ def test_doubts_too_small_to_be_scaled_keep_their_bounds(method: Callable[..., B
         3,
     )
     lower, upper = np.full((1, 2), -1e-310), np.ones((1, 2))
-    region = Region(Ball.around(np.full(2, 0.5), 1, "l1"), np.zeros((0, 2)), np.zeros(0))
-    tight = method(crown(interval(network, lower, upper, region)))
+    inputs = BallInBox(Ball.around(np.full(2, 0.5), 1, L1()), Box.from_floats(lower, upper))
+    tight = method(crown(interval(network, lower, upper, inputs)))
     for side in (*tight.lower, *tight.upper):
         assert np.isfinite(side).all()

@@ -35,9 +35,8 @@ def test_leaves_bound_the_margins_of_their_inputs(norm: str, tmp_path: Path) -> 
     network = KINDS["dense"](0, tmp_path)
     image, label = image_of(network, 0)
     perturbation = Perturbation.around(image, norm=norm, domain=None)
-    box, region = perturbation.within(Fraction(1))
     # A class must win by so much that nothing violates: leaves are bounded, and no witness ends the question.
-    case = Case(box, misclassified(label, 3, 3, margin=100), region)
+    case = Case(perturbation.within(Fraction(1)), misclassified(label, 3, 3, margin=100))
     question = Question(network, case, replay_of(network), Clock(60), np.random.default_rng(0))
     interval_bounds(question)
     crown_bounds(question)

@@ -12,12 +12,11 @@ from mipverify.engine.bounding import crown_bounds, interval_bounds
 from mipverify.engine.budget import Clock
 from mipverify.engine.programs import solve_milp
 from mipverify.engine.question import Question
-from mipverify.formulation.ball import BallColumns
 from mipverify.network import Network
 from mipverify.network.replay import replay_of
 from mipverify.specification import Case
+from mipverify.specification.norms.l2 import Shares
 from mipverify.specification.perturbation import Perturbation
-from mipverify.specification.regions import Ball
 from mipverify.specification.robustness import misclassified
 from tests.distortion.enumeration import Problem, closest, pieces
 from tests.distortion.nets import KINDS, image_of
@@ -25,9 +24,9 @@ from tests.distortion.nets import KINDS, image_of
 
 def ask(network: Network, image: np.ndarray, label: int, norm: str, radius: float) -> Question:
     """The program of one ball, and nothing that could decide it before."""
-    box, region = Perturbation.around(image, norm=norm).within(radius)
+    inputs = Perturbation.around(image, norm=norm).within(radius)
     conditions = misclassified(label, network.output_size, network.input_size)
-    case = Case(box, conditions, region)
+    case = Case(inputs, conditions)
     question = Question(network, case, replay_of(network), Clock(20), np.random.default_rng(0), "highs")
     interval_bounds(question)
     crown_bounds(question)
@@ -61,21 +60,20 @@ def test_no_tangent_cuts_off_a_point_of_the_ball() -> None:
     rng = np.random.default_rng(0)
     center, scale = rng.random(6).astype(np.float32).astype(np.float64), rng.uniform(0.1, 4, 6)
     scale[2] = 0
-    ball = Ball("l2", center, Fraction(3, 10), scale)
-    columns = BallColumns.of(ball, np.arange(6), 6, center - scale, center + scale)
-    assert len(columns.inputs) == 5
+    ball = Shares.of(center, scale, Fraction(3, 10), center - scale, center + scale)
+    assert len(ball.inputs) == 5
     for _ in range(200):
         step = rng.normal(size=5)
         step /= np.linalg.norm(step)
         v = np.concatenate([center, np.zeros(5)])
-        v[columns.inputs] += step * scale[columns.inputs] * 0.3
-        v[columns.shares] = columns.place(v) ** 2
-        assert v[columns.shares].sum() <= 1 + 1e-12
-        for matrix, limit in (columns.start(), columns.tangents(rng.uniform(-1, 1, 5)), columns.tangents(step)):
+        v[ball.inputs] += step * scale[ball.inputs] * 0.3
+        v[ball.size :] = ball.place(v) ** 2
+        assert v[ball.size :].sum() <= 1 + 1e-12
+        for matrix, limit in (ball.first(), ball.touching(rng.uniform(-1, 1, 5)), ball.touching(step)):
             assert len(limit)
             assert (matrix @ v >= limit - 1e-13).all()
         outside = v.copy()
-        outside[columns.inputs] += 0.1 * step * scale[columns.inputs]
-        cut = columns.tangents_outside(outside)
+        outside[ball.inputs] += 0.1 * step * scale[ball.inputs]
+        cut = ball.tangents(outside)
         assert cut is not None
         assert (cut[0] @ outside < cut[1]).any()

@@ -16,9 +16,11 @@ from mipverify.solvers.branch_and_bound.splits import Node, root
 from mipverify.network import Network
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.facts import Assumption
+from mipverify.proof.interval import interval_over
 from mipverify.proof.reduction import reduce
 from mipverify.proof.rows import unit_rows
-from mipverify.specification.regions import Ball, Region
+from mipverify.specification.norms import L2
+from mipverify.specification.sets import Ball, BallInBox, Box
 from tests.branch_and_bound.test_node_bounds import lowest_inside, some_node, unstable_units
 from tests.presolve import nets
 
@@ -120,8 +122,9 @@ def test_curved_balls_take_the_way_by_the_graph() -> None:
     network = nets.dense(rng, (4, 8, 6, 2))
     center = np.zeros((1, 4))
     lower = []
-    for region in (Region(Ball.around(center[0], "0.5", "l2")), None):
-        bounds = reduce(crown(interval(network, center - 0.5, center + 0.5, region))).bounds
+    box = Box.from_floats(center - 0.5, center + 0.5)
+    for inputs in (BallInBox(Ball.around(center[0], "0.5", L2()), box), box):
+        bounds = reduce(crown(interval_over(network, inputs))).bounds
         rows = unit_rows(bounds.network, bounds.network.output, np.arange(2), None, bounds.lower[0])
         layered = Layered.of(bounds.network)
         assert layered is not None

@@ -41,7 +41,8 @@ from mipverify.proof.rows import functionals, unit_rows
 from mipverify.proof.semidefinite import SemidefiniteRelaxation, Shallow
 from mipverify.proof.separable import separable_minimum
 from mipverify.proof.signs import nonnegative
-from mipverify.specification.regions import Ball, Region
+from mipverify.specification.norms import L1, L2
+from mipverify.specification.sets import Ball, BallInBox, Box, Constrained, InputSet
 
 Point = list[Fraction]
 
@@ -89,7 +90,7 @@ def points(rng: np.random.Generator, lower: np.ndarray, upper: np.ndarray, count
 
 
 def require_bounds(bounds: Bounds, rng: np.random.Generator, count: int = 12) -> None:
-    """Raises where a value lies outside of its interval; bounds of one entry, without a region."""
+    """Raises where a value lies outside of its interval; bounds of one entry over its box."""
     for x in points(rng, bounds.lower[0], bounds.upper[0], count):
         for node, values in enumerate(exact(bounds.network, x)):
             low, high = (side[node].reshape(-1).tolist() for side in (bounds.lower, bounds.upper))
@@ -242,24 +243,26 @@ def check_functionals(rng: np.random.Generator) -> None:
                 assert below(low, value)
 
 
-def check_region(rng: np.random.Generator) -> None:
+def check_input_sets(rng: np.random.Generator) -> None:
     """Rows over balls and half-spaces, at points that are exactly inside."""
     n = 3
-    for norm in ("l1", "l2", None):
+    for norm in (L1(), L2(), None):
         for size in (1.0, 2.0**-530, 2.0**-545, 2.0**300):
             center, radius = rng.integers(-8, 9, n) / 16, Fraction(1, 2)
             matrix, offset = rng.integers(-4, 5, (2, n)) / 4, rng.integers(0, 5, 2) / 4 + 0.5
-            region = Region(None if norm is None else Ball.around(center, radius, norm), matrix, offset)
+            inputs: InputSet = Box.from_floats(center - 0.4, center + 0.4)
+            if norm is not None:
+                inputs = BallInBox(Ball.around(center, radius, norm), inputs.box)
+            inputs = Constrained(inputs, matrix, offset)
             network = dense(rng, (n, 4))
             weight = network.nodes[1].terms[0].operator.weight * size  # type: ignore[union-attr]
             network = Network((network.nodes[0], Affine((4,), (Term(0, Dense(weight)),))), 1)
             box = center[None] - 0.4, center[None] + 0.4
-            bounds = interval(network, *box, region)
+            bounds = interval(network, *box, inputs)
             found = unit_minimum(bounds, 1, None, np.arange(4))
             for x in points(rng, *box, 200):
                 step = [v - Fraction(float(c)) for v, c in zip(x, center, strict=True)]
-                far = sum(abs(s) for s in step) if norm == "l1" else sum(s * s for s in step)
-                if norm is not None and far > (radius if norm == "l1" else radius**2):
+                if norm is not None and not norm.at_most(map(abs, step), radius):
                     continue
                 met = (_dot(row, x) <= Fraction(float(limit)) for row, limit in zip(matrix, offset, strict=True))
                 if not all(met):
@@ -494,10 +497,10 @@ def check_narrowed(rng: np.random.Generator) -> None:
     lower, upper = _box(rng, 2, 0.3)
     small = interval(network, lower, upper)
     small = tighten(small, [unit_minimum(small, network.output, None, np.arange(3))])
-    require_bounds(narrowed(small, network, lower - 0.4, upper + 0.4), rng)
-    require_bounds(narrowed(small, network, lower + 0.1, upper - 0.1), rng)
+    require_bounds(narrowed(small, network, Box.from_floats(lower - 0.4, upper + 0.4)), rng)
+    require_bounds(narrowed(small, network, Box.from_floats(lower + 0.1, upper - 0.1)), rng)
     other = dense(rng, (2, 5, 3))
-    require_bounds(narrowed(small, other, lower, upper), rng)
+    require_bounds(narrowed(small, other, Box.from_floats(lower, upper)), rng)
 
 
 def check_scales(rng: np.random.Generator) -> None:

@@ -21,11 +21,13 @@ from mipverify.network import Affine, Input, Network, Relu, Term
 from mipverify.network.operators import Dense, Identity, Scale
 from mipverify.proof.backward import row_minimum
 from mipverify.proof.bounds import Bounds
+from mipverify.proof.interval import interval_over
 from mipverify.proof.reduction import reduce
 from mipverify.proof.rows import unit_rows
 from mipverify.specification import Box, Case, Condition, Specification, robustness
 from mipverify.specification.conditions import Row
-from mipverify.specification.regions import Ball, Region
+from mipverify.specification.norms import L1, L2
+from mipverify.specification.sets import Ball, BallInBox
 
 MANY = 1000
 BIG = 2.0**53
@@ -124,9 +126,10 @@ def test_weights_that_a_lower_precision_rounds_are_counted(dtype: type) -> None:
 def test_rows_over_balls_whatever_their_size(norm: str, size: float, width: float) -> None:
     """The exact minimum of a row over a ball: minus its dual norm times the radius, at numbers whose squares vanish."""
     n, radius = 8, 0.25 * width
-    region = Region(Ball.around(np.zeros(n), Fraction(radius), norm))
+    ball = Ball.around(np.zeros(n), Fraction(radius), L1() if norm == "l1" else L2())
+    inputs = BallInBox(ball, Box.from_floats(np.full(n, -width), np.full(n, width)))
     network = Network((Input((n,)), Affine((1,), (Term(0, Dense(np.full((1, n), size))),))), 1)
-    bounds = interval(network, np.full((1, n), -width), np.full((1, n), width), region=region)
+    bounds = interval_over(network, inputs)
     found = row_minimum(bounds, unit_rows(network, 1, np.array([0]), None, bounds.lower[0])).lower[0]
     dual = Fraction(size) * Fraction(radius)
     square = dual * dual * (n if norm == "l2" else 1)

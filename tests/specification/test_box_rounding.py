@@ -87,7 +87,7 @@ def test_floats_are_taken_exactly():
 def test_membership_and_clipping_in_batches():
     box = Box.from_exact([Decimal("0.1"), Decimal(-1)], [Decimal("0.3"), Decimal(1)])
     points = np.array([[0.0, 0.0], [0.2, 5.0], [np.nan, -np.inf], [1e300, 0.5]])
-    clipped = box.clip_float32(points)
+    clipped = box.nearest_float32(points)
     assert clipped.dtype == np.float32
     assert clipped.shape == points.shape
     assert box.contains_float32(clipped).all()

@@ -1,4 +1,4 @@
-"""Sets of inputs: a box known exactly, as floats on its outside for proofs and on its inside for witnesses."""
+"""A box known exactly, as floats on its outside for proofs and on its inside for witnesses."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from mipverify.errors import InputError
 from mipverify.specification.exact import Exact, decimal_between, round_exact, show_exact
+from mipverify.specification.linear_system import LinearSystem
+from mipverify.specification.sets.input_set import InputSet, Proposal
 
 
 class EmptyBoxError(InputError):
@@ -38,7 +40,7 @@ class Pinned(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Box:
+class Box(InputSet):
     """All inputs between two exact bounds, coordinate by coordinate, flat in row-major order.
 
     `lower`, `upper`: float64 (n,), the tightest floats that enclose the exact box: what is proven on them holds on it.
@@ -139,6 +141,15 @@ class Box:
         return cls.from_exact([Fraction(v) for v in low.tolist()], [Fraction(v) for v in high.tolist()])
 
     @property
+    def box(self) -> Box:
+        """The set itself."""
+        return self
+
+    @property
+    def is_box(self) -> bool:
+        return True
+
+    @property
     def size(self) -> int:
         """Number of inputs n."""
         return self.lower.size
@@ -153,6 +164,17 @@ class Box:
         """Half the width of every coordinate, float64 (n,)."""
         return 0.5 * self.upper - 0.5 * self.lower
 
+    @property
+    def enclosure(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Floats (n,) between which all of the box and all of its float32 inputs lie.
+
+        Where no float32 lies between two bounds, the nearest one stands for them and may lie outside.
+        """
+        return np.minimum(self.lower, self.float32_lower), np.maximum(self.upper, self.float32_upper)
+
+    def contains(self, x: ArrayLike) -> bool:
+        return bool(self.contains_float32(np.asarray(x).reshape(-1)))
+
     def contains_float32(self, x: ArrayLike) -> NDArray[np.bool_]:
         """Whether inputs (..., n) lie in the box, decided exactly for float32; other values are no float32: False."""
         x = np.asarray(x)
@@ -160,12 +182,36 @@ class Box:
             same = x.astype(np.float32) == x
         return (same & (self.float32_lower <= x) & (x <= self.float32_upper)).all(axis=-1)
 
-    def clip_float32(self, x: ArrayLike) -> NDArray[np.float32]:
+    def nearest_float32(self, points: ArrayLike) -> NDArray[np.float32]:
         """The inputs (..., n), any float type, moved to the nearest float32 inside; NaN becomes the lower bound."""
         with np.errstate(over="ignore", under="ignore"):
-            near = np.asarray(x).astype(np.float32)
+            near = np.asarray(points).astype(np.float32)
         near = np.where(np.isnan(near), self.float32_lower, near)
         return np.clip(near, self.float32_lower, self.float32_upper)
+
+    def propose(self, rows: NDArray[np.float64], lower: NDArray[np.float64], upper: NDArray[np.float64]) -> Proposal:
+        return Proposal(np.where(rows > 0, lower, upper))
+
+    def linear_system(self, low: NDArray[np.float64], high: NDArray[np.float64]) -> LinearSystem:
+        return LinearSystem.empty(self.size)
+
+    def part(self, box: Box) -> Box:
+        return box
+
+    def split(self, coordinate: int) -> tuple[Box, Box]:
+        """Two boxes that share a float32 in the middle of a coordinate. Raises ValueError where there is none."""
+        first, last = self.float32_lower[coordinate], self.float32_upper[coordinate]
+        middle = np.float32(0.5 * float(first) + 0.5 * float(last))
+        if not (first < middle < last and self.lower[coordinate] < middle < self.upper[coordinate]):
+            raise ValueError(f"coordinate {coordinate} has no float32 between {first} and {last} to split it at")
+        found = []
+        for sides in (("lower", "float32_lower"), ("upper", "float32_upper")):
+            arrays = {name: getattr(self, name) for name in ("lower", "upper", "float32_lower", "float32_upper")}
+            for name in sides:
+                arrays[name] = arrays[name].copy()
+                arrays[name][coordinate] = middle
+            found.append(Box(**arrays, stated=self.stated))
+        return found[1], found[0]
 
     def key(self) -> bytes:
         """Equal for two boxes exactly when all their floats are."""
@@ -174,3 +220,5 @@ class Box:
     def __repr__(self) -> str:
         widest = float((self.upper - self.lower).max(initial=0.0))
         return f"Box({self.size} inputs, widths up to {widest:.6g})"
+
+    __str__ = __repr__
