@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from mipverify.solvers.interface import (
+    DEFAULT,
     LEAST_SECONDS,
     NO_LIMITS,
     TIGHT,
@@ -172,6 +173,8 @@ def _solution(milp: Milp, answer: Path, log: str, stopped: bool, seconds: float)
     primal = None
     if termination in (Termination.OPTIMAL, Termination.TIME_LIMIT, Termination.OTHER_LIMIT):
         primal = _read_point(milp, text)
+    if primal is not None and milp.evaluate(primal)[2] > DEFAULT:
+        primal = None  # stopped early, it prints what solves the linear relaxation
     objective = float("nan") if primal is None else milp.evaluate(primal)[0]
     bound = float("-inf")
     if termination is Termination.OPTIMAL and np.isfinite(objective):

@@ -53,6 +53,10 @@ BACKENDS = (
     Backend("highs", "HiGHS", "mipverify.solvers.highs", "Highs"),
     Backend("cbc", "CBC", "mipverify.solvers.cbc", "Cbc"),
     Backend("scip", "SCIP, an optional extra", "mipverify.solvers.scip", "Scip"),
+    Backend("gurobi", "Gurobi, an optional extra", "mipverify.solvers.gurobi", "Gurobi"),
+    Backend(
+        "pulp", "any solver that PuLP knows and finds", "mipverify.solvers.through_pulp", "ThroughPulp", family=True
+    ),
 )
 AUTO, BRANCH_AND_BOUND = "auto", "bab"
 OWN = {AUTO: "own branch and bound, and HiGHS where it may finish", BRANCH_AND_BOUND: "own branch and bound alone"}

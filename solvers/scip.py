@@ -29,7 +29,9 @@ class Scip(Solver):
 
     name = "scip"
     tolerance = TIGHT
-    features = frozenset({Feature.DUAL_BOUND, Feature.OBJECTIVE_CUTOFF, Feature.OBJECTIVE_TARGET, Feature.SEED})
+    features = frozenset(
+        {Feature.DUAL_BOUND, Feature.OBJECTIVE_CUTOFF, Feature.OBJECTIVE_TARGET, Feature.INTERRUPT, Feature.SEED}
+    )
 
     def available(self) -> Availability:
         """Whether pyscipopt can be imported."""
@@ -42,7 +44,7 @@ class Scip(Solver):
     def solve(
         self, milp: Milp, *, limits: Limits = NO_LIMITS, stop: Callable[[], bool] | None = None, seed: int = 0
     ) -> Solution:
-        """Minimize with SCIP. `stop` is asked once, before the start."""
+        """Minimize with SCIP."""
         import pyscipopt
 
         begin = time.perf_counter()
@@ -59,8 +61,27 @@ class Scip(Solver):
         if limits.objective_target is not None:
             model.setParam("limits/primal", limits.objective_target)
         columns = _build(model, milp)
+        if stop is not None:
+            model.includeEventhdlr(_watch(stop), "mipverify", "asks the caller whether to stop")
         model.optimize()
         return _solution(model, milp, columns, time.perf_counter() - begin)
+
+
+def _watch(stop: Callable[[], bool]) -> Any:
+    """Asks SCIP to stop once the caller wants to: looked at with every linear program and node."""
+    from pyscipopt import SCIP_EVENTTYPE, SCIP_RESULT, Eventhdlr
+
+    class Watch(Eventhdlr):
+        def eventinit(self) -> None:
+            for kind in (SCIP_EVENTTYPE.LPSOLVED, SCIP_EVENTTYPE.NODEFOCUSED):
+                self.model.catchEvent(kind, self)
+
+        def eventexec(self, event: Any) -> dict[str, Any]:
+            if stop():
+                self.model.interruptSolve()
+            return {"result": SCIP_RESULT.DIDNOTRUN}
+
+    return Watch()
 
 
 def _build(model: Any, milp: Milp) -> list[Any]:

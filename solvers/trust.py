@@ -93,6 +93,12 @@ def what_follows(milp: Milp, solution: Solution, known_points: tuple[np.ndarray,
     return Word(solution.dual_bound - allowance, trusted=f"{solution.solver} branch and bound")
 
 
+def least_decisive(milp: Milp, tolerance: float) -> float:
+    """The least claimed bound of which half is left above zero."""
+    lowered = 2 * margin(tolerance)
+    return lowered * (1 + float(np.abs(milp.objective).max(initial=0.0))) / (1 - lowered)
+
+
 def _allowance(milp: Milp, solution: Solution, claimed: float) -> float:
     """What is taken off a claimed bound."""
     return margin(solution.tolerance) * (1 + abs(claimed) + float(np.abs(milp.objective).max(initial=0.0)))

@@ -15,16 +15,15 @@ from mipverify.proof.cases import PhaseCases
 from mipverify.proof.facts import Claim
 from mipverify.solvers import get_solver, solver_with
 from mipverify.solvers.interface import Feature, Limits, Solver, Termination
-from mipverify.solvers.trust import Word, margin, what_emptiness_shows, what_follows
+from mipverify.solvers.trust import Word, least_decisive, what_emptiness_shows, what_follows
 
 BESIDE_SEARCH = 0.5  # share of the time left, where branch and bound can go on after it
 AT_ONCE = 16  # units that become binary together, at least,
 GROWTH = 0.5  # and this share of those that are
 EXACT = 1e-6  # a unit's distance from its ReLU that is none
 CONTROL_SECONDS = 2.0  # for the question whether a solver finds a point that is known
-CAP = 1e-3  # relative to a margin's bound: a program asks for points up to there, and must be empty beyond doubt,
-CAP_MARGINS = 10  # so at least this many times what a solver's claims are lowered by
-ENOUGH = 1e-4  # a dual bound above this decides a margin, less what it is lowered by
+CAP = 1e-3  # relative to a margin's bound: a program asks for points up to there, and must be empty beyond doubt
+ENOUGH = 1e-4  # a dual bound above this decides a margin
 FOUND = -1e-6  # an incumbent at or below this is a counterexample, if a replay agrees
 SLACK = 1e-3  # relative: how far above the value at a known point the control's cap is
 # Of the solver that comes in beside branch and bound: it can be told when to stop, and the question's seed.
@@ -116,12 +115,13 @@ def _minimize(question: Question, solver: Solver, encoding: Encoding, condition:
         return max(0.0, end - question.clock.elapsed())
 
     capped = encoding.binaries > 0
-    cap = max(CAP, CAP_MARGINS * margin(solver.tolerance)) * max(1.0, abs(float(question.lower[condition])))
+    # Both so high that enough is left of a claim above them.
+    least = least_decisive(equilibrated(encoding.minimize(condition))[0], solver.tolerance)
+    cap, cutoff = max(CAP * max(1.0, abs(float(question.lower[condition]))), least), max(ENOUGH, least)
     # A linear program is solved for its point; without a cap it is never empty, whatever a solver says.
     program = encoding.minimize_below(condition, cap) if capped else encoding.minimize(condition)
     milp, factors = equilibrated(program)
     # A bound above zero is all that is asked for, and an incumbent below it ends the search as well.
-    cutoff = max(ENOUGH, CAP_MARGINS * margin(solver.tolerance))
     limits = Limits(left(), objective_cutoff=cutoff, objective_target=FOUND)
     solution = solver.solve(milp, limits=limits, stop=question.clock.stop_at(end), seed=question.seed)
     question.nodes += solution.nodes
@@ -140,7 +140,12 @@ def _minimize(question: Question, solver: Solver, encoding: Encoding, condition:
     if claim.trusted:
         question.trust(condition, claim.lower, claim.trusted)
     if not claim.lower > 0:
-        question.reason = claim.reason or f"{solution.solver}: {solution.termination.value}"
+        why = solution.termination.value
+        if solution.termination is Termination.OPTIMAL and solution.dual_bound > 0:
+            why = (
+                f"its minimum of {solution.dual_bound:.3g} is too near zero for its tolerance of {solution.tolerance:g}"
+            )
+        question.reason = claim.reason or f"{solution.solver}: {why}"
     return point
 
 
