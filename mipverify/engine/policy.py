@@ -71,7 +71,7 @@ def few_inputs(question: Question) -> bool:
     lower, upper = question.box
     few = int(np.count_nonzero(upper > lower)) <= FEW_INPUTS
     curved = not question.case.inputs.is_box
-    return few and not question.record and not (curved and small(question))
+    return few and not (curved and small(question))
 
 
 def small(question: Question) -> bool:

@@ -136,8 +136,8 @@ class Question:
             raise ValueError("the fact is not about this question's input set")
         if not (np.asarray(claim.factors) == 1).all():
             raise ValueError("the fact is about multiples of margins")
-        if claim.node == self.margins.output and claim.units.ndim == 1:
-            self._learn(claim.units, fact.lower, fact.derivation)
+        if claim.node == self.margins.output and claim.units.size == len(fact.lower):
+            self._learn(claim.units.reshape(-1), fact.lower, fact.derivation)
             return
         for units, lower in zip(claim.units.reshape(len(fact.lower), -1).tolist(), fact.lower.tolist(), strict=True):
             condition = self._conditions.get((claim.node, tuple(sorted(units))))

@@ -50,6 +50,8 @@ def split_boxes(question: Question) -> None:
     parts = condition_parts(question.network, question.case.conditions)
     open_ = question.open()
     claims = [Claim(parts[c][0], np.array([parts[c][1]]), np.ones(1)) for c in open_.tolist()]
+    if question.record:  # where a conjunction is one output, whose maxima are ReLUs like others
+        claims = [Claim(question.margins.output, np.array([[c]]), np.ones(1)) for c in open_.tolist()]
     outcome = search_boxes(
         question.bounds,
         claims,

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from mipverify.proof.bounds import Bounds
+from mipverify.proof.box_tree import BoxTree, Halving, PartsOf, boxed
+from mipverify.proof.derivation import Pass
 from mipverify.proof.facts import SEAL, Claim, RowBounds, Scope, Sealed, UnitBounds
 from mipverify.proof.interval import interval_inside, tighten
 from mipverify.proof.rounding import floor, gamma
@@ -87,6 +89,8 @@ class Settled(Sealed):
     parent: bytes
     rest: Boxes | None
     reached: np.ndarray
+    closed: Mapping[tuple[int, int], tuple[Pass, int]] = field(default_factory=dict)
+    halving: Halving | None = None
 
 
 class BoxCases:
@@ -107,6 +111,9 @@ class BoxCases:
         self.root = Boxes(*arrays, self.claims, bounds.scope.key, seal=SEAL)
         self._open = {self.root.key: self.root}
         self._reached = np.full(width, np.inf)
+        self._bounds = bounds
+        self._tree = None if bounds.derivation is None else BoxTree()
+        self._numbers = {self.root.key: np.zeros(1, int)}  # of the boxes in the tree
 
     def deal(self, boxes: Boxes, parts: Sequence[np.ndarray]) -> list[Boxes]:
         """Open boxes in parts, each by index. Raises ValueError where a box would be lost."""
@@ -116,6 +123,8 @@ class BoxCases:
         dealt = [boxes._take(part) for part in parts]
         del self._open[boxes.key]
         self._open.update((part.key, part) for part in dealt)
+        numbers = self._numbers.pop(boxes.key)
+        self._numbers.update((own.key, numbers[part]) for own, part in zip(dealt, parts, strict=True))
         return dealt
 
     def join(self, several: Sequence[Boxes]) -> Boxes:
@@ -129,21 +138,36 @@ class BoxCases:
         for boxes in several:
             del self._open[boxes.key]
         self._open[joined.key] = joined
+        self._numbers[joined.key] = np.concatenate([self._numbers.pop(boxes.key) for boxes in several])
         return joined
 
     def settle(self, done: Settled) -> None:
         """Put what is left of open boxes in their place. KeyError where they are not open."""
         del self._open[done.parent]
         self._reached = np.minimum(self._reached, done.reached)
+        numbers = self._numbers.pop(done.parent)
+        if self._tree is not None:
+            numbers = self._tree.settle(numbers, done.closed, done.halving)
         if done.rest is not None:
             self._open[done.rest.key] = done.rest
+            self._numbers[done.rest.key] = numbers if self._tree is not None else np.zeros(len(done.rest), int)
 
     def proven(self) -> list[RowBounds]:
         """Lower bounds of the rows over the whole box, one fact each."""
         lower = self._reached.copy()
         for boxes in self._open.values():
             lower = np.minimum(lower, np.where(boxes.open, boxes.bound, np.inf).min(axis=0, initial=np.inf))
-        return [RowBounds(self.scope, claim, None, lower[k : k + 1], seal=SEAL) for k, claim in enumerate(self.claims)]
+        return [
+            RowBounds(
+                self.scope,
+                claim,
+                None,
+                lower[k : k + 1],
+                seal=SEAL,
+                derivation=boxed(self._bounds, self.claims, self._tree, k),
+            )
+            for k, claim in enumerate(self.claims)
+        ]
 
 
 def part_bounds(root: Bounds, boxes: Boxes, inherited: Inherited | None) -> Bounds:
@@ -155,8 +179,8 @@ def part_bounds(root: Bounds, boxes: Boxes, inherited: Inherited | None) -> Boun
     if boxes.root != root.scope.key:
         raise ValueError("the boxes are parts of another input set")
     found = interval_inside(root, boxes.lower.reshape(shape), boxes.upper.reshape(shape))
-    if inherited is None:
-        return found
+    if inherited is None or found.derivation is not None:
+        return found  # what is inherited has no derivation
     outside = (boxes.lower < inherited.lower).any() or (boxes.upper > inherited.upper).any()
     if outside or inherited.root != root.scope.key:
         raise ValueError("a box lies outside of the one that its bounds are of")
@@ -279,24 +303,38 @@ class Settlement:
         if boxes.root not in bounds.scope.wider or bounds.scope.assumptions is not None:
             raise ValueError("the bounds are of another input set")
         self._boxes, self._bounds, self._claims = boxes, bounds, boxes.claims
+        self._shown: dict[tuple[int, int], tuple[Pass, int]] = {}
         self._bound = np.where(boxes.open, boxes.bound, np.inf)
         # What is left of a box is the hull of what its open rows leave of it.
         self._lower, self._upper = np.full_like(boxes.lower, np.inf), np.full_like(boxes.upper, -np.inf)
         self._whole = boxes.open.copy()  # rows that leave all of a box, for all that is known
 
     def learn(self, row: int, found: RowBounds) -> None:
-        """Take over what is known of a row in the boxes that the fact is about."""
+        """Take over what is known of a row in the boxes that the fact is about.
+
+        Where derivations are recorded, only what a pass shows.
+        """
         claim, at = found.claim, found.entries()
         if claim is None or not self._about(row, found.scope, claim.node, claim.units.reshape(len(at), -1)):
             raise ValueError("the fact is about something else")
         if not (np.asarray(claim.factors) == 1).all():
             raise ValueError("the fact is about multiples of the row")
+        if self._bounds.derivation is not None:
+            how = found.derivation
+            if not isinstance(how, Pass):
+                return
+            # Without what its bounds came from, which is the same for all boxes.
+            own = replace(how, within=PartsOf(self._bounds.derivation))
+            for place in np.flatnonzero((found.lower > 0) & ~(self._bound[at, row] > 0)).tolist():
+                self._shown[int(at[place]), row] = own, place
         self._bound[at, row] = np.fmax(self._bound[at, row], found.lower)
 
     def leave(self, row: int, parts: BoxParts) -> None:
-        """Take over which parts of their boxes a row leaves."""
+        """Take over which parts of their boxes a row leaves, but where derivations are recorded: all is left then."""
         if not self._about(row, parts.scope, parts.node, parts.units[None]):
             raise ValueError("the parts are those of something else")
+        if self._bounds.derivation is not None:
+            return
         empty, at = parts.empty, parts.at
         self._bound[at[empty], row] = np.maximum(self._bound[at[empty], row], CLEARANCE)
         some = at[~empty]
@@ -325,7 +363,7 @@ class Settlement:
             raise ValueError("all boxes that are open are halved")
         reached = np.where(boxes.open & ~left, self._bound, np.inf).min(axis=0, initial=np.inf)
         if not len(entries):
-            return Settled(boxes.key, None, reached, seal=SEAL)
+            return Settled(boxes.key, None, reached, self._shown, seal=SEAL)
         lower, upper = self.left(entries)
         if (lower > boxes.lower[entries]).any() or (upper < boxes.upper[entries]).any():
             reached = np.minimum(reached, np.where(left.any(axis=0), CLEARANCE, np.inf))
@@ -336,7 +374,8 @@ class Settlement:
         both[1][index, axis] = np.where(possible, middle, upper[index, axis])
         both[0][len(index) + index, axis] = np.where(possible, middle, lower[index, axis])
         rest = Boxes(*both, left[twice], self._bound[twice], boxes.claims, boxes.root, seal=SEAL)
-        return Settled(boxes.key, rest, reached, seal=SEAL)
+        halving = Halving(entries, axis, np.where(possible, middle, np.nan))
+        return Settled(boxes.key, rest, reached, self._shown, halving, seal=SEAL)
 
     def left(self, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What is left of some boxes (G,): lower, upper (G, n)."""

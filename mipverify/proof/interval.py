@@ -12,6 +12,7 @@ from mipverify.network import Affine, Input, Network, Relu
 from mipverify.network.graph import affine_value
 from mipverify.network.operators import Array, parameter_like
 from mipverify.proof.bounds import Bounds
+from mipverify.proof.box_tree import PartsOf
 from mipverify.proof.derivation import Derivation, Started, Tightened
 from mipverify.proof.facts import SEAL, Scope, UnitBounds
 from mipverify.proof.input_minimum import lies_in
@@ -44,7 +45,8 @@ def interval_inside(root: Bounds, lower: np.ndarray, upper: np.ndarray) -> Bound
     """
     if root.batch != 1 or not ((lower >= root.lower[0]).all() and (upper <= root.upper[0]).all()):
         raise ValueError("a box lies outside of the input set")
-    return _interval(root.network, lower, upper, root.inputs, Scope(wider=root.around, seal=SEAL))
+    how = None if root.derivation is None else PartsOf(root.derivation)
+    return _interval(root.network, lower, upper, root.inputs, Scope(wider=root.around, seal=SEAL), how)
 
 
 def _interval(

@@ -41,6 +41,8 @@ def rounded(
         units = np.flatnonzero(met.any(axis=0))
         values = np.rint(np.nan_to_num(flat[:, units]).clip(0, 1) * SLOPE_STEPS).astype(np.uint8)
         flat[:, units] = values / SLOPE_STEPS
+        line = np.asarray(_of_rows(bounds.lines[node].lower_slope, samples)).reshape(-1, flat.shape[1])
+        flat = np.where(_of_rows(unstable, samples), flat, line)  # a stable unit is what it is
         short_slopes[node] = flat.reshape(np.shape(array)).astype(array.dtype)
         stored_slopes[node] = units, values
     for node, array in multipliers.items():

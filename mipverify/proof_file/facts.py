@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mipverify.proof.box_tree import Boxed
 from mipverify.proof.derivation import (
     Assumed,
     Both,
@@ -20,6 +21,7 @@ from mipverify.proof.derivation import (
     Started,
     Tightened,
 )
+from mipverify.proof_file.box_trees import boxes
 from mipverify.proof_file.file import Arrays, UnprovableError
 from mipverify.proof_file.passes import Sites, pass_evidence
 from mipverify.proof_file.trees import phases
@@ -44,6 +46,9 @@ class Facts:
         """
         by_fact: dict[int, tuple[Derivation, list[tuple[int, int]]]] = {}
         for condition, (how, place) in zip(conditions, grounds, strict=True):
+            if isinstance(how, Boxed):  # all rows of a tree are one fact
+                by_fact.setdefault(id(how.tree), (how, []))[1].append((condition, how.row))
+                continue
             by_fact.setdefault(id(how), (how, []))[1].append((condition, place))
         for how, pairs in by_fact.values():
             self._exclude(how, np.array([c for c, _ in pairs]), np.array([p for _, p in pairs]), entry)
@@ -63,6 +68,10 @@ class Facts:
             for condition, place in zip(conditions.tolist(), places.tolist(), strict=True):
                 rest = phases(how.leaves[place], how.of, world, self.arrays, self.sites)
                 self.found.append({"rule": "phases", "of": of, "condition": condition, **rest})
+        elif isinstance(how, Boxed):
+            of = self.bounds(_first(how.of), entry)  # nothing is inherited by the parts
+            rest = boxes(how, conditions, places, self.world(how.of), self.arrays, self.sites)
+            self.found.append({"rule": "boxes", "of": of, **rest})
         else:
             raise UnprovableError(f"no rule excludes conditions by {type(how).__name__}")
 
@@ -179,6 +188,13 @@ class Facts:
             fact = {"rule": "phases", "of": number, **goal, **rest}
             number = self._append(fact if of == number else {**fact, "within": of})
         return number
+
+
+def _first(how: Derivation) -> Derivation:
+    """The bounds that bounds of one input set were tightened from."""
+    while isinstance(how, Tightened):
+        how = how.of
+    return how
 
 
 def _sides(how: Pass, rows: np.ndarray) -> list[tuple[str, np.ndarray]]:

@@ -123,6 +123,7 @@ def _process(
     (root, claims), (block, keep) = work, item
     boxes = block.boxes
     bounds = crown(part_bounds(root, boxes, block.inherited), stop)
+    keep = keep and bounds.derivation is None  # what is inherited has none
     reached = reach(bounds, boxes.lower, boxes.upper)
     settlement = Settlement(boxes, bounds)
     weight, points = np.zeros(boxes.lower.shape), [boxes.lower[:0]]

@@ -14,6 +14,7 @@ from mipverify.proof.facts import Claim
 from mipverify.proof.rows import LinearBounds, Rows, unit_rows
 
 SLOPES = Search(iterations=5)
+LINES = Search(iterations=0)
 STEPS = 24  # of the search for the weights of a conjunction's rows
 
 
@@ -41,7 +42,10 @@ def settle_condition(
         every = np.repeat(units, len(some)), np.tile(some, len(units))
         return unit_rows(bounds.network, claim.node, *every, bounds.like)
 
-    linear = propagate_backward(bounds, rows(boxes), keep=True)
+    if bounds.derivation is None:
+        linear = propagate_backward(bounds, rows(boxes), keep=True)
+    else:  # the slopes of a recorded pass are written down
+        linear = optimize_rows(bounds, rows(boxes), LINES).row
     row = _conclude(settlement, position, linear, units, boxes)
     left = _left(settlement, position, boxes)
     if len(left):
@@ -63,7 +67,7 @@ def _conclude(
 ) -> LinearBounds:
     """What rows for each of the boxes, all of the first unit first, say about the largest of them."""
     found, count, row = minimum(linear), len(units), linear
-    settlement.learn(position, largest(found, count))
+    settlement.learn(position, largest(found, count) if count > 1 else found)
     parts = shrink(linear, found, units)
     if count > 1:
         sides = (side[0][boxes].reshape(len(boxes), -1) for side in (linear.bounds.lower, linear.bounds.upper))

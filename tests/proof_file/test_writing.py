@@ -88,3 +88,39 @@ def test_without_a_file_there_is_nothing_to_speak_of() -> None:
     verdict = mipverify.verify(network, question(network, 1e-6), proof=True)
     assert verdict.verdict == "unknown"
     assert "no proof" in verdict.reason
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_boxes_are_halved_until_each_condition_is_closed_in_all_of_them(tmp_path: Path, seed: int) -> None:
+    network = dense_file(tmp_path / "net.onnx", [2, 24, 24, 3], seed, scale=1.5)
+    found = None
+    for eps in (0.4, 0.3, 0.2, 0.1, 0.05):
+        verdict = mipverify.verify(network, question(network, eps, seed), timeout=60, proof=True)
+        if verdict.proof is not None and "boxes" in rules(verdict.proof):
+            found = verdict.proof
+            break
+    if found is None:
+        pytest.skip("no box had to be halved")
+    fact = next(fact for fact in found.header["facts"] if fact["rule"] == "boxes")
+    arrays = {name: found.arrays[fact[name]] for name in ("conditions", "axis", "at", "closed")}
+    closed: dict[int, set[int]] = {}
+    for node, position in arrays["closed"].tolist():
+        closed.setdefault(node, set()).add(position)
+
+    def walk(node: int, low: np.ndarray, high: np.ndarray, left: set[int]) -> int:
+        """Where the node behind this one's part of the tree begins."""
+        left = left - closed.get(node, set())
+        axis = int(arrays["axis"][node])
+        if axis < 0:
+            assert not left
+            return node + 1
+        at = arrays["at"][node]
+        assert low[axis] <= at <= high[axis]
+        upper, lower = high.copy(), low.copy()
+        upper[axis] = lower[axis] = at
+        return walk(walk(node + 1, low, upper, left), lower, high, left)
+
+    box = found.header["cases"][0]["box"]
+    sides = found.arrays[box["table"]][found.arrays[box["which"]]]
+    end = walk(0, sides[:, 0], sides[:, 1], set(range(len(arrays["conditions"]))))
+    assert end == len(arrays["axis"])
