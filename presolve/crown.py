@@ -13,7 +13,8 @@ from mipverify.proof.backward import unit_minimum
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.facts import UnitBounds
 from mipverify.proof.parts import never, row_chunks
-from mipverify.proof.patches import adaptive_patches, convolution
+from mipverify.proof.patches import adaptive_patches
+from mipverify.proof.windows import windowed
 
 
 def crown(bounds: Bounds, stop: Callable[[], bool] = never) -> Bounds:
@@ -43,8 +44,8 @@ def crown_units(
     left = np.flatnonzero(unstable)
     if not len(left):
         return
-    if convolution(bounds.network, node) is not None:
-        yield adaptive_patches(bounds, node, samples[left], units[left], stop)
+    if windowed(bounds.network, node):
+        yield from adaptive_patches(bounds, node, samples[left], units[left], stop)
     else:
         yield from _by_rows(bounds, node, samples[left], units[left], stop)
 

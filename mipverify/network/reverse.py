@@ -7,7 +7,6 @@ the caller's: a handler for each kind.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias, TypeVar
 
@@ -20,17 +19,21 @@ AffineHandler: TypeAlias = Callable[[int, Affine, T], Iterable[tuple[int, T]]]
 ReluHandler: TypeAlias = Callable[[int, Relu, T], Iterable[tuple[int, T]]]
 
 
+def _sum(one: Any, other: Any, _: int) -> Any:
+    return one + other
+
+
 def walk_back(
     network: Network,
     start: Mapping[int, T],
     relu: ReluHandler[T],
     affine: AffineHandler[T],
-    add: Callable[[T, T], T] = operator.add,
+    add: Callable[[T, T, int], T] = _sum,
 ) -> T | None:
     """What reaches the input of what starts at some nodes; None where nothing does.
 
     relu, affine: given the index of a node, the node and what its readers left for it, the pairs of an earlier node and
-    what is left for that. add: of two things left for one node.
+    what is left for that. add: the sum of two things left for a node, given its index.
     """
     pending = dict(start)
     for index in range(max(pending, default=0), 0, -1):
@@ -40,7 +43,7 @@ def walk_back(
         assert not isinstance(node, Input)
         left = relu(index, node, rows) if isinstance(node, Relu) else affine(index, node, rows)
         for source, back in left:
-            pending[source] = add(pending[source], back) if source in pending else back
+            pending[source] = add(pending[source], back, source) if source in pending else back
     return pending.get(0)
 
 

@@ -18,6 +18,8 @@ import numpy as np
 from mipverify.network.operators import product
 
 BLOCK_BYTES = 2 * 2**20  # of gathered windows: with the outputs they stay in the second- and third-level cache
+FEW_CHANNELS = 4  # of the result, up to which it is faster to add up products than to gather what they are made of
+PRODUCT_BYTES = 2**20  # of one block of products that are added up: they stay in the second-level cache
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,9 @@ def transposed_convolution(
     if groups > 1:
         _by_group(a, weight, out, strides, dilations, origin, groups)
         return
+    if out.shape[3] <= FEW_CHANNELS:
+        _scattered(a, weight, out, strides, dilations, origin)
+        return
     rows, height, width, channels = a.shape
     phases = [
         _phases(weight.shape[axis + 2], out.shape[axis + 1], strides[axis], dilations[axis], origin[axis])
@@ -96,6 +101,40 @@ def transposed_convolution(
             columns = gathered[: view.size].reshape(view.shape)
             np.copyto(columns, view)
             target[...] = product(columns.reshape(-1, len(kernel)), kernel).reshape(target.shape)
+
+
+def _scattered(
+    a: np.ndarray,
+    weight: np.ndarray,
+    out: np.ndarray,
+    strides: tuple[int, int],
+    dilations: tuple[int, int],
+    origin: tuple[int, int],
+) -> None:
+    """The same as one product for all taps, whose results are added up: images of a few channels, channels first."""
+    rows, height, width, own = a.shape
+    channels, taps = weight.shape[1], weight.shape[2:]
+    kernel = np.ascontiguousarray(weight.reshape(own, -1).T)
+    reach = [
+        max((size - 1) * stride + dilation * (count - 1) + 1, at + extent)
+        for size, stride, dilation, count, at, extent in zip(
+            (height, width), strides, dilations, taps, origin, out.shape[1:3], strict=True
+        )
+    ]
+    block = max(1, min(rows, PRODUCT_BYTES // (a.itemsize * len(kernel) * height * width)))
+    full = np.empty((block, channels, *reach), a.dtype)
+    for begin in range(0, rows, block):
+        part = a[begin : begin + block]
+        products = product(kernel, part.reshape(len(part), height * width, own).transpose(0, 2, 1))
+        products = products.reshape(len(part), channels, *taps, height, width)
+        target = full[: len(part)]
+        target[...] = 0
+        for i, j in np.ndindex(*taps):
+            y, x = i * dilations[0], j * dilations[1]
+            down, right = (height - 1) * strides[0] + 1, (width - 1) * strides[1] + 1
+            target[:, :, y : y + down : strides[0], x : x + right : strides[1]] += products[:, :, i, j]
+        inside = target[:, :, origin[0] : origin[0] + out.shape[1], origin[1] : origin[1] + out.shape[2]]
+        out[begin : begin + block] = inside.transpose(0, 2, 3, 1)
 
 
 def _by_group(

@@ -21,7 +21,7 @@ from mipverify.network.reverse import through_terms, walk_back
 from mipverify.proof.bounds import Bounds, Intervals
 from mipverify.proof.cuts import CutRelaxation, Cuts, cut_relaxation_error, relax_with_cuts
 from mipverify.proof.derivation import Both, Empty
-from mipverify.proof.facts import SEAL, RowBounds, UnitBounds
+from mipverify.proof.facts import SEAL, Claim, RowBounds, UnitBounds
 from mipverify.proof.input_minimum import set_minimum
 from mipverify.proof.recording import passed, rounded, zeros_passed
 from mipverify.proof.relaxation import Relaxation
@@ -93,7 +93,7 @@ def propagate_backward(bounds: Bounds, rows: Rows, evidence: Evidence = NOTHING,
         slopes, multipliers, *stored = rounded(bounds, rows.samples, slopes, multipliers)
         how = passed(bounds, rows.claim, rows.samples, slopes=stored[0], multipliers=stored[1])
     sound = Evidence(slopes, multipliers, evidence.cuts, weights)
-    errors = Errors(bounds, rows, len(evidence.cuts))
+    errors = Errors.of(bounds, rows, len(evidence.cuts))
     found = pass_back(bounds, rows, sound, keep, errors)
     parts = found.coefficients, found.constant, found.passed, found.relaxed, errors.total
     return LinearBounds(*parts, bounds, rows.claim, rows.samples, seal=SEAL, derivation=how)
@@ -109,20 +109,21 @@ def estimate_backward(
 class Errors:
     """The errors of rows (R,) on their way: `total` is how much less their quantities may be."""
 
-    def __init__(self, bounds: Bounds, rows: Rows, cut_layers: int):
-        self.bounds, self.samples, self.further = bounds, rows.samples, cut_layers
-        self.network, like = bounds.network, rows.like
+    def __init__(self, bounds: Bounds, samples: np.ndarray | None, start: Array, further: int):
+        """start (R,): what they are from the beginning. further: roundings in any number beside those of a node."""
+        self.bounds, self.network, self.samples = bounds, bounds.network, samples
+        self.total, self.further = start, further
+
+    @staticmethod
+    def of(bounds: Bounds, rows: Rows, further: int) -> Errors:
+        """Those of rows."""
+        like = rows.like
         constant = 0.0 * like.reshape(like.shape[0], -1)[:, 0] if rows.constant is None else rows.constant
-        start = max(rows.coefficients) if rows.claim is None else rows.claim.node
-        total = abs(constant) * gamma(constant_terms(self.network), like) + self._of(bounds.underflow[start])
-        affine = None if rows.claim is None else self.network.nodes[rows.claim.node]
-        if rows.claim is not None and affine is not None and not isinstance(affine, (Input, Relu)):
-            # Rows of units are sums of products of their own, and cast to the precision of the pass.
-            sizes, units = _flat(bounds.magnitudes[rows.claim.node]), rows.claim.units
-            entry = 0 if len(sizes) == 1 else np.arange(len(units)) if rows.samples is None else rows.samples
-            terms = rounding_terms(affine) + reads(self.network, rows.claim.node)
-            total = total + gamma(terms, like) * abs(rows.claim.factors) * sizes[entry, units]
-        self.total = total if rows.deviation is None else total + rows.deviation
+        if rows.claim is None:
+            total = constant_error(bounds, max(rows.coefficients), constant, rows.samples)
+        else:
+            total = claim_error(bounds, rows.claim, constant, rows.samples)
+        return Errors(bounds, rows.samples, total if rows.deviation is None else total + rows.deviation, further)
 
     def _of(self, values: Array) -> Array:
         return pick(values, self.samples)
@@ -146,6 +147,22 @@ class Errors:
         self.total = self.total + cut_relaxation_error(cuts, factors, _flat(coefficients), met, *sizes, terms)
 
 
+def constant_error(bounds: Bounds, node: int, constant: Array, samples: np.ndarray | None) -> Array:
+    """What rounding and underflow do to the constants (R,) of rows that start at or below a node."""
+    return abs(constant) * gamma(constant_terms(bounds.network), constant) + pick(bounds.underflow[node], samples)
+
+
+def claim_error(bounds: Bounds, claim: Claim, constant: Array, samples: np.ndarray | None) -> Array:
+    """The same of rows that stand for units, which are sums of products of their own, and cast to their precision."""
+    total, node = constant_error(bounds, claim.node, constant, samples), bounds.network.nodes[claim.node]
+    if isinstance(node, (Input, Relu)):
+        return total
+    sizes, units = _flat(bounds.magnitudes[claim.node]), claim.units
+    entry = 0 if len(sizes) == 1 else np.arange(len(units)) if samples is None else samples
+    terms = rounding_terms(node) + reads(bounds.network, claim.node)
+    return total + gamma(terms, constant) * abs(claim.factors) * sizes[entry, units]
+
+
 def pass_back(
     intervals: Intervals,
     rows: Rows,
@@ -156,29 +173,30 @@ def pass_back(
 ) -> InputRows:
     """Rows at the input; `errors` counts what is lost on the way. lines: in place of those of the intervals."""
     network, like = intervals.network, rows.like
-    passing = _Passing(intervals, rows, evidence, keep, errors, intervals.lines if lines is None else lines)
+    zero = array_namespace(like).zeros_like(like.reshape(like.shape[0], -1)[:, 0])
+    constant = zero if rows.constant is None else rows.constant + zero
+    passing = Passing(intervals, rows.samples, constant, errors, evidence, keep, lines)
     reached = walk_back(network, rows.coefficients, passing.relu, passing.affine)
     if reached is None:
         reached = array_namespace(like).zeros((like.shape[0], *network.input_shape), dtype=like.dtype)
     return InputRows(reached, passing.constant, passing.passed, passing.relaxed)
 
 
-class _Passing:
-    """Rows on their way back: what happens to them at a node, and what has been gathered of their constants."""
+class Passing:
+    """Rows on their way back: what happens to them at a node, and what has been gathered of their constants (R,)."""
 
     def __init__(
         self,
         intervals: Intervals,
-        rows: Rows,
-        evidence: Evidence,
-        keep: bool,
+        samples: np.ndarray | None,
+        constant: Array,
         errors: Errors | None,
-        lines: Mapping[int, Relaxation],
+        evidence: Evidence = NOTHING,
+        keep: bool = False,
+        lines: Mapping[int, Relaxation] | None = None,
     ):
-        self.intervals, self.samples, self.evidence = intervals, rows.samples, evidence
-        self.keep, self.errors, self.lines, like = keep, errors, lines, rows.like
-        zero = array_namespace(like).zeros_like(like.reshape(like.shape[0], -1)[:, 0])
-        self.constant = zero if rows.constant is None else rows.constant + zero
+        self.intervals, self.samples, self.constant, self.errors = intervals, samples, constant, errors
+        self.evidence, self.keep, self.lines = evidence, keep, intervals.lines if lines is None else lines
         self.passed: dict[int, Array] = {}
         self.relaxed: dict[int, CutRelaxation] = {}
 
@@ -235,12 +253,9 @@ class _Passing:
 
 def minimum(linear: LinearBounds) -> RowBounds:
     """The minimum of each row over its input set, rounded down; -inf where anything is not finite."""
-    bounds, samples, a = linear.bounds, linear.samples, linear.coefficients
+    bounds, samples = linear.bounds, linear.samples
     value, error = _least(bounds, linear, samples)
-    xp = array_namespace(a)
-    rounding = gamma(constant_terms(bounds.network), a)
-    value = value - SLACK * (error + linear.error) - rounding * xp.abs(value) - floor(a)
-    lower = xp.where(xp.isfinite(value), value, -xp.inf * xp.ones_like(value))
+    lower = rounded_down(bounds, value, error + linear.error)
     how = linear.derivation
     return RowBounds(bounds.scope, linear.claim, samples, lower, linear.key, seal=SEAL, derivation=how)
 
@@ -261,6 +276,11 @@ def _least(
     if intervals.inputs is not None and not intervals.over_boxes:
         value, error = set_minimum(intervals.inputs, _flat(a), _flat(lower), _flat(upper))
         return value + constant, error
+    return box_minimum(a, constant, lower, upper, sound)
+
+
+def box_minimum(a: Array, constant: Array, lower: Array, upper: Array, sound: bool = True) -> tuple[Array, Array]:
+    """The least values (R,) of a . x + constant for x from lower to upper (R or 1, ...), and their rounding errors."""
     xp = array_namespace(a)
     positive = xp.clip(a, min=0)
     negative = a - positive
@@ -268,7 +288,15 @@ def _least(
     if not sound:
         return value, 0.0
     size = xp.maximum(xp.abs(lower), xp.abs(upper))
-    return value, gamma(2 * dot_terms(intervals.network.input_size) + 8, a) * row_dot(positive - negative, size)
+    return value, gamma(2 * dot_terms(math.prod(a.shape[1:])) + 8, a) * row_dot(positive - negative, size)
+
+
+def rounded_down(bounds: Bounds, value: Array, error: Array) -> Array:
+    """Least values (R,) of rows less the errors made on their way; -inf where anything is not finite."""
+    xp = array_namespace(value)
+    rounding = gamma(constant_terms(bounds.network), value)
+    value = value - SLACK * error - rounding * xp.abs(value) - floor(value)
+    return xp.where(xp.isfinite(value), value, -xp.inf * xp.ones_like(value))
 
 
 def minimizer(intervals: Intervals, coefficients: np.ndarray, samples: np.ndarray | None) -> np.ndarray:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
+import numpy as np
 from array_api_compat import array_namespace
 
 from mipverify.network import Affine, Relu
@@ -15,6 +17,8 @@ from mipverify.proof.facts import SEAL, UnitBounds
 from mipverify.proof.recording import entries_passed
 from mipverify.proof.rounding import SLACK, constant_terms, dot_terms, floor, gamma, row_dot
 from mipverify.proof.rows import Rows
+
+FURTHER = 4  # roundings for two sides beside those for one
 
 
 def both_sides(bounds: Bounds, rows: Rows) -> UnitBounds:
@@ -34,50 +38,55 @@ def both_sides(bounds: Bounds, rows: Rows) -> UnitBounds:
 def _both_sides(bounds: Bounds, rows: Rows) -> tuple[Array, Array]:
     network, samples, like = bounds.network, rows.samples, rows.like
     xp = array_namespace(like)
-    errors = Errors(bounds, rows, 4)  # a few more operations for two sides
-    start, passing = errors.total, _Passing(bounds, rows, errors)
+    zero = xp.zeros_like(like.reshape(like.shape[0], -1)[:, 0])
+    constant = zero if rows.constant is None else rows.constant + zero
+    passing = ParallelPassing(bounds, samples, constant, Errors.of(bounds, rows, FURTHER))
     a = walk_back(network, rows.coefficients, passing.relu, passing.affine)
     if a is None:
         a = xp.zeros((like.shape[0], *network.input_shape), dtype=like.dtype)
-    below, spread = passing.below, passing.spread
-    lower, upper = pick(bounds.lower[0], samples), pick(bounds.upper[0], samples)
-    positive = xp.clip(a, min=0)
-    negative = a - positive
-    # Twice: the offsets are summed once with signs and once without, and so is what is uncertain of a node.
-    error = 2 * (errors.total - start) + start
-    size = xp.maximum(xp.abs(lower), xp.abs(upper))
-    error = error + gamma(2 * dot_terms(network.input_size) + 8, like) * row_dot(positive - negative, size)
-    lows = row_dot(positive, lower) + row_dot(negative, upper) + below
-    highs = row_dot(positive, upper) + row_dot(negative, lower) + below + spread
-    small = gamma(constant_terms(network), like)
-    error = SLACK * error + small * (xp.abs(lows) + xp.abs(highs) + spread) + floor(like)
-    lows, highs = lows - error, highs + error
-    infinite = xp.inf * xp.ones_like(lows)
-    return xp.where(xp.isfinite(lows), lows, -infinite), xp.where(xp.isfinite(highs), highs, infinite)
+    return passing.sides(a, pick(bounds.lower[0], samples), pick(bounds.upper[0], samples))
 
 
-class _Passing:
-    """Rows on their way back. below: the constant of the lower side; spread: what the upper side has on top."""
+class ParallelPassing:
+    """Rows (R,) on their way back. constant: that of the lower side; spread: what the upper side has on top."""
 
-    def __init__(self, bounds: Bounds, rows: Rows, errors: Errors):
-        self.bounds, self.samples, self.errors = bounds, rows.samples, errors
-        zero = array_namespace(rows.like).zeros_like(rows.like.reshape(len(rows), -1)[:, 0])
-        self.below = zero if rows.constant is None else rows.constant + zero
-        self.spread = zero
+    def __init__(self, bounds: Bounds, samples: np.ndarray | None, constant: Array, errors: Errors):
+        self.bounds, self.samples, self.errors, self.start = bounds, samples, errors, errors.total
+        self.constant, self.spread = constant, 0 * constant
 
     def affine(self, index: int, node: Affine, a: Array) -> Iterator[tuple[int, Array]]:
         """As in `backward`: what the sides have in common goes through the node's terms."""
         self.errors.pass_node(index, a)
         if node.bias is not None:
-            self.below = self.below + row_dot(a, parameter_like(node.bias, a)[None])
+            self.constant = self.constant + row_dot(a, parameter_like(node.bias, a)[None])
         return through_terms(self.bounds.network, node, a)
 
     def relu(self, index: int, node: Relu, a: Array) -> Iterator[tuple[int, Array]]:
         """The upper line's slope on both sides: these differ in the offsets."""
         self.errors.pass_node(index, a)
         line = self.bounds.lines[index]
-        offset = pick(line.upper_offset, self.samples)
-        total = row_dot(array_namespace(a).abs(a), offset)
-        self.below = self.below + 0.5 * (row_dot(a, offset) - total)
-        self.spread = self.spread + total
+        self.add_offset(a, pick(line.upper_offset, self.samples))
         yield node.source, a * pick(line.upper_slope, self.samples)
+
+    def add_offset(self, a: Array, offset: Array) -> None:
+        """Both sides' constants take the offsets (R or 1, ...) of upper lines that coefficients (R, ...) met."""
+        total = row_dot(array_namespace(a).abs(a), offset)
+        self.constant = self.constant + 0.5 * (row_dot(a, offset) - total)
+        self.spread = self.spread + total
+
+    def sides(self, a: Array, lower: Array, upper: Array) -> tuple[Array, Array]:
+        """Lower and upper bounds (R,) of rows with coefficients a (R, ...) of inputs from lower to upper."""
+        xp = array_namespace(a)
+        positive = xp.clip(a, min=0)
+        negative = a - positive
+        # Twice: the offsets are summed once with signs and once without, and so is what is uncertain of a node.
+        error = 2 * (self.errors.total - self.start) + self.start
+        size = xp.maximum(xp.abs(lower), xp.abs(upper))
+        error = error + gamma(2 * dot_terms(math.prod(a.shape[1:])) + 8, a) * row_dot(positive - negative, size)
+        lows = row_dot(positive, lower) + row_dot(negative, upper) + self.constant
+        highs = row_dot(positive, upper) + row_dot(negative, lower) + self.constant + self.spread
+        small = gamma(constant_terms(self.bounds.network), a)
+        error = SLACK * error + small * (xp.abs(lows) + xp.abs(highs) + self.spread) + floor(a)
+        lows, highs = lows - error, highs + error
+        infinite = xp.inf * xp.ones_like(lows)
+        return xp.where(xp.isfinite(lows), lows, -infinite), xp.where(xp.isfinite(highs), highs, infinite)

@@ -205,7 +205,7 @@ def affine_rows(
         if stop():
             raise Stopped
         start = unit_rows(network, node, units[part], None, bounds.like)
-        errors = Errors(bounds, start, 0)
+        errors = Errors.of(bounds, start, 0)
         reached = pass_back(bounds, start, NOTHING, True, errors, lines)
         count, begin = part.stop - part.start, network.input_size
         coefficients[part, :begin] = reached.coefficients.reshape(count, -1)

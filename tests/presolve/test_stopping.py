@@ -45,6 +45,7 @@ def test_work_that_is_cut_short_anywhere_leaves_sound_bounds(
 ) -> None:
     monkeypatch.setattr(parts, "ROW_WORK", 1)  # a look at the clock between any two rows
     monkeypatch.setattr(patches, "ROW_WORK", 1)
+    monkeypatch.setattr(patches, "FIRST_ROWS", 1)
     rng = np.random.default_rng(5)
     network = (
         nets.convolutional(rng, 5) if shape == "convolutional" else nets.dense(rng, (3, 6, 6, 6, 2), shape == "skip")

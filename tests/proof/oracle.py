@@ -17,7 +17,7 @@ from mipverify.presolve.clipping import clip
 
 from mipverify.network import Affine, Input, Network, Relu, Term
 from mipverify.network.convolution import Conv
-from mipverify.network.operators import Dense
+from mipverify.network.operators import Dense, Identity, Index
 from mipverify.proof.backward import (
     Evidence,
     both,
@@ -41,6 +41,7 @@ from mipverify.proof.rows import functionals, unit_rows
 from mipverify.proof.semidefinite import SemidefiniteRelaxation, Shallow
 from mipverify.proof.separable import separable_minimum
 from mipverify.proof.signs import nonnegative
+from mipverify.proof.windows import windowed
 from mipverify.specification.norms import L1, L2
 from mipverify.specification.sets import Ball, BallInBox, Box, Constrained, InputSet
 
@@ -272,26 +273,63 @@ def check_input_sets(rng: np.random.Generator) -> None:
                     assert below(-high, -value)
 
 
+def _residual(rng: np.random.Generator, spread: int, center: np.ndarray | None = None) -> Network:
+    """Convolutions of a 6 x 6 image, one with strides, a depthwise one, a residual sum and a concatenation.
+
+    center (1, *input_shape): where the sums of the first one cancel to next to nothing.
+    """
+    nodes: list = [Input((1, 1, 6, 6))]
+
+    def conv(source: int, channels: int, pads: tuple[int, int, int, int], groups: int = 1, stride: int = 1) -> Term:
+        shape = nodes[source].shape
+        weight = rng.normal(size=(channels, shape[1] // groups, 2, 2))
+        weight = weight * 2.0 ** rng.integers(-spread, spread + 1, (1, 1, 2, 2))
+        strides = (stride, stride)
+        return Term(source, Conv(weight.astype(np.float32), shape[2:], strides, pads, groups=groups))
+
+    def add(*terms: Term, shape: tuple[int, ...] | None = None) -> int:
+        shape = shape or terms[0].operator.out_shape
+        bias = np.broadcast_to(rng.normal(size=(1, shape[1], 1, 1)).astype(np.float32), shape)
+        nodes.append(Affine(shape, terms, bias))
+        return len(nodes) - 1
+
+    def relu(source: int) -> int:
+        nodes.append(Relu(nodes[source].shape, source))
+        return len(nodes) - 1
+
+    begin = add(conv(0, 2, (1, 0, 0, 1)))
+    if center is not None:
+        term, shape = nodes[begin].terms[0], nodes[begin].shape
+        nodes[begin] = Affine(shape, (term,), (0.001 * rng.random((1, *shape)) - term.operator.apply(center))[0])
+    first = relu(begin)
+    second = relu(add(conv(first, 2, (0, 1, 1, 0), groups=2)))
+    third = relu(add(conv(second, 2, (1, 1, 0, 0)), Term(first, Identity(nodes[first].shape))))
+    if rng.random() < 0.5:
+        place = np.arange(36)
+        none = np.full(36, -1)
+        parts = [np.concatenate([place, none, place + 36]), np.concatenate([none, place, none])]
+        shape = (1, 3, 6, 6)
+        terms = [Term(s, Index(i, nodes[s].shape, shape)) for s, i in zip((third, second), parts, strict=True)]
+        third = relu(add(*terms, shape=shape))
+    output = add(conv(third, 2, (0, 1, 0, 0), stride=2), conv(first, 2, (0, 1, 0, 0), stride=2))
+    return Network(tuple(nodes), output)
+
+
 def check_patches(rng: np.random.Generator) -> None:
-    for dtype, spread in ((np.float64, 0), (np.float32, 6)):
-        nodes: list = [Input((1, 1, 5, 5))]
-        for channels in (2, 2):
-            shape = nodes[-1].shape
-            weight = rng.normal(size=(channels, shape[1], 2, 2)) * 2.0 ** rng.integers(
-                -spread, spread + 1, (1, 1, 2, 2)
-            )
-            conv = Conv(weight.astype(np.float32), shape[2:], (1, 1), (1, 0, 0, 1), (1, 1))
-            bias = np.broadcast_to(rng.normal(size=(1, channels, 1, 1)).astype(np.float32), conv.out_shape)
-            nodes.append(Affine(conv.out_shape, (Term(len(nodes) - 1, conv),), bias))
-            nodes.append(Relu(conv.out_shape, len(nodes) - 1))
-        network = Network(tuple(nodes[:-1]), len(nodes) - 2)
-        center = rng.normal(size=(1, 1, 1, 5, 5))
-        bounds = interval(network, center - 0.2, center + 0.2)
+    for dtype, spread, width in ((np.float64, 0, 0.2), (np.float32, 6, 0.2), (np.float32, 0, 0.0)):
+        center = rng.normal(size=(1, 1, 1, 6, 6))
+        if not width:
+            center = center + 1000
+        network = _residual(rng, spread, None if width else center)
+        bounds = interval(network, center - width, center + width)
         rounded = bounds.outward(dtype) if dtype is np.float32 else bounds
-        units = np.arange(int(np.prod(network.output_shape)))
-        for method in (parallel_patches, adaptive_patches):
-            found = method(rounded, network.output, np.zeros(len(units), int), units)
-            require_bounds(tighten(bounds, [found]), rng, 4)
+        for node in (*network.preactivations[1:], network.output):
+            if not windowed(network, node):
+                continue
+            units = np.arange(int(np.prod(network.nodes[node].shape)))
+            for method in (parallel_patches, adaptive_patches):
+                found = method(rounded, node, np.zeros(len(units), int), units)
+                require_bounds(tighten(bounds, found), rng, 3)
 
 
 def check_reduction(rng: np.random.Generator) -> None:
