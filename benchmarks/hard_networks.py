@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import re
 import statistics
 import subprocess
@@ -41,34 +42,28 @@ DROPPED = {  # stages that go with an ingredient
         "semidefinite branching",
     ),
     "programs": ("lp tightening", "milp"),
+    "hidden bounds": ("progressive tightening", "late progressive tightening", "late cut tightening"),
 }
-INGREDIENTS = (*DROPPED, "hidden bounds", "clipping", "programs of nodes", "cores")
+INGREDIENTS = (*DROPPED, "clipping", "programs of nodes", "cores")
 
 
 def stages_without(ingredients: list[str]) -> list:
     """The cascade, or what is left of it; without "cores", it is one process instead of one for each."""
-    from mipverify.engine.question import Question
-    from mipverify.engine.splitting import split_phases, split_phases_with_cuts
-    from mipverify.engine.stages import CASCADE, Stage
+    from mipverify.engine.schedule import CASCADE
+    from mipverify.engine.stages.phases import FirstBranching, PhaseStage
 
     dropped = {name for ingredient in ingredients for name in DROPPED.get(ingredient, ())}
     options: dict = {"ceiling": None} if "clipping" in ingredients else {}
     if "programs of nodes" in ingredients:
-        options["programs"] = False
-    changed = {}
-    if options:
-        changed["first branching"] = lambda q: split_phases(q, **options)
-        for name in ("branch and bound", "late branch and bound"):
-            changed[name] = lambda q: split_phases_with_cuts(q, **options)
-    if "cuts" in ingredients:  # one search without them, for all of the time
-        changed["first branching"] = lambda q: split_phases(q, q.clock.left(), **options)
-    kept = [replace(stage, run=changed.get(stage.name, stage.run)) for stage in CASCADE if stage.name not in dropped]
-    if "hidden bounds" in ingredients:  # no stage cuts or branches on them, or leaves time for it
-
-        def skip(question: Question) -> None:
-            question.hidden_cut = question.tightened_harder = True
-
-        kept.insert(0, Stage("no hidden bounds", skip))
+        options["most_entries"] = 0
+    kept = []
+    for stage in CASCADE:
+        if stage.name in dropped:
+            continue
+        own = options if isinstance(stage, PhaseStage) else {}
+        if "cuts" in ingredients and isinstance(stage, FirstBranching):  # one search without them, for all of the time
+            own = {**own, "seconds": math.inf}
+        kept.append(replace(stage, **own))
     return kept
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mipverify.engine.distortion import Known
-    from mipverify.engine.stages import Stage
+    from mipverify.engine.stage import Stage
     from mipverify.engine.verdict import Verdict
     from mipverify.engine.worst import WorstMargin
     from mipverify.report.run import AccuracyResult, Status

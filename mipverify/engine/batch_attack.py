@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mipverify.attack.pgd import Attack, descend, walks_at_once
+from mipverify.engine.batch_samples import Batch
 from mipverify.network.replay import Replay
-
-if TYPE_CHECKING:
-    from mipverify.engine.batch import Batch
 
 SETTINGS = Attack(steps=20)
 

@@ -1,61 +1,63 @@
-"""A radius between two proven numbers: questions about balls raise the lower, sharpened witnesses lower the upper."""
+"""The radius of the closest violation between two proven numbers: proofs about balls raise the lower, sharpened
+witnesses lower the upper."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
 
-from mipverify.attack.closest import closest_in, piece_around
+from mipverify.attack.closest import Piece, closest_in, piece_around
 from mipverify.attack.gradient import values_and_gradient
 from mipverify.attack.nearby import kicked
-from mipverify.attack.pgd import Attack
-from mipverify.engine.bounding import unstable_units
-from mipverify.engine.budget import Clock
-from mipverify.engine.question import Question, meets
-from mipverify.engine.stages import CASCADE, Stage, attack
+from mipverify.engine.bisection import CLOSE, Bisection
+from mipverify.engine.budget import Clock, Deadline
+from mipverify.engine.judge import Judge, meets
+from mipverify.engine.pieces import nearest_condition, unstable_units, walk_pieces
+from mipverify.engine.problem import Problem
+from mipverify.engine.schedule import CASCADE, CROWN_ONLY, DISTANCE, PROOF, THOROUGH_ATTACK
+from mipverify.engine.stage import Stage
 from mipverify.engine.verdict import Witness
-from mipverify.engine.verify import run_cascade
-from mipverify.formulation import margin_network
 from mipverify.network import Network
-from mipverify.network.validation import points_of, validated
-from mipverify.parallel import ALONE, Crew, Hands
 from mipverify.proof.bounds import Bounds
 from mipverify.solvers import lp_session
 from mipverify.specification import Case, Condition
 from mipverify.specification.perturbation import Perturbation
 from mipverify.specification.sets import InputSet
 
-FAST = tuple(stage for stage in CASCADE if stage.name in ("interval", "crown", "optimized crown"))
-PROOF = tuple(stage for stage in CASCADE if stage.name not in ("attack", "long attack"))
-ATTACK = (Stage("attack", attack(Attack(restarts=4, steps=40))),)
 PROBES = 6  # bisections with fast bounds
 PIECES = 40  # linear pieces looked at while a witness is sharpened
-SHARPENING = 0.1  # share of the time left that one witness may take
 KICKS = 40  # walks from a witness in one round
 ROUNDS = 16  # at most, and as long as one of the last IDLE ones came closer
 IDLE = 2
 ENDS = 6  # pieces solved after a round, of the walks that ended lowest
 FIRST_STEP = 0.05  # by which a round of walks tries to come closer
 INSIDE = 0.999  # of the best distance, for the ball in which the walks look
-SEARCHING = 0.25  # share of the time left that walks may take
 SLACK = 1e-6  # below zero, at which a margin is aimed: relative to the network's scores
-WATCHING = 0.15  # share of the time spent on points that proofs come across
-SHARE = 0.8  # of the time left, for one proof
+MOST_SLACK = 1e-3  # below zero, up to which that is raised where the original disagrees
+FURTHER_OUT = 1.25  # times the radius of one attack to the next, until there is a witness
+NEAREST = 1e-9  # of the cap: where attacks begin at least
+FARTHEST = 1 + 1e-3  # times the best distance, beyond which a piece's closest point is of no use
+CLOSER = 1e-7  # relative: by how much less far a piece's closest point must be
+IDLE_GAIN = 0.1  # of the gap: a round of walks that came less closer was idle
 
 
-class _Watched(Question):
-    """A question whose tried points are shown to `near` where none of them violates."""
+@dataclass(frozen=True, eq=False)
+class _Watching:
+    """Shows the points that a judge is asked about to `near` where none of them violates."""
 
-    near: Callable[[Question, np.ndarray], Witness | None] | None = None
+    judge: Judge
+    near: Callable[[np.ndarray], Witness | None]
 
-    def try_points(self, points: np.ndarray) -> Witness | None:
-        found = super().try_points(points)
-        return found if found is not None or self.near is None else self.near(self, points)
+    def first_violation(self, points: np.ndarray, conditions: np.ndarray) -> Witness | None:
+        """As `Judge.first_violation`."""
+        found = self.judge.first_violation(points, conditions)
+        return found if found is not None else self.near(points)
 
 
-class Bracket:
+class Bracket(Bisection):
     """lower <= the smallest radius with a violation <= upper, for perturbations up to the radius `cap`."""
 
     def __init__(
@@ -70,20 +72,15 @@ class Bracket:
         solver: str,
         progress: Callable[[str, str], None] | None,
     ):
-        self.network, self.perturbation, self.conditions = network, perturbation, tuple(conditions)
-        self.cap, self.gap, self.clock = cap, gap, clock
-        self.solver = solver
+        super().__init__(
+            network, perturbation.within(cap).box, clock, DISTANCE, seed=seed, solver=solver, progress=progress
+        )
+        self.perturbation, self.conditions = perturbation, tuple(conditions)
+        self.cap, self.gap = cap, gap
         self.rng = np.random.default_rng(seed)
-        box = perturbation.within(cap).box
-        self.replay = validated(network, points_of([(box.float32_lower, box.float32_upper)]))
-        self.report = progress or (lambda stage, text: None)
-        self.hands: Hands = ALONE
-        self.lower, self.upper = 0.0, float("inf")
+        self.lower = 0.0
         self.witness: Witness | None = None
-        self.trusted: list[str] = []
-        self.questions = self.nodes = self.binaries = 0
         self.unstable: list[int] = []
-        self.reason = ""
         self.proven = np.zeros(len(self.conditions))  # the radius within which each condition is excluded
         self.around: tuple[float, Bounds] | None = None  # bounds that hold up to a radius
         self.pieces: set[bytes] = set()  # that walks ended in, and that were solved
@@ -101,6 +98,11 @@ class Bracket:
         """Whether no violation lies within the cap."""
         return self.witness is None and self.lower >= self.cap
 
+    @property
+    def done(self) -> bool:
+        """Whether the bounds have met, or no violation lies within the cap."""
+        return self.closed or self.empty
+
     def statistics(self) -> dict[str, object]:
         """What the search took."""
         gap = (self.upper - self.lower) / self.upper if 0 < self.upper < np.inf else None
@@ -110,7 +112,7 @@ class Bracket:
             "nodes": self.nodes,
             "binaries": self.binaries,
             "unstable_relus": self.unstable,
-            "seconds": {name: round(seconds, 4) for name, seconds in self.clock.stages.items()},
+            "seconds": self.seconds(),
         }
 
     def resume(self, lower: float, point: np.ndarray | None) -> None:
@@ -119,66 +121,61 @@ class Bracket:
         if point is not None:
             self._try(point)
 
-    def close(self, workers: int = 1) -> None:
-        """Narrow the bracket until it is closed, empty or out of time. workers: processes that share the work."""
-        with Crew(workers) as self.hands:
-            self._close()
-
-    def _close(self) -> None:
+    def close(self) -> None:
+        """As `Bisection.close`."""
         if self._violated_at_center() or self.closed:
             return
         for radius in self._radii():
             if self.witness is not None or self.clock.over():
                 break
-            self.ask(radius, ATTACK, self.clock.left())
+            self.ask(radius, THOROUGH_ATTACK, self.deadline)
         self._probe()
-        self._descend()
-        while not (self.closed or self.empty or self.clock.over()):
-            aim = self.cap if self.witness is None else self.upper * (1 - 0.9 * self.gap)
-            stages = CASCADE if self.witness is None else PROOF
-            before = self.lower, self.upper
-            self.ask(max(aim, self.lower), stages, SHARE * self.clock.left())
-            if (self.lower, self.upper) == before:
-                # Too hard so close to the witness: a smaller radius may still be proven.
-                self.ask(0.5 * self.lower + 0.5 * min(self.upper, self.cap), PROOF, 0.5 * self.clock.left())
-                if (self.lower, self.upper) == before:
-                    return
-            elif self.upper < before[1]:
-                self._descend()
+        self.improve_witness()
+        self.narrow()
 
-    def ask(self, radius: float, stages: Sequence[Stage], seconds: float) -> None:
-        """Whether a violation lies within a radius; takes over what is found."""
-        radius = min(radius, self.cap)
+    def aim(self) -> float:
+        aim = self.cap if self.witness is None else self.upper * (1 - CLOSE * self.gap)
+        return max(aim, self.lower)
+
+    def stages(self) -> Sequence[Stage]:
+        return CASCADE if self.witness is None else PROOF
+
+    def stages_below(self) -> Sequence[Stage]:
+        return PROOF
+
+    def middle(self) -> float:
+        return 0.5 * self.lower + 0.5 * min(self.upper, self.cap)
+
+    def ask(self, level: float, stages: Sequence[Stage], deadline: Deadline) -> None:
+        """Whether a violation lies within the radius `level`; takes over what is found."""
+        radius = min(level, self.cap)
         open_ = np.flatnonzero(self.proven < radius)
         if not len(open_):
             return
-        clock = Clock(seconds, stages=self.clock.stages)
         case = Case(self.perturbation.within(radius), tuple(self.conditions[c] for c in open_))
         self.report("radius", f"{self.lower:.6g} <= distance <= {self.upper:.6g}; asking about {radius:.6g}")
-        question = _Watched(self.network, case, self.replay, clock, self.rng, self.solver, self.report, self.hands)
-        if self.witness is not None and stages is PROOF:
-            question.near, self.watching = self._near_miss, 0.0
-        if self.witness is not None:
-            question.hints = self.witness.input[None].astype(np.float64)
-        run_cascade(question, stages)
-        self.questions += 1
-        self.nodes += question.nodes
-        self.binaries = max(self.binaries, question.binaries)
-        if question.bounds is not None:
-            self.unstable = [int(v) for v in question.bounds.unstable_counts()[0][: len(self.network.relus)]]
+        watched = self.witness is not None and stages is PROOF
+        judge = self._watching if watched else None
+        state = self.run(case, stages, deadline, start=self.witness, judge=judge).state
+        if state.bounds is not None:
+            self.unstable = [int(v) for v in state.bounds.unstable_counts()[0][: len(self.network.relus)]]
             if self.around is None or radius <= self.around[0]:
-                self.around = radius, question.bounds
-        excluded = open_[question.lower > 0]
+                self.around = radius, state.bounds
+        excluded = open_[state.lower > 0]
         if len(excluded):
             self.proven[excluded] = radius
             self.lower = float(self.proven.min())
-            self.trusted += question.trusted
-        if question.witness is not None:
-            self._take(question.witness)
-            if stages is not ATTACK:
+            self.trusted += state.trusted
+        if state.witness is not None:
+            self._take(state.witness)
+            if stages is not THOROUGH_ATTACK:
                 self._sharpen()
-        elif len(question.open()):
-            self.reason = question.reason
+        elif len(state.open()):
+            self.reason = state.reason
+
+    def _watching(self, problem: Problem, clock: Clock) -> Judge:
+        self.watching = 0.0
+        return _Watching(problem.judge, lambda points: self._near_miss(problem, clock, points))
 
     def _violated_at_center(self) -> bool:
         """Whether the center itself, or else the nearest float32 of the domain, violates; that is the first witness."""
@@ -193,7 +190,7 @@ class Bracket:
         radius = self._first_order()
         while radius < self.cap:
             yield radius
-            radius *= 1.25
+            radius *= FURTHER_OUT
         yield self.cap
 
     def _first_order(self) -> float:
@@ -209,19 +206,19 @@ class Bracket:
             margin = float(condition.margin(values)[0])
             if rate > 0 and margin > 0:
                 best = min(best, margin / rate)
-        return max(best, 1e-9 * self.cap)
+        return max(best, NEAREST * self.cap)
 
-    def _descend(self) -> None:
+    def improve_witness(self) -> None:
         """Lower the upper bound by walks around the witness, each ended by the closest point of its linear piece."""
         if self.witness is None or self.upper == 0:
             return
         with self.clock.stage("attack"):
-            idle, end, step = 0, self.clock.elapsed() + SEARCHING * self.clock.left(), FIRST_STEP
+            idle, deadline, step = 0, self.deadline.within(share=self.shares.walks), FIRST_STEP
             for _ in range(ROUNDS):
-                if self.closed or self.clock.elapsed() > end or idle == IDLE:
+                if self.closed or deadline.over() or idle == IDLE:
                     return
                 before, inside = self.upper, min(INSIDE, 1 - step)
-                self._kick(end, inside)
+                self._kick(deadline, inside)
                 if inside < INSIDE:  # still far: larger steps are cheaper than exact ones
                     step = step if self.upper < before else step / 4
                     if 1 - step >= INSIDE:
@@ -229,9 +226,9 @@ class Bracket:
                     continue
                 if self.upper < before:
                     self._sharpen()
-                idle = idle + 1 if self.upper > before * (1 - 0.1 * self.gap) else 0
+                idle = idle + 1 if self.upper > before * (1 - IDLE_GAIN * self.gap) else 0
 
-    def _kick(self, end: float, inside: float) -> None:
+    def _kick(self, deadline: Deadline, inside: float) -> None:
         """One round of walks: half of them toward the witness's own condition, the others toward all that are open."""
         assert self.witness is not None
         radius = inside * self.upper
@@ -239,14 +236,11 @@ class Bracket:
         low, high = inputs.box.float32_lower, inputs.box.float32_upper
         project = None if inputs.is_box else inputs.nearest_float32
         margins, open_ = self.margins, np.flatnonzero(self.proven < radius)
-        own = self._condition(self.witness.input)
+        own = nearest_condition(margins, self.witness.input)
         conditions = np.append(np.full(KICKS // 2, own), np.resize(open_, KICKS // 2)).astype(int)
 
-        def stop() -> bool:
-            return self.clock.elapsed() > end
-
         start = inputs.nearest_float32(self.witness.input[None])[0]
-        points, values = kicked(margins, start, low, high, conditions, self.rng, project, stop)
+        points, values = kicked(margins, start, low, high, conditions, self.rng, project, deadline.over)
         hits = np.argsort(values)[:ENDS]
         met = [self._try(points[walk]) for walk in hits[values[hits] <= 0]]
         if inside < INSIDE and any(met):
@@ -255,7 +249,7 @@ class Bracket:
         solved = 0
         for walk in np.argsort(values):
             solved += self._end(points[walk].astype(np.float64), int(conditions[walk]), units)
-            if solved == ENDS or stop():
+            if solved == ENDS or deadline.over():
                 return
 
     def _end(self, point: np.ndarray, condition: int, units: dict[int, np.ndarray]) -> bool:
@@ -266,16 +260,17 @@ class Bracket:
         if key in self.pieces:
             return False
         self.pieces.add(key)
-        piece = piece_around(self.margins, point, condition, units)
-        found = closest_in(piece, self.perturbation, SLACK, lp_session, self.upper)
+        found = closest_in(
+            piece_around(self.margins, point, condition, units), self.perturbation, SLACK, lp_session, self.upper
+        )
         if found is not None:
             self._try(found[0])
         return True
 
-    def _near_miss(self, question: Question, points: np.ndarray) -> Witness | None:
+    def _near_miss(self, problem: Problem, clock: Clock, points: np.ndarray) -> Witness | None:
         """Minimizers of relaxed nodes lie in pieces that are hard to exclude: one of them may hold a closer point."""
         begin = self.clock.elapsed()
-        if self.watching > WATCHING * question.clock.elapsed():
+        if self.watching > self.shares.watching * clock.elapsed():
             return None
         flat = points.reshape(len(points), -1)
         open_ = np.flatnonzero(self.proven < self.upper)
@@ -285,9 +280,8 @@ class Bracket:
         units = self._units_of(self.upper)
         self._end(flat[best].astype(np.float64), int(open_[condition]), units)
         self.watching += self.clock.elapsed() - begin
-        if self.upper == before or self.witness is None or not question.case.inputs.contains(self.witness.input):
+        if self.upper == before or self.witness is None or not problem.case.inputs.contains(self.witness.input):
             return None
-        question.witness = self.witness
         return self.witness
 
     def _probe(self) -> None:
@@ -297,7 +291,7 @@ class Bracket:
             if self.clock.over():
                 return
             middle = 0.5 * low + 0.5 * high
-            self.ask(middle, FAST, self.clock.left())
+            self.ask(middle, CROWN_ONLY, self.deadline)
             if self.lower >= middle:
                 low = middle
             else:
@@ -326,49 +320,38 @@ class Bracket:
             return
         margins, point = self.margins, self.witness.input.astype(np.float64)
         units = self._units(self.perturbation.distance(point))
-        condition = self._condition(point)
         shape = (1, *margins.input_shape)
         slack = SLACK * (1 + float(np.abs(self.network.forward(point.reshape(shape))).max()))
-        flipped: frozenset[tuple[int, int]] = frozenset()
-        best, tried, waiting = np.inf, {flipped}, [flipped]
-        end = self.clock.elapsed() + SHARPENING * self.clock.left()
-        while waiting and len(tried) < PIECES and self.clock.elapsed() < end:
-            flipped = waiting.pop(0)
-            piece = piece_around(margins, point, condition, units, flipped)
-            found = closest_in(piece, self.perturbation, slack, lp_session, min(best, self.upper * (1 + 1e-3)))
+        best = np.inf
+
+        def improve(piece: Piece) -> Iterable[int] | None:
+            nonlocal best, slack
+            found = closest_in(piece, self.perturbation, slack, lp_session, min(best, self.upper * FARTHEST))
             if found is None:
-                continue
+                return None
             nearest, tight = found
             far = self.perturbation.distance(nearest)
-            if far >= best * (1 - 1e-7):
-                continue
-            while not self._try(nearest) and slack < 1e-3:
+            if far >= best * (1 - CLOSER):
+                return None
+            while not self._try(nearest) and slack < MOST_SLACK:
                 slack *= 10
                 again = closest_in(piece, self.perturbation, slack, lp_session)
                 if again is None:
                     break
                 nearest, tight = again
             best = far
-            waiting = []
-            for row in tight:
-                other = flipped ^ {piece.units[row]}
-                if other not in tried:
-                    tried.add(other)
-                    waiting.append(other)
+            return tight
+
+        walk_pieces(margins, point, units, improve, PIECES, self.deadline.within(share=self.shares.pieces))
 
     @cached_property
     def margins(self) -> Network:
         """The network whose outputs are the margins of all conditions."""
-        return margin_network(self.network, self.conditions)
+        return self.margin_networks.of(self.conditions)
 
     @cached_property
     def _whole(self) -> InputSet:
         return self.perturbation.within(self.cap)
-
-    def _condition(self, point: np.ndarray) -> int:
-        """The condition that is nearest to being met at a point (n,)."""
-        shape = (1, *self.margins.input_shape)
-        return int(np.argmin(self.margins.forward(point.astype(np.float64).reshape(shape)).reshape(-1)))
 
     def _units(self, radius: float) -> dict[int, np.ndarray]:
         """By pre-activation node, the units whose sign may change within a radius."""

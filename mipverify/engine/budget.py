@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,10 +35,6 @@ class Clock:
         """Whether the limit has passed."""
         return self.left() <= 0
 
-    def stop_at(self, end: float) -> Callable[[], bool]:
-        """Tells whether `end` seconds since the start have passed, or the limit."""
-        return lambda: self.elapsed() > end or self.over()
-
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Count the time of the block under `name`."""
@@ -50,6 +47,33 @@ class Clock:
     def count(self, name: str, seconds: float) -> None:
         """Count seconds under `name`."""
         self.stages[name] = self.stages.get(name, 0.0) + seconds
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """When a part of the work on a question must end: `end` seconds after its clock started, or at its limit."""
+
+    clock: Clock
+    end: float = math.inf
+
+    def left(self) -> float:
+        """Seconds until then, not below zero."""
+        return max(0.0, min(self.end - self.clock.elapsed(), self.clock.left()))
+
+    def over(self) -> bool:
+        """Whether it has passed."""
+        return self.clock.elapsed() > self.end or self.clock.over()
+
+    def within(self, seconds: float = math.inf, *, share: float = 1.0) -> Deadline:
+        """An earlier one: this share of the time that is left, and at most so many seconds."""
+        now = self.clock.elapsed()
+        end = self.end if share == 1.0 else now + share * self.left()
+        return Deadline(self.clock, min(end, now + seconds))
+
+    @property
+    def whole(self) -> Deadline:
+        """That of the question itself."""
+        return Deadline(self.clock)
 
 
 def cap_memory(limit: int) -> None:

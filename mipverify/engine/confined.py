@@ -18,15 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mipverify.engine.budget import Clock, cap_memory
-from mipverify.engine.stages import CASCADE
+from mipverify.engine.run import Run
+from mipverify.engine.schedule import CASCADE
 from mipverify.engine.verdict import Verdict
 from mipverify.errors import InputError
 from mipverify.parallel.guard import GRACE
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
-
-    from mipverify.engine.verify import Run
 
 # Loaded before memory is capped: a library that cannot be loaded any more would look as if it was missing.
 NEEDED = ("mipverify.engine.verify", "mipverify.presolve.cutting", "mipverify.solvers.branch_and_bound", "highspy")
@@ -100,7 +99,6 @@ def _require_want_of_memory(process: subprocess.Popen[bytes], *, capped: bool) -
 
 def main(channel: int, parent: int) -> None:
     """The other process: reads a question, answers it under its cap."""
-    from mipverify.engine.verify import Run
     from mipverify.parallel.process import connect
 
     connection = connect(channel, parent)

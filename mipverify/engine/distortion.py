@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike
 
 from mipverify.engine.bracket import Bracket
 from mipverify.engine.budget import Clock
+from mipverify.engine.scores import require_order
 from mipverify.engine.verdict import Witness
-from mipverify.engine.verify import require_order
 from mipverify.errors import InputError
 from mipverify.network import Network
 from mipverify.network.snapshot import snapshot
@@ -169,7 +169,7 @@ def closest_violation(
         bracket.resume(known.lower, None if known.witness is None else np.asarray(known.witness, np.float32))
     reason = ""
     try:
-        run_within(bracket.clock, partial(bracket.close, workers))
+        run_within(bracket.clock, partial(bracket.close_with, workers))
     except LeftBehindError:
         reason = "time"
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mipverify.engine.question import Question
+from mipverify.engine.stage import Work
 from mipverify.formulation.input_rows import confined
 from mipverify.presolve.linear import LayeredProgram, stacked
 from mipverify.proof.backward import Evidence
@@ -23,7 +23,7 @@ ROUNDS = 30  # of tangents to a curved ball
 SECONDS = 20.0  # for one program
 
 
-def leaf_solver(question: Question, bounds: Bounds) -> Callable[[Node], Node]:
+def leaf_solver(work: Work, bounds: Bounds) -> Callable[[Node], Node]:
     """Raises the bound of a node without units to split, within bounds of the reduced network.
 
     The dual ascent that bounds nodes creeps where an input set has corners; a leaf's program is small and exact. Its
@@ -33,12 +33,12 @@ def leaf_solver(question: Question, bounds: Bounds) -> Callable[[Node], Node]:
     programs = LayeredProgram.of(bounds.network, rows)
     if programs is None:
         return lambda node: node
-    return _Leaves(question, bounds, rows, programs)
+    return _Leaves(work, bounds, rows, programs)
 
 
 @dataclass(frozen=True, eq=False)
 class _Leaves:
-    question: Question
+    work: Work
     bounds: Bounds
     rows: Rows
     programs: LayeredProgram
@@ -46,7 +46,7 @@ class _Leaves:
     def __call__(self, node: Node) -> Node:
         from mipverify.solvers import lp_session
 
-        question, programs = self.question, self.programs
+        work, programs = self.work, self.programs
         inner = assume(self.bounds, [node.assumption], [node.entry])
         (sides,) = programs.sides(inner, 1)
         row = self.rows.take(np.array([node.condition]))
@@ -56,15 +56,15 @@ class _Leaves:
             return node
         milp, columns = programs.program(node.condition, 1.0, sides), np.arange(len(sides.low))
         whole, curved = confined(milp, columns, inner.inputs)
-        session = lp_session(question.clock.left)
+        session = lp_session(work.deadline.left)
         session.open(whole)
         for _ in range(ROUNDS):
             answer = session.solve(SECONDS)
             if answer.multipliers is not None:
                 node = self._learned(node, inner, *programs.evidence(milp, answer.multipliers[: milp.rows]))
-            if node.lower > 0 or answer.point is None or question.clock.over():
+            if node.lower > 0 or answer.point is None or work.deadline.over():
                 break
-            if question.try_points(answer.point[columns][None]):
+            if work.try_points(answer.point[columns][None]):
                 break
             tangents = None if curved is None else curved.tangents(answer.point)
             if tangents is None:

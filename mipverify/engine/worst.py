@@ -12,20 +12,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mipverify.attack.closest import closest_in, piece_around
-from mipverify.attack.pgd import Attack
-from mipverify.engine.bounding import unstable_units
-from mipverify.engine.budget import Clock
-from mipverify.engine.question import Question
-from mipverify.engine.stages import CASCADE, Stage, attack
+from mipverify.attack.closest import Piece, closest_in
+from mipverify.engine.bisection import CLOSE, Bisection
+from mipverify.engine.budget import Clock, Deadline
+from mipverify.engine.pieces import unstable_units, walk_pieces
+from mipverify.engine.schedule import CASCADE, LP_TIGHTENING, MARGIN, THOROUGH_ATTACK, TIGHTENED, TIGHTENING
+from mipverify.engine.stage import Stage
 from mipverify.engine.verdict import Witness
-from mipverify.engine.verify import run_cascade
 from mipverify.errors import InputError
-from mipverify.formulation import margin_network
 from mipverify.network import Network
 from mipverify.network.snapshot import snapshot
-from mipverify.network.validation import points_of, validated
-from mipverify.parallel import ALONE, Crew, Hands
 from mipverify.parallel.guard import LeftBehindError, run_within
 from mipverify.proof.bounds import Bounds
 from mipverify.solvers import lp_session
@@ -35,13 +31,11 @@ from mipverify.specification.perturbation import Perturbation
 from mipverify.specification.robustness import misclassified
 
 GAP = 1e-4
-ATTACK = (Stage("attack", attack(Attack(restarts=4, steps=40))),)
-FAST = tuple(stage for stage in CASCADE if stage.name in ("interval", "crown", "optimized crown", "tightening"))
-TIGHTENINGS = ("tightening", "lp tightening")  # of hidden units, which the level does not touch: once is enough
+ONCE = (TIGHTENING, LP_TIGHTENING)  # of intermediate bounds, which the level does not touch
 DESCENTS = 6  # halvings with attacks only
-HALVINGS = 20  # while a linear piece is searched for its smallest margin
+HALVINGS = 20  # while a linear piece is searched for its smallest margin,
+EXACT = 0.1  # of the gap that is allowed: to which that is found
 PIECES = 20  # linear pieces looked at after a witness
-SHARE = 0.6  # of the time left, for one proof
 
 
 @dataclass(frozen=True)
@@ -85,8 +79,7 @@ def worst_margin(
     """The smallest margin y[label] - max over targets of y[target] within `eps` of `image`.
 
     gap: the bounds may differ by this much, or by this share of a margin above one. workers: processes that share the
-    work of one question. Other arguments as in
-    `minimum_distortion`.
+    work of one question. Other arguments as in `minimum_distortion`.
 
     Raises:
         InputError: arguments out of range, an image that does not fit, or a network that gives classes, not scores.
@@ -106,7 +99,7 @@ def worst_margin(
     search = _Search(network, perturbation, label, chosen, eps, gap, Clock(timeout), seed, solver, progress)
     reason = ""
     try:
-        run_within(search.clock, partial(search.close, workers))
+        run_within(search.clock, partial(search.close_with, workers))
     except LeftBehindError:
         reason = "time"
     except KeyboardInterrupt:
@@ -126,14 +119,14 @@ def worst_margin(
             "gap": upper - lower,
             "questions": search.questions,
             "nodes": search.nodes,
-            "seconds": {name: round(seconds, 4) for name, seconds in search.clock.stages.items()},
+            "seconds": search.seconds(),
         },
         "" if closed else (reason or search.reason or "time"),
     )
 
 
-class _Search:
-    """Questions whether some margin is at most a level: a proof raises `lower` to it, a witness lowers `upper`."""
+class _Search(Bisection):
+    """Problems about whether some margin is at most a level: a proof raises `lower` to it, a witness lowers `upper`."""
 
     def __init__(
         self,
@@ -148,20 +141,14 @@ class _Search:
         solver: str,
         progress: Callable[[str, str], None] | None,
     ):
-        self.network, self.perturbation, self.label, self.targets = network, perturbation, label, targets
+        self.perturbation, self.label, self.targets, self.gap = perturbation, label, targets, gap
         self.inputs = perturbation.within(eps)
+        super().__init__(network, self.inputs.box, clock, MARGIN, seed=seed, solver=solver, progress=progress)
         self.radius = float(exact_number(eps, "eps"))
-        self.gap, self.clock, self.solver = gap, clock, solver
-        self.rng = np.random.default_rng(seed)
-        self.replay = validated(network, points_of([(self.inputs.box.float32_lower, self.inputs.box.float32_upper)]))
-        self.report = progress or (lambda stage, text: None)
-        self.hands: Hands = ALONE
         self.around: Bounds | None = None  # the level is about the output only
-        self.lower, self.trusted, self.reason = -np.inf, list[str](), ""
-        self.questions = self.nodes = 0
-        self.stages = CASCADE
-        case = self._case(0.0)
-        center = case.inputs.nearest_float32(perturbation.center[None])[0]
+        self.cascade = CASCADE
+        self.at_zero = self._case(0.0)
+        center = self.inputs.nearest_float32(perturbation.center[None])[0]
         self.witness = Witness(center, self.replay.run(center[None])[0])
         self.upper = self._margin(self.witness.output)
 
@@ -169,51 +156,45 @@ class _Search:
     def closed(self) -> bool:
         return self.upper - self.lower <= self._allowed()
 
-    def close(self, workers: int = 1) -> None:
-        """Narrow the bounds until they meet or time is over. workers: processes that share the work."""
-        with Crew(workers) as self.hands:
-            self._close()
+    done = closed
 
-    def _close(self) -> None:
-        self.ask(self.upper, FAST, self.clock.left())
+    def aim(self) -> float:
+        return self.upper - CLOSE * self._allowed()
+
+    def stages(self) -> Sequence[Stage]:
+        return self.cascade
+
+    stages_below = stages
+
+    def close(self) -> None:
+        """As `Bisection.close`."""
+        self.ask(self.upper, TIGHTENED, self.deadline)
         if not np.isfinite(self.lower):
             self.reason = "bounds overflow"
             return
         self._descend()
-        while not (self.closed or self.clock.over()):
-            before = self.lower, self.upper
-            self.ask(self.upper - 0.9 * self._allowed(), self.stages, SHARE * self.clock.left())
-            if (self.lower, self.upper) == before:
-                self.ask(0.5 * self.lower + 0.5 * self.upper, self.stages, SHARE * self.clock.left())
-            if (self.lower, self.upper) == before:
-                return
+        self.narrow()
 
-    def ask(self, level: float, stages: Sequence[Stage], seconds: float) -> None:
+    def ask(self, level: float, stages: Sequence[Stage], deadline: Deadline) -> None:
         """Whether some margin is at most `level`."""
-        case = self._case(level)
-        clock = Clock(seconds, stages=self.clock.stages)
         self.report("margin", f"{self.lower:.6g} <= margin <= {self.upper:.6g}; asking about {level:.6g}")
-        question = Question(self.network, case, self.replay, clock, self.rng, self.solver, self.report, self.hands)
-        question.hints, question.around = self.witness.input[None].astype(np.float64), self.around
-        run_cascade(question, stages)
-        self.questions += 1
-        self.nodes += question.nodes
-        if question.bounds is not None:
-            self.around = question.bounds
-            ran = {stage.name for stage in stages if stage.name in clock.stages}
-            self.stages = tuple(s for s in self.stages if s.name not in TIGHTENINGS or s.name not in ran)
+        course = self.run(self._case(level), stages, deadline, around=self.around, start=self.witness)
+        state = course.state
+        if state.bounds is not None:
+            self.around = state.bounds
+            self.cascade = tuple(s for s in self.cascade if s not in ONCE or s not in course.ran)
         # What is proven of every margin less the level, be it positive or not, bounds the smallest margin.
-        proven = float(np.nextafter(level + float(question.lower.min()), -np.inf))
-        if question.witness is None and not len(question.open()):
+        proven = float(np.nextafter(level + float(state.lower.min()), -np.inf))
+        if state.witness is None and not len(state.open()):
             proven = max(proven, level)
         if proven > self.lower:
             self.lower = min(proven, self.upper)
-            self.trusted += question.trusted
-        if question.witness is not None:
-            self._take(question.witness.input)
-            if stages is not ATTACK:
+            self.trusted += state.trusted
+        if state.witness is not None:
+            self._take(state.witness.input)
+            if stages is not THOROUGH_ATTACK:
                 self._sharpen()
-        self.reason = question.reason
+        self.reason = state.reason
 
     def _case(self, level: float) -> Case:
         conditions = misclassified(
@@ -252,7 +233,7 @@ class _Search:
             if self.clock.over() or self.closed or self.upper - low <= self._allowed():
                 break
             middle = 0.5 * low + 0.5 * self.upper
-            self.ask(middle, ATTACK, self.clock.left())
+            self.ask(middle, THOROUGH_ATTACK, self.deadline)
             if self.upper > middle:
                 low = middle
         self._sharpen()
@@ -261,20 +242,16 @@ class _Search:
         """Walk from the witness to its piece's smallest margin, and on to neighboring pieces while that lowers it."""
         if not np.isfinite(self.lower):
             return
-        margins = margin_network(self.network, self._case(0.0).conditions)
+        margins = self.margin_networks.of(self.at_zero.conditions)
         units = unstable_units(margins, self.inputs, self.around)
         point = self.witness.input.astype(np.float64)
-        condition = int(np.argmin(margins.forward(point.reshape(1, *margins.input_shape)).reshape(-1)))
-        flipped: frozenset[tuple[int, int]] = frozenset()
-        tried, waiting = {flipped}, [flipped]
-        end = self.clock.elapsed() + 0.1 * self.clock.left()
-        while waiting and len(tried) < PIECES and self.clock.elapsed() < end:
-            flipped = waiting.pop(0)
-            piece = piece_around(margins, point, condition, units, flipped)
+        deadline = self.deadline.within(share=self.shares.pieces)
+
+        def improve(piece: Piece) -> Iterable[int] | None:
             # The smallest margin -s for which the closest input of the piece is near enough.
             low, high, best = -self.upper, -self.lower, None
             for _ in range(HALVINGS):
-                if high - low <= 0.1 * self._allowed() or self.clock.elapsed() > end:
+                if high - low <= EXACT * self._allowed() or deadline.over():
                     break
                 middle = 0.5 * low + 0.5 * high
                 found = closest_in(piece, self.perturbation, middle, lp_session)
@@ -282,11 +259,6 @@ class _Search:
                     low, best = middle, found
                 else:
                     high = middle
-            if best is None or not self._take(best[0]):
-                continue
-            waiting = []
-            for row in best[1]:
-                other = flipped ^ {piece.units[row]}
-                if other not in tried:
-                    tried.add(other)
-                    waiting.append(other)
+            return best[1] if best is not None and self._take(best[0]) else None
+
+        walk_pieces(margins, point, units, improve, PIECES, deadline)

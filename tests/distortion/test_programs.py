@@ -8,31 +8,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mipverify.engine.bounding import crown_bounds, interval_bounds
 from mipverify.engine.budget import Clock
-from mipverify.engine.programs import solve_milp
-from mipverify.engine.question import Question
+from mipverify.engine.schedule import CROWN, INTERVAL, MILP_AS_ASKED
+from mipverify.engine.state import State
 from mipverify.network import Network
-from mipverify.network.replay import replay_of
 from mipverify.specification import Case
 from mipverify.specification.norms.l2 import Shares
 from mipverify.specification.perturbation import Perturbation
 from mipverify.specification.robustness import misclassified
 from tests.distortion.enumeration import Problem, closest, pieces
 from tests.distortion.nets import KINDS, image_of
+from tests.engine.calls import course
 
 
-def ask(network: Network, image: np.ndarray, label: int, norm: str, radius: float) -> Question:
+def ask(network: Network, image: np.ndarray, label: int, norm: str, radius: float) -> State:
     """The program of one ball, and nothing that could decide it before."""
     inputs = Perturbation.around(image, norm=norm).within(radius)
     conditions = misclassified(label, network.output_size, network.input_size)
     case = Case(inputs, conditions)
-    question = Question(network, case, replay_of(network), Clock(20), np.random.default_rng(0), "highs")
-    interval_bounds(question)
-    crown_bounds(question)
-    question.lower[:] = -1.0
-    solve_milp(question)
-    return question
+    found = course(network, case, INTERVAL, CROWN, clock=Clock(20), solver="highs")
+    found.state.lower[:] = -1.0
+    found.run_stage(MILP_AS_ASKED)
+    return found.state
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2"])

@@ -101,3 +101,31 @@ def test_the_document_shows_every_room() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     for name in (*ARROWS, "parallel"):
         assert f"`mipverify/{name}`" in text or f"`{name}`" in text, name
+
+
+def test_no_file_of_the_engine_imports_another_in_a_circle_not_even_for_types() -> None:
+    inside = [path for path in FILES if room(module_of(path)) == "engine"]
+    edges = {module_of(path): {module for module, _ in imports(path)} for path in inside}
+    left = dict(edges)
+    while left:
+        free = [module for module, others in left.items() if not (others - {module}) & left.keys()]
+        assert free, f"a circle among {sorted(left)}"
+        for module in free:
+            del left[module]
+
+
+def test_what_is_known_of_a_problem_changes_in_one_place() -> None:
+    """Stages tell the driver what they have come to; nobody else writes into a state."""
+    for path in (path for path in FILES if room(module_of(path)) == "engine" and path.name != "state.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            for target in targets:
+                while isinstance(target, ast.Subscript):
+                    target = target.value
+                owner = target.value if isinstance(target, ast.Attribute) else None
+                name = getattr(owner, "attr", getattr(owner, "id", ""))
+                assert name != "state", f"{path.name}:{node.lineno} writes into a state"
+            call = node.func if isinstance(node, ast.Call) else None
+            if isinstance(call, ast.Attribute) and call.attr == "learn" and path.name != "driver.py":
+                owner = call.value
+                assert getattr(owner, "attr", getattr(owner, "id", "")) != "state", f"{path.name}:{node.lineno}"

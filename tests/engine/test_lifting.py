@@ -10,15 +10,17 @@ import pytest
 from mipverify.solvers.branch_and_bound.splits import Node
 
 from mipverify.engine import searches, verify
-from mipverify.engine.question import Question
-from mipverify.engine.stages import CASCADE, Stage
+from mipverify.engine.judge import Replaying
+from mipverify.engine.schedule import CROWN, INTERVAL, SEMIDEFINITE, SEMIDEFINITE_BRANCHING
+from mipverify.engine.stage import Work
 from mipverify.network import Affine, Input, Network, Relu, Term
 from mipverify.network.operators import Dense
 from mipverify.proof.bounds import Bounds
+from tests.engine.calls import calling
 from tests.soundness import exact
 from tests.soundness.nets import exact_output, question
 
-ONLY = tuple(s for s in CASCADE if s.name in ("interval", "crown", "semidefinite", "semidefinite branching"))
+ONLY = (INTERVAL, CROWN, SEMIDEFINITE, SEMIDEFINITE_BRANCHING)
 
 
 def shallow_question(rng: np.random.Generator, margin: Fraction) -> exact.Question:
@@ -38,12 +40,12 @@ def shallow_question(rng: np.random.Generator, margin: Fraction) -> exact.Questi
 
 
 def test_leaves_are_asked_and_their_answers_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Question, "try_points", lambda self, points: None)  # no counterexample saves a wrong proof
+    monkeypatch.setattr(Replaying, "first_violation", lambda *_: None)  # no counterexample saves a wrong proof
     asked: list[Node] = []
     make = searches.leaf_solver
 
-    def counted(question: Question, bounds: Bounds) -> Callable[[Node], Node]:
-        solve = make(question, bounds)
+    def counted(work: Work, bounds: Bounds) -> Callable[[Node], Node]:
+        solve = make(work, bounds)
 
         def answer(node: Node) -> Node:
             asked.append(node)
@@ -85,11 +87,11 @@ def twice(layers: list[tuple[np.ndarray, np.ndarray]], units: int) -> Network:
     return Network(nodes, 4)
 
 
-def seems_unstable(question: Question) -> None:
+def seems_unstable(work: Work) -> None:
     """Four units that are always active look as if they were not, until the network is reduced to what is unstable."""
-    assert question.bounds is not None
-    assert question.bounds.unstable(question.margins.preactivations[0]).reshape(-1)[:4].all()
-    inner = question.reduced.bounds
+    bounds = work.state.proven
+    assert bounds.unstable(work.problem.margins.preactivations[0]).reshape(-1)[:4].all()
+    inner = work.state.reduced(work.deadline.over).bounds
     (node,) = inner.network.preactivations
     assert (inner.lower[node][0, :4] > 0).all()
 
@@ -111,7 +113,7 @@ def test_units_whose_sign_shows_only_once_all_is_multiplied_out() -> None:
         points = low + np.round(rng.random((3000, 16))) * (high - low)
         best = points[np.argmin(network.forward(points)[:, 0])]
         (least,) = exact_output(layers, best)
-        stages = (interval, Stage("look", seems_unstable), *lift)
+        stages = (interval, calling("look", seems_unstable), *lift)
         posed = question(low, high, [[([1.0], float(least) + 0.01)]])
         assert verify(network, posed, timeout=20.0, stages=stages).verdict != "holds"
         posed = question(low, high, [[([1.0], float(least) - 2.0)]])

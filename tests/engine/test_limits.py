@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -17,16 +18,17 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mipverify.engine import stages, verify
+from mipverify.engine import verify
 from mipverify.engine.budget import Clock
-from mipverify.engine.question import Question
-from mipverify.engine.splitting import split_phases
-from mipverify.engine.stages import Stage
+from mipverify.engine.schedule import CASCADE, CROWN, FIRST_BRANCHING, INTERVAL, OPTIMIZED_CROWN
+from mipverify.engine.stage import Stage, Work
+from mipverify.engine.state import Trusted, Update
 from mipverify.engine.verdict import Verdict
 from mipverify.errors import InputError
 from mipverify.network import Network, load
 from mipverify.parallel.guard import run_within
 from mipverify.specification import Specification
+from tests.engine.calls import calling
 from tests.soundness.nets import dense, lowest_sampled, question, random_layers
 
 ROW = [1.0, -1.0, 0.0]
@@ -34,7 +36,6 @@ ROW = [1.0, -1.0, 0.0]
 LAYERS = random_layers(np.random.default_rng(0), (30, *[64] * 6, 3))
 HARD = dense(LAYERS)
 LOW = lowest_sampled(HARD, np.zeros(30), np.ones(30), ROW)
-STAGE = {stage.name: stage for stage in stages.CASCADE}
 QUESTION = question(np.zeros(30), np.ones(30), [[(ROW, LOW - 0.7)], [(ROW, LOW - 0.5)]])
 
 
@@ -71,7 +72,7 @@ def hungry(asked: object) -> None:
 
 
 def test_memory_that_runs_out_ends_in_unknown_and_keeps_the_bound_reached() -> None:
-    cascade = (STAGE["interval"], Stage("hungry", hungry))
+    cascade = (INTERVAL, calling("hungry", hungry))
     verdict = verify(HARD, QUESTION, timeout=20.0, memory=1 << 26, stages=cascade)
     assert (verdict.verdict, verdict.reason, verdict.stage) == ("unknown", "out of memory", "hungry")
     assert verdict.margin_lower_bound is not None
@@ -84,7 +85,7 @@ def deadly(asked: object) -> None:
 
 
 def test_a_library_that_ends_the_process_for_want_of_memory_ends_in_unknown() -> None:
-    cascade = (STAGE["interval"], Stage("deadly", deadly))
+    cascade = (INTERVAL, calling("deadly", deadly))
     verdict = verify(HARD, QUESTION, timeout=20.0, memory=1 << 26, stages=cascade)
     assert (verdict.verdict, verdict.reason, verdict.stage) == ("unknown", "out of memory", "deadly")
     assert verdict.margin_lower_bound is not None
@@ -103,7 +104,7 @@ def aborted(asked: object) -> None:
 
 @pytest.mark.parametrize("stage", [killed, aborted])
 def test_a_process_that_is_ended_for_want_of_memory_ends_in_unknown(stage: Callable[[object], None]) -> None:
-    cascade = (STAGE["interval"], Stage("ended", stage))
+    cascade = (INTERVAL, calling("ended", stage))
     verdict = verify(HARD, QUESTION, timeout=20.0, memory=1 << 26, stages=cascade)
     assert (verdict.verdict, verdict.reason, verdict.stage) == ("unknown", "out of memory", "ended")
 
@@ -115,7 +116,7 @@ def quits(asked: object) -> None:
 
 def test_a_process_that_ends_for_another_reason_is_a_failure() -> None:
     with pytest.raises(RuntimeError, match="exit code 3"):
-        verify(HARD, QUESTION, timeout=20.0, memory=1 << 28, stages=(STAGE["interval"], Stage("quits", quits)))
+        verify(HARD, QUESTION, timeout=20.0, memory=1 << 28, stages=(INTERVAL, calling("quits", quits)))
 
 
 def test_a_process_that_cannot_read_the_question_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +124,7 @@ def test_a_process_that_cannot_read_the_question_is_a_failure(monkeypatch: pytes
     exec("def stage(asked): pass", module.__dict__)  # noqa: S102
     monkeypatch.setitem(sys.modules, module.__name__, module)
     with pytest.raises(RuntimeError, match="exit code 1"):
-        verify(HARD, QUESTION, timeout=20.0, memory=1 << 28, stages=(Stage("elsewhere", module.stage),))
+        verify(HARD, QUESTION, timeout=20.0, memory=1 << 28, stages=(calling("elsewhere", module.stage),))
 
 
 def test_under_a_cap_that_suffices_the_verdict_is_the_same(tmp_path: Path) -> None:
@@ -141,12 +142,12 @@ def test_a_question_that_does_not_fit_is_refused_under_a_cap_as_well() -> None:
     with pytest.raises(InputError, match="input"):
         verify(HARD, question(np.zeros(29), np.ones(29), [[(ROW, 0.0)]]), memory=1 << 28)
     with pytest.raises(InputError, match="memory"):
-        verify(HARD, QUESTION, memory=1 << 28, stages=(Stage("local", lambda asked: None),))
+        verify(HARD, QUESTION, memory=1 << 28, stages=(calling("local", lambda asked: None),))
 
 
 def test_the_timeout_is_kept_by_a_process_with_a_cap() -> None:
     begin = time.perf_counter()
-    verdict = verify(HARD, QUESTION, timeout=2.0, memory=1 << 30, stages=(STAGE["interval"], Stage("idle", idle)))
+    verdict = verify(HARD, QUESTION, timeout=2.0, memory=1 << 30, stages=(INTERVAL, calling("idle", idle)))
     assert time.perf_counter() - begin < 4.0
     assert (verdict.verdict, verdict.reason, verdict.stage) == ("unknown", "time", "idle")
 
@@ -158,7 +159,7 @@ def idle(asked: object) -> None:
 
 def test_a_stage_that_never_looks_at_the_clock_is_left_behind() -> None:
     begin = time.perf_counter()
-    verdict = verify(HARD, QUESTION, timeout=0.3, stages=(STAGE["interval"], Stage("waits", waits)))
+    verdict = verify(HARD, QUESTION, timeout=0.3, stages=(INTERVAL, calling("waits", waits)))
     assert time.perf_counter() - begin < 1.5
     assert (verdict.verdict, verdict.reason, verdict.stage) == ("unknown", "time", "waits")
     assert verdict.margin_lower_bound is not None
@@ -175,14 +176,14 @@ def waits(asked: object) -> None:
 def test_what_is_left_behind_changes_no_verdict_any_more() -> None:
     told: list[Verdict] = []
 
-    def late(asked: Question) -> None:
+    def late(work: Work) -> None:
         time.sleep(1.2)
-        for condition in asked.open().tolist():
-            asked.trust(condition, 1.0, "a late one")
-        assert asked.decided()
+        for condition in work.state.open().tolist():
+            work.tell(Update(trusted=Trusted(condition, 1.0, "a late one")))
+        assert work.state.decided()
         told.append(verdict)
 
-    verdict = verify(HARD, QUESTION, timeout=0.2, stages=(Stage("late", late),))
+    verdict = verify(HARD, QUESTION, timeout=0.2, stages=(calling("late", late),))
     assert (verdict.verdict, verdict.margin_lower_bound) == ("unknown", None)
     time.sleep(1.0)
     assert told == [verdict]
@@ -200,7 +201,7 @@ def test_a_stage_that_raises_is_a_failure_and_no_verdict(position: int) -> None:
     def broken(asked: object) -> None:
         raise ZeroDivisionError("a fault")
 
-    cascade = (*stages.CASCADE[:position], Stage("broken", broken))
+    cascade = (*CASCADE[:position], calling("broken", broken))
     with pytest.raises(ZeroDivisionError):
         verify(HARD, QUESTION, timeout=5.0, stages=cascade)
 
@@ -215,7 +216,7 @@ def interrupted_in(
     network: Network,
     specification: Specification,
     after: int,
-    cascade: tuple[Stage, ...] = stages.CASCADE,
+    cascade: tuple[Stage, ...] = CASCADE,
 ) -> tuple[Verdict, list[float]]:
     """The verdict when Ctrl-C comes in the progress of a search, and the bounds that it had reported."""
     told: list[float] = []
@@ -230,9 +231,8 @@ def interrupted_in(
 
 
 def test_an_interrupt_keeps_the_bound_that_splitting_phases_reached() -> None:
-    bounds = [stage for stage in stages.CASCADE if "crown" in stage.name or stage.name == "interval"]
-    search = Stage("branch", lambda question: split_phases(question, 60.0))
-    verdict, told = interrupted_in("branch", HARD, QUESTION, 8, (*bounds, search))
+    search = replace(FIRST_BRANCHING, seconds=60.0)
+    verdict, told = interrupted_in("branch", HARD, QUESTION, 8, (INTERVAL, CROWN, OPTIMIZED_CROWN, search))
     assert (verdict.verdict, verdict.reason) == ("unknown", "interrupted")
     assert len(told) == 8
     reached = verdict.margin_lower_bound

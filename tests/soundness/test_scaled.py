@@ -8,12 +8,10 @@ import numpy as np
 import pytest
 from mipverify.solvers.interface import Limits
 
-from mipverify.engine.bounding import crown_bounds, interval_bounds
 from mipverify.engine.budget import Clock
-from mipverify.engine.programs import solve_milp
-from mipverify.engine.question import Question as Asked
+from mipverify.engine.schedule import CROWN, INTERVAL, MILP_AS_ASKED
 from mipverify.formulation.scaling import equilibrated
-from mipverify.network.replay import replay_of
+from tests.engine.calls import AcceptsNothing, course
 from tests.solvers.programs import random_relu_program
 from tests.soundness.exact import Question, random_question
 from tests.soundness.nets import dense, exact_output, question
@@ -44,15 +42,12 @@ def test_a_claim_never_lies_above_the_exact_minimum(solver: str, exponent: int) 
     for k in range(16):
         scaled = scaled_apart(rng, exponent)
         case, network = scaled.specification().cases[0], scaled.network()
-        asked = Asked(network, case, replay_of(network), Clock(5.0), rng, solver)
-        asked.try_points = lambda points: None  # type: ignore[method-assign]  # no attack comes before the claim
-        interval_bounds(asked)
-        if k % 2 == 0:
-            crown_bounds(asked)
-        if asked.decided():
+        stages = (INTERVAL, CROWN)[: 2 - k % 2]
+        asked = course(network, case, *stages, clock=Clock(5.0), solver=solver, judge=AcceptsNothing())
+        if asked.state.decided():
             continue
-        solve_milp(asked)
-        assert Fraction(float(asked.lower[0])) <= Fraction(-1, 100), scaled
+        asked.run_stage(MILP_AS_ASKED)
+        assert Fraction(float(asked.state.lower[0])) <= Fraction(-1, 100), scaled
 
 
 @pytest.mark.parametrize("solver", ["highs", "cbc"])
@@ -69,12 +64,9 @@ def test_no_claim_survives_cancellation(size: float, solver: str) -> None:
     network = dense(layers)
     for gap in (Fraction(1, 64), Fraction(1, 1000)):
         case = question([0.25, 0.25], [0.75, 0.75], [[([1.0], lowest + gap)]]).cases[0]
-        asked = Asked(network, case, replay_of(network), Clock(5.0), np.random.default_rng(0), solver)
-        asked.try_points = lambda points: None  # type: ignore[method-assign]
-        interval_bounds(asked)
-        crown_bounds(asked)
-        solve_milp(asked)
-        assert not asked.lower[0] > -gap
+        stages = (INTERVAL, CROWN, MILP_AS_ASKED)
+        asked = course(network, case, *stages, clock=Clock(5.0), solver=solver, judge=AcceptsNothing())
+        assert not asked.state.lower[0] > -gap
 
 
 def test_a_program_in_its_own_units_is_the_same_program() -> None:

@@ -1,0 +1,135 @@
+"""What is asked: an input set, its margins and how to look for an answer. Nothing in here changes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from mipverify.engine.judge import Judge, Replaying
+from mipverify.formulation.margin import condition_parts, margin_network
+from mipverify.network import Network
+from mipverify.network.replay import Replay
+from mipverify.proof.bounds import Bounds
+from mipverify.specification import Case, Condition
+
+KEPT = 8  # margin networks
+
+
+class MarginNetworks:
+    """The margin networks of one network by conditions, each made once while it is in use."""
+
+    def __init__(self, network: Network):
+        self.network = network
+        self._made: OrderedDict[tuple[int, ...], tuple[tuple[Condition, ...], Network]] = OrderedDict()
+
+    def of(self, conditions: Sequence[Condition]) -> Network:
+        """The network whose outputs (k,) are the margins of some conditions."""
+        key = tuple(id(condition) for condition in conditions)  # kept beside it, so that no other takes its identity
+        if key not in self._made:
+            self._made[key] = tuple(conditions), margin_network(self.network, conditions)
+        self._made.move_to_end(key)
+        while len(self._made) > KEPT:
+            self._made.popitem(last=False)
+        return self._made[key][1]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Whether any condition of `case` is met inside its input set; `Problem.of` makes it.
+
+    margins: the network whose outputs (k,) are the conditions' margins; the property holds where all are positive.
+    judge: who accepts a counterexample. solver: auto, bab or the name of a MILP solver. seed, turn: of all random
+    choices; several problems of one question have turns of their own. around: bounds over an input set around it, of a
+    network that may differ in its last nodes; they are where interval arithmetic starts. record: whether a proof is to
+    be written: what has no derivation counts as nothing then.
+    """
+
+    network: Network
+    case: Case
+    margins: Network
+    judge: Judge
+    solver: str = "auto"
+    seed: int = 0
+    turn: int = 0
+    around: Bounds | None = None
+    record: bool = False
+
+    @staticmethod
+    def of(
+        network: Network,
+        case: Case,
+        replay: Replay,
+        *,
+        judged: tuple[Condition, ...] = (),
+        margins: MarginNetworks | None = None,
+        solver: str = "auto",
+        seed: int = 0,
+        turn: int = 0,
+        around: Bounds | None = None,
+        record: bool = False,
+    ) -> Problem:
+        """The problem of a case.
+
+        judged: the conditions on what the original gives that the case's stand for, if it is not the network's output.
+        margins: where its margin network is looked up, if several problems share one.
+        """
+        of_margins = (margins or MarginNetworks(network)).of(case.conditions)
+        judge = Replaying(network, of_margins, case, replay, judged or case.conditions)
+        return Problem(network, case, of_margins, judge, solver, seed, turn, around, record)
+
+    def judged_by(self, judge: Judge) -> Problem:
+        """The same with another judge."""
+        return replace(self, judge=judge)
+
+    @cached_property
+    def box(self) -> tuple[np.ndarray, np.ndarray]:
+        """The box that proofs are about, two arrays (1, *input_shape): that of the case and of its float32 inputs."""
+        shape, (lower, upper) = (1, *self.network.input_shape), self.case.box.enclosure
+        return lower.reshape(shape), upper.reshape(shape)
+
+    @property
+    def float_box(self) -> tuple[np.ndarray, np.ndarray]:
+        """The float32 box that counterexamples lie in, two arrays (n,)."""
+        return self.case.box.float32_lower, self.case.box.float32_upper
+
+    @property
+    def project(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        """Moves float32 points (R, n) of the box into the input set, if that is less."""
+        return None if self.case.inputs.is_box else self.case.inputs.nearest_float32
+
+    @property
+    def middle(self) -> np.ndarray:
+        """A point of the input set (1, *input_shape)."""
+        return self.case.inputs.center.reshape(1, *self.network.input_shape)
+
+    @cached_property
+    def parts(self) -> list[tuple[int, list[int]]]:
+        """For each condition the node of `margins`, and the units there, whose maximum its margin is."""
+        return condition_parts(self.network, self.case.conditions)
+
+    @cached_property
+    def condition_of(self) -> dict[tuple[int, tuple[int, ...]], int]:
+        """Which condition's margin is the largest of some units of a node."""
+        return {(node, tuple(sorted(units))): c for c, (node, units) in enumerate(self.parts)}
+
+    @cached_property
+    def strict_rows(self) -> dict[int, list[int]]:
+        """The conditions of which each unit of the node of rows is a strict row."""
+        found: dict[int, list[int]] = {}
+        for c, (condition, (_, units)) in enumerate(zip(self.case.conditions, self.parts, strict=True)):
+            for unit in np.asarray(units)[condition.strict].tolist() if condition.strict.any() else ():
+                found.setdefault(unit, []).append(c)
+        return found
+
+    @property
+    def row_node(self) -> int:
+        """The node of `margins` whose units are the rows of all conditions."""
+        return len(self.network.nodes)
+
+    def generator(self, stage: str) -> np.random.Generator:
+        """The random numbers of a stage: the same whatever ran before it."""
+        return np.random.default_rng([self.seed, self.turn, *stage.encode()])

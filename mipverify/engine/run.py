@@ -1,0 +1,160 @@
+"""One call of `verify` on its way: the problems that it has come to, and the verdict that follows from these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from mipverify.engine.budget import Clock
+from mipverify.engine.driver import Course
+from mipverify.engine.problem import Problem
+from mipverify.engine.schedule import CASCADE, RECORDED
+from mipverify.engine.scores import score_case
+from mipverify.engine.stage import Stage
+from mipverify.engine.state import State
+from mipverify.engine.verdict import Verdict
+from mipverify.network import Network
+from mipverify.network.replay import Replay
+from mipverify.network.validation import points_of, validated
+from mipverify.parallel import Crew
+from mipverify.specification import Specification
+
+MOST_VALIDATED = 4  # boxes on whose points the network is compared with its original
+MOST_NAMED = 20  # coordinates in a note
+MOST_STEPS = 100  # told of: a property of many cases has many
+
+
+@dataclass(eq=False)
+class Run:
+    """One call of `verify`, whose arguments these are, and the courses of the problems that it has come to."""
+
+    network: Network
+    specification: Specification
+    clock: Clock
+    solver: str
+    seed: int
+    workers: int
+    progress: Callable[[str, str], None]
+    stages: Sequence[Stage]
+    proof: bool = False
+    courses: list[Course] = field(default_factory=list)
+
+    @cached_property
+    def replay(self) -> Replay:
+        """The network's original, compared with it; raises InputError where network and property do not fit."""
+        self.specification.require_network(self.network)
+        cases = self.specification.cases[:MOST_VALIDATED]
+        return validated(self.network, points_of([(case.box.float32_lower, case.box.float32_upper) for case in cases]))
+
+    def finish(self) -> Verdict:
+        """Go through all cases, and say what they came to; raises InputError like `replay`."""
+        replay = self.replay
+        stages = RECORDED if self.proof and self.stages is CASCADE else self.stages
+        cases = [score_case(self.network, case) for case in self.specification.cases]
+        try:
+            with Crew(1 if self.proof else self.workers) as crew:
+                for turn, (case, stated) in enumerate(zip(cases, self.specification.cases, strict=True)):
+                    problem = Problem.of(
+                        self.network,
+                        case,
+                        replay,
+                        judged=stated.conditions,
+                        solver="bab" if self.proof else self.solver,  # no solver's word enters a proof
+                        seed=self.seed,
+                        turn=turn,
+                        record=self.proof,
+                    )
+                    self.courses.append(Course(problem, self.clock, self.progress, crew))
+                    if self.courses[-1].run(stages).witness is not None:
+                        break
+        except KeyboardInterrupt:
+            return self.verdict("interrupted")
+        except MemoryError:
+            return self.verdict("out of memory")
+        return self.verdict()
+
+    def verdict(self, reason: str = "") -> Verdict:
+        """What the problems came to. reason: why they were given up, if they were."""
+        for course in list(self.courses):
+            course.end_step()
+        return self.so_far(reason)
+
+    def so_far(self, reason: str) -> Verdict:
+        """The verdict if the run is given up for this reason; it may go on meanwhile."""
+        verdict = _verdict(self.network, self.specification, list(self.courses), self.clock, reason)
+        return self._with_proof(verdict) if self.proof and verdict.verdict == "holds" else verdict
+
+    def _with_proof(self, verdict: Verdict) -> Verdict:
+        """The verdict with its proof; unknown where none can be written."""
+        from mipverify.proof_file import Ground, UnprovableError, write_proof
+
+        grounds = []
+        for course in self.courses:
+            lower, upper = (side.reshape(-1) for side in course.problem.box)
+            grounds.append(Ground(course.problem.margins, lower, upper, course.state.grounds))
+        try:
+            return replace(verdict, proof=write_proof(self.network, self.specification, grounds))
+        except UnprovableError as error:
+            return replace(verdict, verdict="unknown", reason=f"no proof can be written: {error}")
+
+
+def _verdict(
+    network: Network, specification: Specification, courses: list[Course], clock: Clock, reason: str
+) -> Verdict:
+    states = [course.state for course in courses]
+    witness = next((state.witness for state in states if state.witness is not None), None)
+    complete = len(states) == len(specification.cases)
+    lower = min((float(state.lower.min()) for state in states), default=float("-inf")) if complete else float("-inf")
+    word: Any = "unknown"
+    if witness is not None:
+        word = "violated"
+    elif complete and not reason and all(not len(state.open()) for state in states):
+        word = "holds"
+    if word == "unknown" and not reason:
+        reason = next((state.reason for state in states if state.reason), "time" if clock.over() else "undecided")
+    statistics: dict[str, Any] = {
+        "unstable_relus": _unstable(network, states),
+        "binaries": max((state.binaries for state in states), default=0),
+        "nodes": sum(state.nodes for state in states),
+        "seconds": {name: round(seconds, 4) for name, seconds in list(clock.stages.items())},
+        "steps": [step.to_json() for course in courses for step in course.steps][-MOST_STEPS:],
+    }
+    return Verdict(
+        word,
+        clock.elapsed(),
+        courses[-1].stage if courses else "none",
+        margin_lower_bound=lower if np.isfinite(lower) and word != "violated" else None,
+        witness=witness,
+        trusted=tuple(dict.fromkeys(t for state in states for t in state.trusted)),
+        statistics=statistics,
+        reason=reason if word == "unknown" else "",
+        network={"path": network.path, "sha256": network.sha256},
+        property={"path": specification.path, "sha256": specification.sha256},
+        notes=_notes(specification),
+    )
+
+
+def _notes(specification: Specification) -> tuple[str, ...]:
+    """What the verdict must say of the input set."""
+    stated: dict[str, str] = {}
+    names: set[str] = set()
+    for case in specification.cases:
+        for i, coordinate in case.box.stated.items():
+            if coordinate.name not in stated and len(stated) < MOST_NAMED:
+                stated[coordinate.name] = f"{coordinate.decimal}: {case.box.float32_lower[i].item()!r}"
+            names.add(coordinate.name)
+    if not stated:
+        return ()
+    named = [f"{name} ({pair})" for name, pair in stated.items()]
+    more = f" and {len(names) - len(named)} more" if len(names) > len(named) else ""
+    return (f"no float32 lies between the bounds of {', '.join(named)}{more}: the nearest float32 stands for them",)
+
+
+def _unstable(network: Network, states: list[State]) -> list[int]:
+    """Unstable units of each ReLU layer, in the case that has the most."""
+    counts = [state.bounds.unstable_counts()[0] for state in states if state.bounds is not None]
+    return [int(v) for v in max(counts, key=lambda c: int(c.sum()))[: len(network.relus)]] if counts else []

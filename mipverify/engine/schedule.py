@@ -1,0 +1,127 @@
+"""The order of the stages, and every share of time that they get. Their other numbers are fields of their classes.
+
+A stage runs while the problem is open and time is left. A share is one of the time that is left when it begins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from mipverify.attack.pgd import Attack
+from mipverify.engine.stage import Budget, Stage
+from mipverify.engine.stages.attack import GradientAttack
+from mipverify.engine.stages.crown import Crown
+from mipverify.engine.stages.evaluation import Evaluation
+from mipverify.engine.stages.input_splitting import InputSplitting
+from mipverify.engine.stages.intermediate import CutSample, CutTightening, FurtherPasses, ProgressiveTightening
+from mipverify.engine.stages.interval import Interval
+from mipverify.engine.stages.lp_tightening import LpTightening
+from mipverify.engine.stages.milp import Milp
+from mipverify.engine.stages.optimized_crown import NeuronTightening, OptimizedCrown
+from mipverify.engine.stages.phases import BranchAndBound, FirstBranching
+from mipverify.engine.stages.semidefinite import Semidefinite, SemidefiniteBranching
+from mipverify.presolve import Search
+
+QUICK = Attack(restarts=4, steps=12)  # before bounds that cost more
+
+EVALUATION = Evaluation(name="evaluation")
+INTERVAL = Interval(name="interval")
+QUICK_ATTACK = GradientAttack(name="quick attack", attack=QUICK, cost_ratio=4)
+CROWN = Crown(name="crown")
+ATTACK = GradientAttack(name="attack", attack=QUICK)
+OPTIMIZED_CROWN = OptimizedCrown(name="optimized crown", search=Search(iterations=20))
+INPUT_SPLITTING = InputSplitting(name="input splitting")
+TIGHTENING = NeuronTightening(name="tightening", search=Search(iterations=20))
+SEMIDEFINITE = Semidefinite(name="semidefinite")
+LONG_ATTACK = GradientAttack(name="long attack", attack=Attack(restarts=16, steps=60))
+# Branching on phases with other bounds follows, which some networks need more.
+SEMIDEFINITE_BRANCHING = SemidefiniteBranching(name="semidefinite branching", budget=Budget(0.5))
+FIRST_BRANCHING = FirstBranching(name="first branching")
+CUT_SAMPLE = CutSample(name="cut sample")
+# Dense networks live on their intermediate bounds; what is left is enough to branch on those of easy problems.
+PROGRESSIVE_TIGHTENING = ProgressiveTightening(name="progressive tightening", budget=Budget(0.75))
+FURTHER_PASSES = FurtherPasses(name="late progressive tightening", budget=Budget(0.75))
+# A third: a MILP solver that was asked for must get most of the time.
+LP_TIGHTENING = LpTightening(name="lp tightening", budget=Budget(1 / 3))
+MILP_AS_ASKED = Milp(name="milp", asked=True)
+MILP = Milp(name="milp", asked=False, budget=Budget(0.5))  # branching goes on after it
+# Cuts for all units gain little here, or they would have come before branching.
+CUT_TIGHTENING = CutTightening(name="late cut tightening", budget=Budget(0.2))
+BRANCH_AND_BOUND = BranchAndBound(
+    name="branch and bound",
+    budget=Budget(
+        leaving=(
+            (MILP, 0.1),  # a solver finishes small programs that trees of bounds only creep up to
+            (FURTHER_PASSES, 0.05),  # intermediate bounds decide: what is easy is decided soon
+            (CUT_TIGHTENING, 0.5),  # which gains little, if anything
+        )
+    ),
+)
+LATE_BRANCH_AND_BOUND = BranchAndBound(name="late branch and bound", resumed=True)
+
+CASCADE: tuple[Stage, ...] = (
+    EVALUATION,
+    INTERVAL,
+    QUICK_ATTACK,
+    CROWN,
+    ATTACK,
+    OPTIMIZED_CROWN,
+    INPUT_SPLITTING,
+    TIGHTENING,
+    SEMIDEFINITE,
+    LONG_ATTACK,
+    SEMIDEFINITE_BRANCHING,
+    FIRST_BRANCHING,
+    CUT_SAMPLE,
+    PROGRESSIVE_TIGHTENING,
+    BRANCH_AND_BOUND,
+    FURTHER_PASSES,
+    LP_TIGHTENING,
+    MILP_AS_ASKED,
+    MILP,
+    CUT_TIGHTENING,
+    LATE_BRANCH_AND_BOUND,
+)
+
+# Where a proof is to be written: stages whose facts have derivations.
+RECORDED: tuple[Stage, ...] = (
+    EVALUATION,
+    INTERVAL,
+    QUICK_ATTACK,
+    CROWN,
+    ATTACK,
+    OPTIMIZED_CROWN,
+    INPUT_SPLITTING,
+    TIGHTENING,
+    LONG_ATTACK,
+    replace(FIRST_BRANCHING, ceiling=None),
+    BranchAndBound(name="branch and bound", ceiling=None, cuts=False),
+)
+
+# Searches for a distance or a smallest margin ask one problem after the other, with parts of the cascade.
+CROWN_ONLY: tuple[Stage, ...] = (INTERVAL, CROWN, OPTIMIZED_CROWN)  # proofs in milliseconds
+TIGHTENED: tuple[Stage, ...] = (*CROWN_ONLY, TIGHTENING)
+PROOF = tuple(stage for stage in CASCADE if stage not in (ATTACK, LONG_ATTACK))  # where a witness is known
+THOROUGH_ATTACK: tuple[Stage, ...] = (GradientAttack(name="attack", attack=Attack(restarts=4, steps=40)),)
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Of the time that a search has left.
+
+    proof: for one proof close to the witness; retry: for one half way, where that came to nothing. pieces: for linear
+    pieces around one witness. walks: from a witness, to come closer. watching: of the time of a proof, for points that
+    it comes across.
+    """
+
+    proof: float
+    retry: float
+    pieces: float = 0.1
+    walks: float = 0.25
+    watching: float = 0.15
+
+
+# Close to the exact distance one proof is most of the work; margins are narrowed in more steps, since a proof of any
+# level raises the bound.
+DISTANCE = Shares(proof=0.8, retry=0.5)
+MARGIN = Shares(proof=0.6, retry=0.6)

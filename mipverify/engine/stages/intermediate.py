@@ -1,0 +1,144 @@
+"""Cuts and small trees for the unstable units themselves: whether they pay, and passes over the layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mipverify.attack.signs import signs_met
+from mipverify.engine.features import (
+    FEW_DENSE_BINARIES,
+    by_milp,
+    cut_gain,
+    dense,
+    reducible,
+    too_many_units,
+    unstable,
+    unstable_layers,
+)
+from mipverify.engine.problem import Problem
+from mipverify.engine.stage import Stage, Work
+from mipverify.engine.stages.optimized_crown import FOLLOW_UP, optimize_conditions
+from mipverify.engine.state import State, Update
+from mipverify.network import Network
+from mipverify.presolve import crown
+from mipverify.proof.interval import tighten
+
+DENSE_LAYERS = "dense layers build on each other"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutSample(Stage):
+    """Measures on a few units how much of the width of intermediate bounds cuts take away."""
+
+    def applies(self, problem: Problem, state: State) -> str | None:
+        """Once, where networks are branched on."""
+        if by_milp(problem) or state.cut_gain is not None or not reducible(state):
+            return None
+        return "later stages depend on what cuts gain"
+
+    def run(self, work: Work) -> None:
+        """Cut a few units."""
+        from mipverify.presolve.cutting import share_cut_off
+
+        gain = share_cut_off(work.state.reduced(work.deadline.over).bounds)
+        work.tell(Update(cut_gain=gain, note=f"cuts take {gain:.1%} off the width of hidden bounds"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutTightening(Stage):
+    """Cuts of the ideal formulation [Anderson et al. 2020] for every unstable unit; then the open conditions."""
+
+    def applies(self, problem: Problem, state: State) -> str | None:
+        """As the last means, where cuts gain anything and were not tried on all units."""
+        if by_milp(problem) or state.hidden_cut or not reducible(state) or cut_gain(state) <= 0:
+            return None
+        return "intermediate bounds can still be cut"
+
+    def run(self, work: Work) -> None:
+        """Cut, and bound the open conditions."""
+        from mipverify.presolve.cutting import cut_tighten
+
+        state = work.state
+        reduced = state.reduced(work.deadline.whole.over)
+        tight = cut_tighten(reduced.bounds, stop=work.deadline.over, hands=work.pool)
+        bounds = tighten(state.proven, reduced.lifted(tight))
+        work.tell(Update(facts=(bounds,), hidden_cut=True))
+        optimize_conditions(work.outlasting(), FOLLOW_UP)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgressiveTightening(Stage):
+    """Cuts and trees for unstable units, layer by layer; then the open conditions.
+
+    doubt: the share of its width by which a unit's sign may be in doubt to be worked on.
+    """
+
+    doubt: float = 0.3
+
+    def applies(self, problem: Problem, state: State) -> str | None:
+        """Once, where cuts gain much."""
+        if by_milp(problem) or state.hidden_cut or not reducible(state) or not dense(state):
+            return None
+        return DENSE_LAYERS
+
+    def obstacle(self, problem: Problem, state: State) -> str:
+        """Too many units."""
+        return "" if by_milp(problem) else too_many_units(state)
+
+    def run(self, work: Work) -> None:
+        """One pass."""
+        tighten_layers(work, self.doubt)
+        work.tell(Update(hidden_cut=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FurtherPasses(Stage):
+    """The same again, and then for units in any doubt, as long as that settles signs.
+
+    doubts: of one kind of passes after the other. settled: the share of the unstable units whose sign a pass must
+    settle, or the next kind is due. more_than: unstable units, below which trees and programs are the better way.
+    """
+
+    doubts: tuple[float, ...] = (0.3, 1.0)
+    settled: float = 0.02
+    more_than: int = FEW_DENSE_BINARIES
+
+    def applies(self, problem: Problem, state: State) -> str | None:
+        """Once, in large networks of several unstable layers where cuts gain much."""
+        if by_milp(problem) or state.tightened_harder or state.bounds is None:
+            return None
+        several = unstable_layers(state) > 1 and unstable(state) > self.more_than
+        return DENSE_LAYERS if several and reducible(state) and dense(state) else None
+
+    def obstacle(self, problem: Problem, state: State) -> str:
+        """Too many units."""
+        return "" if by_milp(problem) else too_many_units(state)
+
+    def run(self, work: Work) -> None:
+        """Passes until none settles enough, or time is up."""
+        work.tell(Update(tightened_harder=True))
+        for doubt in self.doubts:
+            settled = 1.0
+            while settled >= self.settled and not work.deadline.over() and not work.state.decided():
+                settled = tighten_layers(work, doubt)
+
+
+def tighten_layers(work: Work, doubt: float) -> float:
+    """One pass over all layers until the deadline; the share of the unstable units that it has settled."""
+    from mipverify.solvers.branch_and_bound import Effort, progressive_tighten
+
+    problem, before, whole = work.problem, unstable(work.state), work.deadline.whole
+    low, high = problem.float_box
+
+    def met(network: Network, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return signs_met(network, low, high, units, work.deadline.over, problem.project)
+
+    tight = progressive_tighten(work.state.proven, Effort(doubt=doubt), met, work.deadline.over, work.pool)
+    # Where time was up, layers that were not reached gain by what is known of those before.
+    work.learn(crown(tight, whole.over))
+    optimize_conditions(work.outlasting(), FOLLOW_UP)
+    after = unstable(work.state)
+    work.report("hidden", f"{after} of {before} units are unstable still, bound {work.state.lower.min():.4g}")
+    return 1 - after / max(1, before)
