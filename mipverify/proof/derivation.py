@@ -152,3 +152,22 @@ class Cased(Derivation):
     units: np.ndarray
     factors: Array
     leaves: tuple[Sequence[Leaf], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Semidefinite(Derivation):
+    """Rows `units` (K,) of the output `node` by semidefinite bounds, each under the splits of its own.
+
+    relu, open_units (U,): the only units that are unstable within. shares (K, U), alpha (K, n), beta (K, U + 1), all
+    float32.
+    """
+
+    within: Derivation
+    node: int
+    units: np.ndarray
+    splits: tuple[Splits, ...]
+    relu: int
+    open_units: np.ndarray
+    shares: np.ndarray
+    alpha: np.ndarray
+    beta: np.ndarray

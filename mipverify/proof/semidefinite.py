@@ -22,10 +22,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from mipverify.proof.bounds import Bounds
+from mipverify.proof.derivation import Derivation, Semidefinite
 from mipverify.proof.facts import SEAL, Assumption, Claim, RowBounds, Scope, Sealed
 from mipverify.proof.reduction import affine_rows, exact_lines
 from mipverify.proof.rounding import SLACK, ball, floor, gamma
 
+SHORT = 1e-6  # what dual variables of signs are raised by before they are rounded to float32
 LEAST = 1e-4  # of their mean: smaller dual variables are raised to it, since others are divided by them
 
 
@@ -129,6 +131,10 @@ class SemidefiniteRelaxation:
         if [x.shape for x in (lines, alpha, beta)] != [(len(rows), k) for k in (units, inputs, units + 1)]:
             raise ValueError("each row needs a line for each unit, and dual variables for each input and sign")
         shallow, terms = self.shallow, Terms(self, rows, self.signs(assumptions))
+        recorded = shallow.bounds.derivation is not None
+        short = _Short(alpha, beta) if recorded else None
+        if short is not None:
+            lines = short.lines(terms, lines)
         kappa, v, extra = terms.at(terms.in_range(lines.astype(np.float64)))
         g = terms.linear + kappa @ self.weights
         value = terms.constant + kappa @ self.middle + extra.sum(axis=1)
@@ -139,7 +145,9 @@ class SemidefiniteRelaxation:
             some = np.flatnonzero(v[k] > 0)
             b = np.concatenate([v[k, some, None] * self.weights[some], -g[k, None]])
             duals = (alpha[k].astype(np.float64), beta[k, np.append(some, -1)].astype(np.float64))
-            highest[k] = _highest(b, (v[k] * self.middle)[some], *duals)
+            highest[k], *used = _highest(b, (v[k] * self.middle)[some], *duals, recorded)
+            if short is not None:
+                short.take(k, np.append(some, units), *used)
         # Rounding: of z and its products, of the row, and of what is added up here.
         n, units = shallow.weights.shape[1], shallow.weights.shape[0]
         each = SLACK * shallow.uncertainty + gamma(n + 8, g) * self.size
@@ -153,7 +161,34 @@ class SemidefiniteRelaxation:
         own = shallow.bounds
         scope = Scope(wider=own.around, assumptions=tuple(assumptions), whole=own.scope.key, seal=SEAL)
         claim = Claim(shallow.bounds.network.output, rows, np.ones(len(rows)))
-        return RowBounds(scope, claim, None, lower, seal=SEAL)
+        how = None if short is None else short.derivation(shallow, claim, assumptions)
+        return RowBounds(scope, claim, None, lower, seal=SEAL, derivation=how)
+
+
+class _Short:
+    """The evidence of some rows (K,) as a file holds it, in float32, and as it is used then."""
+
+    def __init__(self, alpha: np.ndarray, beta: np.ndarray):
+        self.shares = np.zeros((0, 0), np.float32)
+        self.alpha, self.beta = np.zeros(alpha.shape, np.float32), np.zeros(beta.shape, np.float32)
+
+    def lines(self, terms: Terms, lines: np.ndarray) -> np.ndarray:
+        """Lines as they are used; multipliers of units of known sign are stored as they are."""
+        unit = np.where(terms.free, 1.0, terms.mean)
+        self.shares = (terms.in_range(lines.astype(np.float64)) * unit).astype(np.float32)
+        return np.asarray(self.shares.astype(np.float64) / unit)
+
+    def take(self, row: int, some: np.ndarray, alpha: np.ndarray, beta: np.ndarray) -> None:
+        """The dual variables of a row, those of signs for some of these."""
+        self.alpha[row], self.beta[row, some] = alpha, beta
+
+    def derivation(self, shallow: Shallow, claim: Claim, assumptions: Sequence[Assumption]) -> Derivation | None:
+        """How the rows were bounded."""
+        if shallow.bounds.derivation is None or not shallow.bounds.over_boxes:
+            return None
+        splits = tuple(assumption.splits for assumption in assumptions)
+        own = shallow.bounds.derivation, claim.node, claim.units, splits, shallow.relu, shallow.units
+        return Semidefinite(*own, self.shares, self.alpha, self.beta)
 
 
 class Terms:
@@ -192,14 +227,20 @@ class Terms:
         return np.asarray(np.where(self.concave, -self.coefficients / 2 * chord, along))
 
 
-def _highest(b: np.ndarray, corner: np.ndarray, alpha: np.ndarray, beta: np.ndarray) -> float:
+def _highest(
+    b: np.ndarray, corner: np.ndarray, alpha: np.ndarray, beta: np.ndarray, short: bool = False
+) -> tuple[float, np.ndarray, np.ndarray]:
     """Above  max q' B y + q_last * corner . q  over signs q (U + 1,) and |y_i| <= 1 (n,), by dual variables.
 
-    b: (U + 1, n). corner: (U,). The last sign is that of the number 1. Infinite where nothing can be proven.
+    b: (U + 1, n). corner: (U,). The last sign is that of the number 1. Infinite where nothing can be proven. Then the
+    variables with which that is so, which are float32 with `short`.
     """
+    nothing = float("inf"), alpha, beta
     if not all(np.isfinite(x).all() for x in (alpha, beta, b, corner)) or min(alpha.min(), beta.min()) < 0:
-        return float("inf")
+        return nothing
     alpha, beta = (np.maximum(x, LEAST * x.mean() + np.finfo(float).tiny * 2.0**40) for x in (alpha, beta))
+    if short:
+        alpha = alpha.astype(np.float32).astype(np.float64)
     root, count = b / np.sqrt(alpha), len(beta)
     square = root @ root.T
     square[:-1, -1] += corner
@@ -213,8 +254,11 @@ def _highest(b: np.ndarray, corner: np.ndarray, alpha: np.ndarray, beta: np.ndar
         # What the decomposition itself may be off by, relative to the trace, and what the square may be.
         shift = SLACK * (float(off.max()) + gamma(count + 8, b) * (factor + 1) * beta.sum()) + floor(b) * count
         factor = factor * (1 + 1e-9) + 2 * shift / float(beta.min())
-        if not np.isfinite(np.linalg.cholesky(np.diag(factor * beta - shift) - square)).all():
-            return float("inf")  # there are libraries that do not mind NaN
+        beta = factor * beta
+        if short:
+            beta = (beta * (1 + SHORT)).astype(np.float32).astype(np.float64)
+        if not np.isfinite(np.linalg.cholesky(np.diag(beta - shift) - square)).all():
+            return nothing  # there are libraries that do not mind NaN
     except np.linalg.LinAlgError:
-        return float("inf")
-    return float((alpha.sum() + factor * beta.sum()) / 2 * (1 + gamma(count + b.shape[1] + 8, b)))
+        return nothing
+    return float((alpha.sum() + beta.sum()) / 2 * (1 + gamma(count + b.shape[1] + 8, b))), alpha, beta

@@ -7,10 +7,64 @@ from typing import Any
 
 import numpy as np
 
-from mipverify.proof.derivation import Assumed, Contradicted, Derivation, Empty, Leaf, Pass
+from mipverify.proof.derivation import Assumed, Contradicted, Derivation, Empty, Leaf, Pass, Semidefinite, Splits
 from mipverify.proof_file.file import Arrays, UnprovableError
 from mipverify.proof_file.passes import Sites, leaf_evidence
 from mipverify.proof_file.world import World
+
+
+class _Leaves:
+    """What shows each leaf, in preorder: a row of a pass, perhaps one of zeros, of a semidefinite bound, or nothing."""
+
+    def __init__(self, of: Derivation) -> None:
+        self._of = of
+        self.passes: list[tuple[Pass, int] | None] = []
+        self.empty: list[bool] = []
+        self.lifted: dict[int, tuple[Semidefinite, int]] = {}
+
+    def take(self, leaf: Leaf) -> None:
+        """The next leaf. Raises UnprovableError where it was not bounded as a part of the bounds of the tree."""
+        how, empty, row = leaf.known, False, None
+        if isinstance(how, Empty):
+            how, empty = how.zero, True
+        if isinstance(how, Semidefinite):
+            if how.within is not self._of or how.splits[leaf.place] != leaf.splits:
+                raise UnprovableError("a case was bounded within other bounds")
+            self.lifted[len(self.passes)] = how, leaf.place
+        elif isinstance(how, (Pass, Contradicted)):
+            within = how.within
+            if not isinstance(within, Assumed) or within.of is not self._of:
+                raise UnprovableError("a case was bounded within other bounds")
+            if within.splits[leaf.place] != leaf.splits:
+                raise UnprovableError("a case was bounded under other splits")
+            row = (how, leaf.place) if isinstance(how, Pass) else None
+        else:
+            raise UnprovableError(f"no rule shows a case by {type(how).__name__}")
+        self.passes.append(row)
+        self.empty.append(empty)
+
+    def evidence(self, world: World, arrays: Arrays, sites: Sites) -> dict[str, Any]:
+        """As the file has it."""
+        found = leaf_evidence(self.passes, world, arrays, sites)
+        if any(self.empty):
+            found["empty"] = arrays.add(np.array(self.empty, np.uint8))
+        if self.lifted:
+            found["semidefinite"] = self._semidefinite(world, arrays, sites)
+        return found
+
+    def _semidefinite(self, world: World, arrays: Arrays, sites: Sites) -> dict[str, Any]:
+        rows = list(self.lifted.values())
+        first = rows[0][0]
+        if any(how.relu != first.relu or not np.array_equal(how.open_units, first.open_units) for how, _ in rows):
+            raise UnprovableError("semidefinite bounds of different units in one tree")
+        place = world.relus[first.relu]
+        stacked = {name: np.stack([getattr(how, name)[k] for how, k in rows]) for name in ("shares", "alpha", "beta")}
+        return {
+            "leaves": arrays.add(np.array(list(self.lifted))),
+            "site": sites.number(place.site),
+            "units": arrays.add(place.of(first.open_units)),
+            **{name: arrays.add(values) for name, values in stacked.items()},
+        }
 
 
 def phases(leaves: Sequence[Leaf], of: Derivation, world: World, arrays: Arrays, sites: Sites) -> dict[str, Any]:
@@ -19,23 +73,20 @@ def phases(leaves: Sequence[Leaf], of: Derivation, world: World, arrays: Arrays,
     A leaf that knows no more than a node above it stands for that node and all below. Raises UnprovableError where a
     leaf is open, or its bounds are no others than those of `of` under its splits.
     """
-    known: dict[tuple[tuple[int, int, int], ...], Leaf] = {}
+    known: dict[Splits, Leaf] = {}
     for leaf in leaves:
         if leaf.known is None:
             raise UnprovableError("a case is open")
         known[leaf.splits] = leaf
     nodes: list[tuple[int, int]] = []
-    rows: list[tuple[Pass, int] | None] = []
-    empty: list[bool] = []
+    shown = _Leaves(of)
     pending: list[tuple[int, list[Leaf]]] = [(0, list(known.values()))]
     while pending:
         depth, some = pending.pop()
         done = next((leaf for leaf in some if len(leaf.splits) == depth), None)
         if done is not None:
             nodes.append((-1, -1))
-            row, is_empty = _shown(done, of)
-            rows.append(row)
-            empty.append(is_empty)
+            shown.take(done)
             continue
         relu, unit, _ = some[0].splits[depth]
         place = world.relus[relu]
@@ -45,26 +96,4 @@ def phases(leaves: Sequence[Leaf], of: Derivation, world: World, arrays: Arrays,
             if not half:
                 raise UnprovableError("a case is missing")
             pending.append((depth + 1, half))
-    found: dict[str, Any] = {"tree": arrays.add(np.array(nodes)), **leaf_evidence(rows, world, arrays, sites)}
-    if any(empty):
-        found["empty"] = arrays.add(np.array(empty, np.uint8))
-    return found
-
-
-def _shown(leaf: Leaf, of: Derivation) -> tuple[tuple[Pass, int] | None, bool]:
-    """The row of a pass that shows a leaf, if it takes one, and whether that is one of zeros."""
-    how, is_empty = leaf.known, False
-    if isinstance(how, Contradicted):
-        _require(how.within, of, leaf)
-        return None, False
-    if isinstance(how, Empty):
-        how, is_empty = how.zero, True
-    if not isinstance(how, Pass):
-        raise UnprovableError(f"no rule shows a case by {type(how).__name__}")
-    _require(how.within, of, leaf)
-    return (how, leaf.place), is_empty
-
-
-def _require(within: Derivation, of: Derivation, leaf: Leaf) -> None:
-    if not isinstance(within, Assumed) or within.of is not of or within.splits[leaf.place] != leaf.splits:
-        raise UnprovableError("a case was bounded within other bounds")
+    return {"tree": arrays.add(np.array(nodes)), **shown.evidence(world, arrays, sites)}

@@ -263,7 +263,7 @@ def test_the_maximum_over_all_signs_is_below_what_is_proven() -> None:
             along = [sum(q[j] * Fraction(b[j, i]) for j in range(units + 1)) for i in range(inputs)]
             best = max(best, sum(map(abs, along)) + sum(q[j] * Fraction(corner[j]) for j in range(units)))
         for _ in range(3):
-            found = _highest(b, corner, rng.random(inputs) * 4, rng.random(units + 1) * 4)
+            found, *_ = _highest(b, corner, rng.random(inputs) * 4, rng.random(units + 1) * 4)
             assert found == np.inf or Fraction(found) >= best
             finite += np.isfinite(found)
     assert finite > 100
