@@ -56,7 +56,7 @@ class Outcome:
 
 def short(path: str) -> str:
     """The name of a file without folder and endings; of several networks, all of theirs."""
-    from mipverify.benchmark.instances import network_files
+    from mipverify.specification.naming import network_files
 
     return ", ".join(PurePosixPath(file).name.removesuffix(".gz").rsplit(".", 1)[0] for _, file in network_files(path))
 

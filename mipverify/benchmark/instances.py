@@ -7,7 +7,6 @@ and, if they are there, `benchmark` and `verdict`.
 
 from __future__ import annotations
 
-import ast
 import csv
 import io
 import math
@@ -19,6 +18,7 @@ from pathlib import Path
 from mipverify.errors import InputError
 from mipverify.specification.exact import shorten
 from mipverify.specification.files import decoded, read_file
+from mipverify.specification.naming import network_files
 
 INSTANCES = "instances.csv"
 TRUTHS = {"sat": "violated", "violated": "violated", "unsat": "holds", "holds": "holds"}
@@ -77,22 +77,6 @@ def select(instances: list[Instance], match: str | None, every: int) -> list[Ins
     if not chosen:
         raise InputError(f"--match {match!r}: none of {len(instances)} instances matches")
     return chosen
-
-
-def network_files(field: str) -> list[tuple[str, str]]:
-    """The names and paths in the column of the network: one path without a name, or a list of pairs."""
-    text = field.strip()
-    if not text.startswith("["):
-        return [("", text)]
-    try:
-        parsed = ast.literal_eval(text)
-        pairs = [(str(name), str(path)) for name, path in parsed]
-    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
-        raise InputError(f"networks must be a list of ('name', 'path'), not {shorten(text)!r}") from None
-    names = [name for name, _ in pairs]
-    if not pairs or len(set(names)) < len(names) or "" in names:
-        raise InputError(f"networks must have names, each another one: {shorten(text)!r}")
-    return pairs
 
 
 def _files(place: Path) -> Iterator[Path]:

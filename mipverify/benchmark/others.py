@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from mipverify.benchmark.instances import TRUTHS, Instance, network_files
+from mipverify.benchmark.instances import TRUTHS, Instance
 from mipverify.errors import InputError
 from mipverify.specification.exact import shorten
 from mipverify.specification.files import decoded, read_file
+from mipverify.specification.naming import network_files
 
 RESULTS = "results.csv"
 CATEGORY, NETWORK, PROPERTY, _PREPARED, RESULT, SECONDS = range(6)  # columns of the competition

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mipverify.benchmark.columns import OUTCOMES, Outcome, short
-from mipverify.benchmark.instances import Instance, find_instances, network_files, select
+from mipverify.benchmark.instances import Instance, find_instances, select
 from mipverify.benchmark.job import BenchmarkJob, Hashes
 from mipverify.benchmark.others import Tool, read_tools, read_truth
 from mipverify.benchmark.score import Scores, score
@@ -21,6 +21,7 @@ from mipverify.errors import InputError
 from mipverify.parallel import cores
 from mipverify.report.database import FILE, publishing
 from mipverify.report.files import Replacing, refuse_overwriting
+from mipverify.specification.naming import network_files
 
 RESULTS, TABLE, SUMMARY, PAGE = "results.csv", "outcomes.csv", "summary.json", "benchmark.html"
 WITNESSES = "counterexamples"

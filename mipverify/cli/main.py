@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -49,15 +50,20 @@ Exit codes:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code. Prints one line on stderr for every failure."""
+    return run(arguments, "mipverify", _application)
+
+
+def run(arguments: list[str] | None, name: str, application: Callable[[Any], Any]) -> int:
+    """The same for a program of another name; application: makes its commands, given typer."""
     if arguments is None:
-        return _ended(main(sys.argv[1:]))
+        return _ended(run(sys.argv[1:], name, application))
     open_streams()
     try:
         if arguments == ["--version"]:  # answered before anything is imported
-            say(f"mipverify {__version__}")
+            say(f"{name} {__version__}")
             return DONE
         with second_interrupt_ends():
-            return _run(arguments)
+            return _run(arguments, name, application)
     except InputError as error:
         return _fail(BAD_INPUT, str(error))
     except MipverifyError as error:  # a full disk, a lost cluster: not a fault of this program, and one line says it
@@ -90,11 +96,11 @@ def _ended(code: int) -> int:
     return code
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], name: str, application: Callable[[Any], Any]) -> int:
     import typer
 
-    command = typer.main.get_command(_application(typer))
-    code = command.main(arguments or ["--help"], prog_name="mipverify", standalone_mode=False)
+    command = typer.main.get_command(application(typer))
+    code = command.main(arguments or ["--help"], prog_name=name, standalone_mode=False)
     if code == 130:  # how typer reports Ctrl-C
         raise KeyboardInterrupt
     return DONE if code is None else int(code)

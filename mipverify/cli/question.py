@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,22 @@ class QuestionOptions:
     def preprocessing(self) -> Preprocessing:
         """What lies between the data and the network."""
         return parse_preprocessing(self.domain, self.scale, self.mean, self.std, self.layout)
+
+    def read(self, networks: Mapping[str, str]) -> tuple[Network, Question]:
+        """Read the networks and the property or the data. Raises InputError where they do not fit each other.
+
+        networks: files by the names of the networks that the property declares, or one under an empty name.
+        """
+        from mipverify.network import load
+        from mipverify.specification.query import load_query
+
+        if self.property is not None:
+            network, specification = load_query(self.property, networks)
+            return network, Question(specification, {"path": self.property, "sha256": specification.sha256})
+        if len(networks) != 1:
+            raise InputError(f"an image is asked about for one network, not {len(networks)}")
+        network = load(next(iter(networks.values())))
+        return network, self.build(network)
 
     def build(self, network: Network) -> Question:
         """Read the property or the data and fit it to the network. Raises InputError where they disagree."""

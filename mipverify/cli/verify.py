@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,7 @@ def verify(
       mipverify verify net.onnx --data mnist_test.npz --index 7 --eps 0.1
       mipverify verify net.onnx --data mnist_test.npz --index 7 --eps 0.1 --targets 3,5 --json
       mipverify verify net.onnx.gz property.vnnlib.gz --result-file out.txt
+      mipverify verify "[('f', 'a.onnx'), ('g', 'b.onnx')]" two_networks.vnnlib
 
     Ends with 0 if the property holds, 10 if it is violated, 3 if neither was shown within the limits.
     """
@@ -79,7 +81,8 @@ def verify(
     cap = opt.parse_memory(memory)
     opt.check_solver(solver)
     outputs = {"--witness": witness, "--result-file": result_file, "--proof": proof}
-    check_outputs(outputs, [network, property, *data_files(data)])
+    networks = _named(network)
+    check_outputs(outputs, [*networks.values(), property, *data_files(data)])
 
     with stdout_for_results_only() if json else nullcontext():
         from mipverify.cli.progress import Progress
@@ -87,12 +90,13 @@ def verify(
         from mipverify.report.files import inputs_of
 
         clock = Clock(timeout)
-        read = _read(network, asked, clock)
+        read = read_within(networks, asked, clock)
         if read is not None:
             check_outputs(outputs, inputs_of(read[0]))  # weights in other files, too
+            _check_proof(proof, read[0])
         remove_stale(outputs.values())
         with Progress(hidden=quiet) as progress:
-            verdict = _ask(
+            verdict = ask(
                 read,
                 clock,
                 solver=solver,
@@ -113,7 +117,7 @@ def verify(
         else:
             say(describe(verdict, None if read is None else read[1], verbose=verbose))
     finally:  # what cannot be printed may still be written, and the other way round
-        found = counterexample(verdict.witness) if verdict.witness is not None else ""
+        found = counterexample_of(verdict, read)
         if witness is not None and found:
             write(witness, found)
         if result_file is not None:
@@ -121,22 +125,46 @@ def verify(
     return OF_VERDICT[verdict.verdict]
 
 
-def _read(path: str, asked: QuestionOptions, clock: Clock) -> tuple[Network, Question] | None:
+def _named(network: str) -> dict[str, str]:
+    """The files of networks by name."""
+    if not network.startswith("["):
+        return {"": network}
+    from mipverify.specification.naming import network_files
+
+    return dict(network_files(network))
+
+
+def _check_proof(proof: str | None, network: Network) -> None:
+    """Refuse a proof about a network that is made of several, which no file of a network is."""
+    from mipverify.network.compose import ComposedModel
+
+    if proof is not None and isinstance(network.file, ComposedModel):
+        raise InputError(f"--proof {proof}: a proof is about one file of a network with one input and one output")
+
+
+def counterexample_of(verdict: Verdict, read: tuple[Network, Question] | None) -> str:
+    """The counterexample in the form that the version of the property asks for; empty where there is none."""
+    if verdict.witness is None or read is None:
+        return ""
+    network, question = read
+    if question.specification.declarations is None:
+        return counterexample(verdict.witness)
+    from mipverify.specification.query import assignment
+
+    return assignment(question.specification, network, verdict.witness.input.reshape(-1), verdict.witness.stated)
+
+
+def read_within(networks: Mapping[str, str], asked: QuestionOptions, clock: Clock) -> tuple[Network, Question] | None:
     """The network and the question; None where reading them takes all the time."""
-    from mipverify.network import load
     from mipverify.parallel.guard import LeftBehindError, run_within
 
-    def work() -> tuple[Network, Question]:
-        network = load(path)
-        return network, asked.build(network)
-
     try:
-        return run_within(clock, work)
+        return run_within(clock, lambda: asked.read(networks))
     except LeftBehindError:
         return None
 
 
-def _ask(read: tuple[Network, Question] | None, clock: Clock, **limits: Any) -> Verdict:
+def ask(read: tuple[Network, Question] | None, clock: Clock, **limits: Any) -> Verdict:
     from mipverify.engine import Verdict
     from mipverify.engine import verify as decide
 

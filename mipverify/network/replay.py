@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mipverify.errors import InputError, one_line
+from mipverify.network.compose import ComposedModel, PartsReplay
 from mipverify.network.graph import Network
 from mipverify.network.model_file import ModelFile
 from mipverify.network.parameters import ParameterMap
@@ -156,6 +157,8 @@ def replay_of(network: Network) -> Replay:
     """
     if network.parameters is not None:
         return _MappedReplay(network.parameters, replay_of(network.parameters.original))
+    if isinstance(network.file, ComposedModel):
+        return PartsReplay(network.file)
     if network.file is not None:
         return OnnxRuntimeReplay(network.file)
     if network.module is not None:

@@ -19,11 +19,15 @@ from mipverify.specification.specification import Case
 
 @dataclass(frozen=True)
 class Variables:
-    """How many inputs and outputs there are, and how the file calls the inputs."""
+    """How many inputs and outputs there are, and how the file calls the inputs.
+
+    inputs_alone: whether a property may say nothing of outputs, and is then violated by every input that meets it.
+    """
 
     num_inputs: int
     num_outputs: int
     input_name: Callable[[int], str]
+    inputs_alone: bool = False
 
 
 def build_cases(asserted: Sequence[Dnf], variables: Variables) -> tuple[Case, ...]:
@@ -46,7 +50,7 @@ def build_cases(asserted: Sequence[Dnf], variables: Variables) -> tuple[Case, ..
         mentions_output = mentions_output or parts.mentions_output()
         groups.setdefault(parts.inputs.key(), []).append(parts)
     boxes = _boxes(common.inputs, [alike[0].inputs for alike in groups.values()], variables)
-    if not mentions_output:
+    if not (mentions_output or variables.inputs_alone):
         raise InputError("the property constrains no output")
     rows: list[list[Row]] = []
     found: dict[bytes, tuple[Box, list[int]]] = {}

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from mipverify.errors import InputError
 from mipverify.specification.conditions import Condition
+from mipverify.specification.declarations import Declarations, Tensor
 from mipverify.specification.sets import Box, InputSet
 from mipverify.specification.statement import RobustnessStatement
 
@@ -40,21 +41,12 @@ class Case:
         return f"Case({self.inputs}, {len(self.conditions)} conditions)"
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """An input or output as a property file declares it. `element`: float32, float64, ..., or None for real numbers."""
-
-    name: str
-    shape: tuple[int, ...]
-    element: str | None
-
-
 @dataclass(frozen=True, eq=False)
 class Specification:
     """Violated by an input that violates any of the `cases`; holds when there is none.
 
     `kind` is "vnnlib" or "robustness"; `path` and `sha256` (of the file as it is on disk) are None without a file.
-    `declared`: the input and the output as the file declares them, where it gives them shapes (VNN-LIB 2).
+    `declarations`: the networks as the file declares them (VNN-LIB 2).
     `statement`: what was asked, where the cases were made of a robustness question.
     """
 
@@ -62,8 +54,16 @@ class Specification:
     kind: str
     path: str | None = None
     sha256: str | None = None
-    declared: tuple[Tensor, Tensor] | None = None
+    declarations: Declarations | None = None
     statement: RobustnessStatement | None = field(default=None, repr=False)
+
+    @property
+    def declared(self) -> tuple[Tensor, Tensor] | None:
+        """The input and the output as the file declares them, where it is about one network with one of each."""
+        if self.declarations is None or not self.declarations.plain:
+            return None
+        (network,) = self.declarations.networks
+        return network.inputs[0], network.outputs[0]
 
     @property
     def num_inputs(self) -> int:
@@ -81,6 +81,12 @@ class Specification:
 
     def require_network(self, network: Network) -> None:
         """Raise `InputError` unless this can be asked of `network`: sizes, and shapes and types that were declared."""
+        if self.declarations is not None and not self.declarations.plain and not _composed(network):
+            names = ", ".join(one.name for one in self.declarations.networks)
+            raise InputError(
+                f"{self._where}is about several networks, inputs or outputs, or about hidden tensors ({names}): "
+                "load what it is about with mipverify.load_query"
+            )
         if network.order_only and self.num_outputs == 1 < prod(network.output_shape):
             raise InputError(
                 f"{self._where}the property is about one output, but {network.path or 'the network'} ends in a class: "
@@ -119,6 +125,12 @@ class Specification:
         conditions = sum(len(case.conditions) for case in self.cases)
         origin = f", {self.path}" if self.path else ""
         return f"Specification({self.kind}{origin}: {len(self.cases)} boxes, {conditions} conditions)"
+
+
+def _composed(network: Network) -> bool:
+    from mipverify.network.compose import ComposedModel
+
+    return isinstance(network.file, ComposedModel)
 
 
 def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:

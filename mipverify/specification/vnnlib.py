@@ -49,5 +49,5 @@ def _read(content: bytes, path: str, digest: str) -> Specification:
         return Specification(parse_vnnlib1(text, path), "vnnlib", path, digest)
     from mipverify.specification.vnnlib2 import parse_vnnlib2  # the official parser loads a native library
 
-    cases, declared = parse_vnnlib2(text, path)
-    return Specification(cases, "vnnlib", path, digest, declared)
+    cases, declarations = parse_vnnlib2(text, path)
+    return Specification(cases, "vnnlib", path, digest, declarations)

@@ -1,6 +1,7 @@
 """Reader of VNN-LIB 2: the official parser checks the file, this module turns its syntax tree into cases.
 
-One network with one input and one output is supported; tensors are flattened in row-major order.
+All inputs of all networks make up the input of the cases, one after another, each flattened in row-major order; what is
+asserted about outputs and hidden tensors makes up their output (`Declarations.asked`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import vnnlib
 
 from mipverify.errors import InputError
 from mipverify.specification.cases import Variables, build_cases
+from mipverify.specification.declarations import Declarations, Declared, Tensor
 from mipverify.specification.exact import no_number, parse_decimal, shorten
 from mipverify.specification.normal_form import (
     Bound,
@@ -28,7 +30,7 @@ from mipverify.specification.normal_form import (
     linear_product,
     linear_sum,
 )
-from mipverify.specification.specification import Case, Tensor
+from mipverify.specification.specification import Case
 
 _RELATIONS = {
     vnnlib.LessEqual: "<=",
@@ -47,19 +49,21 @@ _MOST_OUTPUTS = 1_000_000
 _LONGEST = 300  # message; names are the file's
 
 
-def parse_vnnlib2(text: str, path: str) -> tuple[tuple[Case, ...], tuple[Tensor, Tensor]]:
-    """The cases of a VNN-LIB 2 property, and its input and output as they are declared.
+def parse_vnnlib2(text: str, path: str) -> tuple[tuple[Case, ...], Declarations]:
+    """The cases of a VNN-LIB 2 property, and the networks that it declares.
 
     Raises:
-        InputError: the official parser refuses the file, or the file needs several networks, inputs or outputs,
-            hidden nodes, or numbers that are not real.
+        InputError: the official parser refuses the file, or the file needs products of variables, or numbers that are
+            not real.
     """
     try:
         _check_depth(text)
         query = vnnlib.parse_query_string(text)
-        tensors = _Tensors(query)
-        asserted = [_boolean(assertion.expr, tensors) for assertion in query.assertions]
-        return build_cases(asserted, tensors.variables()), tensors.declared()
+        networks = _networks(query)
+        asserted_equal, others = _links([assertion.expr for assertion in query.assertions])
+        tensors = _Tensors(networks, asserted_equal)
+        asserted = [_boolean(expression, tensors) for expression in others]
+        return build_cases(asserted, tensors.variables()), tensors.declarations()
     except vnnlib.VNNLibException as error:
         raise InputError(f"{path}: {shorten(_explain(str(error)), _LONGEST)}") from None
     except InputError as error:
@@ -86,51 +90,125 @@ def _explain(message: str) -> str:
     return f"line {first.get('line', '?')}: {': '.join(words)}"
 
 
-class _Tensors:
-    """The declared input and output and where their elements stand among the flat variables."""
+def _networks(query: Any) -> tuple[Declared, ...]:
+    """The networks as they are declared. Raises InputError for element types that are not real numbers."""
+    return tuple(
+        Declared(
+            network.name,
+            tuple(_tensor(definition) for definition in network.inputs),
+            tuple(_tensor(definition, "hidden tensor ") for definition in network.hidden),
+            tuple(_tensor(definition, "output ") for definition in network.outputs),
+            network.equal_to or "",
+            network.isometric_to or "",
+        )
+        for network in query.networks
+    )
 
-    def __init__(self, query: Any) -> None:
-        networks = query.networks
-        if len(networks) != 1:
-            names = ", ".join(network.name for network in networks)
-            raise InputError(f"the property is about {len(networks)} networks ({names}); one is supported")
-        (network,) = networks
-        if network.hidden:
-            raise InputError(f"hidden node {network.hidden[0].name} of network {network.name} is not supported")
-        for what, declared in (("inputs", network.inputs), ("outputs", network.outputs)):
-            if len(declared) != 1:
-                names = ", ".join(tensor.name for tensor in declared)
-                raise InputError(f"network {network.name} has {len(declared)} {what} ({names}); one is supported")
-        self.input, self.output = network.inputs[0], network.outputs[0]
-        for tensor in (self.input, self.output):
-            if tensor.dtype.name not in _REAL_TYPES:
-                raise InputError(f"{tensor.name} has type {tensor.dtype.name}; only real and float types are supported")
-        if prod(self.output.shape) > _MOST_OUTPUTS:
-            raise InputError(f"output {self.output.name} has {prod(self.output.shape)} elements; too many to verify")
-        self.input_name, self.input_shape = self.input.name, tuple(self.input.shape)
-        self.output_shape = tuple(self.output.shape)
+
+def _tensor(definition: Any, what: str = "") -> Tensor:
+    """A declared tensor; `what` it is, if it has to be of a size that can be verified."""
+    name = definition.dtype.name
+    if name not in _REAL_TYPES:
+        raise InputError(f"{definition.name} has type {name}; only real and float types are supported")
+    if what and prod(definition.shape) > _MOST_OUTPUTS:
+        raise InputError(f"{what}{definition.name} has {prod(definition.shape)} elements; too many to verify")
+    return Tensor(definition.name, tuple(definition.shape), _REAL_TYPES[name], (definition.onnx_name or "").strip('"'))
+
+
+def _links(expressions: Sequence[Any]) -> tuple[list[tuple[Any, Any]], list[Any]]:
+    """Pairs of inputs that are asserted to be equal, and all other assertions."""
+    pairs, others, left = [], [], list(reversed(expressions))
+    while left:
+        expression = left.pop()
+        if isinstance(expression, vnnlib.And):
+            left += reversed(expression.children())
+        elif isinstance(expression, vnnlib.Equal) and all(map(_is_input, (expression.lhs, expression.rhs))):
+            pairs.append((expression.lhs, expression.rhs))
+        else:
+            others.append(expression)
+    return pairs, others
+
+
+def _is_input(node: Any) -> bool:
+    return isinstance(node, vnnlib.Var) and node.kind == vnnlib.SymbolKind.Input
+
+
+class _Tensors:
+    """The declared tensors and where their elements stand among the flat variables.
+
+    Inputs have their places from the start. Outputs and hidden tensors get theirs when they are first asserted about,
+    so that nothing is asked of the others. Inputs that are asserted to be equal are one variable.
+    """
+
+    def __init__(self, networks: tuple[Declared, ...], equal: Sequence[tuple[Any, Any]] = ()) -> None:
+        self._networks = networks
+        self._inputs: dict[str, tuple[int, tuple[int, ...]]] = {}
+        self._shapes = {t.name: t.shape for network in networks for t in (*network.hidden, *network.outputs)}
+        self._asked: dict[str, int] = {}
+        self._count = self._asked_count = 0
+        for network in networks:
+            for tensor in network.inputs:
+                self._inputs[tensor.name] = (self._count, tensor.shape)
+                self._count += prod(tensor.shape)
+        self._places = self._joined(equal) if equal else None
+        if self._places is not None:
+            self._count = max(self._places) + 1
+
+    def _joined(self, equal: Sequence[tuple[Any, Any]]) -> tuple[int, ...]:
+        """For each element of the inputs the variable that it is."""
+        if self._count > _MOST_OUTPUTS:
+            raise InputError(f"the inputs have {self._count} elements; too many to verify")
+        roots = list(range(self._count))
+
+        def root(element: int) -> int:
+            while roots[element] != element:
+                roots[element] = element = roots[roots[element]]
+            return element
+
+        for left, right in equal:
+            one, two = sorted((root(self._element(left)), root(self._element(right))))
+            roots[two] = one
+        numbers: dict[int, int] = {}
+        return tuple(numbers.setdefault(root(element), len(numbers)) for element in range(self._count))
+
+    def _element(self, node: Any) -> int:
+        start, shape = self._inputs[node.name]
+        return start + _flat(node.indices, shape)
 
     def variable(self, node: Any) -> int:
         """Input element i as i, output element j as -1 - j."""
-        if node.name == self.input_name:
-            return _flat(node.indices, self.input_shape)
-        return -1 - _flat(node.indices, self.output_shape)
+        if node.name in self._inputs:
+            element = self._element(node)
+            return element if self._places is None else self._places[element]
+        return -1 - self._start(node.name) - _flat(node.indices, self._shapes[node.name])
+
+    def _start(self, name: str) -> int:
+        start = self._asked.get(name)
+        if start is None:
+            start = self._asked[name] = self._asked_count
+            self._asked_count += prod(self._shapes[name])
+        return start
 
     def name(self, index: int) -> str:
-        """How the file calls an input, given its place among the flat inputs."""
+        """How the file calls an input, given its place among the flat inputs; the first one of those that are equal."""
+        if self._places is not None:
+            index = self._places.index(index)
+        name, (start, shape) = next(one for one in reversed(self._inputs.items()) if one[1][0] <= index)
+        index -= start
         indices = []
-        for size in reversed(self.input_shape):
+        for size in reversed(shape):
             indices.append(index % size)
             index //= size
-        return f"{self.input_name}[{','.join(map(str, reversed(indices)))}]" if indices else self.input_name
+        return f"{name}[{','.join(map(str, reversed(indices)))}]" if indices else name
 
-    def declared(self) -> tuple[Tensor, Tensor]:
-        """Name, shape and element type of the input and the output."""
-        first, second = (Tensor(t.name, tuple(t.shape), _REAL_TYPES[t.dtype.name]) for t in (self.input, self.output))
-        return first, second
+    def declarations(self) -> Declarations:
+        """The networks, and which of their tensors the outputs are; call it once all assertions are read."""
+        return Declarations(self._networks, tuple(self._asked), self._places)
 
     def variables(self) -> Variables:
-        return Variables(prod(self.input_shape), prod(self.output_shape), self.name)
+        if not self._asked:  # a property of inputs alone: some output has to be there
+            self._start(self._networks[0].outputs[0].name)
+        return Variables(self._count, self._asked_count, self.name, inputs_alone=True)
 
 
 def _flat(indices: Sequence[int], shape: Sequence[int]) -> int:

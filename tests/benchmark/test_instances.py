@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mipverify.benchmark.instances import find_instances, network_files, select
+from mipverify.benchmark.instances import find_instances, select
 from mipverify.errors import InputError
+from mipverify.specification.naming import network_files
 
 
 def test_a_file_a_benchmark_and_a_folder_of_them(make_benchmark):
