@@ -32,6 +32,9 @@ Cluster = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="Run on the Dask scheduler at tcp://…, or on a new one: local.")
 ]
 Retry = Annotated[str | None, typer.Option(metavar="unknown", help="Run undecided samples again.")]
+Proofs = Annotated[
+    bool, typer.Option("--proofs", help="Keep a proof of each sample that holds in DIR/proofs; takes no solver's word.")
+]
 Compare = Annotated[
     tuple[str, str] | None, typer.Option(metavar="DIR1 DIR2", help="Put two finished runs side by side instead.")
 ]
@@ -56,6 +59,7 @@ def report(
     solver: opt.Solver = "auto",
     cluster: Cluster = None,
     retry: Retry = None,
+    proofs: Proofs = False,
     seed: opt.Seed = 0,
     compare: Compare = None,
     json: opt.Json = False,
@@ -92,6 +96,7 @@ def report(
         solver,
         cluster,
         retry,
+        proofs,
         seed,
         json,
         quiet,
@@ -112,6 +117,7 @@ def _run(
     solver: str,
     cluster: str | None,
     retry: str | None,
+    proofs: bool,
     seed: int,
     json: bool,
     quiet: bool,
@@ -133,7 +139,7 @@ def _run(
     from mipverify.report.live import Live
     from mipverify.report.run import Limits, run_report
 
-    limits = Limits(timeout, workers, solver, seed, cluster, retry_unknown=retry is not None)
+    limits = Limits(timeout, workers, solver, seed, cluster, retry_unknown=retry is not None, proofs=proofs)
     with stdout_for_results_only() if json else nullcontext(), Live(quiet=quiet, verbose=verbose) as live:
         try:
             result = run_report(

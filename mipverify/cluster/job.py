@@ -24,6 +24,7 @@ class SampleJob:
 
     network  what was read of an ONNX file, which each worker imports, or a Network that comes from no file
     data     the samples; fitted to the network by each worker
+    proofs   whether what holds must come with a proof file
     """
 
     network: ModelFile | Network
@@ -33,6 +34,7 @@ class SampleJob:
     solver: str = "auto"
     seed: int = 0
     verifier: str = "mipverify.engine.batch:verify_batch"
+    proofs: bool = False
 
     batched = True
 
@@ -79,6 +81,7 @@ class Verifier:
             seed=self._job.seed,
             only_cheap=task.only_cheap,
             stop=stop,
+            **({"proofs": True} if self._job.proofs else {}),
         )
 
 

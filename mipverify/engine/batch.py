@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mipverify.engine.batch_attack import attack_batch, scores
+from mipverify.engine.batch_proofs import BatchProofs
 from mipverify.engine.batch_samples import Batch
 from mipverify.engine.features import crown_work
 from mipverify.engine.sample import OPEN, SampleResult, other_class
@@ -47,6 +48,7 @@ def verify_batch(
     seed: int = 0,
     only_cheap: bool = False,
     stop: Callable[[], bool] | None = None,
+    proofs: bool = False,
 ) -> Iterator[SampleResult]:
     """Verdicts of samples against l_inf perturbations of radius eps within the domain, in the order they are reached.
 
@@ -54,19 +56,22 @@ def verify_batch(
     (x - mean) / std, as in `robustness`; counterexamples are inputs of the network. only_cheap: leave samples that
     the batched stages do not decide as `open`. timeout: seconds for each of those otherwise. A sample whose clean
     output does not put its label strictly first is misclassified: ties count as errors, as in `robustness`.
-    stop: asked between results and between parts of the work; what is not decided by then is left out.
+    stop: asked between results and between parts of the work; what is not decided by then is left out. proofs: whether
+    what holds must come with a proof file.
     """
     if not len(images):
         return
     indices = np.arange(len(images)) if indices is None else np.asarray(indices)
     network = snapshot(network)
     asked = _Perturbed(eps, domain, Normalization.of(mean, std, images.shape[1:]))
+    recorded = BatchProofs.of(network, eps, domain, asked.normalization) if proofs else None
     ball = asked.box(images[0])
     replay = validated(network, points_of([(ball.float32_lower, ball.float32_upper)]))
     size = max(1, min(BATCH, BATCH_ENTRIES // sum(math.prod(node.shape) for node in network.nodes)))
     for begin in range(0, len(images), size):
         part = slice(begin, begin + size)
-        results = _verify_some(network, replay, images[part], labels[part], asked, indices[part], stop or never)
+        some = images[part], labels[part], asked, indices[part]
+        results = _verify_some(network, replay, *some, stop or never, recorded)
         for result in results:
             if stop is not None and stop():
                 return
@@ -81,7 +86,7 @@ def verify_batch(
                     mean=mean,
                     std=std,
                 )
-                yield _alone(network, specification, result, timeout, solver, seed)
+                yield _alone(network, specification, result, timeout, solver, seed, proofs)
             else:
                 yield result
 
@@ -113,6 +118,7 @@ def _verify_some(
     asked: _Perturbed,
     indices: np.ndarray,
     stop: Callable[[], bool],
+    proofs: BatchProofs | None,
 ) -> Iterator[SampleResult]:
     begin = time.perf_counter()
     count = len(images)
@@ -145,7 +151,11 @@ def _verify_some(
         ball.float32_upper.reshape(len(good), -1),
         margins,
     )
-    yield from _bounded(batch, replay, begin, count, stop)
+    if proofs is not None:
+        flat = images.reshape(count, -1).astype(np.float64)
+        proofs.images = {int(indices[k]): flat[k] for k in good}
+        proofs.grounds = {}
+    yield from _bounded(batch, replay, begin, count, stop, proofs)
 
 
 # Methods for whole batches, cheapest first: each works on the samples that the ones before left open.
@@ -157,19 +167,19 @@ BOUNDS: tuple[tuple[str, Callable[[Bounds, Callable[[], bool]], Bounds]], ...] =
 
 
 def _bounded(
-    batch: Batch, replay: Replay, begin: float, count: int, stop: Callable[[], bool]
+    batch: Batch, replay: Replay, begin: float, count: int, stop: Callable[[], bool], proofs: BatchProofs | None
 ) -> Iterator[SampleResult]:
-    bounds = interval(batch.network, batch.lower, batch.upper)
+    bounds = interval(batch.network, batch.lower, batch.upper, record=proofs is not None)
     for stage, method in BOUNDS:
         if stop():
             return
         bounds = method(bounds, stop)
         unstable = bounds.unstable_counts()
-        _learn_intervals(batch, bounds)
+        _learn_intervals(batch, bounds, proofs)
         if stage != "interval":
-            _bound_pairs(batch, bounds.outward(np.float32))
-        minimizers = _bound_pairs(batch, bounds) if stage == "crown" else None
-        yield from _settled(batch, unstable, stage, begin, count)
+            _bound_pairs(batch, bounds.outward(np.float32), proofs)
+        minimizers = _bound_pairs(batch, bounds, proofs) if stage == "crown" else None
+        yield from _settled(batch, unstable, stage, begin, count, proofs)
         some = _still_open(batch)
         if not len(some):
             return
@@ -185,8 +195,9 @@ def _bounded(
     if not len(some) or stop():
         return
     batch, bounds, unstable = batch.keep(some), bounds.select(some), unstable[some]
-    _optimize_pairs(batch, bounds)
-    yield from _settled(batch, unstable, "optimized crown", begin, count)
+    if proofs is None:  # slopes of rows that stand for nothing are not recorded: a question of its own finds others
+        _optimize_pairs(batch, bounds)
+    yield from _settled(batch, unstable, "optimized crown", begin, count, proofs)
     for k in _still_open(batch):
         yield _result(batch, int(k), unstable, "unknown", "optimized crown", begin, count, reason=OPEN)
 
@@ -208,12 +219,17 @@ def _attacked(
     return np.array([k for k in range(len(batch.labels)) if k not in witnesses], dtype=int)
 
 
-def _learn_intervals(batch: Batch, bounds: Bounds) -> None:
+def _learn_intervals(batch: Batch, bounds: Bounds, proofs: BatchProofs | None) -> None:
     """Margins from the intervals of the outputs, rounded down."""
     samples = np.arange(len(batch.labels))
     low, high = (side[batch.network.output].reshape(len(samples), -1) for side in (bounds.lower, bounds.upper))
     difference = np.nextafter(low[samples, batch.labels][:, None] - high, -np.inf)
-    batch.margins = np.fmax(batch.margins, np.where(bounds.finite()[:, None], difference, -np.inf))
+    difference = np.where(bounds.finite()[:, None], difference, -np.inf)
+    if proofs is not None:
+        good = (difference > 0) & ~(batch.margins > 0)
+        good[samples, batch.labels] = False
+        proofs.by_intervals(batch, bounds, *np.nonzero(good))
+    batch.margins = np.fmax(batch.margins, difference)
     batch.margins[samples, batch.labels] = np.inf
 
 
@@ -221,9 +237,19 @@ def _still_open(batch: Batch) -> np.ndarray:
     return np.flatnonzero(~(batch.margins > 0).all(axis=1))
 
 
-def _settled(batch: Batch, unstable: np.ndarray, stage: str, begin: float, count: int) -> Iterator[SampleResult]:
+def _settled(
+    batch: Batch, unstable: np.ndarray, stage: str, begin: float, count: int, proofs: BatchProofs | None
+) -> Iterator[SampleResult]:
+    from mipverify.proof_file import UnprovableError
+
     for k in np.flatnonzero((batch.margins > 0).all(axis=1)):
-        yield _result(batch, int(k), unstable, "holds", stage, begin, count)
+        try:
+            proof = None if proofs is None else proofs.write(batch, int(k))
+        except UnprovableError as error:
+            reason = f"no proof can be written: {error}"
+            yield _result(batch, int(k), unstable, "unknown", stage, begin, count, reason=reason)
+        else:
+            yield _result(batch, int(k), unstable, "holds", stage, begin, count, proof=proof)
 
 
 def _result(
@@ -244,7 +270,7 @@ def _result(
     )
 
 
-def _bound_pairs(batch: Batch, bounds: Bounds) -> np.ndarray:
+def _bound_pairs(batch: Batch, bounds: Bounds, proofs: BatchProofs | None) -> np.ndarray:
     """CROWN rows for the open pairs; returns the minimizing inputs (pairs still open, n)."""
     samples, classes = batch.open_pairs()
     found, points = np.empty(len(samples)), np.empty((len(samples), batch.low32.shape[1]), np.float32)
@@ -256,6 +282,8 @@ def _bound_pairs(batch: Batch, bounds: Bounds) -> np.ndarray:
         found[part] = minimum(reached).lower
         coefficients = reached.coefficients.reshape(len(at), -1)
         points[part] = np.where(coefficients > 0, batch.low32[at], batch.high32[at])
+        if proofs is not None:
+            proofs.by_rows(batch, bounds, at, classes[part], found[part] > 0)
     batch.margins[samples, classes] = np.fmax(batch.margins[samples, classes], found)
     return points[~(batch.margins[samples, classes] > 0)]
 
@@ -272,10 +300,16 @@ def _optimize_pairs(batch: Batch, bounds: Bounds) -> None:
 
 
 def _alone(
-    network: Network, specification: Specification, open_: SampleResult, timeout: float, solver: str, seed: int
+    network: Network,
+    specification: Specification,
+    open_: SampleResult,
+    timeout: float,
+    solver: str,
+    seed: int,
+    proof: bool,
 ) -> SampleResult:
     """A sample of its own, by the whole cascade."""
-    verdict = verify(network, specification, timeout=timeout, solver=solver, seed=seed)
+    verdict = verify(network, specification, timeout=timeout, solver=solver, seed=seed, proof=proof)
     witness = verdict.witness
     return SampleResult(
         open_.index,
@@ -291,4 +325,5 @@ def _alone(
         nodes=int(verdict.statistics["nodes"]),
         reason=verdict.reason,
         trusted=verdict.trusted,
+        proof=None if verdict.proof is None else verdict.proof.to_bytes(),
     )

@@ -35,6 +35,7 @@ class SampleResult:
     `adversarial` is the counterexample, (n,) float32 in the order of the flattened input, for `violated` only;
     `adversarial_label` what the network makes of it. `unstable` counts the ReLUs that no bound could fix, per layer.
     `margin_lower_bound` is a sound lower bound of `y_label - max y_other` over the set, where one was computed.
+    `proof`: the file that shows that it holds, if one was asked for; kept beside the results, not among them.
     """
 
     index: int
@@ -50,6 +51,7 @@ class SampleResult:
     nodes: int = 0
     reason: str = ""
     trusted: tuple[str, ...] = ()
+    proof: bytes | None = None
 
     @property
     def decided(self) -> bool:

@@ -86,11 +86,12 @@ class Lifted(Derivation):
 
 @dataclass(frozen=True, eq=False)
 class Pre(Derivation):
-    """Entries `units` (R,) of a node, as bounds have them."""
+    """Entries `units` (R,) of a node, as bounds have them. entry: of the batch, None in a batch of one."""
 
     within: Derivation
     node: int
     units: np.ndarray
+    entry: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

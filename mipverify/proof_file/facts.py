@@ -57,8 +57,9 @@ class Facts:
         if isinstance(how, Lifted):
             self._exclude(how.of, conditions, places, 0)
         elif isinstance(how, Pre):
-            fact = {"rule": "exclude", "of": self.bounds(how.within, entry), "conditions": self.arrays.add(conditions)}
-            self.found.append({**fact, "lines": "interval"})
+            of = self.bounds(how.within, entry if how.entry is None else how.entry)
+            fact = {"rule": "exclude", "of": of, "conditions": self.arrays.add(conditions), "lines": "interval"}
+            self.found.append(fact)
         elif isinstance(how, Pass) and not isinstance(how.within, Assumed):
             of = self.bounds(how.within, entry if how.samples is None else int(how.samples[places[0]]))
             evidence = pass_evidence(how, places, self.world(how.within), self.arrays, self.sites)

@@ -23,6 +23,7 @@ from mipverify.report.configuration import RunConfiguration, canonical_eps, pars
 from mipverify.report.database import FILE, publishing
 from mipverify.report.files import inputs_of, refuse_overwriting
 from mipverify.report.hashes import hash_arrays, hash_network
+from mipverify.report.proofs import keep_proofs, without_proof
 from mipverify.report.store import RunStore
 from mipverify.report.summary import Counts, summarize, write_tables
 
@@ -96,6 +97,7 @@ class Limits:
     cluster: str | None = None
     retry_unknown: bool = False
     verifier: str = SampleJob.verifier
+    proofs: bool = False
 
     def resolved_workers(self) -> int:
         """The number of workers, by default one for each core that this process may use."""
@@ -110,6 +112,7 @@ class Limits:
             "seed": self.seed,
             "cluster": self.cluster,
             "retry_unknown": self.retry_unknown,
+            "proofs": self.proofs,
         }
 
 
@@ -214,7 +217,8 @@ def run_report(
         norm=norm,
         settings=_settings(dataset),
     )
-    job = SampleJob(as_sent(loaded), dataset, radius, limits.timeout, limits.solver, limits.seed, limits.verifier)
+    how = limits.timeout, limits.solver, limits.seed, limits.verifier, limits.proofs
+    job = SampleJob(as_sent(loaded), dataset, radius, *how)
     result = _run(job, loaded, dataset, configuration, samples, Path(out), limits, progress)
     publish(result, dataset, loaded)
     return result
@@ -264,11 +268,13 @@ def _run(
     options = limits.options()
     with RunStore(directory, configuration, version=__version__, options=options) as store:
         finished = store.finished(retry_unknown=limits.retry_unknown)
+        if limits.proofs:
+            finished -= without_proof(directory, store.results(selection))
         wanted = [index for index in selection if index not in finished]
         peak_memory = 0
         if wanted:
             tally = _Tally([r for r in store.results(selection) if r.index in finished], selection, progress)
-            peak_memory = _verify(job, wanted, limits, store, tally)
+            peak_memory = _verify(job, wanted, limits, store, tally, directory)
         store.finish(peak_memory)
         results = tuple(store.results(selection))
         summary = summarize(
@@ -284,7 +290,7 @@ def _run(
     return AccuracyResult(summary, results, directory, data.described())
 
 
-def _verify(job: SampleJob, wanted: list[int], limits: Limits, store: RunStore, tally: _Tally) -> int:
+def _verify(job: SampleJob, wanted: list[int], limits: Limits, store: RunStore, tally: _Tally, directory: Path) -> int:
     """Run samples and store what comes back; returns the peak memory of a worker."""
     workers = min(limits.resolved_workers(), len(wanted))
     executor = open_executor(job, workers=workers, cluster=limits.cluster)
@@ -292,6 +298,7 @@ def _verify(job: SampleJob, wanted: list[int], limits: Limits, store: RunStore, 
         schedule = Schedule[SampleResult](executor, wanted, job)
         for results in schedule.run():
             if results:
+                results = keep_proofs(directory, results)
                 store.put(results)
             tally.add(results)
     finally:
