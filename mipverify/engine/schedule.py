@@ -95,6 +95,8 @@ RECORDED: tuple[Stage, ...] = (
     TIGHTENING,
     LONG_ATTACK,
     replace(FIRST_BRANCHING, ceiling=None),
+    CUT_SAMPLE,
+    PROGRESSIVE_TIGHTENING,
     BranchAndBound(name="branch and bound", ceiling=None, cuts=False),
 )
 

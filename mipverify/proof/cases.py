@@ -92,11 +92,20 @@ class PhaseCases:
             lower[row] = min(lower[row], bound)
         return RowBounds(self._scope, self._claim, None, lower, seal=SEAL, derivation=self._derivation())
 
-    def _derivation(self) -> Derivation | None:
+    def settled(self) -> RowBounds:
+        """The same of rows that are positive; nothing of the others, whose trees a derivation would have to hold."""
+        proven = self.proven()
+        lower = np.where(proven.lower > 0, proven.lower, -np.inf)
+        return RowBounds(self._scope, self._claim, None, lower, seal=SEAL, derivation=self._derivation(lower > 0))
+
+    def _derivation(self, some: np.ndarray | None = None) -> Derivation | None:
+        """How the rows were proven, or some of them: by mask."""
         if self._of is None:
             return None
         leaves = [[*closed] for closed in self._closed]
         for row, splits in self._lower:
             leaves[row].append(self._known.get((row, splits), Leaf(splits, None, 0)))
+        if some is not None:
+            leaves = [own if wanted else [] for own, wanted in zip(leaves, some, strict=True)]
         claim = self._claim
         return Cased(self._of, claim.node, claim.units, np.asarray(claim.factors), tuple(leaves))

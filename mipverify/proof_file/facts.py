@@ -181,7 +181,7 @@ class Facts:
         of = self.bounds(how.of, 0)
         units = place.of(how.units).tolist()
         for row, leaves in enumerate(how.leaves):
-            if any(leaf.known is None for leaf in leaves):
+            if not leaves or any(leaf.known is None for leaf in leaves):
                 continue  # nothing was found
             side = "lower" if how.factors[row] > 0 else "upper"
             rest = phases(leaves, how.of, self.world(how.of), self.arrays, self.sites)

@@ -58,7 +58,8 @@ def stabilize(
     Those in least doubt come first; once none of some more is stabilized, the others are left as they are, too.
     """
     lows, highs = known
-    trees, facts = _Trees(below, Corners(below.network, CEILING), effort.nodes), []
+    corners = Corners(below.network, CEILING) if below.derivation is None else None  # ceilings have no derivations
+    trees, facts = _Trees(below, corners, effort.nodes), []
     sides = np.stack([np.where(met[0], np.inf, -lows), np.where(met[1], np.inf, highs)])
     distance, sign = sides.min(axis=0), np.where(sides.argmin(axis=0) == 0, 1.0, -1.0)
     share = np.where((lows < 0) & (highs > 0), distance, np.inf) / np.maximum(highs - lows, np.finfo(float).tiny)
@@ -85,7 +86,7 @@ class _Trees:
     """What all trees for the units of a layer have in common; `most` nodes or so each."""
 
     below: Bounds
-    corners: Corners
+    corners: Corners | None
     most: int
 
 
@@ -123,7 +124,7 @@ def _raise(trees: _Trees, work: tuple[np.ndarray, np.ndarray], stop: Callable[[]
                 cases.split(node.condition, node.splits[:-1], relu, unit)
         np.add.at(spent, [node.condition for node in level or []], 1)
         depth += 1
-    return proven
+    return proven if trees.below.derivation is None else cases.settled()
 
 
 def _each(
