@@ -37,7 +37,12 @@ def check_witness(networks: Sequence[tuple[str, Path]], property_path: Path, wit
     """`correct`, or what is wrong with a counterexample. Raises InputError where network or property cannot be read."""
     text = decoded(read_file(property_path)[0], str(property_path))
     try:
-        met = _check_version_1(networks[0][1], text, witness)
+        if "declare-network" in text:
+            from mipverify.benchmark.check2 import check_version_2
+
+            met = check_version_2(networks, text, witness)
+        else:
+            met = _check_version_1(networks[0][1], text, witness)
     except WrongWitnessError as error:
         return str(error)
     return CORRECT if met else "the replayed witness does not meet the property"
