@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from mipverify.presolve import crown
-from mipverify.solvers.branch_and_bound.box_branching import influence, reach
+from mipverify.solvers.branch_and_bound.branching.influence import RelaxedBoxes
+from mipverify.solvers.branch_and_bound.branching.rule import BOX, BranchingRule, rule
 from mipverify.solvers.branch_and_bound.conjunction import settle_condition
+from mipverify.solvers.branch_and_bound.loop import Batch, explore
 
 from mipverify.parallel import ALONE, Hands, dealt
 from mipverify.proof.bounds import Bounds
@@ -18,6 +20,7 @@ from mipverify.proof.parts import never
 
 LEAST_SHARE = 64  # boxes that are worth the way to another process
 MAX_KNOWN_BYTES = 1 << 29  # of inherited bounds; beyond it children start from interval arithmetic again
+UNDECIDABLE = "a box of floating-point width could not be decided"
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,39 @@ class _Block:
     inherited: Inherited | None
 
 
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What all blocks need: bounds of the whole box, what the rows stand for, and where boxes are halved."""
+
+    root: Bounds
+    claims: Sequence[Claim]
+    branching: BranchingRule[RelaxedBoxes, np.intp]
+
+
+def _process(
+    work: _Work, item: tuple[_Block, bool], stop: Callable[[], bool]
+) -> tuple[Settled, Inherited | None, np.ndarray]:
+    """Bound the boxes of a block: what becomes of them, what that inherits, and points (R, n) to try."""
+    (block, keep), root = item, work.root
+    boxes = block.boxes
+    bounds = crown(part_bounds(root, boxes, block.inherited), stop)
+    keep = keep and bounds.derivation is None  # what is inherited has none
+    settlement = Settlement(boxes, bounds)
+    found = []
+    for position, claim in enumerate(work.claims):
+        at = np.flatnonzero(boxes.open[:, position])
+        if len(at):
+            found.append(settle_condition(settlement, position, claim, bounds, at))
+    found = [own for own in found if len(own.at)]
+    going = np.flatnonzero(settlement.open().any(axis=1))
+    points = [boxes.lower[:0], *(own.minimizer for own in found), 0.5 * (boxes.lower + boxes.upper)[going]]
+    left = settlement.left(going)
+    relaxed = RelaxedBoxes(bounds, boxes.lower, boxes.upper, found, going, left)
+    settled = settlement.close(going, np.asarray(work.branching.choose(relaxed)))
+    inherited = settlement.inherited(root.scope, going) if keep and len(going) else None
+    return settled, inherited, np.concatenate(points)
+
+
 def search_boxes(
     bounds: Bounds,
     claims: Sequence[Claim],
@@ -49,42 +85,67 @@ def search_boxes(
     batch: int = 512,
     hands: Hands = ALONE,
     progress: Callable[[BoxCases, int, int, float], None] | None = None,
+    branching: str = "influence",
 ) -> BoxOutcome:
     """Prove that rows are positive on an input box (bounds of batch 1), or find where one is not.
 
     claims: of one row each; one of several units (1, m) is about the largest of them. hands: who bounds the boxes of a
-    batch.
+    batch. branching: the name of a rule.
     """
-    cases = BoxCases(bounds, claims)
-    stack = [_Block(cases.root, None)]
-    counted, reason = 0, ""
-    while stack and not reason:
-        if stop():
-            reason = "time"
-            break
-        block = _last(cases, stack, batch)
-        counted += len(block.boxes)
-        keep = sum(b.inherited.bytes for b in stack if b.inherited is not None) < MAX_KNOWN_BYTES
-        blocks = _deal(cases, block, dealt(np.arange(len(block.boxes)), hands, LEAST_SHARE))
-        work = hands.map(_process, (bounds, claims), [(own, keep) for own in blocks], stop)
-        for own, done in zip(blocks, work, strict=True):
-            if done is None:
-                stack.append(own)
-                continue
-            settled, inherited, points = done
-            cases.settle(settled)
-            if settled.rest is None:
-                continue
-            found = try_points(points)
-            if found is not None:
-                return BoxOutcome(False, cases.proven(), counted, witness=found)
-            stack.append(_Block(settled.rest, inherited))
-            if _some_cannot_be_halved(settled.rest):
-                reason = "a box of floating-point width could not be decided"
-        if progress is not None and stack:
-            left = sum(len(b.boxes) for b in stack)
-            progress(cases, counted, left, min(float(b.boxes.bound[b.boxes.open].min()) for b in stack))
-    return BoxOutcome(not stack, cases.proven(), counted, reason=reason if stack else "")
+    tree = _BoxTree(_Work(bounds, claims, rule(branching, BOX)), batch, progress)
+    ending = explore(tree, try_points, hands, stop)
+    closed = ending.witness is None and not tree.stack
+    reason = UNDECIDABLE if tree.undecidable and tree.stack else ending.reason
+    return BoxOutcome(closed, tree.cases.proven(), tree.counted, ending.witness, reason)
+
+
+class _BoxTree:
+    """Boxes for the common loop, the newest first: few are open at a time, and children start from what is known."""
+
+    def __init__(self, work: _Work, batch: int, progress: Callable[[BoxCases, int, int, float], None] | None):
+        self.work, self.batch, self.progress = work, batch, progress
+        self.cases = BoxCases(work.root, work.claims)
+        self.stack = [_Block(self.cases.root, None)]
+        self.counted, self.undecidable = 0, False
+
+    def open(self) -> bool:
+        """Whether any box is."""
+        return bool(self.stack)
+
+    def obstacle(self) -> str:
+        """A box that cannot be halved any more."""
+        return UNDECIDABLE if self.undecidable else ""
+
+    def take(self, hands: Hands) -> Batch:
+        """The newest boxes, dealt out."""
+        block = _last(self.cases, self.stack, self.batch)
+        self.counted += len(block.boxes)
+        keep = sum(b.inherited.bytes for b in self.stack if b.inherited is not None) < MAX_KNOWN_BYTES
+        blocks = _deal(self.cases, block, dealt(np.arange(len(block.boxes)), hands, LEAST_SHARE))
+        return Batch(_process, self.work, [(own, keep) for own in blocks])
+
+    def put_back(self, part: tuple[_Block, bool]) -> None:
+        """A block that was not bounded."""
+        self.stack.append(part[0])
+
+    def absorb(
+        self, part: tuple[_Block, bool], done: tuple[Settled, Inherited | None, np.ndarray]
+    ) -> np.ndarray | None:
+        """Settle boxes, keep the halves of those that are open; their minimizers and middles."""
+        settled, inherited, points = done
+        self.cases.settle(settled)
+        if settled.rest is None:
+            return None
+        self.stack.append(_Block(settled.rest, inherited))
+        self.undecidable = self.undecidable or _some_cannot_be_halved(settled.rest)
+        return points
+
+    def rest(self, answered: bool) -> None:
+        """Tell how far it is."""
+        if self.progress is not None and self.stack:
+            left = sum(len(block.boxes) for block in self.stack)
+            least = min(float(block.boxes.bound[block.boxes.open].min()) for block in self.stack)
+            self.progress(self.cases, self.counted, left, least)
 
 
 def _last(cases: BoxCases, stack: list[_Block], size: int) -> _Block:
@@ -114,41 +175,6 @@ def _deal(cases: BoxCases, block: _Block, parts: Sequence[np.ndarray]) -> list[_
         _Block(boxes, None if known is None else known.take(part))
         for boxes, part in zip(cases.deal(block.boxes, parts), parts, strict=True)
     ]
-
-
-def _process(
-    work: tuple[Bounds, Sequence[Claim]], item: tuple[_Block, bool], stop: Callable[[], bool]
-) -> tuple[Settled, Inherited | None, np.ndarray]:
-    """Bound the boxes of a block: what becomes of them, what that inherits, and points (R, n) to try."""
-    (root, claims), (block, keep) = work, item
-    boxes = block.boxes
-    bounds = crown(part_bounds(root, boxes, block.inherited), stop)
-    keep = keep and bounds.derivation is None  # what is inherited has none
-    reached = reach(bounds, boxes.lower, boxes.upper)
-    settlement = Settlement(boxes, bounds)
-    weight, points = np.zeros(boxes.lower.shape), [boxes.lower[:0]]
-    for position, claim in enumerate(claims):
-        at = np.flatnonzero(boxes.open[:, position])
-        if not len(at):
-            continue
-        found = settle_condition(settlement, position, claim, bounds, at)
-        if len(found.at):
-            weight[found.at] = np.maximum(weight[found.at], influence(bounds, found.row, found.at, reached))
-            points.append(found.minimizer)
-    going = np.flatnonzero(settlement.open().any(axis=1))
-    points.append(0.5 * (boxes.lower + boxes.upper)[going])
-    lower, upper = settlement.left(going)
-    share = weight[going] / np.maximum((boxes.upper - boxes.lower)[going], 1e-300)
-    settled = settlement.close(going, _axes(lower, upper, share))
-    inherited = settlement.inherited(root.scope, going) if keep and len(going) else None
-    return settled, inherited, np.concatenate(points)
-
-
-def _axes(lower: np.ndarray, upper: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Where weight times width is largest (G,), among the axes between whose ends a number is left."""
-    width, middle = upper - lower, 0.5 * lower + 0.5 * upper
-    possible = (middle > lower) & (middle < upper)
-    return np.asarray(np.argmax(np.where(possible, weight * width + 1e-12 * width, -1.0), axis=1))
 
 
 def _some_cannot_be_halved(children: Boxes) -> bool:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from mipverify.presolve.semidefinite import Optimized, SemidefiniteSearch, Vectors
+from mipverify.solvers.branch_and_bound.branching.largest_gap import Gaps
+from mipverify.solvers.branch_and_bound.branching.rule import SEMIDEFINITE, BranchingRule, rule
 from mipverify.solvers.branch_and_bound.splits import Node
 
 from mipverify.proof.facts import EVERYWHERE, Claim
@@ -33,7 +35,8 @@ class LiftedNode(Node):
 class LiftedBounder:
     """Bounds subproblems of a shallow network under fixed ReLU phases by its semidefinite relaxation."""
 
-    def __init__(self, shallow: Shallow, input_shape: tuple[int, ...]):
+    def __init__(self, shallow: Shallow, input_shape: tuple[int, ...], branching: str = "largest gap"):
+        self.branching: BranchingRule[Gaps, tuple[int, int] | None] = rule(branching, SEMIDEFINITE)
         self.search, self.input_shape, self.shallow = SemidefiniteSearch(shallow), input_shape, shallow
         outputs = shallow.bounds.network.output_size
         self.root = shallow.bounds
@@ -65,13 +68,14 @@ class LiftedBounder:
     def split(
         self, nodes: Sequence[LiftedNode], stop: Callable[[], bool] | None = None
     ) -> list[tuple[LiftedNode, LiftedNode] | None]:
-        """The two children of each node, by the unit that costs it most; None where all concave units have signs."""
+        """The two children of each node, as the branching rule chooses; None where all concave units have signs."""
         rows = [node.condition for node in nodes]
         concave = (self.signs(nodes) == 0) & (self.shallow.coefficients[rows] < 0)
-        worst = np.where(concave, np.stack([node.gap for node in nodes]), -np.inf).argmax(axis=1)
+        gaps = Gaps(np.stack([node.gap for node in nodes]), concave, self.shallow.relu, self.shallow.units)
+        chosen = self.branching.choose(gaps)
         return [
-            (self._child(node, unit, 1), self._child(node, unit, -1)) if some else None
-            for node, unit, some in zip(nodes, worst.tolist(), concave.any(axis=1), strict=True)
+            None if split is None else (self._child(node, split[1], 1), self._child(node, split[1], -1))
+            for node, split in zip(nodes, chosen, strict=True)
         ]
 
     def signs(self, nodes: Sequence[LiftedNode]) -> np.ndarray:
@@ -80,8 +84,8 @@ class LiftedBounder:
 
     def _child(self, node: LiftedNode, unit: int, sign: int) -> LiftedNode:
         lines = node.vectors.lines.copy()
-        lines[unit] = 0  # its multiplier now
-        splits = (*node.splits, (self.shallow.relu, int(self.shallow.units[unit]), sign))
+        lines[self.shallow.units == unit] = 0  # its multiplier now
+        splits = (*node.splits, (self.shallow.relu, unit, sign))
         assumption, vectors = replace(node.assumption, splits=splits), replace(node.vectors, lines=lines)
         return replace(node, assumption=assumption, vectors=vectors, fact=None)
 

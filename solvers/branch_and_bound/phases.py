@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from mipverify.presolve import Optimum, Search, optimize_rows
 from mipverify.presolve.layered import Layered
-from mipverify.solvers.branch_and_bound.branching import FilteredBranching
+from mipverify.solvers.branch_and_bound.branching.rule import CROWN, BranchingRule, rule
 from mipverify.solvers.branch_and_bound.corners import Corners
 from mipverify.solvers.branch_and_bound.programs import NodePrograms
+from mipverify.solvers.branch_and_bound.relaxed import Relaxed
 from mipverify.solvers.branch_and_bound.splits import Node
 
 from mipverify.proof.backward import Evidence, estimate_backward, estimate_minimum
@@ -37,7 +38,7 @@ class PhaseBounder:
     box, by ReLU node; they are dualized in every subproblem. search: of every node; those that it hardly raises above
     their parent get a patient one: without it, they are split again and again, and all below them stays as low.
     corners: clips the hidden bounds of nodes that stay open to where rows are not above its ceiling, which is all that
-    is asked for then.
+    is asked for then. programs: linear programs, for nodes at which ascents are stuck. branching: the name of a rule.
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class PhaseBounder:
         patient: Search | None = PATIENT,
         corners: Corners | None = None,
         programs: NodePrograms | None = None,
+        branching: str = "filtered",
     ):
+        self.branching: BranchingRule[Relaxed, tuple[int, int] | None] = rule(branching, CROWN)
         self.root, self.rows, self.search, self.patient = root, rows, search, patient
         self.cuts, self.corners, self.programs = dict(cuts or {}), corners, programs
         assert rows.claim is not None  # made of units
@@ -161,7 +164,9 @@ class PhaseBounder:
         """The two children of each node, not bounded yet; None where no unit is unstable."""
         # The optimum once more, without iterations: scores need it, and keeping it would cost memory.
         _, optimum, bounds = self.solve(nodes, LOOK, stop)
-        return FilteredBranching().split(self, nodes, optimum, bounds)
+        relaxed = Relaxed(nodes, optimum, bounds, self.estimate)
+        chosen = self.branching.choose(relaxed)
+        return [None if unit is None else relaxed.pair(k, unit) for k, unit in enumerate(chosen)]
 
     def solve(
         self, nodes: Sequence[Node], search: Search | None = None, stop: Callable[[], bool] | None = None

@@ -1,4 +1,4 @@
-"""Branch and bound on ReLU phases: bounder, brancher and node store put together."""
+"""Branch and bound on ReLU phases: a bounder, with its branching rule, and a node store in the common loop."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from mipverify.solvers.branch_and_bound.loop import Batch, Stop, explore
 from mipverify.solvers.branch_and_bound.splits import Node, NodeStore
 
 from mipverify.parallel import ALONE, Hands, dealt
@@ -15,6 +16,7 @@ from mipverify.proof.cases import PhaseCases
 from mipverify.proof.facts import Claim, RowBounds
 
 MAX_OPEN_BYTES = 1 << 30  # of slopes and multipliers of open nodes
+UNDECIDED_LEAF = "a leaf could not be decided"
 
 
 N = TypeVar("N", bound=Node)
@@ -58,14 +60,20 @@ class Outcome:
 @dataclass(frozen=True, eq=False)
 class Expansion:
     """What became of some nodes: their children (bounded), the inputs (K, *input_shape) that minimize these, and the
-    nodes in which no unit is left to split."""
+    nodes in which no unit is left to split. roots: they were nobody's children."""
 
     children: Sequence[Node]
     points: np.ndarray | None
     leaves: list[Node]
+    roots: bool = False
 
 
-def expand(bounder: Bounder[Any], parents: Sequence[Node], stop: Callable[[], bool]) -> Expansion:
+def bound_roots(bounder: Bounder[Any], roots: Sequence[Node], stop: Stop) -> Expansion:
+    """Bound nodes that nobody has looked at."""
+    return Expansion(*bounder.raise_bounds(roots, stop), [], roots=True)
+
+
+def expand(bounder: Bounder[Any], parents: Sequence[Node], stop: Stop) -> Expansion:
     """Split nodes and bound their children."""
     pairs = bounder.split(parents, stop)
     leaves = [node for node, pair in zip(parents, pairs, strict=True) if pair is None]
@@ -98,26 +106,82 @@ class PhaseSearch:
         hands: Hands = ALONE,
         progress: Callable[[PhaseSearch], None] = lambda search: None,
     ):
-        self.bounder = bounder
-        self.try_points, self.solve_leaf, self.progress = try_points, solve_leaf, progress
-        self.batch, self.most_bytes, self.hands = batch, most_bytes, hands
+        self.try_points, self.hands = try_points, hands
+        self.tree = _PhaseTree(bounder, roots, solve_leaf, batch, most_bytes, lambda: progress(self))
+
+    @property
+    def bounder(self) -> Bounder[Any]:
+        """Who bounds and splits its nodes."""
+        return self.tree.bounder
+
+    @property
+    def nodes(self) -> int:
+        """Bounded from the start."""
+        return self.tree.nodes
+
+    @property
+    def store(self) -> NodeStore:
+        """Nodes that are bounded and open."""
+        return self.tree.store
+
+    @property
+    def cases(self) -> PhaseCases:
+        """What is proven so far."""
+        return self.tree.cases
+
+    @property
+    def conditions(self) -> tuple[int, ...]:
+        """Those that are searched."""
+        return self.tree.conditions
+
+    def lowest(self) -> dict[int, float]:
+        """The proven bound of each condition that is open still."""
+        found: dict[int, float] = {}
+        for node in self.tree.all_open():
+            found[node.condition] = min(found.get(node.condition, float("inf")), node.lower)
+        return found
+
+    def forget(self, conditions: Collection[int]) -> None:
+        """Drop all nodes of some conditions: nothing is claimed of these any more."""
+        self.tree.forget(conditions)
+
+    def run(self, stop: Stop = lambda: False, *, split: bool = True) -> Outcome:
+        """Go on until all is closed, something is found, or it may not go on; split: beyond the roots."""
+        self.tree.splitting = split
+        ending, tree = explore(self.tree, self.try_points, self.hands, stop), self.tree
+        reason = UNDECIDED_LEAF if tree.stuck else ending.reason
+        closed = ending.witness is None and not self.lowest()
+        return Outcome(closed, tree.cases.proven(), tree.conditions, tree.nodes, ending.witness, reason)
+
+
+class _PhaseTree:
+    """Nodes of ReLU phases for the common loop: roots first, then the worst of the store."""
+
+    def __init__(
+        self,
+        bounder: Bounder[Any],
+        roots: Sequence[Node],
+        solve_leaf: Callable[[Node], Node],
+        batch: int,
+        most_bytes: int,
+        progress: Callable[[], None],
+    ):
+        self.bounder, self.solve_leaf, self.progress = bounder, solve_leaf, progress
+        self.batch, self.most_bytes, self.splitting = batch, most_bytes, True
         self.store, self.fresh = NodeStore(), list(roots)
         self.stuck: list[Node] = []  # leaves without an answer
         self.cases = PhaseCases(bounder.root, bounder.claim)
         self.conditions = tuple(dict.fromkeys(node.condition for node in roots))
         for node in roots:
             self._learn(node)
-        self.nodes = 0
+        self.nodes, self.splits = 0, False
 
-    def lowest(self) -> dict[int, float]:
-        """The proven bound of each condition that is open still."""
-        found: dict[int, float] = {}
-        for node in [*self.fresh, *self.stuck, *self.store]:
-            found[node.condition] = min(found.get(node.condition, float("inf")), node.lower)
-        return found
+    def all_open(self) -> list[Node]:
+        """Also those that cannot be worked on."""
+        return [*self.fresh, *self.stuck, *self.store]
 
     def forget(self, conditions: Collection[int]) -> None:
-        """Drop all nodes of some conditions: nothing is claimed of these any more."""
+        """Drop all nodes of some conditions."""
         kept = [node for node in self.store if node.condition not in conditions]
         self.store = NodeStore()
         for node in kept:
@@ -128,61 +192,54 @@ class PhaseSearch:
         self.conditions = tuple(condition for condition in self.conditions if condition not in conditions)
         self.cases.forget(conditions)
 
-    def run(self, stop: Callable[[], bool] = lambda: False, *, split: bool = True) -> Outcome:
-        """Go on until all is closed, something is found, or it may not go on; split: beyond the roots."""
-        witness = reason = None
-        while witness is None and (self.fresh or (split and len(self.store))):
-            if stop():
-                reason = "time"
-            elif self.stuck:
-                reason = "a leaf could not be decided"
-            elif len(self.store) * self.store.bytes_per_node() > self.most_bytes:
-                reason = "memory"
-            if reason is not None:
-                break
-            witness = self._bound_roots(stop) if self.fresh else self._split(stop)
+    def open(self) -> bool:
+        """Whether there are roots to bound, or nodes to split."""
+        return bool(self.fresh) or (self.splitting and len(self.store) > 0)
+
+    def obstacle(self) -> str:
+        """A leaf that cannot be decided, or too many open nodes."""
         if self.stuck:
-            reason = "a leaf could not be decided"
-        closed = witness is None and not self.lowest()
-        return Outcome(closed, self.cases.proven(), self.conditions, self.nodes, witness, reason or "")
+            return UNDECIDED_LEAF
+        return "memory" if len(self.store) * self.store.bytes_per_node() > self.most_bytes else ""
 
-    def _bound_roots(self, stop: Callable[[], bool]) -> object | None:
-        some, self.fresh = self.fresh[: self.batch], self.fresh[self.batch :]
-        return self._take(*self.bounder.raise_bounds(some, stop))
+    def take(self, hands: Hands) -> Batch:
+        """Roots, all here; else the worst nodes, dealt out."""
+        self.splits = not self.fresh
+        if self.fresh:
+            some, self.fresh = self.fresh[: self.batch], self.fresh[self.batch :]
+            return Batch(bound_roots, self.bounder, [some], here=True)
+        return Batch(expand, self.bounder, dealt(self.store.pop(max(1, self.batch // 2)), hands))
 
-    def _split(self, stop: Callable[[], bool]) -> object | None:
-        """Split the worst nodes; what a counterexample among their children was taken for."""
-        parts = dealt(self.store.pop(max(1, self.batch // 2)), self.hands)
-        unanswered = False
-        for part, done in zip(parts, self.hands.map(expand, self.bounder, parts, stop), strict=True):
-            if done is None:
-                unanswered = True
-                for node in part:
-                    self.store.push(node)
-                continue
-            for leaf in done.leaves:
-                solved = self.solve_leaf(leaf)
-                self._learn(solved)
-                if solved.lower > 0:
-                    self.cases.close(solved.condition, solved.splits)
-                else:
-                    self.stuck.append(solved)
-            for node in done.children[::2]:
-                relu, unit, _ = node.splits[-1]
-                self.cases.split(node.condition, node.splits[:-1], relu, unit)
-            found = None if done.points is None else self._take(done.children, done.points)
-            if found is not None:
-                return found
-        if len(self.store) and not self.stuck and not unanswered:
-            self.progress(self)
-        return None
+    def put_back(self, part: Sequence[Node]) -> None:
+        """Nodes that were not split."""
+        for node in part:
+            self.store.push(node)
+
+    def absorb(self, part: Sequence[Node], done: Expansion) -> np.ndarray | None:
+        """Leaves are solved, children closed or kept; the minimizers of those that were kept."""
+        for leaf in done.leaves:
+            solved = self.solve_leaf(leaf)
+            self._learn(solved)
+            if solved.lower > 0:
+                self.cases.close(solved.condition, solved.splits)
+            else:
+                self.stuck.append(solved)
+        for node in () if done.roots else done.children[::2]:
+            relu, unit, _ = node.splits[-1]
+            self.cases.split(node.condition, node.splits[:-1], relu, unit)
+        return None if done.points is None else self._keep(done.children, done.points)
+
+    def rest(self, answered: bool) -> None:
+        """Tell how far splitting is, when all open nodes are in the store."""
+        if self.splits and len(self.store) and not self.stuck and answered:
+            self.progress()
 
     def _learn(self, node: Node) -> None:
         if node.fact is not None:
             self.cases.learn(node.fact, node.place, node.condition)
 
-    def _take(self, nodes: Sequence[Node], points: np.ndarray) -> object | None:
-        """Close or keep nodes that were bounded; what `try_points` made of the minimizers of those kept."""
+    def _keep(self, nodes: Sequence[Node], points: np.ndarray) -> np.ndarray | None:
+        """Close or keep nodes that were bounded; the minimizers of those kept."""
         self.nodes += len(nodes)
         open_ = [k for k, node in enumerate(nodes) if not node.lower > 0]
         for node in nodes:
@@ -191,4 +248,4 @@ class PhaseSearch:
                 self.cases.close(node.condition, node.splits)
             else:
                 self.store.push(node)
-        return self.try_points(points[open_]) if open_ else None
+        return points[open_] if open_ else None

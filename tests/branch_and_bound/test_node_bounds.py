@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from mipverify.presolve import Search, crown, interval, optimized_crown
-from mipverify.solvers.branch_and_bound.branching import FilteredBranching, child
 from mipverify.solvers.branch_and_bound.corners import Corners
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
+from mipverify.solvers.branch_and_bound.relaxed import child
 from mipverify.solvers.branch_and_bound.splits import Node, root
 
 from mipverify.formulation.margin import margin_network
@@ -264,8 +264,8 @@ def test_a_child_is_never_bounded_below_its_parent() -> None:
     network = nets.dense(rng, (6, 10, 8, 2))
     center = rng.normal(size=6)
     bounder = bounder_of(network, center - 0.7, center + 0.7)
-    ((parent,), optimum, bounds) = bounder.solve([root(0)])
-    (children,) = FilteredBranching().split(bounder, [parent], optimum, bounds)
+    ((parent,), _, _) = bounder.solve([root(0)])
+    (children,) = bounder.split([parent])
     assert children is not None
     solved, _, _ = bounder.solve(children)
     assert min(node.lower for node in solved) >= parent.lower
@@ -278,7 +278,7 @@ def test_the_split_is_taken_that_leaves_least_to_do(monkeypatch: pytest.MonkeyPa
     network = nets.dense(rng, (6, 10, 8, 2))
     center = rng.normal(size=6)
     bounder = bounder_of(network, center - 0.7, center + 0.7)
-    ((parent,), optimum, bounds) = bounder.solve([root(0)])
+    ((parent,), _, _) = bounder.solve([root(0)])
     parent, seen = replace(parent, lower=-1.0), []
 
     def estimate(children: Sequence[Node]) -> np.ndarray:
@@ -288,7 +288,7 @@ def test_the_split_is_taken_that_leaves_least_to_do(monkeypatch: pytest.MonkeyPa
         return lower.reshape(-1)
 
     monkeypatch.setattr(bounder, "estimate", estimate)
-    (pair,) = FilteredBranching().split(bounder, [parent], optimum, bounds)
+    (pair,) = bounder.split([parent])
     assert pair is not None
     assert pair[0].splits == seen[4 if wanted == "both" else 2].splits
 
@@ -309,6 +309,6 @@ def test_where_all_phases_are_fixed_there_is_nothing_to_split() -> None:
     network = dense([([[1.0], [-1.0]], [0.0, 0.0]), ([[1.0, 1.0]], [-0.5])])
     bounds = optimized_crown(interval(network, np.array([[-1.0]]), np.array([[1.0]])))
     bounder = PhaseBounder(bounds, unit_rows(network, 3, np.arange(1), None, np.zeros(1)), Search())
-    solved, optimum, inner = bounder.solve([node_of(0, ((2, 0, 1), (2, 1, -1)))])
-    assert FilteredBranching().split(bounder, solved, optimum, inner) == [None]
+    solved, _, _ = bounder.solve([node_of(0, ((2, 0, 1), (2, 1, -1)))])
+    assert bounder.split(solved) == [None]
     assert solved[0].lower <= -0.5

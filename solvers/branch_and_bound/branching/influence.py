@@ -2,11 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
+from mipverify.solvers.branch_and_bound.conjunction import OpenBoxes
 
 from mipverify.network import Input, Relu
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.rows import LinearBounds
+
+TINY = 1e-300  # a width below it is none
+WIDER = 1e-12  # of a coordinate's width: among coordinates that change nothing, the widest is halved
+
+
+@dataclass(frozen=True, eq=False)
+class RelaxedBoxes:
+    """bounds: over boxes lower, upper (K, n). found: what rows show in those that are open. going (G,): which of the
+    boxes are; left: lower, upper (G, n) of what is left of these."""
+
+    bounds: Bounds
+    lower: np.ndarray
+    upper: np.ndarray
+    found: Sequence[OpenBoxes]
+    going: np.ndarray
+    left: tuple[np.ndarray, np.ndarray]
+
+
+class Influence:
+    """The coordinate whose halving is estimated to raise the bound of some row most."""
+
+    def choose(self, relaxed: RelaxedBoxes) -> np.ndarray:
+        """The coordinate (G,) of each box, among those between whose ends a number is left."""
+        if not len(relaxed.going):
+            return np.zeros(0, int)
+        bounds, lower, upper = relaxed.bounds, relaxed.lower, relaxed.upper
+        reached, weight = reach(bounds, lower, upper), np.zeros(lower.shape)
+        for found in relaxed.found:
+            own = influence(bounds, found.row, found.at, reached)
+            weight[found.at] = np.maximum(weight[found.at], own)
+        share = weight[relaxed.going] / np.maximum((upper - lower)[relaxed.going], TINY)
+        low, high = relaxed.left
+        width, middle = high - low, 0.5 * low + 0.5 * high
+        possible = (middle > low) & (middle < high)
+        return np.asarray(np.argmax(np.where(possible, share * width + WIDER * width, -1.0), axis=1))
 
 
 def reach(bounds: Bounds, lower: np.ndarray, upper: np.ndarray) -> dict[int, np.ndarray]:

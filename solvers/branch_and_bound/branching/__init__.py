@@ -1,0 +1,1 @@
+"""Branching rules, one file each: where an open subproblem is split."""
