@@ -16,6 +16,7 @@ from mipverify.errors import InputError, MipverifyError
 # Function `name` of module `mipverify.cli.name`; these modules import nothing heavy.
 COMMANDS = {
     "verify": "Prove a property, or find a counterexample.",
+    "check": "Check a proof with a program of its own.",
     "inspect": "Show layers, ReLUs and unsupported operators.",
     "convert": "Write the weights of another tool as ONNX.",
     "report": "Adversarial accuracy of a whole test set.",
@@ -45,6 +46,9 @@ Exit codes:
   3   undecided within the limits
   4   internal failure
   10  violated
+
+
+`mipverify check` ends with those of the checker: 0 verified, 1 rejected, 2 bad input.
 """
 
 

@@ -1,0 +1,300 @@
+"""Bounds of all nodes on input sets, and rows passed back through the network within them.
+
+Every array of values is (entries, columns): a column is one input set. What rounding may cost is charged as
+docs/proofs.md, section 2, has it: a row's coefficients a of node k are passed on with errors that change the row by at
+most gamma(roundings) |a| . M_k, where M_k = sum |W| |v| + |b| from bounds of the values v that node k reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mipverify_check.arithmetic import Array
+from mipverify_check.input_set import InputSet
+from mipverify_check.maps import Coefficients, rows
+from mipverify_check.network import Affine, Input, Network, Relu
+
+LARGEST = 2.0**100
+WORKING_BYTES = 2**21  # of one array of a pass
+
+
+@dataclass(eq=False)
+class Bounds:
+    """lower, upper: by node, (size, columns). magnitudes: M_k by node. empty: columns shown to hold no input.
+
+    One object is never changed once it has been made.
+    """
+
+    network: Network
+    set: InputSet
+    lower: list[Array] = field(default_factory=list)
+    upper: list[Array] = field(default_factory=list)
+    magnitudes: list[Array] = field(default_factory=list)
+
+    @property
+    def columns(self) -> int:
+        return int(self.set.lower.shape[1])
+
+    @property
+    def empty(self) -> np.ndarray:
+        """(columns,): where some lower bound is above the upper one."""
+        crossed = [(low > high).any(0) for low, high in zip(self.lower, self.upper, strict=True)]
+        return np.asarray(np.any(crossed, axis=0), dtype=bool)
+
+    @property
+    def nbytes(self) -> int:
+        return 3 * sum(int(low.nbytes) for low in self.lower)
+
+
+def interval(network: Network, inputs: InputSet, known: Bounds | None = None, start: int = 0) -> Bounds:
+    """Interval arithmetic, intersected with what is `known`; nodes before `start` are taken from there."""
+    found = Bounds(network, inputs)
+    arithmetic, columns = network.arithmetic, inputs.lower.shape[1]
+    for k, node in enumerate(network.nodes):
+        magnitude: Array = arithmetic.zeros((node.size, 1))
+        if known is not None and k < start:
+            low, high, magnitude = known.lower[k], known.upper[k], known.magnitudes[k]
+        elif isinstance(node, Input):
+            low, high = inputs.lower, inputs.upper
+        elif isinstance(node, Relu):
+            low, high = (np.maximum(side[node.source], 0) for side in (found.lower, found.upper))
+        else:
+            low, high, magnitude = _affine(network, k, node, found, columns)
+        if known is not None and k >= start:
+            low, high = np.fmax(low, known.lower[k]), np.fmin(high, known.upper[k])
+        found.lower.append(low)
+        found.upper.append(high)
+        found.magnitudes.append(magnitude)
+    return found
+
+
+def _affine(network: Network, k: int, node: Affine, found: Bounds, columns: int) -> tuple[Array, Array, Array]:
+    """Lower, upper bound and magnitude of an affine node: its value at the centers, give or take |W| radius."""
+    arithmetic = network.arithmetic
+    center: list[Any] = [None] * len(network.nodes)
+    spread: list[Any] = [None] * len(network.nodes)
+    for source, _ in node.terms:
+        low, high = found.lower[source], found.upper[source]
+        middle = (low + high) / 2
+        radius = np.maximum(high - middle, middle - low) * (1 + arithmetic.gamma(4)) + arithmetic.floor
+        center[source] = middle
+        spread[source] = np.concatenate([radius, np.maximum(np.abs(low), np.abs(high))], axis=1)
+    value = network.affine(node, center, columns)
+    both = network.affine(node, spread, 2 * columns, absolute=True)
+    radius, magnitude = both[:, :columns], both[:, columns:]
+    if node.bias is not None:
+        radius = radius - np.abs(node.bias)[:, None]
+    error = 4 * arithmetic.gamma(network.roundings[k]) * magnitude + arithmetic.floor
+    low, high = value - radius - error, value + radius + error
+    if not arithmetic.exact:  # beyond LARGEST nothing is concluded: so products with numbers that underflow stay small
+        held = magnitude < LARGEST
+        low, high = np.where(held, low, -np.inf), np.where(held, high, np.inf)
+    return low, high, magnitude
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Slopes, multipliers of R rows. lines: of units without slopes, "parallel" or "adaptive".
+
+    slopes, multipliers: by ReLU node, units (U,) and numbers (R, U). inequalities: (R, m) or None.
+    splits: by node of a pre-activation, (units, rows, signs): the unit is >= 0 (1) or <= 0 (-1) in the set of the row.
+    """
+
+    lines: str
+    slopes: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    multipliers: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    inequalities: np.ndarray | None = None
+    splits: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=dict)
+
+    def part(self, begin: int, end: int) -> Evidence:
+        """That of the rows from `begin` to `end`."""
+
+        def cut(held: dict[int, tuple[np.ndarray, np.ndarray]]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+            return {k: (units, numbers[begin:end]) for k, (units, numbers) in held.items()}
+
+        splits = {}
+        for k, (units, which, signs) in self.splits.items():
+            own = (which >= begin) & (which < end)
+            splits[k] = (units[own], which[own] - begin, signs[own])
+        inequalities = None if self.inequalities is None else self.inequalities[begin:end]
+        return Evidence(self.lines, cut(self.slopes), cut(self.multipliers), inequalities, splits)
+
+    def plain(self) -> bool:
+        """Whether a row and its negative are passed back by the same coefficients."""
+        return self.lines == "parallel" and not (self.slopes or self.multipliers or self.inequalities is not None)
+
+
+@dataclass(frozen=True, eq=False)
+class Aim:
+    """Rows to be bounded: `factors` (R,) of 1, -1 or 0 times the entries `units` (R,) of a node.
+
+    column: for each row the column of its input set, None where there is one set.
+    """
+
+    node: int
+    units: np.ndarray
+    factors: np.ndarray
+    column: np.ndarray | None = None
+
+    def part(self, begin: int, end: int) -> Aim:
+        column = None if self.column is None else self.column[begin:end]
+        return Aim(self.node, self.units[begin:end], self.factors[begin:end], column)
+
+
+def aim(node: int, units: np.ndarray, sign: int = 1, column: np.ndarray | None = None) -> Aim:
+    """All rows with the same sign."""
+    return Aim(node, units, np.full(len(units), sign), column)
+
+
+def least(bounds: Bounds, aim: Aim, evidence: Evidence) -> Array:
+    """Lower bounds (R,) of rows on their sets."""
+    return _in_parts(bounds, aim, evidence, False)[0]
+
+
+def ranges(bounds: Bounds, aim: Aim) -> Array:
+    """Lower and upper bounds (2, R) of rows by parallel lines."""
+    return _in_parts(bounds, aim, Evidence("parallel"), True)
+
+
+def _in_parts(bounds: Bounds, aim: Aim, evidence: Evidence, both: bool) -> Array:
+    step, count = max(1, WORKING_BYTES // (8 * max(node.size for node in bounds.network.nodes))), len(aim.units)
+    found = [bounds.network.arithmetic.zeros((2 if both else 1, 0))]
+    for begin in range(0, count, step):
+        end = min(count, begin + step)
+        found.append(_pass(bounds, aim.part(begin, end), evidence.part(begin, end), both))
+    return np.concatenate(found, axis=1)
+
+
+def _pass(bounds: Bounds, aim: Aim, evidence: Evidence, both: bool) -> Array:
+    network, count = bounds.network, len(aim.units)
+    arithmetic = network.arithmetic
+    # The constant from below, and from above with `both`; the sum of all absolute values that went into it; errors.
+    constant = arithmetic.zeros((2 if both else 1, count))
+    size, error = arithmetic.zeros((count,)), arithmetic.zeros((count,))
+    pending: dict[int, Coefficients] = {}
+
+    def of(values: Array) -> Array:
+        """By row, what is known by column."""
+        return values if aim.column is None else values[:, aim.column]
+
+    def add(node: int, more: Coefficients) -> None:
+        held = pending.get(node)
+        pending[node] = more if held is None else Coefficients(held.dense() + more.dense())
+
+    for k in range(aim.node, 0, -1):
+        node, loss = network.nodes[k], arithmetic.gamma(max(network.roundings[k], network.nodes[k].size) + 8)
+        part = arithmetic.zeros((1, count))
+        if k == aim.node and isinstance(node, Affine):  # the rows of its maps are at hand
+            sign = arithmetic.array(aim.factors)
+            for source, linear in node.terms:
+                add(source, rows(linear, aim.units, sign))
+            if node.bias is not None:
+                part = (node.bias[aim.units] * sign)[None]
+            charged = bounds.magnitudes[k][aim.units, 0 if aim.column is None else aim.column] * np.abs(sign)
+        else:
+            a = _one_hot(bounds, aim) if k == aim.node else pending.pop(k, None)
+            if a is None:
+                continue
+            if isinstance(node, Affine):
+                dense = a.dense()
+                for source, linear in node.terms:
+                    add(source, Coefficients(linear.adjoint(dense)))
+                if node.bias is not None:
+                    part = a.times(node.bias[:, None])[None]
+                charged = a.with_values(np.abs(a.values)).times(of(bounds.magnitudes[k]))
+            else:
+                assert isinstance(node, Relu)
+                passed, part, charged = _relu(bounds, k, node.source, a, evidence, of, both)
+                add(node.source, passed)
+        constant, size, error = constant + part, size + charged, error + loss * charged
+    a = _one_hot(bounds, aim) if aim.node == 0 else pending.get(0)
+    last = arithmetic.zeros((network.nodes[0].size, count)) if a is None else a.dense()
+    ends, charged = bounds.set.least(last, of, evidence.inequalities, both)
+    steps = arithmetic.gamma(4 * len(network.nodes) + 64)
+    lost = (error + steps * (size + charged) + arithmetic.floor) * (1 + steps)
+    ends = constant + ends
+    ends[0] = ends[0] - lost
+    if both:
+        ends[1] = ends[1] + lost
+    return ends
+
+
+def _one_hot(bounds: Bounds, aim: Aim) -> Coefficients:
+    arithmetic = bounds.network.arithmetic
+    a = arithmetic.zeros((bounds.network.nodes[aim.node].size, len(aim.units)))
+    a[aim.units, np.arange(len(aim.units))] = arithmetic.array(aim.factors)
+    return Coefficients(a)
+
+
+def _relu(
+    bounds: Bounds, k: int, source: int, a: Coefficients, evidence: Evidence, of: Callable[[Array], Array], both: bool
+) -> tuple[Coefficients, Array, Array]:
+    """Coefficients of ReLU node k replaced by some of its pre-activation.
+
+    Returns these, what falls to the constants (1 or 2, R), and the sum of absolute values that errors are relative to.
+    """
+    arithmetic = bounds.network.arithmetic
+    low, high = of(bounds.lower[source]), of(bounds.upper[source])
+    value = np.maximum(np.abs(low), np.abs(high))
+    if source in evidence.splits or k in evidence.slopes or k in evidence.multipliers:
+        a = Coefficients(a.dense())
+    shape = a.values.shape
+    if source in evidence.splits:
+        units, which, signs = evidence.splits[source]
+        low, high = (np.broadcast_to(side, shape).copy() for side in (low, high))
+        for side, sign in ((low, 1), (high, -1)):
+            at = units[signs == sign], which[signs == sign]
+            side[at] = np.maximum(side[at], 0) if sign == 1 else np.minimum(side[at], 0)
+    slope, offset = upper_line(bounds, low, high)
+    steep = np.abs(a.values)
+    if both:  # one line on both sides
+        # min(a, 0) . t and max(a, 0) . t, from a . t and |a| . t
+        middle, spread = a.times(offset), a.with_values(steep).times(offset)
+        charged = a.with_values(steep).times(slope * value + offset)
+        return a.with_values(a.values * a.of(slope)), np.stack([middle - spread, middle + spread]) / 2, charged
+    lower_slope = slope
+    if evidence.lines == "adaptive":
+        unstable = (low < 0) & (high > 0)
+        lower_slope = np.where(unstable, arithmetic.array((high > -low).astype(np.float64)), slope)
+    if k in evidence.slopes:
+        units, numbers = evidence.slopes[k]
+        lower_slope = np.broadcast_to(lower_slope, shape).copy()
+        stable = np.broadcast_to((low >= 0) | (high <= 0), shape)[units]
+        lower_slope[units] = np.where(stable, lower_slope[units], _slopes(arithmetic, numbers).T)
+    positive = np.maximum(a.values, 0)
+    negative = a.values - positive
+    passed = positive * a.of(lower_slope) + negative * a.of(slope)
+    part = a.with_values(negative).times(offset)
+    charged = a.with_values(steep).times(np.maximum(slope, lower_slope) * value + offset)
+    if k in evidence.multipliers:
+        units, numbers = evidence.multipliers[k]
+        mu = arithmetic.array(numbers).T
+        passed[units] = passed[units] - mu
+        low, high, value = (np.broadcast_to(side, shape)[units] for side in (low, high, value))
+        part = part + (np.maximum(mu, 0) * low + np.minimum(mu, 0) * high).sum(0)
+        charged = charged + (2 * np.abs(mu) * value).sum(0)
+    return a.with_values(passed), part[None], charged
+
+
+def _slopes(arithmetic: Any, numbers: np.ndarray) -> Array:
+    """Slopes in [0, 1]: an unsigned byte k stands for k / 255."""
+    if numbers.dtype == np.uint8:
+        return arithmetic.array(numbers) / arithmetic.array(255)
+    return arithmetic.array(np.clip(numbers.astype(np.float64), 0, 1))
+
+
+def upper_line(bounds: Bounds, low: Array, high: Array) -> tuple[Array, Array]:
+    """s and t with max(0, z) <= s z + t for z in [low, high]: exact where stable, else from corner to corner."""
+    arithmetic = bounds.network.arithmetic
+    active, unstable = low >= 0, (low < 0) & (high > 0)
+    width = np.where(unstable, high - low, arithmetic.array(1))
+    # Any slope is sound with its own offset; in rational numbers, one of few digits keeps what follows short.
+    slope = np.where(unstable, high, arithmetic.array(0)) / width
+    slope = arithmetic.array(np.clip(slope.astype(np.float64), 0, 1))
+    offset = np.maximum((1 - slope) * high, -slope * low) * (1 + arithmetic.gamma(6)) + arithmetic.floor
+    zero, one = arithmetic.array(0), arithmetic.array(1)
+    return np.where(active, one, np.where(unstable, slope, zero)), np.where(unstable, offset, zero)

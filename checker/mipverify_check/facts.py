@@ -1,0 +1,382 @@
+"""The rules of a proof: each computes bounds, or excludes conditions of a case, from earlier bounds and evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from mipverify_check.arithmetic import Array
+from mipverify_check.bounds import Aim, Bounds, Evidence, aim, interval, least, ranges
+from mipverify_check.container import Proof, entries, integer, record
+from mipverify_check.errors import RejectedError
+from mipverify_check.input_set import InputSet
+from mipverify_check.margins import with_margins
+from mipverify_check.network import Network, Relu, Tensor
+from mipverify_check.question import Case
+
+PASS = ("lines", "slopes", "multipliers", "inequalities")
+MOST_BOUNDS = 2**28  # bytes of bounds that are kept at one time
+MOST_NODES = 2**24  # of a tree
+
+
+@dataclass(eq=False)
+class Set:
+    """A case as it is worked on. excluded: by condition, whether it has been shown that nothing meets it."""
+
+    case: Case
+    network: Network
+    margins: Tensor
+    inputs: InputSet
+    excluded: np.ndarray
+    strict: np.ndarray
+
+    def shown(self, bound: Array, condition: np.ndarray) -> np.ndarray:
+        """Whether a margin of at least `bound` excludes the condition."""
+        return np.asarray((bound > 0) | ((bound >= 0) & self.strict[condition]), dtype=bool)
+
+
+@dataclass(eq=False)
+class Checker:
+    """Goes through the facts of one proof."""
+
+    proof: Proof
+    network: Network
+    cases: list[Case]
+    sites: list[tuple[str, int]] = field(default_factory=list)
+    sets: dict[int, Set] = field(default_factory=dict)
+    bounds: dict[int, tuple[int, Bounds]] = field(default_factory=dict)  # by fact: the case, and what holds of it
+
+    def run(self) -> None:
+        """Raises RejectedError at the first fact that fails, or if the facts do not exclude everything."""
+        for site in entries(self.proof.header.get("sites")):
+            pair = entries(site)
+            if len(pair) != 2 or not isinstance(pair[0], str):
+                raise RejectedError("a site is not a pair of a tensor and a number")
+            self.sites.append((pair[0], integer(pair[1], 2**31)))
+        facts = entries(self.proof.header.get("facts"))
+        last: dict[int, int] = {}
+        for i, fact in enumerate(facts):
+            if isinstance(fact, dict):
+                last |= {premise: i for premise in (fact.get("of"), fact.get("within")) if isinstance(premise, int)}
+        rules = {
+            "interval": self.interval,
+            "tighten": self.tighten,
+            "exclude": self.exclude,
+            "phases": self.phases,
+            "boxes": self.boxes,
+        }
+        for i, fact in enumerate(facts):
+            try:
+                rule = rules.get(str(fact.get("rule"))) if isinstance(fact, dict) else None
+                if rule is None:
+                    raise RejectedError("its rule is not known")
+                found = rule(fact)
+            except RejectedError as error:
+                raise RejectedError(error.reason, i) from None
+            except MemoryError:
+                raise RejectedError("it needs too much memory", i) from None
+            if found is not None and last.get(i, -1) > i:
+                self.bounds[i] = found
+                if sum(b.nbytes for _, b in self.bounds.values()) > MOST_BOUNDS:
+                    raise RejectedError("too many bounds are kept", i)
+            self.bounds = {k: v for k, v in self.bounds.items() if last[k] > i}
+        for k in range(len(self.cases)):
+            missing = np.flatnonzero(~self.set(k).excluded)
+            if missing.size:
+                raise RejectedError(f"condition {missing[0]} of case {k} is never excluded")
+
+    def set(self, number: int) -> Set:
+        """Case `number` with its network of margins."""
+        if number not in self.sets:
+            case = self.cases[number]
+            network, margins = with_margins(self.network, case)
+            ar = network.arithmetic
+            matrix, offset = ((None if m is None else ar.array(m)) for m in (case.matrix, case.offset))
+            box = ar.array(case.box)
+            inputs = InputSet(ar, box[:, :1], box[:, 1:], case.ball, matrix, offset)
+            strict = np.array([all(row.strict for row in rows) for rows in case.conditions], dtype=bool)
+            self.sets[number] = Set(case, network, margins, inputs, np.zeros(len(strict), dtype=bool), strict)
+        return self.sets[number]
+
+    def premise(self, fact: dict[str, Any], key: str = "of") -> tuple[int, Set, Bounds]:
+        number = fact[key]
+        if not isinstance(number, int) or number not in self.bounds:
+            raise RejectedError(f"it rests on fact {str(number)[:20]}, which is no earlier fact about bounds")
+        case, bounds = self.bounds[number]
+        return case, self.set(case), bounds
+
+    def within(self, fact: dict[str, Any], number: int, old: Bounds) -> Bounds:
+        """The bounds that passes of a fact are made within: those it rests on, or others of the same case."""
+        if "within" not in fact:
+            return old
+        other, _, bounds = self.premise(fact, "within")
+        if other != number:
+            raise RejectedError("it mixes two cases")
+        return bounds
+
+    def relu(self, network: Network, site: Any) -> int:
+        """The ReLU node of a site."""
+        tensor, part = self.sites[integer(site, len(self.sites))]
+        layers = network.relus.get(tensor, [])
+        if part >= len(layers):
+            raise RejectedError(f"the network has no ReLU layer {part} at {tensor[:80]!r}")
+        return layers[part]
+
+    def source(self, network: Network, site: Any) -> int:
+        """The pre-activation node of a site."""
+        node = network.nodes[self.relu(network, site)]
+        assert isinstance(node, Relu)
+        return node.source
+
+    def evidence(self, fact: dict[str, Any], found: Set, rows: int) -> Evidence:
+        """The evidence of a pass of `rows` rows."""
+        lines, network = fact.get("lines", "parallel"), found.network
+        held: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {"slopes": {}, "multipliers": {}}
+        if lines not in ("parallel", "adaptive", "interval"):
+            raise RejectedError("its lines are of a kind that is not known")
+        for key, kind in (("slopes", "uf"), ("multipliers", "f")):
+            given = fact.get(key, {})
+            for site, names in record(given, (), tuple(given) if isinstance(given, dict) else ()).items():
+                relu = self.relu(network, int(site) if site.isdigit() and len(site) < 10 else -1)
+                if len(entries(names)) != 2:
+                    raise RejectedError(f"its {key} are not given as units and numbers")
+                units = self.proof.array(names[0], (None,), "iu", network.nodes[relu].size)
+                if len(np.unique(units)) != len(units):
+                    raise RejectedError(f"its {key} name a unit twice")
+                held[key][relu] = units, self.proof.array(names[1], (rows, len(units)), kind)
+        weights = None
+        if "inequalities" in fact:
+            count = 0 if found.case.matrix is None else len(found.case.matrix)
+            weights = self.proof.array(fact["inequalities"], (rows, count), "f")
+        return Evidence(lines, held["slopes"], held["multipliers"], weights)
+
+    def interval(self, fact: dict[str, Any]) -> tuple[int, Bounds]:
+        """Interval arithmetic from the box of a case."""
+        record(fact, ("rule", "case"))
+        number = integer(fact["case"], len(self.cases))
+        found = self.set(number)
+        return number, interval(found.network, found.inputs)
+
+    def tighten(self, fact: dict[str, Any]) -> tuple[int, Bounds]:
+        """Bounds of units of one pre-activation by passes, then of all nodes behind it."""
+        record(fact, ("rule", "of", "site", "units", "side"), ("within", *PASS))
+        number, found, old = self.premise(fact)
+        within = self.within(fact, number, old)
+        node, side = self.source(found.network, fact["site"]), fact["side"]
+        units = self.proof.array(fact["units"], (None,), "iu", found.network.nodes[node].size)
+        if side not in ("lower", "upper", "both"):
+            raise RejectedError("its side is not known")
+        count = len(units)
+        evidence = self.evidence(fact, found, 2 * count if side == "both" else count)
+        low, high = old.lower[node][units, 0], old.upper[node][units, 0]
+        if side == "both" and evidence.plain():
+            values = ranges(within, aim(node, units))
+            low, high = np.fmax(low, values[0]), np.fmin(high, values[1])
+        else:
+            signs = {"lower": [1], "upper": [-1], "both": [1, -1]}[side]
+            every, sign = np.tile(units, len(signs)), np.repeat(signs, count)
+            values = least(within, Aim(node, every, sign), evidence)
+            low = low if side == "upper" else np.fmax(low, values[:count])
+            high = high if side == "lower" else np.fmin(high, -values[-count:] if count else values[:0])
+        return number, tightened(old, node, units, low[:, None], high[:, None])
+
+    def exclude(self, fact: dict[str, Any]) -> None:
+        """Conditions whose margins passes show to be positive."""
+        record(fact, ("rule", "of", "conditions"), PASS)
+        _, found, old = self.premise(fact)
+        conditions = self.proof.array(fact["conditions"], (None,), "iu", len(found.excluded))
+        evidence = self.evidence(fact, found, len(conditions))
+        values = _least(old, aim(found.margins.node, conditions), evidence)
+        shown = found.shown(values, conditions) | bool(old.empty[0])
+        if not shown.all():
+            at = int(np.flatnonzero(~shown)[0])
+            raise RejectedError(
+                f"the margin of condition {conditions[at]} is only shown to be above {float(values[at])}"
+            )
+        found.excluded[conditions] = True
+
+    def phases(self, fact: dict[str, Any]) -> tuple[int, Bounds] | None:
+        """A case distinction on phases of ReLUs: a condition is excluded, or a unit bounded, in all leaves."""
+        record(fact, ("rule", "of", "tree"), ("condition", "site", "unit", "side", "empty", "within", *PASS))
+        number, found, old = self.premise(fact)
+        within = self.within(fact, number, old)
+        network, side = found.network, fact.get("side")
+        leaves, splits = self.leaves(network, self.proof.array(fact["tree"], (None, 2), "i"))
+        evidence = replace(self.evidence(fact, found, leaves), splits=splits)
+        vacant = self.proof.array(fact["empty"], (leaves,), "iu", 2) if "empty" in fact else np.zeros(leaves, np.int64)
+        gone = np.full(leaves, bool(within.empty[0]))
+        for node, (units, rows, signs) in splits.items():
+            low, high = within.lower[node][units, 0], within.upper[node][units, 0]
+            gone[rows[np.where(signs > 0, high < 0, low > 0).astype(bool)]] = True
+        if ("condition" in fact) == ("unit" in fact) or (side not in ("lower", "upper") and "unit" in fact):
+            raise RejectedError("it is neither about a condition nor about one side of a unit")
+        if "condition" in fact:
+            node, unit = found.margins.node, integer(fact["condition"], len(found.excluded))
+        else:
+            node = self.source(network, fact.get("site"))
+            unit = integer(fact["unit"], network.nodes[node].size)
+        sign = -1 if side == "upper" else 1
+        values = least(within, Aim(node, np.full(leaves, unit), sign * (1 - vacant)), evidence)
+        gone |= (vacant == 1) & (values > 0).astype(bool)
+        if "condition" in fact:
+            shown = gone | ((vacant == 0) & found.shown(values, np.full(leaves, unit)))
+            if not shown.all():
+                at = int(np.flatnonzero(~shown)[0])
+                raise RejectedError(f"leaf {at} is only shown to be above {float(values[at])}")
+            found.excluded[unit] = True
+            return None
+        known = np.full(leaves, sign * (old.lower if sign > 0 else old.upper)[node][unit, 0], dtype=values.dtype)
+        if node in splits:
+            units, rows, signs = splits[node]
+            own = rows[(units == unit) & (signs == sign)]
+            known[own] = np.maximum(known[own], 0)
+        reached = np.fmax(known, np.where(vacant == 1, known, values))[~gone]
+        low, high = old.lower[node][[unit]], old.upper[node][[unit]]
+        if not reached.size:  # no leaf holds an input, nor then does the set
+            low = high + 1
+        elif sign > 0:
+            low = np.full((1, 1), reached.min(), dtype=values.dtype)
+        else:
+            high = np.full((1, 1), -reached.min(), dtype=values.dtype)
+        return number, tightened(old, node, np.array([unit]), low, high)
+
+    def leaves(
+        self, network: Network, tree: np.ndarray
+    ) -> tuple[int, dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+        """The number of leaves of a tree in preorder, and by pre-activation node their splits: units, leaves, signs."""
+        nodes = {site: self.source(network, site) for site in np.unique(tree[:, 0]).tolist() if site >= 0}
+        found: dict[int, list[tuple[int, int, int]]] = {}
+        path: list[tuple[int, int, int]] = []  # node, unit, sign of the child that is open
+        leaves, total, done = 0, 0, False
+        for site, unit in tree.tolist():
+            if done:
+                raise RejectedError("its tree goes on behind its end")
+            if site >= 0:
+                path.append((nodes[site], integer(unit, network.nodes[nodes[site]].size), 1))
+                continue
+            if (site, unit) != (-1, -1):
+                raise RejectedError("its tree has a node that is neither a split nor a leaf")
+            for node, unit, sign in path:
+                found.setdefault(node, []).append((unit, leaves, sign))
+            leaves, total = leaves + 1, total + len(path)
+            if total > MOST_NODES:
+                raise RejectedError("its tree is too large")
+            while path and path[-1][2] == -1:
+                path.pop()
+            done = not path
+            if path:
+                path[-1] = (*path[-1][:2], -1)
+        if not done:
+            raise RejectedError("its tree has no end")
+        return leaves, {node: tuple(np.array(held).T) for node, held in found.items()}
+
+    def boxes(self, fact: dict[str, Any]) -> None:
+        """A case distinction on the input box: in every part, each condition is excluded there or further up."""
+        record(fact, ("rule", "of", "conditions", "axis", "at", "closed", "sites"), PASS)
+        _, found, _ = self.premise(fact)
+        network = found.network
+        conditions = self.proof.array(fact["conditions"], (None,), "iu", len(found.excluded))
+        axis = self.proof.array(fact["axis"], (None,), "i")
+        at = self.proof.array(fact["at"], (len(axis),), "f").astype(np.float64)
+        closed = self.proof.array(fact["closed"], (None, 2), "iu")
+        if closed.size and (closed.min() < 0 or (closed.max(0) >= [len(axis), len(conditions)]).any()):
+            raise RejectedError("it closes what is not there")
+        evidence = self.evidence(fact, found, len(closed))
+        tight = [self.source(network, site) for site in entries(fact["sites"])]
+        needed = np.unique(closed[:, 0])
+        low, high = self.parts(axis, at, closed, len(conditions), found.case.box, needed)
+        step = max(1, 2**21 // sum(node.size for node in network.nodes))
+        for begin in range(0, len(needed), step):
+            own = slice(begin, begin + step)
+            lower, upper = (network.arithmetic.array(side[:, own]) for side in (low, high))
+            bounds = interval(network, replace(found.inputs, lower=lower, upper=upper))
+            for node in tight:
+                for lines in ("parallel", "adaptive"):
+                    bounds = _tighten_unstable(bounds, node, lines)
+            rows = np.flatnonzero(np.isin(closed[:, 0], needed[own]))
+            column = np.searchsorted(needed[own], closed[rows, 0])
+            aims = conditions[closed[rows, 1]]
+            values = _least(bounds, aim(found.margins.node, aims, column=column), _chosen(evidence, rows))
+            shown = found.shown(values, aims) | bounds.empty[column]
+            if not shown.all():
+                worst = int(np.flatnonzero(~shown)[0])
+                raise RejectedError(f"box {closed[rows[worst], 0]} is only shown to be above {float(values[worst])}")
+        found.excluded[conditions] = True
+
+    @staticmethod
+    def parts(
+        axis: np.ndarray, at: np.ndarray, closed: np.ndarray, conditions: int, box: np.ndarray, needed: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The boxes (inputs, needed) of nodes of a tree in preorder, after a look at whether all conditions are closed
+        on every way to a leaf.
+        """
+        by_node: dict[int, list[int]] = {}
+        for node, condition in closed.tolist():
+            by_node.setdefault(node, []).append(condition)
+        place = {int(node): i for i, node in enumerate(needed)}
+        low, high = np.empty((len(box), len(needed))), np.empty((len(box), len(needed)))
+        stack = [(box[:, 0], box[:, 1], frozenset(range(conditions)))]
+        for i, (split, value) in enumerate(zip(axis.tolist(), at.tolist(), strict=True)):
+            if not stack:
+                raise RejectedError("its tree goes on behind its end")
+            below, above, open_ = stack.pop()
+            if i in place:
+                low[:, place[i]], high[:, place[i]] = below, above
+            left = open_ - set(by_node.get(i, ()))
+            if split == -1:
+                if left:
+                    raise RejectedError(f"box {i} leaves condition {min(left)} open")
+                continue
+            if not 0 <= split < len(box) or not below[split] <= value <= above[split]:
+                raise RejectedError(f"box {i} is not split inside of itself")
+            first, second = above.copy(), below.copy()
+            first[split] = second[split] = value
+            stack += [(second, above, left), (below, first, left)]
+        if stack:
+            raise RejectedError("its tree has no end")
+        return low, high
+
+
+def _least(bounds: Bounds, aim: Aim, evidence: Evidence) -> Array:
+    """What passes show of rows, or only the interval of their node, where the evidence says so."""
+    if evidence.lines == "interval":
+        return bounds.lower[aim.node][aim.units, 0 if aim.column is None else aim.column]
+    return least(bounds, aim, evidence)
+
+
+def tightened(old: Bounds, node: int, units: np.ndarray, low: Array, high: Array) -> Bounds:
+    """`old` with bounds (U, columns) of units of a node, and interval arithmetic anew for all nodes behind it."""
+    lower, upper = list(old.lower), list(old.upper)
+    lower[node], upper[node] = lower[node].copy(), upper[node].copy()
+    lower[node][units], upper[node][units] = low, high
+    known = Bounds(old.network, old.set, lower, upper, old.magnitudes)
+    return interval(old.network, old.set, known, node + 1)
+
+
+def _tighten_unstable(bounds: Bounds, node: int, lines: str) -> Bounds:
+    """Units of a pre-activation that are unstable in some column, bounded by passes in these columns."""
+    units, column = np.nonzero((bounds.lower[node] < 0) & (bounds.upper[node] > 0))
+    if not units.size:
+        return bounds
+    if lines == "parallel":
+        low, high = ranges(bounds, aim(node, units, column=column))
+    else:
+        every, sign = np.tile(units, 2), np.repeat([1, -1], len(units))
+        values = least(bounds, Aim(node, every, sign, np.tile(column, 2)), Evidence(lines))
+        low, high = values[: len(units)], -values[len(units) :]
+    lower, upper = bounds.lower[node].copy(), bounds.upper[node].copy()
+    lower[units, column] = np.fmax(lower[units, column], low)
+    upper[units, column] = np.fmin(upper[units, column], high)
+    return tightened(bounds, node, np.arange(len(lower)), lower, upper)
+
+
+def _chosen(evidence: Evidence, rows: np.ndarray) -> Evidence:
+    """The evidence of some rows."""
+
+    def cut(held: dict[int, tuple[np.ndarray, np.ndarray]]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        return {k: (units, numbers[rows]) for k, (units, numbers) in held.items()}
+
+    inequalities = None if evidence.inequalities is None else evidence.inequalities[rows]
+    return Evidence(evidence.lines, cut(evidence.slopes), cut(evidence.multipliers), inequalities)

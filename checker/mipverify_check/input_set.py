@@ -1,0 +1,116 @@
+"""Sets of inputs: boxes, and what a ball or linear inequalities leave of them; and the least value of rows on these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from mipverify_check.arithmetic import Arithmetic, Array
+from mipverify_check.maps import times
+from mipverify_check.question import Ball
+
+
+@dataclass(frozen=True, eq=False)
+class InputSet:
+    """lower, upper: (inputs, columns). ball, matrix (m, inputs) and offset (m,): the same for all columns."""
+
+    arithmetic: Arithmetic
+    lower: Array
+    upper: Array
+    ball: Ball | None = None
+    matrix: Array | None = None
+    offset: Array | None = None
+
+    def least(self, a: Array, of: Callable[[Array], Array], inequalities: Any, both: bool) -> tuple[Array, Array]:
+        """Lower bounds (1, R) of rows a (inputs, R), with `both` also upper ones (2, R); and sums of absolute values.
+
+        `of` takes what is by column to what is by row. inequalities: multipliers (R, m) of matrix @ x <= offset.
+        Errors of long sums are taken off here; the second result, times a few roundings, covers what comes later.
+        """
+        arithmetic = self.arithmetic
+        low, high = of(self.lower), of(self.upper)
+        size = np.maximum(np.abs(low), np.abs(high))
+        shift, charged = arithmetic.zeros((a.shape[1],)), arithmetic.zeros((a.shape[1],))
+        if inequalities is not None and self.matrix is not None and self.offset is not None:
+            g: Array = np.maximum(arithmetic.array(inequalities).T, 0)
+            weights = np.abs(self.matrix).T @ g
+            a = a + self.matrix.T @ g
+            shift = -(self.offset @ g)
+            charged = len(g) * ((weights * size).sum(0) + np.abs(self.offset) @ g)
+        positive = np.maximum(a, 0)
+        negative = a - positive
+        charged = charged + a.shape[0] * times(size, positive - negative)
+        ends = [times(low, positive) + times(high, negative)]
+        if both:
+            ends.append(times(high, positive) + times(low, negative))
+        if self.ball is not None:
+            for i, sign in enumerate((1, -1)[: len(ends)]):
+                value, more = self._within_ball(sign * a, low, high)
+                ends[i] = sign * np.maximum(sign * ends[i], value)
+                charged = charged + more
+        lost = arithmetic.gamma(4) * charged
+        found = np.stack([ends[0] + shift - lost] + [end + lost for end in ends[1:]])
+        return found, charged / max(1, a.shape[0])
+
+    def _within_ball(self, a: Array, low: Array, high: Array) -> tuple[Array, Array]:
+        """a . x0 - R ||S b||* + min of (a - b) . (x - x0) over the box; any b will do (docs/proof-format.md, 4)."""
+        ball, arithmetic = self.ball, self.arithmetic
+        assert ball is not None
+        center, scale = (arithmetic.array(v)[:, None] for v in (ball.center, ball.scale))
+        inside = (low <= center) & (center <= high) & (scale > 0)
+        steep = np.abs(a) * scale
+        room = np.where(a > 0, center - low, high - center)
+        room = np.where(inside, room / np.where(scale > 0, scale, arithmetic.array(1)), arithmetic.array(0))
+        radius = arithmetic.above(ball.radius)
+        level = _level(ball.norm, steep.astype(np.float64), room.astype(np.float64), float(radius))
+        level = arithmetic.array(np.nan_to_num(level))
+        wanted = np.minimum(steep, level) if ball.norm == "l1" else np.minimum(steep, level * room)
+        b = np.where(inside, np.sign(a) * wanted, arithmetic.array(0))  # S b
+        wide = arithmetic.gamma(a.shape[0] + 8)
+        if ball.norm == "l1":
+            dual = np.abs(b).max(0, initial=arithmetic.array(0))
+        else:
+            dual = _root(arithmetic, b) * (1 + wide) + arithmetic.floor
+        c = a - b / np.where(scale > 0, scale, arithmetic.array(1))
+        below, above = low - center, high - center
+        reach = np.maximum(np.abs(below), np.abs(above))
+        rest = np.maximum(c, 0) * below + np.minimum(c, 0) * above
+        value = (a * center).sum(0) - radius * dual + rest.sum(0)
+        charged = (np.abs(a) * (np.abs(center) + 4 * reach)).sum(0) + radius * dual + np.abs(rest).sum(0)
+        # Scale 0 fixes a coordinate, which is left to its interval; so is a center outside of the box.
+        return np.where(value == value, value, -np.inf), (a.shape[0] + 8) * charged
+
+
+def _root(arithmetic: Arithmetic, b: Array) -> Array:
+    """The l_2 norm of the columns of b, rounded up; scaled by the largest entry, so that no square underflows."""
+    if not arithmetic.exact:
+        largest = np.maximum(np.abs(b).max(0, initial=0.0), 2.0**-900)
+        return np.asarray(np.sqrt(((b / largest) ** 2).sum(0)) * largest)
+    found = []
+    for total in (b * b).sum(0):
+        guess = Fraction(float(total) ** 0.5)
+        while guess * guess < total:
+            guess = guess * (1 + Fraction(1, 2**50)) + Fraction(1, 2**1000)
+        found.append(guess)
+    return np.array(found, dtype=object)
+
+
+def _level(norm: str, steep: np.ndarray, room: np.ndarray, radius: float) -> np.ndarray:
+    """By row, how much of each coefficient the ball answers for; any number is sound."""
+    if norm == "l1":
+        order = np.argsort(-steep, axis=0)
+        used = np.cumsum(np.take_along_axis(room, order, 0), axis=0)
+        at = np.minimum((used < radius).sum(0), len(steep) - 1)
+        return np.asarray(np.take_along_axis(steep, order, 0)[at, np.arange(steep.shape[1])])
+    level = np.sqrt((steep**2).sum(0)) / max(radius, 1e-300)
+    for _ in range(8):
+        with np.errstate(all="ignore"):
+            cut = steep > level * room
+            rest = radius**2 - (np.where(cut, room, 0) ** 2).sum(0)
+            free = np.sqrt((np.where(cut, 0, steep) ** 2).sum(0))
+            level = np.where(rest > 0, free / np.sqrt(np.maximum(rest, 1e-300)), 0.0)
+    return np.asarray(level)

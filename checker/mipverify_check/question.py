@@ -1,0 +1,250 @@
+"""What a proof claims: its cases, and that they cover the property that it is checked against."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from mipverify_check.container import Proof, entries, integer, rational, record
+from mipverify_check.errors import BadInputError, RejectedError
+from mipverify_check.network import Network
+from mipverify_check.onnx_file import read_file
+from mipverify_check.vnnlib import Linear, Property, Row, parse, row
+
+
+@dataclass(frozen=True)
+class Ball:
+    """||(x - center) / scale|| <= radius, in l_1 or l_2; entries of scale 0 are fixed at the center."""
+
+    norm: str
+    center: np.ndarray
+    scale: np.ndarray
+    radius: Fraction
+
+
+@dataclass(frozen=True)
+class Case:
+    """No x in the box (inputs, 2), nor in what the ball and matrix @ x <= offset leave of it, meets a condition.
+
+    A condition is met where all of its rows hold. terms: the same rows as they are written, `sum <= 0`.
+    """
+
+    box: np.ndarray
+    ball: Ball | None
+    matrix: np.ndarray | None
+    offset: np.ndarray | None
+    conditions: list[list[Row]]
+    terms: list[list[Linear]]
+
+
+def read_cases(proof: Proof, network: Network) -> list[Case]:
+    """The cases of a proof. Raises RejectedError."""
+    cases = []
+    size, outputs = network.nodes[0].size, network.output.size
+    for given in entries(proof.header.get("cases")):
+        parts = record(given, ("box", "conditions"), ("region",))
+        box = proof.packed(parts["box"], size, 2).astype(np.float64)
+        region = record(parts.get("region", {}), (), ("norm", "center", "scale", "radius", "matrix", "offset"))
+        ball = matrix = offset = None
+        if "norm" in region:
+            center, scale = (proof.packed(region.get(k), size).astype(np.float64) for k in ("center", "scale"))
+            ball = Ball(str(region["norm"]), center, scale, rational(region.get("radius")))
+            if ball.norm not in ("l1", "l2") or (scale < 0).any() or ball.radius < 0:
+                raise RejectedError("a ball of a kind that is not known")
+        if "matrix" in region:
+            matrix = proof.array(region["matrix"], (None, size), "f").astype(np.float64)
+            offset = proof.array(region.get("offset"), (len(matrix),), "f").astype(np.float64)
+        read = [[_row(r, size, outputs) for r in entries(rows)] for rows in entries(parts["conditions"])]
+        if any(not rows for rows in read):
+            raise RejectedError("a condition without rows")
+        conditions, terms = ([[pair[side] for pair in rows] for rows in read] for side in (0, 1))
+        cases.append(Case(box, ball, matrix, offset, conditions, terms))  # type: ignore[arg-type]
+    return cases
+
+
+def _row(given: Any, inputs: int, outputs: int) -> tuple[Row, Linear]:
+    parts = record(given, ("outputs", "offset"), ("inputs", "strict"))
+    terms: Linear = {None: -rational(parts["offset"])}
+    for key, count in (("outputs", outputs), ("inputs", inputs)):
+        for pair in entries(parts.get(key, [])):
+            if len(entries(pair)) != 2:
+                raise RejectedError("a pair was expected")
+            place = integer(pair[0], count)
+            variable = place if key == "inputs" else -1 - place
+            terms[variable] = terms.get(variable, Fraction(0)) + rational(pair[1])
+    found = row(terms, bool(parts.get("strict", False)))
+    if not isinstance(found, Row):
+        raise RejectedError("a row without variables")
+    return found, terms
+
+
+def read_property(path: str, network: Network) -> tuple[Property, str]:
+    """A VNN-LIB file about a network, and its SHA-256. Raises BadInputError."""
+    stored, content = read_file(path)
+    try:
+        asked = parse(content.decode("utf-8"), path)
+    except UnicodeDecodeError:
+        raise BadInputError(f"{path}: is no text") from None
+    if asked.inputs != network.nodes[0].size or asked.outputs != network.output.size:
+        raise BadInputError(f"{path}: speaks of {asked.inputs} inputs and {asked.outputs} outputs")
+    return asked, hashlib.sha256(stored).hexdigest()
+
+
+def show_covered(proof: Proof, cases: list[Case], network: Network, path: str | None) -> str:
+    """Show that the cases cover the question; returns what is claimed, in words. path: of the property, if given."""
+    question = proof.header.get("question")
+    kind = question.get("kind") if isinstance(question, dict) else None
+    if network.monotone:
+        _require_order_only(cases)
+    if kind == "vnnlib":
+        parts = record(question, ("kind", "sha256"))
+        if path is None:
+            raise BadInputError("the proof is about a VNN-LIB property: name its file")
+        asked, sha256 = read_property(path, network)
+        if sha256 != parts["sha256"]:
+            raise RejectedError("it is about another property: the SHA-256 differs")
+        _cover_clauses(asked, cases)
+        return f"the property {path} holds"
+    if path is not None:
+        raise BadInputError(f"the proof is not about a property file, but names its question itself: leave out {path}")
+    if kind == "robustness":
+        return _cover_ball(proof, question, cases, network)
+    if kind == "sets":
+        record(question, ("kind",))
+        return f"no input of the {len(cases)} sets that the proof names meets a condition that it names"
+    raise RejectedError("its question is of a kind that is not known")
+
+
+def _require_order_only(cases: list[Case]) -> None:
+    """Behind functions that keep the order of the outputs, conditions must compare two outputs each."""
+    for case in cases:
+        for found in (found for rows in case.conditions for found in rows):
+            values = [v for _, v in found.key]
+            if (
+                len(values) != 2
+                or values[0] + values[1] != 0
+                or found.constant
+                or found.key[0][0] >= 0
+                or found.key[1][0] >= 0
+            ):
+                raise RejectedError("conditions behind a last Softmax or Sigmoid must compare two outputs")
+
+
+class _Known:
+    """Rows that hold: the strongest of each kind, and the box that follows from them."""
+
+    def __init__(self, size: int):
+        self.rows: dict[Any, Row] = {}
+        self.lower: list[Fraction | None] = [None] * size
+        self.upper: list[Fraction | None] = [None] * size
+
+    def add(self, rows: Sequence[Row]) -> bool:
+        """Whether the box has become smaller."""
+        smaller = False
+        for found in rows:
+            if found.key not in self.rows or self.rows[found.key].follows_from(found):
+                self.rows[found.key] = found
+            (at, sign), *others = found.key
+            if at >= 0 and not others:
+                side, bound = (self.upper if sign > 0 else self.lower), -sign * found.constant
+                old = side[at]
+                side[at] = bound if old is None else min(old, bound) if sign > 0 else max(old, bound)
+                smaller = True
+        return smaller
+
+    def implies(self, wanted: Row | bool) -> bool:
+        if not isinstance(wanted, Row):
+            return wanted
+        return wanted.key in self.rows and wanted.follows_from(self.rows[wanted.key])
+
+    def box_in(self, case: Case) -> bool:
+        """Whether the box lies in that of a case."""
+        return all(
+            low is not None and high is not None and at_most(below, low) and at_most(-above, -high)
+            for low, high, (below, above) in zip(self.lower, self.upper, case.box.tolist(), strict=True)
+        )
+
+    def empty(self) -> bool:
+        pairs = zip(self.lower, self.upper, strict=True)
+        return any(low is not None and high is not None and low > high for low, high in pairs)
+
+
+def at_most(a: float, b: Fraction) -> bool:
+    """Whether a <= b, exactly."""
+    above, below = a.as_integer_ratio()
+    return above * b.denominator <= b.numerator * below
+
+
+def _cover_clauses(asked: Property, cases: list[Case]) -> None:
+    common = _Known(asked.inputs)
+    common.add(asked.common)
+    if common.empty():
+        return  # no input meets any clause
+    inside = {id(case): common.box_in(case) for case in cases}
+    for number, clause in enumerate(asked.clauses):
+        known = copy.copy(common)
+        known.rows, known.lower, known.upper = dict(common.rows), list(common.lower), list(common.upper)
+        narrower = known.add(clause)
+        if narrower and known.empty():
+            continue
+        if not any(_covers(case, known) and (known.box_in(case) if narrower else inside[id(case)]) for case in cases):
+            raise RejectedError(f"no case of the proof covers clause {number} of the property")
+
+
+def _covers(case: Case, known: _Known) -> bool:
+    """Whether a case claims that nothing in its box meets rows that are known."""
+    if case.ball is not None:
+        return False
+    if case.matrix is not None and case.offset is not None:
+        for coefficients, offset in zip(case.matrix, case.offset, strict=True):
+            terms: Linear = {int(i): Fraction(coefficients[i]) for i in np.flatnonzero(coefficients)}
+            if not known.implies(row(terms | {None: -Fraction(offset)}, False)):
+                return False
+    return any(all(map(known.implies, rows)) for rows in case.conditions)
+
+
+def _cover_ball(proof: Proof, question: Any, cases: list[Case], network: Network) -> str:
+    names = ("kind", "image", "label", "targets", "eps", "norm", "domain", "normalization", "numbers", "data")
+    parts = record(question, names[:8], names[8:])
+    size, outputs, eps = network.nodes[0].size, network.output.size, rational(parts["eps"])
+    image = proof.packed(parts["image"], size, kind="f").astype(np.float64)
+    label, targets = integer(parts["label"], outputs), [integer(t, outputs) for t in entries(parts["targets"])]
+    domain = None if parts["domain"] is None else [rational(v) for v in entries(parts["domain"])]
+    if len(cases) != 1 or eps < 0 or parts["norm"] not in ("linf", "l1", "l2") or (domain and len(domain) != 2):
+        raise RejectedError("its question is not one of robustness")
+    case, numbers = cases[0], [rational(v) for v in entries(parts.get("numbers", []))]
+    which = np.zeros((size, 2), np.int64)
+    if parts["normalization"] is not None:
+        which = proof.packed(parts["normalization"], size, 2, "iu").astype(np.int64)
+        if which.size and not (which.min() >= 0 and which.max() < len(numbers)):
+            raise RejectedError("its normalization names no numbers")
+    ball = case.ball
+    center, scale = (image, image) if ball is None else (ball.center, ball.scale)
+    together = np.column_stack([image, which, case.box, center, scale])
+    for pixel, mean_at, std_at, low, high, middle, step in np.unique(together, axis=0).tolist():
+        p, mean, std = Fraction(pixel), Fraction(0), Fraction(1)
+        if parts["normalization"] is not None:
+            mean, std = numbers[int(mean_at)], numbers[int(std_at)]
+        if std <= 0:
+            raise RejectedError("a standard deviation that is not positive")
+        least, most = (p - eps, p + eps) if domain is None else (max(p - eps, domain[0]), min(p + eps, domain[1]))
+        if least <= most and not (at_most(low, (least - mean) / std) and at_most(-high, (mean - most) / std)):
+            raise RejectedError("the box of its case does not contain that of the question")
+        if ball is not None and (Fraction(middle) != (p - mean) / std or Fraction(step) * std != 1):
+            raise RejectedError("the ball of its case is not that of the question")
+    if case.matrix is not None or (ball is not None and (ball.norm != parts["norm"] or ball.radius < eps)):
+        raise RejectedError("the region of its case is not that of the question")
+    wanted = [row({-1 - label: Fraction(1), -1 - target: Fraction(-1)}, False) for target in targets if target != label]
+    if not targets or label in targets or any([w] not in case.conditions for w in wanted):
+        raise RejectedError("the conditions of its case are not those of the question")
+    digest = hashlib.sha256(image.tobytes()).hexdigest()
+    return (
+        f"no point within {parts['eps']} in {parts['norm']} of the image with SHA-256 {digest[:16]} (domain "
+        f"{parts['domain']}) has a score of {targets} that reaches that of {label}"
+    )

@@ -1,0 +1,129 @@
+"""Corrupted proofs end in one of the three answers, and never make a false claim verified."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mipverify_check import main, onnx_file, operators
+from mipverify_check.arithmetic import FLOATS
+from mipverify_check.errors import BadInputError, RejectedError
+
+from tests.checker.examples import EXAMPLES, VIOLATED, Example, by_boxes, by_passes, by_phases
+from tests.checker.mutations import mutated, packed, unpacked
+
+EACH = 120  # corruptions of each proof; scripts/mutate_proofs.py makes many more
+
+
+def answers(found: Example, contents: list[bytes]) -> list[str]:
+    """What the checker says of each content: the claim, or "rejected"; anything else is raised."""
+    file = onnx_file.read(str(found.network))
+    network = operators.lowered(file, FLOATS)
+    path = None if found.property is None else str(found.property)
+    said = []
+    for content in contents:
+        try:
+            said.append(main.check(content, network, file.sha256, path))
+        except (RejectedError, BadInputError):
+            said.append("rejected")
+    return said
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_corruptions_do_not_change_what_is_claimed(name: str, tmp_path: Path) -> None:
+    found, rng = EXAMPLES[name](tmp_path), np.random.default_rng(7)
+    content = found.writer.content()
+    (claim,) = answers(found, [content])
+    said = answers(found, [mutated(content, rng) for _ in range(EACH)])
+    changed = set(said) - {claim, "rejected"}
+    if found.property is not None:
+        assert changed == set()
+    for other in changed:  # another question about an image is another claim, and says so
+        assert other != claim
+    assert "rejected" in said
+
+
+@pytest.mark.parametrize("build", [by_passes, by_phases, by_boxes])
+def test_no_corruption_makes_a_false_claim_verified(build, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    found, rng = build(tmp_path, VIOLATED), np.random.default_rng(11)
+    content = found.writer.content()
+    assert set(answers(found, [mutated(content, rng) for _ in range(EACH)])) == {"rejected"}
+
+
+def member(data: bytes, name: str = "header.npy") -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, data)
+    return stream.getvalue()
+
+
+def npy(shape: str, kind: str = "|u1", body: bytes = b"") -> bytes:
+    text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    text += b" " * (-(len(text) + 11) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + body
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"PK",
+        member(b"no array"),
+        member(npy("(999999999999,)")),
+        member(npy("(2, -3)", body=b"123456")),
+        member(npy("(1,)", "|O", b"x" * 8)),
+        member(npy("(__import__('os'),)")),
+        member(npy("(" + "(" * 3000 + ")" * 3000 + ")")),
+        member(npy("(3,)", body=b"{}x")),
+        member(npy("(2,)", body=b"[]")),
+        member(npy("(2,)", body=b"{}")),
+        member(npy("(200000,)", body=b"[" * 100000 + b"]" * 100000)),
+        member(npy("(5,)", body=b"[NaN]")),
+        member(npy("(4,)", body=b"\xff\xfe\xfd\xfc")),
+        member(npy("(2,)", body=b"{}"), "other.npy"),
+    ],
+    ids=range(15),
+)
+def test_what_is_no_proof_file_is_rejected(content: bytes, tmp_path: Path) -> None:
+    assert answers(by_passes(tmp_path), [content]) == ["rejected"]
+
+
+def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    found = by_passes(tmp_path)
+    header, arrays = unpacked(found.writer.content())
+    header["sites"].append(["bomb", 0])
+    stream = io.BytesIO(packed(header, arrays))
+    with zipfile.ZipFile(stream, "a", zipfile.ZIP_DEFLATED) as archive, archive.open("bomb.npy", "w") as target:
+        for _ in range(600):
+            target.write(bytes(2**20))
+    assert len(stream.getvalue()) < 2**21
+    assert answers(found, [stream.getvalue()]) == ["rejected"]
+
+
+@pytest.mark.parametrize("value", ["1e999999999", "1/0", "0x10", "nan", "9" * 10**6, " ", None, 1, [], {}])
+def test_numbers_that_are_none_are_rejected(value: object, tmp_path: Path) -> None:
+    found = by_passes(tmp_path)
+    found.writer.header["cases"][0]["conditions"][0][0]["offset"] = value
+    assert answers(found, [found.writer.content()]) == ["rejected"]
+
+
+def test_an_unknown_key_is_rejected_wherever_it_stands(tmp_path: Path) -> None:
+    for path in (
+        ["facts", 0],
+        ["facts", 1],
+        ["facts", 2],
+        ["cases", 0],
+        ["question"],
+        ["cases", 0, "conditions", 0, 0],
+    ):
+        found = by_passes(tmp_path)
+        item = json.loads(json.dumps(found.writer.header))
+        target = item
+        for step in path:
+            target = target[step]
+        target["more"] = 1
+        assert answers(found, [packed(item, found.writer.arrays)]) == ["rejected"]

@@ -1,0 +1,69 @@
+"""`mipverify check` runs the independent checker on what `verify` has written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+import onnx
+import pytest
+
+from tests.cli.files import Result, network, vnnlib
+
+IMAGES = str(files("mipverify.models.zoo") / "mnist_100.npz")
+ZOO = str(files("mipverify.models.zoo") / "mnist_small_linf0.1.onnx")
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> tuple[str, str]:
+    """A network and a property that holds."""
+    net, text = tmp_path / "net.onnx", tmp_path / "property.vnnlib"
+    onnx.save(network(), net)
+    text.write_text(vnnlib(4, 3, "0", "1", "(>= Y_0 1000)"))
+    return str(net), str(text)
+
+
+def test_a_proof_is_written_and_verified(cli: Callable[..., Result], asked: tuple[str, str], tmp_path: Path) -> None:
+    proof = tmp_path / "p.proof"
+    assert cli("verify", *asked, "--proof", proof).code == 0
+    done = cli("check", proof, *asked)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("verified: ")
+    assert cli("check", "--exact", proof, *asked).code == 0
+
+
+def test_a_proof_about_an_image_names_its_question(cli: Callable[..., Result], tmp_path: Path) -> None:
+    proof = tmp_path / "p.proof"
+    assert cli("verify", ZOO, "--data", IMAGES, "--index", 0, "--eps", "0.1", "--proof", proof).code == 0
+    done = cli("check", proof, ZOO)
+    assert done.code == 0
+    assert "0.1 in linf" in done.out or "1/10 in linf" in done.out
+
+
+def test_the_codes_are_those_of_the_checker(cli: Callable[..., Result], asked: tuple[str, str], tmp_path: Path) -> None:
+    proof = tmp_path / "p.proof"
+    assert cli("verify", *asked, "--proof", proof).code == 0
+    other = tmp_path / "other.vnnlib"
+    other.write_text(vnnlib(4, 3, "0", "1", "(>= Y_0 999)"))
+    rejected = cli("check", proof, asked[0], other)
+    assert rejected.code == 1
+    assert rejected.out.startswith("rejected: ")
+    bad = cli("check", proof, tmp_path / "none.onnx", other)
+    assert bad.code == 2
+    assert bad.err.count("\n") == 1
+
+
+def test_a_counterexample_is_replayed(cli: Callable[..., Result], asked: tuple[str, str], tmp_path: Path) -> None:
+    violated, witness = tmp_path / "violated.vnnlib", tmp_path / "witness.txt"
+    violated.write_text(vnnlib(4, 3, "0", "1", "(<= Y_0 1000)"))
+    assert cli("verify", asked[0], violated, "--witness", witness).code == 10
+    done = cli("check", "--witness", witness, asked[0], violated)
+    assert done.code == 0
+    assert "in exact arithmetic" in done.out
+    assert cli("check", "--witness", witness, *asked).code == 1
+    witness.write_text("((X_0 7)\n (X_1 0)\n (X_2 0)\n (X_3 0)\n (Y_0 0))")
+    outside = cli("check", "--witness", witness, asked[0], violated)
+    assert outside.code == 1
+    witness.write_text("nothing")
+    assert cli("check", "--witness", witness, asked[0], violated).code == 1
