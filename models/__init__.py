@@ -6,12 +6,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mipverify.models.adversarial import RadiusSchedule, adversarial_loss, pgd_attack
+    from mipverify.models.adversarial import adversarial_loss, pgd_attack
     from mipverify.models.certified import certified_loss, certified_margins, margins_from
     from mipverify.models.counting import UnstableUnits, unstable_units
     from mipverify.models.differentiable import input_box, training_bounds
     from mipverify.models.lightning import StabilityCallback as StabilityCallback
+    from mipverify.models.losses import AdversarialLoss, CertifiedLoss, ReLUStabilityLoss, WeightSparsity
+    from mipverify.models.metrics import UnstableUnitsMetric as UnstableUnitsMetric
+    from mipverify.models.normalization import clean_statistics
     from mipverify.models.pruning import MaskedReLU, make_permanent, prune_relus, prune_small_weights
+    from mipverify.models.schedules import GradientShare, RadiusSchedule, Schedule
     from mipverify.models.sparsity import weight_sparsity
     from mipverify.models.stability import relu_stability_loss, stability_terms
     from mipverify.models.traced import Traced
@@ -19,13 +23,21 @@ if TYPE_CHECKING:
 # Resolved on first use: torch takes longer to import than most questions take to answer.
 _HOMES = {
     "MaskedReLU": "pruning",
-    "RadiusSchedule": "adversarial",
+    "AdversarialLoss": "losses",
+    "CertifiedLoss": "losses",
+    "GradientShare": "schedules",
+    "RadiusSchedule": "schedules",
+    "ReLUStabilityLoss": "losses",
+    "Schedule": "schedules",
     "StabilityCallback": "lightning",
     "Traced": "traced",
     "UnstableUnits": "counting",
+    "UnstableUnitsMetric": "metrics",
+    "WeightSparsity": "losses",
     "adversarial_loss": "adversarial",
     "certified_loss": "certified",
     "certified_margins": "certified",
+    "clean_statistics": "normalization",
     "input_box": "differentiable",
     "make_permanent": "pruning",
     "margins_from": "certified",
@@ -39,15 +51,22 @@ _HOMES = {
     "weight_sparsity": "sparsity",
 }
 
-# Not StabilityCallback, whose extra may be missing: `import *` must work without.
+# Not StabilityCallback and UnstableUnitsMetric, whose extra may be missing: `import *` must work without.
 __all__ = [
+    "AdversarialLoss",
+    "CertifiedLoss",
+    "GradientShare",
     "MaskedReLU",
     "RadiusSchedule",
+    "ReLUStabilityLoss",
+    "Schedule",
     "Traced",
     "UnstableUnits",
+    "WeightSparsity",
     "adversarial_loss",
     "certified_loss",
     "certified_margins",
+    "clean_statistics",
     "input_box",
     "make_permanent",
     "margins_from",

@@ -1,16 +1,11 @@
-"""Adversarial training: projected gradient descent on batches, and schedules of the radius."""
+"""Adversarial training: projected gradient descent on batches."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
-from mipverify.models.differentiable import Domain, class_labels, input_box
+from mipverify.models.differentiable import Domain, class_labels, input_box, whole
 from torch import Tensor, nn
 from torch.nn import functional
-
-from mipverify.errors import InputError
 
 
 def pgd_attack(
@@ -31,7 +26,7 @@ def pgd_attack(
     y: labels (B,). step_size: 2.5 eps / steps unless given; Xiao et al. 2019 take 8 steps of 0.3 eps. domain: the
     range of valid inputs, or None. The module runs in the mode it is in; its parameters' gradients are left alone.
     """
-    y = class_labels(y, len(x))
+    y, x = class_labels(y, len(x)), whole(x)
     lower, upper = input_box(x.detach(), eps, domain)
     step = 2.5 * eps / max(1, steps) if step_size is None else step_size
     point = x.detach()
@@ -74,34 +69,3 @@ def adversarial_loss(
         generator=generator,
     )
     return functional.cross_entropy(module(attacked), y.long())
-
-
-@dataclass(frozen=True)
-class RadiusSchedule:
-    """The radius at each step of training: 0 until `start`, growing for `warmup` steps to `final`, then constant.
-
-    shape "linear": in proportion. "smooth": like t^4 over the first quarter of the warm-up, then on along the tangent
-    [the schedule of Xu et al. 2020, arXiv 2002.12920].
-    """
-
-    final: float
-    warmup: int
-    start: int = 0
-    shape: Literal["linear", "smooth"] = "linear"
-
-    def __post_init__(self) -> None:
-        if self.final < 0 or self.warmup < 0 or self.start < 0:
-            raise InputError(f"{self}: final, warmup and start must be at least 0")
-        if self.shape not in ("linear", "smooth"):
-            raise InputError(f"radius schedule {self.shape!r}: 'linear' or 'smooth' is needed")
-
-    def __call__(self, step: int) -> float:
-        """The radius at a step, counted from 0."""
-        if step >= self.start + self.warmup:
-            return self.final
-        t = max(0, step - self.start) / self.warmup
-        if self.shape == "smooth":
-            knee, power = 0.25, 4
-            at_one = knee**power + power * knee ** (power - 1) * (1 - knee)
-            t = (t**power if t < knee else knee**power + power * knee ** (power - 1) * (t - knee)) / at_one
-        return self.final * t

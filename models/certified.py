@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 import torch
-from mipverify.models.differentiable import Domain, class_labels, input_box, training_bounds
+from mipverify.models.differentiable import Domain, class_labels, input_box, training_bounds, whole
+from mipverify.models.precision import in_full_precision
 from mipverify.models.stability import reduced
 from mipverify.models.traced import Model, logits_of, network_of
 from torch import Tensor
@@ -68,7 +69,7 @@ def certified_loss(
     worst = -margins
     if attacked is None:
         return reduced(functional.cross_entropy(worst, y, reduction="none"), reduction)
-    logits = logits_of(model, attacked)
+    logits = whole(logits_of(model, attacked))
     found = logits - logits.gather(1, y[:, None])
     if mixture == "logits":
         mixed = (1 - alpha) * found + alpha * worst
@@ -81,6 +82,7 @@ def certified_loss(
     return reduced(product, reduction)
 
 
+@in_full_precision
 def certified_margins(
     model: Model,
     x: Tensor,
@@ -101,12 +103,13 @@ def certified_margins(
     """
     if bounds not in ("interval", "crown"):
         raise InputError(f"bounds {bounds!r}: 'interval' or 'crown' is needed")
-    network = network_of(model, tuple(x.shape[1:]) if input_shape is None else input_shape)
     lower, upper = input_box(x, eps, domain)
+    network = network_of(model, tuple(x.shape[1:]) if input_shape is None else input_shape, whole(x))
     found = training_bounds(network, lower, upper, "interval").bounds
     return margins_from(found, y, bounds, crown_share)
 
 
+@in_full_precision
 def margins_from(found: Intervals, y: Tensor, bounds: Certificate = "interval", crown_share: float = 1.0) -> Tensor:
     """`certified_margins` from bounds of the hidden units that are already computed."""
     y = class_labels(y, len(found.lower[0]))

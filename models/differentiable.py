@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
-from mipverify.models.windows import parallel_bounds, parallel_window_bounds, window_bounds
+from mipverify.models.interval import estimate_affine
+from mipverify.models.precision import in_full_precision
+from mipverify.models.windows import parallel_bounds, parallel_window_bounds, row_work, window_bounds
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -21,7 +23,6 @@ from mipverify.errors import InputError
 from mipverify.network import Input, Network, Relu, sources
 from mipverify.proof.backward import estimate_backward, estimate_minimum
 from mipverify.proof.bounds import Intervals
-from mipverify.proof.interval import affine_interval
 from mipverify.proof.patches import convolution
 from mipverify.proof.relaxation import Relaxation, relax
 from mipverify.proof.rows import Rows, unit_rows
@@ -29,6 +30,11 @@ from mipverify.proof.rows import Rows, unit_rows
 Method: TypeAlias = Literal["interval", "improved_interval", "crown"]
 Domain: TypeAlias = tuple[float, float] | None
 
+RowCount: TypeAlias = int | Literal["auto"] | None
+
+MOST_ROWS = 128  # of a layer, if they are counted by what they cost
+ROW_SHARE = 0.9  # what all rows may cost, in passes of the whole batch through the network
+FREE_WORK = 2**24  # multiplications that a layer's rows may cost in any case
 CHUNK_BYTES = 32 * 2**20  # of one array of coefficients in one pass back
 
 
@@ -50,13 +56,17 @@ def input_box(x: Tensor, eps: float | Tensor, domain: Domain = (0.0, 1.0)) -> tu
     eps: a number, or a tensor that broadcasts to x. Raises InputError where x lies outside of the domain, for clipping
     would make boxes that do not hold it. Half precision holds no bounds: such x are taken as float32.
     """
-    if x.dtype in (torch.float16, torch.bfloat16):
-        x = x.float()
+    x = whole(x)
     if not bool(torch.as_tensor(eps >= 0).all()):
         raise InputError("eps must be at least 0")
     require_domain(x, domain)
     lower, upper = x - eps, x + eps
     return (lower, upper) if domain is None else (lower.clamp(*domain), upper.clamp(*domain))
+
+
+def whole(x: Tensor) -> Tensor:
+    """Inputs in a type that bounds can be computed in: half precision as float32."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def class_labels(y: Tensor, count: int) -> Tensor:
@@ -85,36 +95,39 @@ def require_domain(x: Tensor, domain: Domain) -> None:
         )
 
 
+@in_full_precision
 def training_bounds(
     network: Network,
     lower: Tensor,
     upper: Tensor,
     method: Method = "interval",
     *,
-    rows: int | None = None,
+    rows: RowCount = None,
     generator: torch.Generator | None = None,
 ) -> TrainingBounds:
     """Bounds of every node over the boxes (B, *input_shape), differentiable in the network's weights.
 
-    - "interval": layer by layer [Tjeng et al. 2019, section 4.2], the very function of verification.
+    - "interval": layer by layer [Tjeng et al. 2019, section 4.2].
     - "improved_interval": units proven active (l >= 0) are composed with the weights before them, down to the input;
       the others are intervals [Xiao et al. 2019, appendix]. In rows: relu(x) = x where l >= 0, 0 <= relu(x) <= u else.
     - "crown": the relaxation of CROWN [Zhang et al. 2018], as in `presolve.crown`.
 
     The last two start from interval arithmetic and form rows for the units that it leaves unstable, as verification
     does; bounds are the tighter of both. rows: at most so many (sample, unit) pairs in each layer, chosen at random
-    with `generator`; the others keep their interval, see `TrainingBounds.weights`. Without the rounding terms of rows:
-    bounds are those of verification to rounding.
+    with `generator`; the others keep their interval, see `TrainingBounds.weights`. "auto": as many as cost about as
+    much as the batch itself, `MOST_ROWS` at most, so that the cost of a step does not grow faster than the network.
+    Without the rounding terms of verification, whose gradients would double the cost for nothing: bounds are those of
+    verification to rounding.
     """
     if method not in get_args(Method):
         raise InputError(f"bounds {method!r}: one of {', '.join(get_args(Method))} is needed")
-    if rows is not None and rows < 1:
-        raise InputError(f"rows {rows}: at least one is needed, or None for all")
+    if rows not in (None, "auto") and not (isinstance(rows, int) and rows >= 1):
+        raise InputError(f"rows {rows!r}: at least one is needed, 'auto', or None for all")
+    tightened = [i for i in network.preactivations if method != "interval" and set(sources(network.nodes[i])) != {0}]
     lows: list[Tensor] = []
     highs: list[Tensor] = []
     weights: dict[int, Tensor] = {}
     lines: dict[int, Relaxation] = {}
-    preactivations = set(network.preactivations)
     for index, node in enumerate(network.nodes):
         if isinstance(node, Input):
             low, high = lower.reshape(-1, *node.shape), upper.reshape(-1, *node.shape)
@@ -123,15 +136,23 @@ def training_bounds(
             if method != "interval":
                 lines[index] = _line(method, lows[node.source], highs[node.source])
         else:
-            low, high = affine_interval(node, lows, highs)
-            if method != "interval" and index in preactivations and set(sources(node)) != {0}:
+            low, high = estimate_affine(node, lows, highs)
+            if index in tightened:
                 relaxed = relaxed_so_far(network, lows[0], highs[0], lines)
-                low, high, weight = _tightened(relaxed, index, low, high, method, rows, generator)
+                most = _affordable(network, index, method, len(low), len(tightened)) if rows == "auto" else rows
+                low, high, weight = _tightened(relaxed, index, low, high, method, most, generator)
                 if weight is not None:
                     weights[index] = weight
         lows.append(low)
         highs.append(high)
     return TrainingBounds(Intervals(network, tuple(lows), tuple(highs)), weights)
+
+
+def _affordable(network: Network, node: int, method: Method, batch: int, layers: int) -> int:
+    """How many rows of a node a step can afford; each side of CROWN is a row of its own."""
+    sides = 2 if method == "crown" else 1
+    work = max(FREE_WORK, 2 * ROW_SHARE * batch * network.work[-1] / (sides * layers))
+    return max(1, min(MOST_ROWS, int(work / row_work(network, node))))
 
 
 def relaxed_so_far(network: Network, lower: Tensor, upper: Tensor, lines: dict[int, Relaxation]) -> Intervals:

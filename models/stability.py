@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Literal, TypeAlias
 
 import torch
-from mipverify.models.differentiable import Domain, Method, TrainingBounds, input_box, training_bounds
+from mipverify.models.differentiable import Domain, Method, RowCount, TrainingBounds, input_box, training_bounds, whole
+from mipverify.models.precision import in_full_precision
 from mipverify.models.traced import Model, network_of
 from torch import Tensor
 
 from mipverify.errors import InputError
 
-ROWS = 128  # in each layer: keeps the loss below twice the cost of an attacked step at batch 64, see PERFORMANCE.md
+Reduction: TypeAlias = Literal["mean", "none", "unit"]
 
 
+@in_full_precision
 def relu_stability_loss(
     model: Model,
     x: Tensor,
@@ -22,9 +25,9 @@ def relu_stability_loss(
     bounds: Method = "interval",
     domain: Domain = (0.0, 1.0),
     input_shape: tuple[int, ...] | None = None,
-    rows: int | None = ROWS,
+    rows: RowCount = "auto",
     generator: torch.Generator | None = None,
-    reduction: Literal["mean", "none"] = "mean",
+    reduction: Reduction = "mean",
 ) -> Tensor:
     """sum over all hidden ReLUs of -tanh(1 + l u) [Xiao et al. 2019, arXiv 1809.03008, section 3.3].
 
@@ -33,6 +36,8 @@ def relu_stability_loss(
 
     Scale: *summed* over units, every position of a convolution being one, and averaged over the batch
     (reduction="mean"); reduction="none" gives the sums (B,). The paper's weight for it is 1e-4 to 2e-3.
+    reduction="unit": the mean over units and batch, between -1 and 1, so that a weight carries over between
+    architectures: that of the sum, times the number of units (the paper's network for MNIST has 4,804: 0.5 to 10).
 
     model: a torch module (traced in every call: pass a `Traced` in a loop) or a network; gradients flow into its
     parameters. x: (B, *shape), shape being input_shape unless that is given. bounds, rows, generator: see
@@ -41,12 +46,16 @@ def relu_stability_loss(
     bias, but for the bounds that deeper layers start from.
     Raises InputError for a layer that cannot be imported, a negative radius, or unknown bounds.
     """
-    network = network_of(model, tuple(x.shape[1:]) if input_shape is None else input_shape)
     lower, upper = input_box(x, eps, domain)
+    network = network_of(model, tuple(x.shape[1:]) if input_shape is None else input_shape, whole(x))
     found = training_bounds(network, lower, upper, bounds, rows=rows, generator=generator)
-    return reduced(stability_terms(found), reduction)
+    terms = stability_terms(found)
+    if reduction == "unit":
+        return terms.mean() / max(1, sum(math.prod(network.nodes[relu].shape) for relu in network.relus))
+    return reduced(terms, reduction)
 
 
+@in_full_precision
 def stability_terms(found: TrainingBounds) -> Tensor:
     """The sum of -tanh(1 + l u) over the hidden units, for each box (B,), from bounds already computed."""
     network = found.bounds.network
@@ -64,5 +73,5 @@ def stability_terms(found: TrainingBounds) -> Tensor:
 def reduced(values: Tensor, reduction: str) -> Tensor:
     """Values (B,) as asked for: their mean, or as they are."""
     if reduction not in ("mean", "none"):
-        raise InputError(f"reduction {reduction!r}: 'mean' or 'none' is needed")
+        raise InputError(f"reduction {reduction!r}: 'mean' or 'none' is needed ('unit' for the stability loss)")
     return values.mean() if reduction == "mean" else values

@@ -7,13 +7,15 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
-from torch import nn
+from mipverify.models.normalization import batch_normalizations, clean_statistics
+from torch import fx, nn
 from torch.nn.utils import parametrize, prune
 
 from mipverify.errors import InputError
 from mipverify.network import Affine, Network
 from mipverify.network.operators import Array
 from mipverify.network.snapshot import snapshot
+from mipverify.network.torch_import import from_torch, trace, unwrapped
 
 
 class Traced:
@@ -22,14 +24,15 @@ class Traced:
     Tracing costs some milliseconds. The network shares the module's parameters, so updates in place are seen without
     tracing again. It is traced anew where layers, parameters or buffers were replaced, and for each use where weights
     are computed from parameters: batch normalization, parametric ReLUs, `torch.nn.utils.prune`,
-    `torch.nn.utils.parametrize`, masks multiplied in `forward`. Batch normalization is bounded in evaluation mode, with
-    its running statistics.
+    `torch.nn.utils.parametrize`, masks multiplied in `forward`. Batch normalization that is in training mode is bounded
+    with the statistics of a clean pass over the batch (`clean_statistics`), else with its running statistics.
 
     input_shape: of one input, without the batch axis. Raises InputError that names a layer that cannot be imported.
     """
 
     def __init__(self, module: nn.Module, input_shape: tuple[int, ...]):
-        self.module = module
+        self.module = unwrapped(module)
+        self._graph: tuple[tuple[int, ...], fx.GraphModule] | None = None
         self.input_shape = tuple(int(size) for size in input_shape)
         self._network = self._trace()
         self._state = self._present()
@@ -41,6 +44,17 @@ class Traced:
             self._network = self._trace()
             self._state = self._present()
         return self._network
+
+    def network_at(self, x: torch.Tensor) -> Network:
+        """The network as the module's modes have it for a batch x (B, *shape); use it for one backward pass."""
+        if not batch_normalizations(self.module):
+            return self.network
+        module = self.module
+        parts = tuple(id(part) for part in (*module.modules(), *module.parameters(), *module.buffers()))
+        if self._graph is None or self._graph[0] != parts:
+            self._graph = parts, trace(self.module)
+        graph = self._graph[1]
+        return from_torch(self.module, self.input_shape, clean_statistics(self.module, x, graph), graph)
 
     def _present(self) -> tuple[Any, ...] | None:
         """What the network holds apart from the values of parameters; None where these are not all."""
@@ -60,17 +74,20 @@ class Traced:
 Model: TypeAlias = nn.Module | Network | Traced
 
 
-def network_of(model: Model, input_shape: tuple[int, ...] | None) -> Network:
-    """The network of a module (traced here and now), of a `Traced`, or the network itself."""
+def network_of(model: Model, input_shape: tuple[int, ...] | None, x: torch.Tensor | None = None) -> Network:
+    """The network of a module (traced here and now), of a `Traced`, or the network itself.
+
+    x: the batch (B, *shape) that it is trained on; without one, all is in evaluation mode.
+    """
     if isinstance(model, Network):
         return model
-    if isinstance(model, Traced):
-        return model.network
-    if not isinstance(model, nn.Module):
-        raise InputError(f"a torch.nn.Module, a Traced or a Network is needed, not {type(model).__name__}")
-    if input_shape is None:
-        raise InputError("input_shape is needed to trace a torch.nn.Module")
-    return Traced(model, input_shape).network
+    if not isinstance(model, Traced):
+        if not isinstance(unwrapped(model), nn.Module):
+            raise InputError(f"a torch.nn.Module, a Traced or a Network is needed, not {type(model).__name__}")
+        if input_shape is None:
+            raise InputError("input_shape is needed to trace a torch.nn.Module")
+        model = Traced(model, input_shape)
+    return model.network if x is None else model.network_at(x)
 
 
 def logits_of(model: Model, x: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mipverify.network import Affine, Input, Relu
+from mipverify.network import Affine, Input, Network, Relu
 from mipverify.network.convolution import Conv
+from mipverify.network.graph import ENTRY_WORK
 from mipverify.network.operators import parameter_like
 from mipverify.proof.backward import estimate_backward, estimate_minimum
 from mipverify.proof.bounds import Intervals
@@ -29,6 +31,28 @@ def window_bounds(relaxed: Intervals, node: int, samples: Tensor, units: Tensor)
 def parallel_window_bounds(relaxed: Intervals, node: int, samples: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
     """The same where both lines of each ReLU have one slope: the two sides share their coefficients."""
     return _Walk(relaxed, node, samples, units, sides=1).both_sides()
+
+
+def row_work(network: Network, node: int) -> float:
+    """Multiplications of passing one row from a node back to the input, about: by windows as far as it stays one."""
+    conv = convolution(network, node)
+    affine = network.nodes[node]
+    if conv is None or not isinstance(affine, Affine):
+        return network.work[node]
+    source, work, window = affine.terms[0].source, 0.0, conv.reach((1, 1))
+    while not isinstance(network.nodes[source], Input):
+        relu = network.nodes[source]
+        if not isinstance(relu, Relu) or 2 * math.prod(window) > math.prod(relu.shape[-2:]):
+            return work + network.work[source]
+        step = convolution(network, relu.source)
+        if step is None:
+            return work + network.work[source]
+        work += math.prod(window) * (math.prod(step.weight.shape) + ENTRY_WORK * step.weight.shape[0])
+        window = step.reach(window)
+        below = network.nodes[relu.source]
+        assert isinstance(below, Affine)
+        source = below.terms[0].source
+    return work + ENTRY_WORK * math.prod(window)
 
 
 @dataclass(frozen=True, eq=False)

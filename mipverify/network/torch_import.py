@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import fx
 from torch.nn.utils import prune
+from torch.optim.swa_utils import AveragedModel
 
 from mipverify.errors import InputError, one_line
 from mipverify.network.builder import Builder, RewriteError, Tensor
@@ -31,8 +32,19 @@ _RANKING = {
 }
 
 
-def from_torch(module: torch.nn.Module, input_shape: tuple[int, ...]) -> Network:
+Statistics: TypeAlias = Mapping[torch.nn.Module, tuple[torch.Tensor, torch.Tensor]]
+
+
+def from_torch(
+    module: torch.nn.Module,
+    input_shape: tuple[int, ...],
+    statistics: Statistics | None = None,
+    traced: fx.GraphModule | None = None,
+) -> Network:
     """The network of `module` in evaluation mode for inputs (1, *input_shape).
+
+    statistics: mean and variance (channels,) that some batch normalizations use in place of their running ones; what is
+    read so is for training, not for verification. traced: what `trace` gave for the module.
 
     The operators hold the module's parameters themselves, so that gradients of bounds flow into them and updates in
     place are seen. What is computed from them on import is not updated: after the running statistics of a batch
@@ -45,10 +57,16 @@ def from_torch(module: torch.nn.Module, input_shape: tuple[int, ...]) -> Network
     shape = (1, *(int(size) for size in input_shape))
     if min(shape) < 1:
         raise InputError(f"input_shape {tuple(input_shape)} has a size below 1")
-    return read_module(module, shape, "float64" if _double(module) else "float32")
+    return read_module(module, shape, "float64" if _double(module) else "float32", statistics, traced)
 
 
-def read_module(module: torch.nn.Module, shape: tuple[int, ...], number: str) -> Network:
+def read_module(
+    module: torch.nn.Module,
+    shape: tuple[int, ...],
+    number: str,
+    statistics: Statistics | None = None,
+    traced: fx.GraphModule | None = None,
+) -> Network:
     """The network of an unwrapped module for inputs of `shape`, the batch axis included.
 
     number: the type that Python numbers in its code are rounded to; with float64, it computes in float64 throughout.
@@ -61,13 +79,9 @@ def read_module(module: torch.nn.Module, shape: tuple[int, ...], number: str) ->
             raise InputError(f"parameter {name!r} has element type {parameter.dtype}: convert the module to float32")
         if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
             raise InputError(f"parameter {name!r} holds NaN or infinity")
-    with evaluating(module):
-        try:
-            traced = fx.symbolic_trace(module)
-        except Exception as error:  # noqa: BLE001  # tracing runs the module's own code
-            raise InputError(f"{type(module).__name__} cannot be traced by torch.fx: {one_line(error)}") from None
+    traced = trace(module) if traced is None else traced
     builder = Builder(shape, "input", number=number)
-    output, dropped = _interpret(traced, builder)
+    output, dropped = _interpret(traced, builder, statistics or {})
     notes = tuple(
         f"{name} at the end dropped: only properties of the order of the outputs can be verified" for name in dropped
     )
@@ -81,10 +95,19 @@ def read_module(module: torch.nn.Module, shape: tuple[int, ...], number: str) ->
     )
 
 
+def trace(module: torch.nn.Module) -> fx.GraphModule:
+    """An unwrapped module in evaluation mode as a graph, on the layers of the module itself. Raises InputError."""
+    with evaluating(module):
+        try:
+            return fx.symbolic_trace(module)
+        except Exception as error:  # noqa: BLE001  # tracing runs the module's own code
+            raise InputError(f"{type(module).__name__} cannot be traced by torch.fx: {one_line(error)}") from None
+
+
 def unwrapped(module: Any) -> Any:
-    """The module inside of `torch.compile` and of the wrappers that share it out between devices."""
+    """The module inside of `torch.compile`, of averages of weights, and of what shares it out between devices."""
     while True:
-        if isinstance(module, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
+        if isinstance(module, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel, AveragedModel)):
             module = module.module
         elif isinstance(inner := getattr(module, "_orig_mod", None), torch.nn.Module):
             module = inner
@@ -123,8 +146,7 @@ def unpacked(content: bytes) -> torch.nn.Module:
 
 
 def _traced(module: torch.nn.Module) -> torch.nn.Module:
-    with evaluating(module):
-        traced = fx.symbolic_trace(module)
+    traced = trace(module)
     for node in traced.graph.nodes:
         node.type = None  # annotations that are strings would be looked for when it is unpacked
     traced.recompile()
@@ -143,7 +165,7 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def _interpret(traced: fx.GraphModule, builder: Builder) -> tuple[Tensor, list[str]]:
+def _interpret(traced: fx.GraphModule, builder: Builder, statistics: Statistics) -> tuple[Tensor, list[str]]:
     """Run the traced graph on symbolic tensors -> its output, and the names of ranking layers dropped at its end."""
     values: dict[fx.Node, Any] = {}
     dropped: list[str] = []
@@ -168,7 +190,8 @@ def _interpret(traced: fx.GraphModule, builder: Builder) -> tuple[Tensor, list[s
                 dropped.append(_kind(node, traced))
                 values[node] = arguments[0]
             elif node.op == "call_module":
-                values[node] = call_module(builder, traced.get_submodule(node.target), arguments[0])
+                layer = traced.get_submodule(node.target)
+                values[node] = call_module(builder, layer, arguments[0], statistics.get(layer))
             elif node.op == "call_method":
                 values[node] = call_method(builder, node.target, arguments, options)
             else:

@@ -17,8 +17,12 @@ from mipverify.network.rewrites.shape import padded
 from mipverify.network.torch_resize import interpolate
 
 
-def call_module(builder: Builder, module: nn.Module, x: Tensor) -> Any:
-    """The value of a leaf `module` at x."""
+def call_module(
+    builder: Builder, module: nn.Module, x: Tensor, statistics: tuple[torch.Tensor, torch.Tensor] | None = None
+) -> Any:
+    """The value of a leaf `module` at x. statistics: mean and variance for a batch normalization, unless its own."""
+    if statistics is not None and isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return batch_norm(builder, x, *statistics, module.weight, module.bias, module.eps)
     for kind, layer in _LAYERS.items():
         if isinstance(module, kind):
             return layer(builder, module, x)

@@ -7,9 +7,9 @@ import torch
 from mipverify.models.adversarial import pgd_attack
 from mipverify.models.certified import margins_from
 from mipverify.models.differentiable import input_box
+from mipverify.models.quick import attack_twin
 from mipverify.models.training.data import Images
 from mipverify.models.training.files import Trained
-from mipverify.models.training.quick import attack_twin
 from mipverify.presolve import interval
 from torch import Tensor, nn
 

@@ -7,12 +7,11 @@ from typing import cast
 from mipverify.models.adversarial import pgd_attack
 from mipverify.models.certified import Certificate, margins_from
 from mipverify.models.differentiable import Method, TrainingBounds, input_box, training_bounds
+from mipverify.models.quick import attack_twin, quick_twin
 from mipverify.models.sparsity import weight_sparsity
-from mipverify.models.stability import ROWS, stability_terms
+from mipverify.models.stability import stability_terms
 from mipverify.models.traced import Traced
-from mipverify.models.training.light import light_interval
 from mipverify.models.training.options import TrainingOptions
-from mipverify.models.training.quick import attack_twin, quick_twin
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -84,10 +83,8 @@ class Objective:
 
     def _bounds(self, x: Tensor, radius: float) -> TrainingBounds:
         lower, upper = input_box(x, radius)
-        network = self._traced.network
-        if self.options.stability_bounds == "interval":
-            return TrainingBounds(light_interval(network, lower, upper), {})
-        return training_bounds(network, lower, upper, cast(Method, self.options.stability_bounds), rows=ROWS)
+        network = self._traced.network_at(x)
+        return training_bounds(network, lower, upper, cast(Method, self.options.stability_bounds), rows="auto")
 
 
 def radius_share(ramp: tuple[float, float], progress: float) -> float:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from mipverify.models.adversarial import pgd_attack
 from mipverify.models.pruning import make_permanent, prune_relus, prune_small_weights
+from mipverify.models.quick import attack_twin
 from mipverify.models.training.data import Images
 from mipverify.models.training.files import read_network, read_record, write_network, write_record
 from mipverify.models.training.loop import weights_sha256
-from mipverify.models.training.quick import attack_twin
 from torch import nn
 
 from mipverify.errors import InputError

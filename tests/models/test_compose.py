@@ -11,10 +11,12 @@ import pytest
 import torch
 from mipverify.models import (
     RadiusSchedule,
+    Schedule,
     Traced,
     certified_loss,
     prune_small_weights,
     relu_stability_loss,
+    unstable_units,
     weight_sparsity,
 )
 from torch import Tensor, nn
@@ -100,6 +102,52 @@ def test_the_callback_adds_the_penalty(accumulate: int) -> None:
         ((loss + 0.003 * weight_sparsity(expected.net, (4,))) / accumulate).backward()
     for mine, theirs in zip(module.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs - 0.1 * theirs.grad)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_callback_follows_schedules_and_watches_unstable_units() -> None:
+    """On the first validation batches, at the final radius; a weight that begins at zero adds nothing at first."""
+    lightning = pytest.importorskip("lightning")
+    from mipverify.models import StabilityCallback
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+
+        def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+            return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+        def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+            pass
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    x, y = torch.rand(8, 4), torch.tensor([0, 1] * 4)
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=4)
+    steps: list[float] = []
+
+    class Watching(StabilityCallback):
+        def on_before_backward(self, trainer: object, pl_module: object, loss: Tensor) -> None:
+            before = loss.item()
+            super().on_before_backward(trainer, pl_module, loss)
+            steps.append(abs(loss.item() - before))
+
+    callback = Watching(
+        Schedule(0.1, warmup=4), stability=Schedule(0.5, warmup=2), sparsity=0.0, reduction="unit", attribute="net"
+    )
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = lightning.Trainer(
+        max_epochs=2, accelerator="cpu", callbacks=[callback], enable_model_summary=False, **options
+    )
+    module = Module()
+    trainer.fit(module, data, data)
+    assert steps[0] == 0
+    assert 0.05 < steps[3] < 0.5
+    found = unstable_units(module.net, x[:4], 0.1).mean.sum()
+    assert float(trainer.callback_metrics["unstable_units"]) == pytest.approx(found)
 
 
 def test_without_lightning_the_callback_says_what_is_missing() -> None:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from mipverify.models.architectures import build
 from mipverify.models.certified import certified_loss
+from mipverify.models.interval import estimate_interval
+from mipverify.models.quick import attack_twin, input_gradient, quick_twin
 from mipverify.models.stability import relu_stability_loss
-from mipverify.models.training.light import light_interval
 from mipverify.models.training.objective import Objective, Sums, radius_share
 from mipverify.models.training.options import TrainingOptions
-from mipverify.models.training.quick import attack_twin, input_gradient, quick_twin
 from mipverify.presolve import interval
 from torch import nn
 from torch.nn import functional
@@ -61,12 +61,12 @@ def test_twin_leaves_other_modules_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["rs_cnn", "res", "mlp_b"])
-def test_light_intervals(name: str) -> None:
+def test_estimate_intervals(name: str) -> None:
     module = build(name, (1, 8, 8), 4, seed=1).double()
     network = Network.from_torch(module, (1, 8, 8))
     x = torch.rand(3, 1, 8, 8, dtype=torch.float64)
     lower, upper = (x - 0.1).clamp(0, 1), (x + 0.1).clamp(0, 1)
-    light, full = light_interval(network, lower, upper), interval(network, lower, upper)
+    light, full = estimate_interval(network, lower, upper), interval(network, lower, upper)
     for a, b in zip((*light.lower, *light.upper), (*full.lower, *full.upper), strict=True):
         assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from mipverify.models.training.quick import strided_convolution
+from mipverify.models.quick import strided_convolution
 from torch import Tensor
 
 from mipverify.network import Affine, Input, Network, Relu
@@ -13,7 +13,7 @@ from mipverify.network.operators import Operator, parameter_like
 from mipverify.proof.bounds import Intervals
 
 
-def light_interval(network: Network, lower: Tensor, upper: Tensor) -> Intervals:
+def estimate_interval(network: Network, lower: Tensor, upper: Tensor) -> Intervals:
     """Bounds of every node over boxes (B, *input_shape), differentiable in the weights.
 
     Those of `mipverify.proof.interval` up to rounding, at half the cost of a training step with them: the error
@@ -27,13 +27,14 @@ def light_interval(network: Network, lower: Tensor, upper: Tensor) -> Intervals:
         elif isinstance(node, Relu):
             low, high = lows[node.source].relu(), highs[node.source].relu()
         else:
-            low, high = _affine(node, lows, highs)
+            low, high = estimate_affine(node, lows, highs)
         lows.append(low)
         highs.append(high)
     return Intervals(network, tuple(lows), tuple(highs))
 
 
-def _affine(node: Affine, lows: list[Tensor], highs: list[Tensor]) -> tuple[Tensor, Tensor]:
+def estimate_affine(node: Affine, lows: list[Tensor], highs: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Bounds (B, *shape) of an affine node from those of earlier nodes."""
     if all(term.operator.terms == 1 and not term.operator.parameters() for term in node.terms) and node.bias is None:
         return affine_value(node, lows), affine_value(node, highs)  # data movement and sums
     center, radius = torch.zeros(()), torch.zeros(())
