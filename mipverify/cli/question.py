@@ -85,8 +85,8 @@ class QuestionOptions:
 
         networks: files by the names of the networks that the property declares, or one under an empty name.
         """
+        from mipverify.engine.query import load_query
         from mipverify.network import load
-        from mipverify.specification.query import load_query
 
         if self.property is not None:
             network, specification = load_query(self.property, networks)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mipverify.engine import Verdict
     from mipverify.engine.budget import Clock
     from mipverify.network import Network
+    from mipverify.specification import Specification
 
 import typer
 
@@ -149,7 +150,7 @@ def counterexample_of(verdict: Verdict, read: tuple[Network, Question] | None) -
     network, question = read
     if question.specification.declarations is None:
         return counterexample(verdict.witness)
-    from mipverify.specification.query import assignment
+    from mipverify.engine.query import assignment
 
     return assignment(question.specification, network, verdict.witness.input.reshape(-1), verdict.witness.stated)
 
@@ -171,10 +172,20 @@ def ask(read: tuple[Network, Question] | None, clock: Clock, **limits: Any) -> V
     reason = "time"
     try:
         if read is not None:
-            return decide(read[0], read[1].specification, timeout=clock.left(), **limits)
+            verdict = decide(read[0], read[1].specification, timeout=clock.left(), **limits)
+            _check_bounds(verdict, read[1].specification)
+            return verdict
     except KeyboardInterrupt:  # between the places where the engine itself gives up in good order
         reason = "interrupted"
     return Verdict("unknown", clock.elapsed(), "none" if read else "reading", reason=reason)
+
+
+def _check_bounds(verdict: Verdict, specification: Specification) -> None:
+    """Raise InputError where inputs have no bounds, and no counterexample was found in a part of the set."""
+    if specification.assumed is not None and specification.path is not None and verdict.verdict != "violated":
+        from mipverify.specification import load_vnnlib
+
+        load_vnnlib(specification.path)  # says which inputs
 
 
 def record(verdict: Verdict, read: tuple[Network, Question] | None, path: str) -> dict[str, Any]:

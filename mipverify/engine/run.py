@@ -114,6 +114,8 @@ def _verdict(
         word = "violated"
     elif complete and not reason and all(not len(state.open()) for state in states):
         word = "holds"
+        if specification.assumed is not None:
+            word, reason = "unknown", f"inputs have no bounds: it holds where they lie within {specification.assumed:g}"
     if word == "unknown" and not reason:
         reason = next((state.reason for state in states if state.reason), "time" if clock.over() else "undecided")
     statistics: dict[str, Any] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 # Evaluated once and for all: they make constants of constants, or of shapes.
 _FOLDED = ("Constant", "ConstantOfShape", "Range", "Shape", "Size", "EyeLike", "NonZero")
 # At the end of a network, where they keep the order of scores.
+_DECIDED = ("Equal",)  # where the input set leaves one answer
 _LAST = ("Sigmoid", "Softmax", "LogSoftmax", "ArgMax")
 
 
@@ -12,7 +13,7 @@ def operators() -> tuple[str, ...]:
     """Operators of ONNX that networks may have, sorted; some only with constants, or as the last one."""
     from mipverify.network.rewrites import REWRITES
 
-    return tuple(sorted({*REWRITES, *_FOLDED, *_LAST}))
+    return tuple(sorted({*REWRITES, *_FOLDED, *_DECIDED, *_LAST}))
 
 
 def opsets() -> tuple[int, int]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mipverify.errors import InputError
+from mipverify.network.compose import ComposedModel
 from mipverify.network.graph import Network
 from mipverify.network.inner_tensors import compare_tensors
 from mipverify.network.replay import ModuleReplay, OnnxRuntimeReplay, Replay, replay_of
@@ -51,6 +52,9 @@ def validate(network: Network, original: Replay, points: np.ndarray, seed: int =
         raise InputError(f"{_name(network)}: its output at an input of the set is NaN or infinite")
     _check_repetition(network, original, points[0], outputs[0])
     around = _around(points, np.random.default_rng(seed))
+    if isinstance(network.file, ComposedModel) and network.file.within is not None:
+        network.file.require_within(points.min(axis=0), points.max(axis=0))
+        around = np.clip(around, *network.file.within)
     each = max(1, MOST_ENTRIES // sum(math.prod(node.shape) for node in network.nodes) // 2)
     points, outputs, around = points[:each], outputs[:each], around[:each]
     compare_tensors(network, points, around)

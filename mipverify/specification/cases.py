@@ -16,18 +16,26 @@ from mipverify.specification.normal_form import Atom, Bound, Dnf, conjunction
 from mipverify.specification.sets import Box, EmptyBoxError
 from mipverify.specification.specification import Case
 
+MOST_ASSUMED = 1_000_000  # inputs, of which some have no bounds
+
+
+class UnboundedInputError(InputError):
+    """Inputs have no bounds; with bounds assumed for them the property can be read."""
+
 
 @dataclass(frozen=True)
 class Variables:
     """How many inputs and outputs there are, and how the file calls the inputs.
 
     inputs_alone: whether a property may say nothing of outputs, and is then violated by every input that meets it.
+    assumed: a magnitude that stands in for bounds that inputs do not have; None refuses such properties.
     """
 
     num_inputs: int
     num_outputs: int
     input_name: Callable[[int], str]
     inputs_alone: bool = False
+    assumed: float | None = None
 
 
 def build_cases(asserted: Sequence[Dnf], variables: Variables) -> tuple[Case, ...]:
@@ -138,11 +146,15 @@ def _boxes(common: _Bounds, own: Sequence[_Bounds], variables: Variables) -> lis
     sides: dict[bool, list[tuple[Exact, bool]]] = {False: [], True: []}
     for bounds in map(common.merged, own):
         for is_upper, side in ((False, bounds.lower), (True, bounds.upper)):
+            if len(side) < count and variables.assumed is not None and count <= MOST_ASSUMED:
+                other = bounds.lower if is_upper else bounds.upper
+                side = {i: side.get(i) or _assumed(other.get(i), variables.assumed, is_upper) for i in range(count)}
             if len(side) < count:
                 first = next(i for i in range(count) if i not in side)
                 others = f" (nor have {count - len(side) - 1} other inputs)" if count - len(side) > 1 else ""
                 word = "upper" if is_upper else "lower"
-                raise InputError(f"input {variables.input_name(first)} has no {word} bound{others}")
+                kind = UnboundedInputError if count <= MOST_ASSUMED else InputError
+                raise kind(f"input {variables.input_name(first)} has no {word} bound{others}")
             sides[is_upper].extend(side[i] for i in range(count))
     lower, upper = sides[False], sides[True]
     return Box.many(
@@ -153,3 +165,10 @@ def _boxes(common: _Bounds, own: Sequence[_Bounds], variables: Variables) -> lis
         upper_open=np.array([is_open for _, is_open in upper], bool),
         name=variables.input_name,
     )
+
+
+def _assumed(other: tuple[Exact, bool] | None, magnitude: float, is_upper: bool) -> tuple[Exact, bool]:
+    """A bound in place of one that is not there, away from the one on the other side."""
+    sign = 1 if is_upper else -1
+    near = Fraction(0) if other is None else max(Fraction(0), sign * Fraction(other[0]))
+    return sign * (near + Fraction(magnitude)), False

@@ -11,7 +11,7 @@ from mipverify.errors import InputError
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor as a property file declares it. element: float32, float64, ..., or None for real numbers.
+    """A tensor as a property file declares it. element: float32, float64, int64, ..., or None for real numbers.
 
     tensor: the name in the network's file, of hidden tensors.
     """
@@ -24,6 +24,11 @@ class Tensor:
     @property
     def size(self) -> int:
         return prod(self.shape)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it holds whole numbers."""
+        return self.element is not None and self.element.startswith(("int", "uint"))
 
 
 @dataclass(frozen=True)

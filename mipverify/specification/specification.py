@@ -47,6 +47,7 @@ class Specification:
 
     `kind` is "vnnlib" or "robustness"; `path` and `sha256` (of the file as it is on disk) are None without a file.
     `declarations`: the networks as the file declares them (VNN-LIB 2).
+    `assumed`: a magnitude that stands in for bounds which inputs do not have; a part of the set is asked about then.
     `statement`: what was asked, where the cases were made of a robustness question.
     """
 
@@ -55,6 +56,7 @@ class Specification:
     path: str | None = None
     sha256: str | None = None
     declarations: Declarations | None = None
+    assumed: float | None = None
     statement: RobustnessStatement | None = field(default=None, repr=False)
 
     @property
@@ -87,6 +89,9 @@ class Specification:
                 f"{self._where}is about several networks, inputs or outputs, or about hidden tensors ({names}): "
                 "load what it is about with mipverify.load_query"
             )
+        if _composed(network):
+            for case in self.cases:
+                network.file.require_within(case.box.float32_lower, case.box.float32_upper)  # type: ignore[union-attr]
         if network.order_only and self.num_outputs == 1 < prod(network.output_shape):
             raise InputError(
                 f"{self._where}the property is about one output, but {network.path or 'the network'} ends in a class: "

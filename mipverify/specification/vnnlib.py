@@ -28,11 +28,14 @@ def _many_objects() -> Iterator[None]:
 _VERSION_2 = re.compile(r"^[^;\n]*\(\s*(?:vnnlib-version|declare-network)\b", re.MULTILINE)
 
 
-def load_vnnlib(path: str | PathLike[str]) -> Specification:
+def load_vnnlib(path: str | PathLike[str], *, assumed: float | None = None) -> Specification:
     """Read a VNN-LIB file, version 1 or 2, gzip-compressed or not.
 
     Bounds on single inputs become boxes; disjunctions over inputs become several cases; everything else becomes
     conditions. Inputs and outputs of version 2 are flattened in row-major order.
+
+    assumed: a magnitude that stands in for bounds which inputs do not have. Of such a property no proof is a proof:
+    `mipverify.verify` never says that it holds (`Specification.assumed`).
 
     Raises:
         InputError: the file cannot be read, is no VNN-LIB, uses what is not supported, or cannot be violated by any
@@ -40,14 +43,14 @@ def load_vnnlib(path: str | PathLike[str]) -> Specification:
     """
     content, digest = read_file(path)
     with _many_objects():
-        return _read(content, str(path), digest)
+        return _read(content, str(path), digest, assumed)
 
 
-def _read(content: bytes, path: str, digest: str) -> Specification:
+def _read(content: bytes, path: str, digest: str, assumed: float | None) -> Specification:
     text = decoded(content, path)
     if _VERSION_2.search(text) is None:
-        return Specification(parse_vnnlib1(text, path), "vnnlib", path, digest)
+        return Specification(parse_vnnlib1(text, path, assumed), "vnnlib", path, digest, assumed=assumed)
     from mipverify.specification.vnnlib2 import parse_vnnlib2  # the official parser loads a native library
 
-    cases, declarations = parse_vnnlib2(text, path)
-    return Specification(cases, "vnnlib", path, digest, declarations)
+    cases, declarations = parse_vnnlib2(text, path, assumed)
+    return Specification(cases, "vnnlib", path, digest, declarations, assumed=assumed)

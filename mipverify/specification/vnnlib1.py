@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import NoReturn, TypeAlias
@@ -60,8 +61,8 @@ class _Linear:
 _Item: TypeAlias = "str | _Linear | Dnf"
 
 
-def parse_vnnlib1(text: str, path: str) -> tuple[Case, ...]:
-    """The cases of a VNN-LIB 1 property.
+def parse_vnnlib1(text: str, path: str, assumed: float | None = None) -> tuple[Case, ...]:
+    """The cases of a VNN-LIB 1 property; assumed: as in `Variables`.
 
     Raises:
         InputError: names `path` and, for what stands at one place, the line.
@@ -69,7 +70,7 @@ def parse_vnnlib1(text: str, path: str) -> tuple[Case, ...]:
     parser = _Parser(text, path)
     try:
         parser.run()
-        variables = parser.variables()
+        variables = replace(parser.variables(), assumed=assumed)
         return build_cases(parser.asserted, variables)
     except _AtPosition as error:
         line = text.count("\n", 0, error.position) + 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from math import prod
 from typing import Any
@@ -42,15 +43,27 @@ _RELATIONS = {
 }
 _MIRRORED = {"<=": ">=", "<": ">", ">=": "<=", ">": "<"}
 # The parser reports the type Real as Unknown. What each is called in an ONNX file; None where any will do.
-_REAL_TYPES = {"Unknown": None, "Real": None, "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
+_REAL_TYPES: dict[str, str | None] = {
+    "Unknown": None,
+    "Real": None,
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
+}
+_SIZES = (8, 16, 32, 64)  # bits
+_WHOLE_TYPES: dict[str, str | None] = {
+    **{f"I{size}": f"int{size}" for size in _SIZES},
+    **{f"U{size}": f"uint{size}" for size in _SIZES},
+}
 # The native parser recurses; a deeper file could exhaust its stack, which no exception would tell.
 _DEEPEST = 400
 _MOST_OUTPUTS = 1_000_000
 _LONGEST = 300  # message; names are the file's
 
 
-def parse_vnnlib2(text: str, path: str) -> tuple[tuple[Case, ...], Declarations]:
-    """The cases of a VNN-LIB 2 property, and the networks that it declares.
+def parse_vnnlib2(text: str, path: str, assumed: float | None = None) -> tuple[tuple[Case, ...], Declarations]:
+    """The cases of a VNN-LIB 2 property, and the networks that it declares; assumed: as in `Variables`.
 
     Raises:
         InputError: the official parser refuses the file, or the file needs products of variables, or numbers that are
@@ -63,7 +76,7 @@ def parse_vnnlib2(text: str, path: str) -> tuple[tuple[Case, ...], Declarations]
         asserted_equal, others = _links([assertion.expr for assertion in query.assertions])
         tensors = _Tensors(networks, asserted_equal)
         asserted = [_boolean(expression, tensors) for expression in others]
-        return build_cases(asserted, tensors.variables()), tensors.declarations()
+        return build_cases(asserted, replace(tensors.variables(), assumed=assumed)), tensors.declarations()
     except vnnlib.VNNLibException as error:
         raise InputError(f"{path}: {shorten(_explain(str(error)), _LONGEST)}") from None
     except InputError as error:
@@ -108,11 +121,12 @@ def _networks(query: Any) -> tuple[Declared, ...]:
 def _tensor(definition: Any, what: str = "") -> Tensor:
     """A declared tensor; `what` it is, if it has to be of a size that can be verified."""
     name = definition.dtype.name
-    if name not in _REAL_TYPES:
+    types = _REAL_TYPES | _WHOLE_TYPES if what == "output " else _REAL_TYPES
+    if name not in types:
         raise InputError(f"{definition.name} has type {name}; only real and float types are supported")
     if what and prod(definition.shape) > _MOST_OUTPUTS:
         raise InputError(f"{what}{definition.name} has {prod(definition.shape)} elements; too many to verify")
-    return Tensor(definition.name, tuple(definition.shape), _REAL_TYPES[name], (definition.onnx_name or "").strip('"'))
+    return Tensor(definition.name, tuple(definition.shape), types[name], (definition.onnx_name or "").strip('"'))
 
 
 def _links(expressions: Sequence[Any]) -> tuple[list[tuple[Any, Any]], list[Any]]:

@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import mipverify
+from mipverify.engine.query import assignment, load_query
 from mipverify.errors import InputError
-from mipverify.specification.query import assignment, load_query
 
 HEAD = "(vnnlib-version <2.0>)\n"
 

@@ -16,21 +16,29 @@ if TYPE_CHECKING:
     from mipverify.network.model_file import ModelFile
 
 
+ASSUMED = 100.0  # what stands in for bounds that inputs do not have: a counterexample is looked for within it
+
+
 def load_query(
     property_file: str | PathLike[str], networks: str | PathLike[str] | Mapping[str, str | PathLike[str]]
 ) -> tuple[Network, Specification]:
     """The network and the specification of a VNN-LIB property, for `mipverify.verify`.
 
     networks: the ONNX file, or one by the name of each network that the property declares. Several networks, several
-    inputs or outputs and hidden tensors become one network, whose witnesses are replayed on the files one by one.
+    inputs or outputs and hidden tensors become one network, whose witnesses are replayed on the files one by one. What
+    jumps is read where bounds decide it over the whole input set. Of inputs without bounds a part is looked at, and
+    nothing that holds there is said to hold (`Specification.assumed`).
 
     Raises:
         InputError: a file cannot be read, or networks and property do not fit each other.
     """
-    from mipverify.network import load
+    from mipverify.specification.cases import UnboundedInputError
     from mipverify.specification.vnnlib import load_vnnlib
 
-    specification = load_vnnlib(property_file)
+    try:
+        specification = load_vnnlib(property_file)
+    except UnboundedInputError:
+        specification = load_vnnlib(property_file, assumed=ASSUMED)
     given = (
         {name: str(path) for name, path in networks.items()} if isinstance(networks, Mapping) else {"": str(networks)}
     )
@@ -38,26 +46,94 @@ def load_query(
     if declarations is None:
         if len(given) != 1:
             raise InputError(f"{property_file}: a property of version 1 is about one network, not {len(given)}")
-        network = load(next(iter(given.values())))
+        files = given
     else:
         try:
             files = declarations.files_of(given)
         except InputError as error:
             raise InputError(f"{property_file}: {error}") from None
-        network = load(next(iter(files.values()))) if declarations.plain else _composed(declarations, files)
+    try:
+        if declarations is None or declarations.plain:
+            network = _one(next(iter(files.values())), declarations, specification)
+        else:
+            network = _several(declarations, files, specification)
+    except _FitError as error:
+        raise InputError(f"{property_file}: {error}") from None
     specification.require_network(network)
     return network, specification
 
 
-def _composed(declarations: Declarations, files: Mapping[str, str]) -> Network:
+class _FitError(InputError):
+    """Networks that are not what a property declares; the message lacks the name of its file."""
+
+
+def _one(path: str, declarations: Declarations | None, specification: Specification) -> Network:
+    """A network of one input and one output."""
+    from mipverify.network import load
+    from mipverify.network.compose import ComposedModel, Part, Slot
+    from mipverify.network.model_file import read_model
+    from mipverify.network.onnx_reader import read
+
+    if declarations is not None:
+        _check_whole_numbers(declarations, path)
+    try:
+        return load(path)
+    except InputError as refusal:
+        model = read_model(path)[1]
+        shape = read(model).input_shape
+        part = Part("", model, (Slot("X", shape),), (), (Slot("Y", ()),))
+        others = (path, *model.others)
+        whole = ComposedModel(model.path, model.sha256, model.content, others, (part,), ("Y",))
+        return _decided(whole, specification, refusal)
+
+
+def _several(declarations: Declarations, files: Mapping[str, str], specification: Specification) -> Network:
+    """Several networks, or one with several inputs, outputs or hidden tensors, as one network."""
     from mipverify.network import load
     from mipverify.network.compose import compose
     from mipverify.network.model_file import read_model
 
     read: dict[str, ModelFile] = {path: read_model(path)[1] for path in dict.fromkeys(files.values())}
     parts = [_part(network, read[files[network.name]]) for network in declarations.networks]
+    for tensor in declarations.tensors():
+        if tensor.whole:
+            raise _FitError(f"{tensor.name} has type {tensor.element}; beside others only floats and reals are read")
     asked = declarations.asked or (declarations.networks[0].outputs[0].name,)
-    return load(compose(parts, asked, declarations.places))
+    composed = compose(parts, asked, declarations.places)
+    try:
+        return load(composed)
+    except InputError as refusal:
+        return _decided(composed, specification, refusal)
+
+
+def _decided(model: ComposedModel, specification: Specification, refusal: InputError) -> Network:
+    """The network that a model is in the input set alone. Raises the refusal of it where it is none there either."""
+    from mipverify.engine.decided import decide_choices
+    from mipverify.network import load
+
+    if model.parts and sum(s.size for part in model.parts for s in part.inputs) < specification.num_inputs:
+        raise refusal
+    found = decide_choices(model, specification)
+    if found is None:
+        raise refusal
+    try:
+        return load(found)
+    except InputError:
+        raise refusal from None
+
+
+def _check_whole_numbers(declarations: Declarations, path: str) -> None:
+    """Raise if an output is declared as whole numbers and is none in the file, or the other way round."""
+    from onnx import TensorProto
+
+    from mipverify.network.model_file import read_model
+
+    (output,) = declarations.networks[0].outputs
+    if not output.whole:
+        return
+    kind = TensorProto.DataType.Name(read_model(path)[0].graph.output[0].type.tensor_type.elem_type).lower()
+    if kind != output.element:
+        raise _FitError(f"declares its output {output.name} as {output.element}, that of {path} is {kind}")
 
 
 def _part(network: Declared, model: ModelFile) -> Part:
@@ -89,7 +165,8 @@ def assignment(specification: Specification, network: Network, x: Any, stated: M
             lines += [stated.get(k) or repr(float(x[k])) for k in places]
             start += tensor.size
         else:
-            lines += [repr(float(value)) for value in values[tensor.name].reshape(-1)]
+            kind = int if tensor.whole else float
+            lines += [repr(kind(value)) for value in values[tensor.name].reshape(-1)]
     return "\n".join(lines) + "\n"
 
 
@@ -98,7 +175,7 @@ def _values(declarations: Declarations, network: Network, x: Any) -> dict[str, A
     from mipverify.network.compose import ComposedModel, Parts
     from mipverify.network.replay import replay_of
 
-    if isinstance(network.file, ComposedModel):
+    if isinstance(network.file, ComposedModel) and not declarations.plain:
         model: ComposedModel = network.file
         return Parts(model.parts, model.places).tensors(x)
     return {declarations.networks[0].outputs[0].name: replay_of(network).run(x.reshape(1, -1))[0]}
