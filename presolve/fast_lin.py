@@ -12,9 +12,8 @@ from mipverify.proof.bounds import Bounds
 from mipverify.proof.facts import UnitBounds
 from mipverify.proof.parallel import both_sides
 from mipverify.proof.parts import never, row_chunks
-from mipverify.proof.patches import parallel_patches
+from mipverify.proof.patches import has_partial_rows, parallel_patches
 from mipverify.proof.rows import unit_rows
-from mipverify.proof.windows import windowed
 
 
 def fast_lin(bounds: Bounds, stop: Callable[[], bool] = never) -> Bounds:
@@ -34,7 +33,7 @@ def fast_lin_units(
     In the order given, but for those after `stop`.
     """
     outward = bounds.outward(np.float32)
-    if windowed(bounds.network, node):
+    if has_partial_rows(bounds.network, node):
         yield from parallel_patches(outward, node, samples, units, stop)
         return
     for part in row_chunks(bounds.network, node, len(units)):

@@ -12,6 +12,7 @@ from array_api_compat import is_torch_array
 
 from mipverify.network.graph import Affine, Input, Node, Relu, Term
 from mipverify.network.operators import Array, Dense, Identity, Index, Operator, Scale, Sparse
+from mipverify.network.sparse_linear import SparseLinear
 
 LARGEST_TENSOR = 2**24  # entries; a damaged file may ask for any size, and the system would end the process
 
@@ -112,7 +113,10 @@ class Builder:
         lead = x.shape[:-1]
         if not x.shape or x.shape[-1] != weight.shape[1]:
             raise RewriteError(f"weights for {weight.shape[1]} entries do not fit a tensor of shape {list(x.shape)}")
-        operator = Dense(weight, () if math.prod(lead) == 1 else lead)
+        single = math.prod(lead) == 1
+        operator = (
+            SparseLinear(weight) if single and SparseLinear.fits(weight) else Dense(weight, () if single else lead)
+        )
         return self.affine([(x, operator)], (*lead, weight.shape[0]), bias)
 
     def combine(self, parts: Sequence[tuple[Tensor, float]], bias: Array | None = None) -> Tensor:

@@ -14,6 +14,7 @@ from mipverify.network import Input, Network, Relu
 from mipverify.network.operators import Array, parameter_like
 from mipverify.proof.derivation import Assumed, Pre, Selected
 from mipverify.proof.facts import SEAL, Assumption, Scope, Sealed, UnitBounds
+from mipverify.proof.on_demand import ByNode, InOrder
 from mipverify.proof.relaxation import Relaxation, relax
 from mipverify.proof.rounding import floor
 from mipverify.specification.sets import InputSet
@@ -74,8 +75,12 @@ class Intervals:
     @cached_property
     def lines(self) -> Mapping[int, Relaxation]:
         """The linear relaxation of each ReLU node."""
-        sources = {node: self.network.relu_source(node) for node in self.network.relus}
-        return {node: relax(self.lower[source], self.upper[source]) for node, source in sources.items()}
+
+        def line(node: int) -> Relaxation:
+            source = self.network.relu_source(node)
+            return relax(self.lower[source], self.upper[source])
+
+        return ByNode(self.network.relus, line)
 
     def __repr__(self) -> str:
         mean = self.unstable_counts().mean(axis=0) if self.batch else []
@@ -150,47 +155,51 @@ class Bounds(Intervals, Sealed):
         return self.scope.key if self.batch == 1 and self.scope.assumptions is None else self.scope.whole
 
     @cached_property
-    def magnitudes(self) -> tuple[Array, ...]:
+    def magnitudes(self) -> Sequence[Array]:
         """Upper bounds of the values that an error in a coefficient is multiplied with, for each node (B, *shape).
 
         For an affine node this is sum |W| |source| + |bias|: the error of passing a row through it is relative to that.
         """
         if self.within is not None:
             return self.within.magnitudes
+        return InOrder(len(self.network.nodes), self._magnitude)
+
+    def _size(self, index: int) -> Array:
         xp = array_namespace(self.lower[0])
-        sizes = [xp.maximum(xp.abs(a), xp.abs(b)) for a, b in zip(self.lower, self.upper, strict=True)]
-        tiny = float(xp.finfo(sizes[0].dtype).smallest_normal)
-        found: list[Array] = []
-        for index, node in enumerate(self.network.nodes):
-            if isinstance(node, (Input, Relu)):
-                found.append(sizes[index] if isinstance(node, Input) else sizes[node.source])
-                continue
-            total = xp.zeros_like(sizes[index])
-            for term in node.terms:
-                part = term.operator.apply_abs(sizes[term.source].reshape(total.shape[0], *term.operator.in_shape))
-                total = total + part.reshape(total.shape)
-                # An underflow is relative to nothing: the error of passing a row through must not vanish with it.
-                whole = xp.sum(xp.reshape(sizes[term.source], (total.shape[0], -1)), axis=1)
-                total = total + tiny * (1 + whole.reshape(-1, *[1] * (total.ndim - 1)))
-            if node.bias is not None:
-                total = total + xp.abs(parameter_like(node.bias, total))[None]
-            found.append(total)
-        return tuple(found)
+        return xp.maximum(xp.abs(self.lower[index]), xp.abs(self.upper[index]))
+
+    def _magnitude(self, index: int, _: Array | None) -> Array:
+        node = self.network.nodes[index]
+        if isinstance(node, (Input, Relu)):
+            return self._size(index if isinstance(node, Input) else node.source)
+        xp = array_namespace(self.lower[0])
+        total = xp.zeros_like(self._size(index))
+        tiny = float(xp.finfo(total.dtype).smallest_normal)
+        for term in node.terms:
+            source = self._size(term.source)
+            part = term.operator.apply_abs(source.reshape(total.shape[0], *term.operator.in_shape))
+            total = total + part.reshape(total.shape)
+            # An underflow is relative to nothing: the error of passing a row through must not vanish with it.
+            whole = xp.sum(xp.reshape(source, (total.shape[0], -1)), axis=1)
+            total = total + tiny * (1 + whole.reshape(-1, *[1] * (total.ndim - 1)))
+        return total if node.bias is None else total + xp.abs(parameter_like(node.bias, total))[None]
 
     @cached_property
-    def underflow(self) -> tuple[Array, ...]:
+    def underflow(self) -> Sequence[Array]:
         """Above the sum of all underflow errors of a row that starts at or below each node (B,).
 
         An entry of a row that underflows is off by an absolute amount, which the value of its node multiplies.
         """
         if self.within is not None:
             return self.within.underflow
-        xp = array_namespace(self.lower[0])
-        found: list[Array] = []
-        for values in self.magnitudes:
+
+        def below(index: int, before: Array | None) -> Array:
+            values = self.magnitudes[index]
+            xp = array_namespace(values)
             here = floor(values) * (1 + xp.sum(xp.reshape(values, (values.shape[0], -1)), axis=1))
-            found.append(here + found[-1] if found else here)
-        return tuple(found)
+            return here if before is None else here + before
+
+        return InOrder(len(self.network.nodes), below)
 
 
 @dataclass(frozen=True, eq=False)

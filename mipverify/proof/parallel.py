@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -68,10 +68,10 @@ class ParallelPassing:
         self.add_offset(a, pick(line.upper_offset, self.samples))
         yield node.source, a * pick(line.upper_slope, self.samples)
 
-    def add_offset(self, a: Array, offset: Array) -> None:
+    def add_offset(self, a: Array, offset: Array, dot: Callable[[Array, Array], Array] = row_dot) -> None:
         """Both sides' constants take the offsets (R or 1, ...) of upper lines that coefficients (R, ...) met."""
-        total = row_dot(array_namespace(a).abs(a), offset)
-        self.constant = self.constant + 0.5 * (row_dot(a, offset) - total)
+        total = dot(array_namespace(a).abs(a), offset)
+        self.constant = self.constant + 0.5 * (dot(a, offset) - total)
         self.spread = self.spread + total
 
     def sides(self, a: Array, lower: Array, upper: Array) -> tuple[Array, Array]:

@@ -1,14 +1,14 @@
-"""Rows of convolutional units as patches: only the receptive field of each unit, for many units and boxes at once.
+"""Rows of units that reach only a part of what is below them, for many units and boxes at once.
 
-The rules are those of `backward` and `parallel`. Only the magnitudes differ that rounding errors are relative to: the
-largest one of a node stands for all of it while rows are patches.
+Of units of convolutions that is their receptive field (`windows`), of those of sparse layers few entries
+(`sparse_rows`). The rules are those of `backward` and `parallel`, for as long as rows are partial and after that. Only
+the magnitudes differ that rounding errors are relative to: the largest one of a node stands for all of it in windows.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -23,8 +23,9 @@ from mipverify.proof.facts import SEAL, Claim, UnitBounds
 from mipverify.proof.parallel import FURTHER, ParallelPassing
 from mipverify.proof.parts import ROW_WORK, never
 from mipverify.proof.recording import entries_passed
-from mipverify.proof.rounding import backward_terms, constant_terms, dot_terms, gamma, row_dot
-from mipverify.proof.windows import Field, Images, Passed, Windows
+from mipverify.proof.rounding import backward_terms, constant_terms, gamma
+from mipverify.proof.sparse_rows import Matrices, sparse
+from mipverify.proof.windows import Images, Windows, windowed
 
 CHUNK_BYTES = 4 * 2**20  # of the largest array of coefficients in one pass: it stays near the caches
 FIRST_ROWS = 64  # in the first chunk, which shows what a row costs
@@ -46,7 +47,8 @@ def parallel_patches(
 ) -> Iterator[UnitBounds]:
     """Bounds of single entries `units` (R,) of a node by parallel lines: both sides at once.
 
-    samples (R,): the entry of the batch of each. The node is one that is `windowed`. Chunk after chunk, until `stop`.
+    samples (R,): the entry of the batch of each. The node is one that `has_partial_rows`. Chunk after chunk, until
+    `stop`.
     """
     return _in_chunks(bounds, node, samples, units, _parallel, "parallel", stop)
 
@@ -58,8 +60,46 @@ def adaptive_patches(
     return _in_chunks(bounds, node, samples, units, _adaptive, "adaptive", stop)
 
 
-class _Method(Protocol):
-    def __call__(self, bounds: Bounds, field: Field, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+class PartialRows(Protocol):
+    """Coefficients of rows on a part of a node: `Windows` or `SparseRows`."""
+
+    @property
+    def coefficients(self) -> np.ndarray: ...
+
+    def dot(self, coefficients: np.ndarray, values: np.ndarray) -> np.ndarray: ...
+
+    def replaced(self, coefficients: np.ndarray) -> Any: ...
+
+
+class PartialField(Protocol):
+    """Rows of units on their way, and how partial ones pass through nodes: `windows.Field` or `SparseField`."""
+
+    samples: np.ndarray | None
+    units: np.ndarray
+
+    def twice(self) -> Any: ...
+
+    def start(self, like: np.ndarray) -> dict[int, Any]: ...
+
+    def arrived(self, index: int, rows: Any) -> Any: ...
+
+    def add(self, one: Any, other: Any, index: int) -> Any: ...
+
+    def through(self, index: int, node: Affine, rows: Any) -> Any: ...
+
+    def under(self, index: int, name: str, values: np.ndarray, rows: Any) -> np.ndarray: ...
+
+    def error(self, index: int, magnitudes: np.ndarray, rows: Any) -> tuple[np.ndarray, int]: ...
+
+    def whole(self, index: int, rows: Any) -> np.ndarray: ...
+
+
+_Method: TypeAlias = Callable[[Bounds, int, PartialField], tuple[np.ndarray, np.ndarray]]
+
+
+def has_partial_rows(network: Network, node: int) -> bool:
+    """Whether rows of single units of a node reach only a part of what is below it: windows, or few entries."""
+    return windowed(network, node) or sparse(network, node)
 
 
 def _in_chunks(
@@ -71,11 +111,13 @@ def _in_chunks(
     lines: Lines,
     stop: Callable[[], bool],
 ) -> Iterator[UnitBounds]:
-    images, begin, size = Images(bounds.network, node), 0, FIRST_ROWS
+    windows = windowed(bounds.network, node)
+    shared = Images(bounds.network, node) if windows else Matrices(bounds.network, node)
+    begin, size = 0, FIRST_ROWS
     while begin < len(units) and not stop():
         part = slice(begin, begin + size)
-        field = Field(images, None if bounds.batch == 1 else samples[part], units[part])
-        lows, highs = method(bounds, field, units[part])
+        field = shared.field(None if bounds.batch == 1 else samples[part], units[part])
+        lows, highs = method(bounds, node, field)
         how = None
         if bounds.derivation is not None:
             some = np.flatnonzero(np.isfinite(lows) | np.isfinite(highs))
@@ -83,29 +125,25 @@ def _in_chunks(
         yield UnitBounds(bounds.scope, node, samples[part], units[part], lows, highs, seal=SEAL, derivation=how)
         begin += size
         # By what the first rows have cost and not by the clock, so that the same question gets the same chunks.
-        size = max(1, min(CHUNK_BYTES // (bounds.like.itemsize * images.entries), ROW_WORK // images.work))
+        size = max(1, min(CHUNK_BYTES // (bounds.like.itemsize * shared.entries), ROW_WORK // shared.work))
 
 
-def _parallel(bounds: Bounds, field: Field, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _parallel(bounds: Bounds, node: int, field: PartialField) -> tuple[np.ndarray, np.ndarray]:
     """Both sides at once, with the upper line's slope on both."""
-    claim = Claim(field.images.node, units, np.ones(len(units), bounds.like.dtype))
-    constant = _constants(bounds, field, units)
-    errors = _WindowErrors(bounds, field, claim_error(bounds, claim, constant, field.samples), FURTHER)
+    claim = Claim(node, field.units, np.ones(len(field.units), bounds.like.dtype))
+    constant = _constants(bounds, node, field.units)
+    errors = _PartialErrors(bounds, field, claim_error(bounds, claim, constant, field.samples), FURTHER)
     passing = _ParallelPassing(bounds, field, constant, errors)
-    a = _walk(bounds, field, passing, field.start(bounds.like))
-    return passing.sides(*_at_input(bounds, field, a))
+    return passing.sides(*_at_input(bounds, field, _walk(bounds, field, passing, field.start(bounds.like))))
 
 
-def _adaptive(bounds: Bounds, field: Field, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _adaptive(bounds: Bounds, node: int, field: PartialField) -> tuple[np.ndarray, np.ndarray]:
     """CROWN's lines: the rows of all units, and behind them those of the negated ones."""
-    count, start, constant = len(units), field.start(bounds.like), _constants(bounds, field, units)
-    signs = np.repeat(np.array([1, -1], bounds.like.dtype), count)
-    field = field.twice()
-    for node, rows in start.items():
-        start[node] = _with_negated(rows)
-    constant = np.concatenate([constant, -constant])
-    claim = Claim(field.images.node, np.tile(units, 2), signs)
-    errors = _WindowErrors(bounds, field, claim_error(bounds, claim, constant, field.samples), 0)
+    count, constant = len(field.units), _constants(bounds, node, field.units)
+    start = {source: _with_negated(rows) for source, rows in field.start(bounds.like).items()}
+    field, constant = field.twice(), np.concatenate([constant, -constant])
+    claim = Claim(node, field.units, np.repeat(np.array([1, -1], bounds.like.dtype), count))
+    errors = _PartialErrors(bounds, field, claim_error(bounds, claim, constant, field.samples), 0)
     passing = _AdaptivePassing(bounds, field, constant, errors)
     a, lower, upper = _at_input(bounds, field, _walk(bounds, field, passing, start))
     value, error = box_minimum(a, passing.constant, lower, upper)
@@ -113,48 +151,45 @@ def _adaptive(bounds: Bounds, field: Field, units: np.ndarray) -> tuple[np.ndarr
     return found[:count], -found[count:]
 
 
-def _with_negated(rows: Passed) -> Passed:
-    if isinstance(rows, Windows):
-        return rows.replaced(np.concatenate([rows.coefficients, -rows.coefficients]))
-    return np.concatenate([rows, -rows])
+def _with_negated(rows: Any) -> Any:
+    return np.concatenate([rows, -rows]) if isinstance(rows, np.ndarray) else rows.with_negated()
 
 
-def _constants(bounds: Bounds, field: Field, units: np.ndarray) -> np.ndarray:
-    node, like = bounds.network.nodes[field.images.node], bounds.like
-    assert isinstance(node, Affine)
-    if node.bias is None:
+def _constants(bounds: Bounds, node: int, units: np.ndarray) -> np.ndarray:
+    current, like = bounds.network.nodes[node], bounds.like
+    assert isinstance(current, Affine)
+    if current.bias is None:
         return np.zeros(len(units), like.dtype)
-    return np.asarray(parameter_like(node.bias, like).reshape(-1)[units])
+    return np.asarray(parameter_like(current.bias, like).reshape(-1)[units])
 
 
-def _walk(bounds: Bounds, field: Field, passing: _Handlers, start: dict[int, Passed]) -> Passed:
+def _walk(bounds: Bounds, field: PartialField, passing: _Handlers, start: dict[int, Any]) -> Any:
     reached = walk_back(bounds.network, start, passing.relu, passing.affine, field.add)
-    assert reached is not None  # rows of convolutions always reach the input
+    assert reached is not None  # units of nodes that read anything depend on the input
     return field.arrived(0, reached)
 
 
-def _at_input(bounds: Bounds, field: Field, a: Passed) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _at_input(bounds: Bounds, field: PartialField, a: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Coefficients of the input, and its bounds under each row's window or as they are."""
     if not isinstance(a, Windows):
+        a = field.whole(0, a)
         return a, pick(bounds.lower[0], field.samples), pick(bounds.upper[0], field.samples)
     lower, upper = (field.under(0, name, getattr(bounds, name)[0], a) for name in ("lower", "upper"))
     return a.coefficients, lower, upper
 
 
-class _WindowErrors(Errors):
-    """`Errors` of rows that may be windows."""
+class _PartialErrors(Errors):
+    """`Errors` of rows that may be partial ones."""
 
-    def __init__(self, bounds: Bounds, field: Field, start: np.ndarray, further: int):
+    def __init__(self, bounds: Bounds, field: PartialField, start: np.ndarray, further: int):
         super().__init__(bounds, field.samples, start, further)
         self.field = field
 
-    def pass_windows(self, index: int, coefficients: np.ndarray) -> None:
-        """Windows with coefficients (R, h, w, C) are passed back through a node."""
-        entries = math.prod(coefficients.shape[1:])
-        terms = max(backward_terms(self.network, index), dot_terms(entries) + constant_terms(self.network))
-        size = row_dot(np.abs(coefficients), np.ones((1, entries), coefficients.dtype))
-        largest = pick(self.field.images.largest(index, self.bounds.magnitudes[index]), self.samples)
-        self.total = self.total + gamma(terms + self.further, coefficients) * size * largest
+    def pass_partial(self, index: int, rows: PartialRows) -> None:
+        """Partial rows are passed back through a node."""
+        size, terms = self.field.error(index, self.bounds.magnitudes[index], rows)
+        terms = max(backward_terms(self.network, index), terms + constant_terms(self.network)) + self.further
+        self.total = self.total + gamma(terms, size) * size
 
 
 class _Handlers(Protocol):
@@ -164,70 +199,70 @@ class _Handlers(Protocol):
 
 
 class _AdaptivePassing(Passing):
-    """Rows as windows while these pay, then whole; CROWN's lines."""
+    """Rows as partial ones while these pay, then whole; CROWN's lines."""
 
-    errors: _WindowErrors
+    errors: _PartialErrors
 
-    def __init__(self, bounds: Bounds, field: Field, constant: np.ndarray, errors: _WindowErrors):
+    def __init__(self, bounds: Bounds, field: PartialField, constant: np.ndarray, errors: _PartialErrors):
         super().__init__(bounds, field.samples, constant, errors)
         self.field = field
 
     def affine(self, index: int, node: Affine, rows: Any) -> Any:
         """As in `backward`."""
         rows = self.field.arrived(index, rows)
-        if not isinstance(rows, Windows):
+        if isinstance(rows, np.ndarray):
             return super().affine(index, node, rows)
-        self.errors.pass_windows(index, rows.coefficients)
+        self.errors.pass_partial(index, rows)
         self.constant = self.constant + _bias(self.field, index, node, rows)
         return self.field.through(index, node, rows)
 
     def relu(self, index: int, node: Relu, rows: Any) -> Any:
         """As in `backward`."""
         rows = self.field.arrived(index, rows)
-        if not isinstance(rows, Windows):
+        if isinstance(rows, np.ndarray):
             return super().relu(index, node, rows)
-        a, line = rows.coefficients, self.lines[index]
-        self.errors.pass_windows(index, a)
+        a, line, under = rows.coefficients, self.lines[index], self.field.under
+        self.errors.pass_partial(index, rows)
         positive = np.maximum(a, 0)
         negative = a - positive
-        self.constant = self.constant + row_dot(negative, self.field.under(index, "offset", line.upper_offset, rows))
-        positive *= self.field.under(index, "below", line.lower_slope, rows)
-        negative *= self.field.under(index, "above", line.upper_slope, rows)
+        self.constant = self.constant + rows.dot(negative, under(index, "offset", line.upper_offset, rows))
+        positive *= under(index, "below", line.lower_slope, rows)
+        negative *= under(index, "above", line.upper_slope, rows)
         return [(node.source, rows.replaced(positive + negative))]
 
 
 class _ParallelPassing(ParallelPassing):
-    """Rows as windows while these pay, then whole; parallel lines."""
+    """Rows as partial ones while these pay, then whole; parallel lines."""
 
-    errors: _WindowErrors
+    errors: _PartialErrors
 
-    def __init__(self, bounds: Bounds, field: Field, constant: np.ndarray, errors: _WindowErrors):
+    def __init__(self, bounds: Bounds, field: PartialField, constant: np.ndarray, errors: _PartialErrors):
         super().__init__(bounds, field.samples, constant, errors)
         self.field = field
 
     def affine(self, index: int, node: Affine, rows: Any) -> Any:
         """As in `parallel`."""
         rows = self.field.arrived(index, rows)
-        if not isinstance(rows, Windows):
+        if isinstance(rows, np.ndarray):
             return super().affine(index, node, rows)
-        self.errors.pass_windows(index, rows.coefficients)
+        self.errors.pass_partial(index, rows)
         self.constant = self.constant + _bias(self.field, index, node, rows)
         return self.field.through(index, node, rows)
 
     def relu(self, index: int, node: Relu, rows: Any) -> Any:
         """As in `parallel`."""
         rows = self.field.arrived(index, rows)
-        if not isinstance(rows, Windows):
+        if isinstance(rows, np.ndarray):
             return super().relu(index, node, rows)
         a, line = rows.coefficients, self.bounds.lines[index]
-        self.errors.pass_windows(index, a)
-        self.add_offset(a, self.field.under(index, "offset", line.upper_offset, rows))
+        self.errors.pass_partial(index, rows)
+        self.add_offset(a, self.field.under(index, "offset", line.upper_offset, rows), rows.dot)
         return [(node.source, rows.replaced(a * self.field.under(index, "above", line.upper_slope, rows)))]
 
 
-def _bias(field: Field, index: int, node: Affine, rows: Windows) -> Any:
+def _bias(field: PartialField, index: int, node: Affine, rows: PartialRows) -> Any:
     """What a node's bias adds to the constants of rows."""
     if node.bias is None:
         return 0.0
     bias = np.broadcast_to(parameter_like(node.bias, rows.coefficients), node.shape)
-    return row_dot(rows.coefficients, field.under(index, "bias", bias[None], rows))
+    return rows.dot(rows.coefficients, field.under(index, "bias", bias[None], rows))

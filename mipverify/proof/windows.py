@@ -17,6 +17,7 @@ from mipverify.network import Affine, Input, Network, Node, Relu
 from mipverify.network.convolution import Conv
 from mipverify.network.operators import Identity, Index, Operator, product
 from mipverify.network.transposed import transposed_convolution
+from mipverify.proof.rounding import dot_terms, row_dot
 
 MATRIX_ENTRIES = 2**22  # a convolution between windows is one dense product up to this size of its matrix
 GATHERING = 20  # multiplications in the time that it takes to gather an entry for an ordinary product
@@ -37,6 +38,14 @@ class Windows:
     def size(self) -> tuple[int, int]:
         """Height and width."""
         return self.coefficients.shape[1], self.coefficients.shape[2]
+
+    def dot(self, coefficients: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Sums (R,) of coefficients times values (R, h, w, C)."""
+        return np.asarray(row_dot(coefficients, values))
+
+    def with_negated(self) -> Windows:
+        """The rows, and behind them the same with the other sign."""
+        return self.replaced(np.concatenate([self.coefficients, -self.coefficients]))
 
     def replaced(self, coefficients: np.ndarray) -> Windows:
         """Other coefficients on the same windows."""
@@ -104,6 +113,10 @@ class Images:
         self._matrices: dict[tuple[int, int], np.ndarray] = {}
         self._known: dict[int, list[_Step] | None] = {}
         self._largest: dict[int, np.ndarray] = {}
+
+    def field(self, samples: np.ndarray | None, units: np.ndarray) -> Field:
+        """Some units on their way; samples: the entry of each, None where all share one."""
+        return Field(self, samples, units)
 
     def steps(self, node: int) -> list[_Step] | None:
         """How windows pass through an affine node; None where they do not."""
@@ -178,16 +191,15 @@ class Field:
     """
 
     def __init__(self, images: Images, samples: np.ndarray | None, units: np.ndarray, sides: int = 1):
-        self.images, self.network, self.samples, self.sides = images, images.network, samples, sides
+        self.images, self.network, self.samples, self.units, self.sides = images, images.network, samples, units, sides
         _, _, height, width = self.network.nodes[images.node].shape
         self.channel, place = units // (height * width), units % (height * width)
         self.places = np.stack([place // width, place % width], axis=1)
 
     def twice(self) -> Field:
         """For the same rows, and behind them the same once more."""
-        _, _, height, width = self.network.nodes[self.images.node].shape
-        units = (self.channel * height + self.places[:, 0]) * width + self.places[:, 1]
-        return Field(self.images, None if self.samples is None else np.tile(self.samples, 2), np.tile(units, 2), 2)
+        samples = None if self.samples is None else np.tile(self.samples, 2)
+        return Field(self.images, samples, np.tile(self.units, 2), 2)
 
     def start(self, like: np.ndarray) -> dict[int, Passed]:
         """The units as windows of what their node reads, in the dtype of `like`."""
@@ -276,6 +288,14 @@ class Field:
         y, x = (self.places * windows.stride + windows.offset + low).T
         sample = 0 if self.samples is None or len(padded) == 1 else self.samples
         return np.asarray(_sliding(padded, windows.size)[sample, y, x])
+
+    def error(self, index: int, magnitudes: np.ndarray, rows: Windows) -> tuple[np.ndarray, int]:
+        """Absolute values of rows times the largest magnitude of a node (R,), and how many roundings that takes."""
+        a = rows.coefficients
+        entries = math.prod(a.shape[1:])
+        largest = self.images.largest(index, magnitudes)
+        own = largest if self.samples is None or len(largest) == 1 else largest[self.samples]
+        return row_dot(np.abs(a), np.ones((1, entries), a.dtype)) * own, dot_terms(entries)
 
     def whole(self, index: int, rows: Passed) -> np.ndarray:
         """Rows as whole ones (R, *shape)."""

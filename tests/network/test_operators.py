@@ -8,6 +8,7 @@ import scipy.sparse
 
 from mipverify.network.convolution import Conv
 from mipverify.network.operators import Dense, Identity, Index, Operator, Scale, Sparse, Transposed, product
+from mipverify.network.sparse_linear import SparseLinear
 
 RNG = np.random.default_rng(3)
 
@@ -30,6 +31,7 @@ OPERATORS: dict[str, Operator] = {
     "pad": Index(np.array([-1, 0, 1, -1, 2, -1]), (3,), (2, 3)),
     "repeat": Index(np.array([0, 0, 1, -1, 1, 1]), (2, 1), (6,)),
     "sparse": Sparse(_ragged(), (3, 4), (7,)),
+    "sparse linear": SparseLinear(_ragged().toarray()),
     "conv": Conv(_weight(3, 2, 3, 2), (5, 4), (2, 1), (1, 0, 2, 1)),
     "conv that leaves a rest": Conv(_weight(2, 1, 2, 2), (6, 5), (3, 2)),
     "conv with groups": Conv(_weight(4, 2, 2, 3), (4, 5), groups=2, pads=(0, 1, 0, 1)),

@@ -18,6 +18,7 @@ from mipverify.presolve.clipping import clip
 from mipverify.network import Affine, Input, Network, Relu, Term
 from mipverify.network.convolution import Conv
 from mipverify.network.operators import Dense, Identity, Index
+from mipverify.network.sparse_linear import SparseLinear
 from mipverify.proof.backward import (
     Evidence,
     both,
@@ -41,6 +42,7 @@ from mipverify.proof.rows import functionals, unit_rows
 from mipverify.proof.semidefinite import SemidefiniteRelaxation, Shallow
 from mipverify.proof.separable import separable_minimum
 from mipverify.proof.signs import nonnegative
+from mipverify.proof.sparse_rows import sparse
 from mipverify.proof.windows import windowed
 from mipverify.specification.norms import L1, L2
 from mipverify.specification.sets import Ball, BallInBox, Box, Constrained, InputSet
@@ -276,9 +278,11 @@ def check_input_sets(rng: np.random.Generator) -> None:
 def _residual(rng: np.random.Generator, spread: int, center: np.ndarray | None = None) -> Network:
     """Convolutions of a 6 x 6 image, one with strides, a depthwise one, a residual sum and a concatenation.
 
-    center (1, *input_shape): where the sums of the first one cancel to next to nothing.
+    center (1, *input_shape): where the values behind the first convolution are large, and all later sums of these
+    cancel to next to nothing.
     """
     nodes: list = [Input((1, 1, 6, 6))]
+    values = [center]
 
     def conv(source: int, channels: int, pads: tuple[int, int, int, int], groups: int = 1, stride: int = 1) -> Term:
         shape = nodes[source].shape
@@ -287,39 +291,31 @@ def _residual(rng: np.random.Generator, spread: int, center: np.ndarray | None =
         strides = (stride, stride)
         return Term(source, Conv(weight.astype(np.float32), shape[2:], strides, pads, groups=groups))
 
-    def add(*terms: Term, shape: tuple[int, ...] | None = None) -> int:
+    def relu(*terms: Term, shape: tuple[int, ...] | None = None) -> int:
         shape = shape or terms[0].operator.out_shape
         bias = np.broadcast_to(rng.normal(size=(1, shape[1], 1, 1)).astype(np.float32), shape)
-        nodes.append(Affine(shape, terms, bias))
+        if center is not None:
+            sums = sum(t.operator.apply(values[t.source]).reshape(1, *shape) for t in terms)
+            bias = 1e4 + bias if len(nodes) == 1 else 0.001 * rng.random(shape) - sums[0]
+            values.extend([sums + bias, np.maximum(sums + bias, 0)])
+        nodes.extend([Affine(shape, terms, bias), Relu(shape, len(nodes))])
         return len(nodes) - 1
 
-    def relu(source: int) -> int:
-        nodes.append(Relu(nodes[source].shape, source))
-        return len(nodes) - 1
-
-    begin = add(conv(0, 2, (1, 0, 0, 1)))
-    if center is not None:
-        term, shape = nodes[begin].terms[0], nodes[begin].shape
-        nodes[begin] = Affine(shape, (term,), (0.001 * rng.random((1, *shape)) - term.operator.apply(center))[0])
-    first = relu(begin)
-    second = relu(add(conv(first, 2, (0, 1, 1, 0), groups=2)))
-    third = relu(add(conv(second, 2, (1, 1, 0, 0)), Term(first, Identity(nodes[first].shape))))
+    first = relu(conv(0, 2, (1, 0, 0, 1)))
+    second = relu(conv(first, 2, (0, 1, 1, 0), groups=2))
+    third = relu(conv(second, 2, (1, 1, 0, 0)), Term(first, Identity(nodes[first].shape)))
     if rng.random() < 0.5:
-        place = np.arange(36)
-        none = np.full(36, -1)
+        place, none, shape = np.arange(36), np.full(36, -1), (1, 3, 6, 6)
         parts = [np.concatenate([place, none, place + 36]), np.concatenate([none, place, none])]
-        shape = (1, 3, 6, 6)
         terms = [Term(s, Index(i, nodes[s].shape, shape)) for s, i in zip((third, second), parts, strict=True)]
-        third = relu(add(*terms, shape=shape))
-    output = add(conv(third, 2, (0, 1, 0, 0), stride=2), conv(first, 2, (0, 1, 0, 0), stride=2))
-    return Network(tuple(nodes), output)
+        third = relu(*terms, shape=shape)
+    output = relu(conv(third, 2, (0, 1, 0, 0), stride=2), conv(second, 2, (0, 1, 0, 0), stride=2)) - 1
+    return Network(tuple(nodes[: output + 1]), output)
 
 
 def check_patches(rng: np.random.Generator) -> None:
     for dtype, spread, width in ((np.float64, 0, 0.2), (np.float32, 6, 0.2), (np.float32, 0, 0.0)):
         center = rng.normal(size=(1, 1, 1, 6, 6))
-        if not width:
-            center = center + 1000
         network = _residual(rng, spread, None if width else center)
         bounds = interval(network, center - width, center + width)
         rounded = bounds.outward(dtype) if dtype is np.float32 else bounds
@@ -329,7 +325,45 @@ def check_patches(rng: np.random.Generator) -> None:
             units = np.arange(int(np.prod(network.nodes[node].shape)))
             for method in (parallel_patches, adaptive_patches):
                 found = method(rounded, node, np.zeros(len(units), int), units)
-                require_bounds(tighten(bounds, found), rng, 3)
+                require_bounds(tighten(bounds, found), rng, 3 if width else 1)
+
+
+def _lattice(rng: np.random.Generator, spread: int, center: np.ndarray | None = None) -> Network:
+    """Layers whose units read three others each, and a sum with the layer before; center as in `_residual`."""
+    nodes: list = [Input((3,))]
+    values = [center]
+
+    def layer(source: int, width: int, *more: Term) -> int:
+        size, weight = nodes[source].shape[0], np.zeros((width, nodes[source].shape[0]))
+        for row in weight:
+            chosen = rng.choice(size, 3, replace=False)
+            row[chosen] = rng.normal(size=3) * 2.0 ** rng.integers(-spread, spread + 1, 3)
+        terms, bias = (Term(source, SparseLinear(weight.astype(np.float32))), *more), rng.normal(size=width)
+        if center is not None:
+            sums = sum(t.operator.apply(values[t.source]) for t in terms)
+            bias = bias + 1e4 if len(nodes) == 1 else 0.001 * rng.random(width) - sums[0]
+            values.extend([sums + bias, np.maximum(sums + bias, 0)])
+        nodes.extend([Affine((width,), terms, bias), Relu((width,), len(nodes))])
+        return len(nodes) - 1
+
+    first = layer(0, 24)
+    second = layer(first, 24, Term(first, Identity((24,))))
+    output = layer(layer(second, 24), 4, Term(second, SparseLinear(np.eye(4, 24)))) - 1
+    return Network(tuple(nodes[: output + 1]), output)
+
+
+def check_sparse_rows(rng: np.random.Generator) -> None:
+    for dtype, spread, width in ((np.float64, 0, 0.2), (np.float32, 6, 0.2), (np.float32, 0, 0.0)):
+        center = rng.normal(size=(1, 3))
+        network = _lattice(rng, spread, None if width else center)
+        bounds = interval(network, center - width, center + width)
+        rounded = bounds.outward(dtype) if dtype is np.float32 else bounds
+        for node in (*network.preactivations[1:], network.output):
+            assert sparse(network, node)
+            units = np.arange(int(np.prod(network.nodes[node].shape)))
+            for method in (parallel_patches, adaptive_patches):
+                found = method(rounded, node, np.zeros(len(units), int), units)
+                require_bounds(tighten(bounds, found), rng, 4 if width else 1)
 
 
 def check_reduction(rng: np.random.Generator) -> None:
