@@ -51,9 +51,9 @@ class _Watching:
     judge: Judge
     near: Callable[[np.ndarray], Witness | None]
 
-    def first_violation(self, points: np.ndarray, conditions: np.ndarray) -> Witness | None:
+    def first_violation(self, points: np.ndarray, conditions: np.ndarray, entry: int = 0) -> Witness | None:
         """As `Judge.first_violation`."""
-        found = self.judge.first_violation(points, conditions)
+        found = self.judge.first_violation(points, conditions, entry)
         return found if found is not None else self.near(points)
 
 
@@ -280,7 +280,7 @@ class Bracket(Bisection):
         units = self._units_of(self.upper)
         self._end(flat[best].astype(np.float64), int(open_[condition]), units)
         self.watching += self.clock.elapsed() - begin
-        if self.upper == before or self.witness is None or not problem.case.inputs.contains(self.witness.input):
+        if self.upper == before or self.witness is None or not problem.inputs.contains(self.witness.input):
             return None
         return self.witness
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mipverify.proof.parts import never
+
 
 @dataclass
 class Clock:
-    """Counts down from `limit` seconds; collects the seconds of each stage in `stages`."""
+    """Counts down from `limit` seconds; collects the seconds of each stage in `stages`. stop: ends it before."""
 
     limit: float
     started: float = field(default_factory=time.perf_counter)
     stages: dict[str, float] = field(default_factory=dict)
+    stop: Callable[[], bool] = never
 
     def elapsed(self) -> float:
         """Seconds since the start."""
@@ -32,8 +35,8 @@ class Clock:
         self.limit = 0.0
 
     def over(self) -> bool:
-        """Whether the limit has passed."""
-        return self.left() <= 0
+        """Whether the limit has passed, or someone wants it to stop."""
+        return self.left() <= 0 or self.stop()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

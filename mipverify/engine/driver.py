@@ -93,6 +93,10 @@ class Course:
         finally:
             self.end_step()
 
+    def keep(self, problem: Problem, some: np.ndarray) -> None:
+        """Go on with some of several input sets, by index array, about which `problem` is."""
+        self.state, self.problem = self.state.keep(problem, some), problem
+
     def take(self, update: Update) -> None:
         """Take over what a stage tells."""
         self.state.learn(update)
@@ -107,6 +111,6 @@ class Course:
         (stage, begin), self._begun = self._begun, None
         state, seconds = self.state, self.clock.elapsed() - begin
         self.clock.count(stage, seconds)
-        bound, count = float(state.lower.min()), len(state.open())
+        bound, count = float(state.asked_margins().min()), state.count_open()
         unstable = None if state.bounds is None else int(state.bounds.unstable_counts().sum())
         self.steps.append(Step(stage, seconds, count, bound, unstable, "; ".join(self._notes)))

@@ -42,7 +42,7 @@ def few_inputs(problem: Problem, state: State) -> bool:
 
     Halved boxes creep up to a curved ball: where few ReLUs are unstable, their phases are the better way then.
     """
-    return free_inputs(problem) <= FEW_INPUTS and not (not problem.case.inputs.is_box and small(state))
+    return free_inputs(problem) <= FEW_INPUTS and not (not problem.inputs.is_box and small(state))
 
 
 def free_inputs(problem: Problem) -> int:

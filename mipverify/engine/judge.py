@@ -19,10 +19,11 @@ MOST_REPLAYED = 16  # points at once; those with the least margins
 class Judge(Protocol):
     """Decides whether points violate the property."""
 
-    def first_violation(self, points: np.ndarray, conditions: np.ndarray) -> Witness | None:
+    def first_violation(self, points: np.ndarray, conditions: np.ndarray, entry: int = 0) -> Witness | None:
         """The first of some points (R, ...) that violates, once moved to a float32 point of the input set.
 
         conditions: indices of those that are open still; points at which none of these is near are not replayed.
+        entry: of several input sets the one that the points are for.
         """
 
 
@@ -37,7 +38,7 @@ class Replaying:
     replay: Replay
     judged: tuple[Condition, ...]
 
-    def first_violation(self, points: np.ndarray, conditions: np.ndarray) -> Witness | None:
+    def first_violation(self, points: np.ndarray, conditions: np.ndarray, entry: int = 0) -> Witness | None:
         """As `Judge.first_violation`."""
         x = self.case.inputs.nearest_float32(points.reshape(len(points), -1))
         guess = self.margins.forward(x.reshape(len(x), *self.network.input_shape)).reshape(len(x), -1)

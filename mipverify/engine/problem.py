@@ -1,4 +1,4 @@
-"""What is asked: an input set, its margins and how to look for an answer. Nothing in here changes."""
+"""What is asked: an input set or several, their margins and how to look for an answer. Nothing in here changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from mipverify.formulation.margin import condition_parts, margin_network
 from mipverify.network import Network
 from mipverify.network.replay import Replay
 from mipverify.proof.bounds import Bounds
+from mipverify.proof.interval import interval, interval_over, narrowed
 from mipverify.specification import Case, Condition
+from mipverify.specification.sets import InputSet
 
 KEPT = 8  # margin networks
 
@@ -39,9 +41,11 @@ class MarginNetworks:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Whether any condition of `case` is met inside its input set; `Problem.of` makes it.
+    """Whether any of the conditions is met inside an input set; `Problem.of` makes it of a case.
 
     margins: the network whose outputs (k,) are the conditions' margins; the property holds where all are positive.
+    entries: how many input sets of the network are asked about together, each by itself; `inputs` is then the box of
+    all of them, one after the other. asked: mask (entries, k) of the conditions that each is asked about; else None.
     judge: who accepts a counterexample. solver: auto, bab or the name of a MILP solver. seed, turn: of all random
     choices; several problems of one question have turns of their own. around: bounds over an input set around it, of a
     network that may differ in its last nodes; they are where interval arithmetic starts. record: whether a proof is to
@@ -49,7 +53,8 @@ class Problem:
     """
 
     network: Network
-    case: Case
+    conditions: tuple[Condition, ...]
+    inputs: InputSet
     margins: Network
     judge: Judge
     solver: str = "auto"
@@ -57,6 +62,8 @@ class Problem:
     turn: int = 0
     around: Bounds | None = None
     record: bool = False
+    entries: int = 1
+    asked: np.ndarray | None = None
 
     @staticmethod
     def of(
@@ -79,37 +86,53 @@ class Problem:
         """
         of_margins = (margins or MarginNetworks(network)).of(case.conditions)
         judge = Replaying(network, of_margins, case, replay, judged or case.conditions)
-        return Problem(network, case, of_margins, judge, solver, seed, turn, around, record)
+        return Problem(network, case.conditions, case.inputs, of_margins, judge, solver, seed, turn, around, record)
 
     def judged_by(self, judge: Judge) -> Problem:
         """The same with another judge."""
         return replace(self, judge=judge)
 
+    @property
+    def together(self) -> bool:
+        """Whether this is about several input sets, be they as many as they may."""
+        return self.asked is not None
+
     @cached_property
     def box(self) -> tuple[np.ndarray, np.ndarray]:
-        """The box that proofs are about, two arrays (1, *input_shape): that of the case and of its float32 inputs."""
-        shape, (lower, upper) = (1, *self.network.input_shape), self.case.box.enclosure
+        """The box that proofs are about, two arrays (entries, *input_shape): that of all inputs, float32 or not."""
+        shape, (lower, upper) = (self.entries, *self.network.input_shape), self.inputs.box.enclosure
         return lower.reshape(shape), upper.reshape(shape)
 
     @property
     def float_box(self) -> tuple[np.ndarray, np.ndarray]:
-        """The float32 box that counterexamples lie in, two arrays (n,)."""
-        return self.case.box.float32_lower, self.case.box.float32_upper
+        """The float32 box that counterexamples lie in, two arrays (n,); (entries, n) where several are asked about."""
+        sides = self.inputs.box.float32_lower, self.inputs.box.float32_upper
+        if not self.together:
+            return sides
+        return sides[0].reshape(self.entries, -1), sides[1].reshape(self.entries, -1)
+
+    def start(self) -> Bounds:
+        """Interval bounds over the input sets, with what is known of one around."""
+        if self.together:
+            return interval(self.margins, *self.box, record=self.record)
+        if self.around is None or self.record:
+            return interval_over(self.margins, self.inputs, record=self.record)
+        return narrowed(self.around, self.margins, self.inputs)
 
     @property
     def project(self) -> Callable[[np.ndarray], np.ndarray] | None:
         """Moves float32 points (R, n) of the box into the input set, if that is less."""
-        return None if self.case.inputs.is_box else self.case.inputs.nearest_float32
+        return None if self.inputs.is_box else self.inputs.nearest_float32
 
     @property
     def middle(self) -> np.ndarray:
         """A point of the input set (1, *input_shape)."""
-        return self.case.inputs.center.reshape(1, *self.network.input_shape)
+        return self.inputs.center.reshape(1, *self.network.input_shape)
 
     @cached_property
     def parts(self) -> list[tuple[int, list[int]]]:
         """For each condition the node of `margins`, and the units there, whose maximum its margin is."""
-        return condition_parts(self.network, self.case.conditions)
+        return condition_parts(self.network, self.conditions)
 
     @cached_property
     def condition_of(self) -> dict[tuple[int, tuple[int, ...]], int]:
@@ -120,7 +143,7 @@ class Problem:
     def strict_rows(self) -> dict[int, list[int]]:
         """The conditions of which each unit of the node of rows is a strict row."""
         found: dict[int, list[int]] = {}
-        for c, (condition, (_, units)) in enumerate(zip(self.case.conditions, self.parts, strict=True)):
+        for c, (condition, (_, units)) in enumerate(zip(self.conditions, self.parts, strict=True)):
             for unit in np.asarray(units)[condition.strict].tolist() if condition.strict.any() else ():
                 found.setdefault(unit, []).append(c)
         return found

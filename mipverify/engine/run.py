@@ -12,6 +12,7 @@ import numpy as np
 from mipverify.engine.budget import Clock
 from mipverify.engine.driver import Course
 from mipverify.engine.problem import Problem
+from mipverify.engine.samples import HandedOn
 from mipverify.engine.schedule import CASCADE, RECORDED
 from mipverify.engine.scores import score_case
 from mipverify.engine.stage import Stage
@@ -30,7 +31,10 @@ MOST_STEPS = 100  # told of: a property of many cases has many
 
 @dataclass(eq=False)
 class Run:
-    """One call of `verify`, whose arguments these are, and the courses of the problems that it has come to."""
+    """One call of `verify`, whose arguments these are, and the courses of the problems that it has come to.
+
+    start: what is known already of the only case.
+    """
 
     network: Network
     specification: Specification
@@ -41,6 +45,7 @@ class Run:
     progress: Callable[[str, str], None]
     stages: Sequence[Stage]
     proof: bool = False
+    start: HandedOn | None = None
     courses: list[Course] = field(default_factory=list)
 
     @cached_property
@@ -69,6 +74,8 @@ class Run:
                         record=self.proof,
                     )
                     self.courses.append(Course(problem, self.clock, self.progress, crew))
+                    if self.start is not None:
+                        self.courses[-1].take(self.start.update(problem))
                     if self.courses[-1].run(stages).witness is not None:
                         break
         except KeyboardInterrupt:

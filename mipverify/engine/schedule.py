@@ -5,12 +5,13 @@ A stage runs while the problem is open and time is left. A share is one of the t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mipverify.attack.pgd import Attack
 from mipverify.engine.stage import Budget, Stage
 from mipverify.engine.stages.attack import GradientAttack
-from mipverify.engine.stages.crown import Crown
+from mipverify.engine.stages.crown import Crown, FastLin
 from mipverify.engine.stages.evaluation import Evaluation
 from mipverify.engine.stages.input_splitting import InputSplitting
 from mipverify.engine.stages.intermediate import CutSample, CutTightening, FurtherPasses, ProgressiveTightening
@@ -93,12 +94,39 @@ RECORDED: tuple[Stage, ...] = (
     OPTIMIZED_CROWN,
     INPUT_SPLITTING,
     TIGHTENING,
+    SEMIDEFINITE,
     LONG_ATTACK,
+    SEMIDEFINITE_BRANCHING,
     replace(FIRST_BRANCHING, ceiling=None),
     CUT_SAMPLE,
     PROGRESSIVE_TIGHTENING,
     BranchAndBound(name="branch and bound", ceiling=None, cuts=False),
 )
+
+# Many samples of a data set together. Beyond this many multiplications of CROWN for a sample, about a second, it is
+# left to itself: an attack costs little beside such bounds, and what that leaves open has a clock of its own.
+MOST_WORK = 2**32
+FAST_LIN = FastLin(name="fast-lin", most_work=MOST_WORK)
+BATCH_CROWN = Crown(name="crown", most_work=MOST_WORK, float32_first=True)
+BATCH_ATTACK = GradientAttack(name="attack", attack=Attack(restarts=1, steps=20))
+BATCH_OPTIMIZED_CROWN = OptimizedCrown(
+    name="optimized crown", search=Search(iterations=10), together=True, most_work=MOST_WORK
+)
+TOGETHER: tuple[Stage, ...] = (INTERVAL, FAST_LIN, BATCH_CROWN, BATCH_ATTACK, BATCH_OPTIMIZED_CROWN)
+# What each of these stands for: a sample that they leave open goes on with the rest of the cascade.
+STANDS_FOR: dict[Stage, tuple[Stage, ...]] = {
+    INTERVAL: (EVALUATION, INTERVAL),
+    BATCH_CROWN: (CROWN,),
+    BATCH_ATTACK: (QUICK_ATTACK,),  # the other one starts from random points and from better hints
+    BATCH_OPTIMIZED_CROWN: (OPTIMIZED_CROWN,),
+}
+
+
+def rest_of_cascade(ran: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The stages of the cascade for which none of those that ran on many samples together stands."""
+    done = [other for stage in ran for other in STANDS_FOR.get(stage, ())]
+    return tuple(stage for stage in CASCADE if stage not in done)
+
 
 # Searches for a distance or a smallest margin ask one problem after the other, with parts of the cascade.
 CROWN_ONLY: tuple[Stage, ...] = (INTERVAL, CROWN, OPTIMIZED_CROWN)  # proofs in milliseconds

@@ -68,7 +68,7 @@ def _descend(work: Work, points: np.ndarray) -> Witness | None:
         return work.state.witness
     problem, open_ = work.problem, work.state.open()
     low, high = problem.float_box
-    x = problem.case.inputs.nearest_float32(points.reshape(len(points), -1))
+    x = problem.inputs.nearest_float32(points.reshape(len(points), -1))
     margins = problem.margins.forward(x.reshape(len(x), *problem.network.input_shape)).reshape(len(x), -1)[:, open_]
     best = np.argsort(margins.min(axis=1))[:WALKS]
     rows = np.zeros((len(best), problem.margins.output_size), np.float32)

@@ -61,11 +61,15 @@ class Work:
         """Tell what is proven."""
         self.tell(Update(facts=facts))
 
-    def try_points(self, points: np.ndarray) -> Witness | None:
-        """Have points (R, ...) judged; the first that violates is told, and ends the question."""
-        witness = self.problem.judge.first_violation(points, self.state.open())
+    def try_points(self, points: np.ndarray, entry: int | None = None) -> Witness | None:
+        """Have points (R, ...) judged; the first that violates is told, and ends the question about its input set.
+
+        entry: which one that is, of several.
+        """
+        open_ = self.state.open() if entry is None else self.state.open_at(entry)
+        witness = self.problem.judge.first_violation(points, open_, entry or 0)
         if witness is not None:
-            self.tell(Update(witness=witness))
+            self.tell(Update(witness=witness, entry=entry or 0))
         return witness
 
     def outlasting(self) -> Work:

@@ -10,14 +10,17 @@ import numpy as np
 
 from mipverify.engine.problem import Problem
 from mipverify.engine.verdict import Witness
+from mipverify.proof.backward import lower_sides
 from mipverify.proof.bounds import Bounds
-from mipverify.proof.derivation import Derivation
-from mipverify.proof.facts import RowBounds, UnitBounds
+from mipverify.proof.derivation import Derivation, Pre
+from mipverify.proof.facts import Claim, RowBounds, UnitBounds
+from mipverify.proof.interval import tighten
 from mipverify.proof.reduction import Reduced, reduce
 
 if TYPE_CHECKING:
     from mipverify.solvers.branch_and_bound.search import PhaseSearch
 
+Grounds: TypeAlias = dict[int, tuple[Derivation, int]]
 Fact: TypeAlias = Bounds | RowBounds | UnitBounds
 
 
@@ -43,8 +46,10 @@ class Trees:
 class Update:
     """What a stage has come to; what it does not name stays as it is.
 
-    facts: what is proven: bounds of all nodes, of rows or of single units. trusted: on a solver's word. hints: inputs
-    (H, n) that bounds suggest as starting points of attacks. nodes: of searches, to be added; binaries: of a program.
+    facts: what is proven: bounds of all nodes, of rows or of single units. trusted: on a solver's word. witness: for
+    the input set `entry`. hints: inputs (H, n) that bounds suggest as starting points of attacks; hinted: for which
+    pairs of an input set and a condition, (H,) numbers entry * k + condition, None for the conditions of one.
+    nodes: of searches, to be added; binaries: of a program.
     reason: why the question is open still. note: why something is done the way it is.
     cut_gain: the share of the width of intermediate bounds that cuts take away. hidden_cut: intermediate bounds were
     tightened by cuts. tightened_harder: they have had their further passes. programmed: a MILP solver was tried.
@@ -54,7 +59,9 @@ class Update:
     facts: tuple[Fact, ...] = ()
     trusted: Trusted | None = None
     witness: Witness | None = None
+    entry: int = 0
     hints: np.ndarray | None = None
+    hinted: np.ndarray | None = None
     nodes: int = 0
     binaries: int = 0
     reason: str | None = None
@@ -71,17 +78,19 @@ class Update:
 class State:
     """What is known of `problem`. Stages read it; `learn` is the only way to change it.
 
-    lower: proven lower bounds of the margins (k,). bounds: of every node of the margin network over the input set,
-    batch 1, once a stage has made them. grounds: by condition, the derivation of its best bound, and which of its rows,
-    where a proof is to be written. The other fields are those of `Update`, put together.
+    margins: proven lower bounds of the margins (entries, k). bounds: of every node of the margin network over the input
+    sets, once a stage has made them. witnesses: by entry. grounds: by condition, the derivation of its best bound, and
+    which of its rows, where a proof is to be written; of several input sets by entry * k + condition, that of the first
+    bound above zero. The other fields are those of `Update`, put together.
     """
 
     problem: Problem
-    lower: np.ndarray = field(init=False)
+    margins: np.ndarray = field(init=False)
     bounds: Bounds | None = None
-    witness: Witness | None = None
+    witnesses: dict[int, Witness] = field(default_factory=dict)
     trusted: list[str] = field(default_factory=list)
     hints: np.ndarray = field(init=False)
+    hinted: np.ndarray | None = None
     nodes: int = 0
     binaries: int = 0
     reason: str = ""
@@ -91,11 +100,11 @@ class State:
     programmed: bool = False
     trees: Trees | None = None
     semidefinite: tuple[PhaseSearch, ...] = ()
-    grounds: dict[int, tuple[Derivation, int]] = field(default_factory=dict)
+    grounds: Grounds = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        conditions = self.problem.case.conditions
-        self.lower = np.full(len(conditions), -np.inf)
+        conditions = self.problem.conditions
+        self.margins = np.full((self.problem.entries, len(conditions)), -np.inf)
         self.hints = np.zeros((0, self.problem.network.input_size))
         # A condition of strict rows only is not met where its margin, the largest of theirs, is zero.
         self._excluded_at_zero = np.array([bool(c.strict.all()) for c in conditions])
@@ -108,13 +117,80 @@ class State:
             raise LookupError("no stage has made bounds yet")
         return self.bounds
 
+    @property
+    def lower(self) -> np.ndarray:
+        """The lower bounds (k,) of the margins of the only input set."""
+        (lower,) = self.margins
+        return lower
+
+    @property
+    def witness(self) -> Witness | None:
+        """The counterexample to the only input set, if there is one."""
+        return self.witnesses.get(0)
+
     def open(self) -> np.ndarray:
-        """Indices of the conditions that no bound excludes yet."""
-        return np.flatnonzero(~((self.lower > 0) | (self._excluded_at_zero & (self.lower >= 0))))
+        """Indices of the conditions on the only input set that no bound excludes yet."""
+        (open_,) = self._open()
+        return np.flatnonzero(open_)
+
+    def open_at(self, entry: int) -> np.ndarray:
+        """The same for one of several input sets."""
+        return np.flatnonzero(self._open()[entry])
+
+    def open_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Pairs of an input set without a witness and a condition on it that no bound excludes yet: (P,) each."""
+        open_ = self._open()
+        open_[list(self.witnesses)] = False
+        entries, conditions = np.nonzero(open_)
+        return entries, conditions
+
+    def _open(self) -> np.ndarray:
+        excluded = (self.margins > 0) | (self._excluded_at_zero & (self.margins >= 0))
+        open_ = np.logical_not(excluded)
+        return open_ if self.problem.asked is None else open_ & self.problem.asked
+
+    def grounds_of(self, entry: int) -> Grounds:
+        """Those of one of several input sets, by condition."""
+        count = len(self.problem.conditions)
+        return {pair % count: how for pair, how in self.grounds.items() if pair // count == entry}
+
+    def count_open(self) -> int:
+        """How many conditions on all input sets no bound excludes yet."""
+        return int(self._open().sum())
+
+    def of_entry(self, entry: int) -> np.ndarray:
+        """The lower bounds of the margins that one of several input sets is asked about."""
+        margins = self.margins[entry]
+        return margins if self.problem.asked is None else margins[self.problem.asked[entry]]
+
+    def asked_margins(self) -> np.ndarray:
+        """Those of all of them, flat."""
+        return self.margins.reshape(-1) if self.problem.asked is None else self.margins[self.problem.asked]
+
+    def holds(self) -> np.ndarray:
+        """Mask (entries,) of the input sets on which no condition is open."""
+        return np.logical_not(self._open().any(axis=1))
 
     def decided(self) -> bool:
-        """Whether there is a witness or no open condition."""
-        return self.witness is not None or not len(self.open())
+        """Whether every input set has a witness or no open condition."""
+        return not len(self.open_pairs()[0])
+
+    def keep(self, problem: Problem, some: np.ndarray) -> State:
+        """What is known of some of several input sets, by index array, about which `problem` is."""
+        kept = State(problem)
+        kept.bounds, kept.margins = None if self.bounds is None else self.bounds.select(some), self.margins[some]
+        if self.hinted is not None:
+            count = self.margins.shape[1]
+            entry, condition = np.divmod(self.hinted, count)
+            place = np.full(len(self.margins), -1)
+            place[some] = np.arange(len(some))
+            there = place[entry] >= 0
+            kept.hints, kept.hinted = self.hints[there], place[entry[there]] * count + condition[there]
+        for new, old in enumerate(some.tolist()):
+            kept.grounds.update(
+                (new * self.margins.shape[1] + condition, how) for condition, how in self.grounds_of(old).items()
+            )
+        return kept
 
     def reduced(self, stop: Callable[[], bool]) -> Reduced:
         """The margin network reduced to what is unstable within `bounds`, made once for them.
@@ -138,7 +214,11 @@ class State:
         if word is not None and word.lower > self.lower[word.condition] and not self.problem.record:
             self._raise(np.array([word.condition]), np.array([word.lower]), None)
             self.trusted.append(word.whom)
-        for name in ("witness", "hints", "reason", "cut_gain", "trees", "semidefinite"):
+        if update.witness is not None:
+            self.witnesses[update.entry] = update.witness
+        if update.hints is not None:
+            self.hints, self.hinted = update.hints, update.hinted
+        for name in ("reason", "cut_gain", "trees", "semidefinite"):
             found = getattr(update, name)
             if found is not None:
                 setattr(self, name, found)
@@ -150,11 +230,25 @@ class State:
     def _learn_bounds(self, fact: Bounds) -> None:
         """Of all nodes: the first ones over the whole input set, later ones of the same scope."""
         lower, upper = self.problem.box
-        wide = bool((fact.lower[0] <= lower).all() and (fact.upper[0] >= upper).all())
+        wide = fact.lower[0].shape == lower.shape and bool(
+            (fact.lower[0] <= lower).all() and (fact.upper[0] >= upper).all()
+        )
         same = self.bounds is None or fact.scope.key == self.bounds.scope.key
-        if fact.network is not self.problem.margins or fact.batch != 1 or fact.scope.assumptions or not (wide and same):
+        mine = fact.network is self.problem.margins and fact.batch == self.problem.entries
+        if not (mine and wide and same) or fact.scope.assumptions:
             raise ValueError("the bounds are not about this problem's input set")
         self.bounds = fact
+        if self.problem.together:
+            proven = fact.lower[fact.network.output].reshape(self.margins.shape)
+            proven = np.where(fact.finite()[:, None], proven, -np.inf)
+            if fact.derivation is not None:
+                fresh = (proven > 0) & self._open()
+                for entry in np.flatnonzero(fresh.any(axis=1)).tolist():
+                    shown = np.flatnonzero(fresh[entry])
+                    how = Pre(fact.derivation, fact.network.output, shown, entry)
+                    pairs = entry * len(self.problem.conditions) + shown
+                    self.grounds.update((pair, (how, place)) for place, pair in enumerate(pairs.tolist()))
+            self.margins = np.fmax(self.margins, proven)
 
     def _learn_rows(self, fact: RowBounds) -> None:
         """Of margins, over the whole input set or that of the reduced network."""
@@ -165,6 +259,14 @@ class State:
             raise ValueError("the fact is not about this problem's input set")
         if not (np.asarray(claim.factors) == 1).all():
             raise ValueError("the fact is about multiples of margins")
+        if self.problem.together and self.problem.record:
+            self._record_rows(fact, claim)
+            return
+        if self.problem.together:
+            sides = lower_sides(fact)  # kept in the bounds, which outlive the input sets that are decided
+            self.bounds = tighten(self.proven, [sides], further=False)
+            self._learn_bounds(self.bounds)
+            return
         if claim.node == self.problem.margins.output and claim.units.size == len(fact.lower):
             self._raise(claim.units.reshape(-1), fact.lower, fact.derivation)
             return
@@ -173,6 +275,16 @@ class State:
             if condition is None:
                 raise ValueError("the fact is about something else than a margin")
             self._raise(np.array([condition]), np.array([lower]), None)
+
+    def _record_rows(self, fact: RowBounds, claim: Claim) -> None:
+        """Of margins of several input sets, as far as it is known how."""
+        if fact.derivation is None or claim.node != self.problem.margins.output or claim.units.ndim != 1:
+            return
+        entries = fact.entries()
+        for place in np.flatnonzero((fact.lower > 0) & self._open()[entries, claim.units]).tolist():
+            pair = int(entries[place]) * len(self.problem.conditions) + int(claim.units[place])
+            self.grounds[pair] = fact.derivation, place
+        self.margins[entries, claim.units] = np.fmax(self.margins[entries, claim.units], fact.lower)
 
     def _learn_units(self, fact: UnitBounds) -> None:
         """Of margins as entries of the output, or of rows of conditions: a strict one that is nowhere negative is

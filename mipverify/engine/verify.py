@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from mipverify.engine.budget import Clock
 from mipverify.engine.driver import silent
 from mipverify.engine.run import Run
-from mipverify.engine.schedule import CASCADE
+from mipverify.engine.samples import HandedOn
+from mipverify.engine.schedule import CASCADE, rest_of_cascade
 from mipverify.engine.stage import Stage
 from mipverify.engine.verdict import Verdict
 from mipverify.network import Network
@@ -47,6 +48,18 @@ def verify(
         from mipverify.engine.confined import run_confined  # most questions need no other process
 
         return run_confined(run, memory)
+    return _finished(run)
+
+
+def verify_rest(
+    network: Network, specification: Specification, start: HandedOn, *, timeout: float, solver: str, seed: int
+) -> Verdict:
+    """The same for a sample that was left open among others: goes on from what is known of it."""
+    stages = rest_of_cascade(start.ran)
+    return _finished(Run(network, specification, Clock(timeout), solver, seed, 1, silent, stages, start=start))
+
+
+def _finished(run: Run) -> Verdict:
     try:
         return run_within(run.clock, run.finish)
     except KeyboardInterrupt:

@@ -39,7 +39,7 @@ def calling(name: str, action: Callable[[Work], None]) -> Stage:
 class AcceptsNothing:
     """No counterexample saves a wrong proof."""
 
-    def first_violation(self, points: np.ndarray, conditions: np.ndarray) -> Witness | None:
+    def first_violation(self, points: np.ndarray, conditions: np.ndarray, entry: int = 0) -> Witness | None:
         return None
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -14,9 +14,12 @@ import mipverify
 from mipverify.attack import pgd
 from mipverify.engine import Verdict, batch
 from mipverify.engine.batch import verify_batch
+from mipverify.engine.samples import HandedOn
+from mipverify.engine.schedule import TOGETHER
+from mipverify.engine.stage import Work
 from mipverify.network import Network
-from mipverify.proof.bounds import Bounds
 from mipverify.specification import Box, Specification, robustness
+from tests.engine.calls import calling
 from tests.soundness.nets import dense, random_layers
 
 FILE = Path(__file__).parents[2] / "models" / "zoo" / "mnist_small_linf0.1.onnx"
@@ -93,12 +96,12 @@ def test_samples_left_open_are_asked_about_as_they_are(
     images, labels = data
     asked: list[tuple[Box, list[str]]] = []
 
-    def single(network: Network, specification: Specification, **limits: object) -> Verdict:
+    def single(network: Network, specification: Specification, start: HandedOn, **limits: object) -> Verdict:
         (case,) = specification.cases
         asked.append((case.box, [condition.label for condition in case.conditions]))
         return Verdict("unknown", 0.0, "none", statistics={"unstable_relus": [], "nodes": 0}, reason="time")
 
-    monkeypatch.setattr(batch, "verify", single)
+    monkeypatch.setattr(batch, "verify_rest", single)
     order = np.random.default_rng(2).permutation(100)[:25]
     found = [r for r in verify_batch(network, images[order], labels[order], "0.17", indices=order) if r.reason]
     assert len(found) == len(asked) > 2
@@ -106,6 +109,37 @@ def test_samples_left_open_are_asked_about_as_they_are(
         expected = robustness(images[result.index], labels[result.index], "0.17", num_classes=10)
         assert box.key() == expected.cases[0].box.key()
         assert conditions == [condition.label for condition in expected.cases[0].conditions]
+
+
+def test_samples_left_open_go_on_where_the_batch_has_left_them(
+    network: Network, data: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its bounds, margins and starting points, and without what it has done already."""
+    images, labels = data
+    order = np.random.default_rng(2).permutation(100)[:25]
+    some = images[order], labels[order], "0.17"
+    batched = {r.index: r for r in verify_batch(network, *some, indices=order, only_cheap=True)}
+    verdicts: list[Verdict] = []
+    rest = batch.verify_rest
+
+    def noted(network: Network, specification: Specification, start: HandedOn, **limits: Any) -> Verdict:
+        assert len(start.hints)
+        low, high = specification.cases[0].box.enclosure
+        assert ((start.hints >= low - 1e-6) & (start.hints <= high + 1e-6)).all()
+        verdicts.append(rest(network, specification, start, **limits))
+        return verdicts[-1]
+
+    monkeypatch.setattr(batch, "verify_rest", noted)
+    results = verify_batch(network, *some, indices=order, timeout=2.0)
+    found = [result for result in results if batched[result.index].verdict == "unknown"]
+    assert len(found) == len(verdicts) > 2
+    for result, verdict in zip(found, verdicts, strict=True):
+        steps = verdict.statistics["steps"]
+        assert {step["stage"] for step in steps}.isdisjoint(("interval", "crown", "optimized crown"))
+        before = batched[result.index].margin_lower_bound
+        assert before is not None
+        assert steps[0]["bound"] >= before
+        assert steps[0]["unstable"] <= sum(batched[result.index].unstable)
 
 
 def test_a_stop_ends_the_batch_with_what_it_has(network: Network, data: tuple[np.ndarray, np.ndarray]) -> None:
@@ -129,7 +163,8 @@ def test_samples_whose_bounds_cost_much_are_attacked_and_left_to_themselves(
     network: Network, data: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = {r.index: r for r in verify_batch(network, *data, "0.1", only_cheap=True)}
-    monkeypatch.setattr(batch, "MOST_WORK", 1)
+    costly = tuple(replace(stage, most_work=1) if hasattr(stage, "most_work") else stage for stage in TOGETHER)
+    monkeypatch.setattr(batch, "TOGETHER", costly)
     monkeypatch.setattr(pgd, "STEP_WORK", 1)  # in parts of one walk
     found = {r.index: r for r in verify_batch(network, *data, "0.1", only_cheap=True)}
     assert found.keys() == plain.keys()
@@ -148,21 +183,15 @@ def test_memory_bounds_how_many_samples_go_together(
     plain = {r.index: r.verdict for r in verify_batch(network, data[0][:5], data[1][:5], "0.1", only_cheap=True)}
     monkeypatch.setattr(batch, "BATCH_ENTRIES", 1)
     together: list[int] = []
-    monkeypatch.setattr(batch, "BOUNDS", tuple((name, counting(method, together)) for name, method in batch.BOUNDS))
+
+    def counting(work: Work) -> None:
+        work.learn(work.problem.start())
+        together.append(work.problem.entries)
+
+    monkeypatch.setattr(batch, "TOGETHER", (calling("count", counting), *TOGETHER))
     found = {r.index: r.verdict for r in verify_batch(network, data[0][:5], data[1][:5], "0.1", only_cheap=True)}
     assert set(together) == {1}
     assert found == plain
-
-
-Method: TypeAlias = Callable[[Bounds, Callable[[], bool]], Bounds]
-
-
-def counting(method: Method, together: list[int]) -> Method:
-    def counted(bounds: Bounds, stop: Callable[[], bool]) -> Bounds:
-        together.append(bounds.batch)
-        return method(bounds, stop)
-
-    return counted
 
 
 def test_targets_part_a_violation(network: Network, data: tuple[np.ndarray, np.ndarray]) -> None:

@@ -38,6 +38,7 @@ from mipverify.proof.interval import narrowed, tighten
 from mipverify.proof.parallel import both_sides
 from mipverify.proof.patches import adaptive_patches, parallel_patches
 from mipverify.proof.reduction import reduce
+from mipverify.proof.restated import restated
 from mipverify.proof.rows import functionals, unit_rows
 from mipverify.proof.semidefinite import SemidefiniteRelaxation, Shallow
 from mipverify.proof.separable import separable_minimum
@@ -586,6 +587,35 @@ def check_scales(rng: np.random.Generator) -> None:
         require_bounds(tighten(bounds, [found]), rng)
     rows = unit_rows(network, 1, np.arange(3), None, bounds.like)
     require_bounds(tighten(bounds, [both(row_minimum(bounds, rows), row_minimum(bounds, rows.negated()))]), rng)
+
+
+def check_restated(rng: np.random.Generator) -> None:
+    """Facts about rows of one network, said of the same rows, in another order, of one that may differ otherwise."""
+    base, rows, offset = dense(rng, (2, 4, 3)), rng.normal(size=(5, 3)), 1000.0 * np.arange(5)
+    center, order, places = rng.normal(size=(1, 2)), rng.permutation(5), np.arange(3)
+    last = len(base.nodes)
+    whole = Network((*base.nodes, Affine((5,), (Term(last - 1, Dense(rows)),), offset)), last)
+    outer = interval(whole, center - 1, center + 1)
+    for change in ("none", "box", "weight", "offset", "order", "deviation", "nodes"):
+        own, shift = rows[order], offset[order]
+        own = -own if change == "weight" else own
+        shift = shift - 1 if change == "offset" else shift
+        nodes = dense(rng, (2, 4, 3)).nodes if change == "nodes" else base.nodes
+        deviation = np.ones(5) if change == "deviation" else None
+        network = Network((*nodes, Affine((5,), (Term(last - 1, Dense(own)),), shift, deviation)), last)
+        radius = 2.0 if change == "box" else 0.5
+        bounds = interval(network, center - radius, center + radius)
+        units = order[places[::-1] if change == "order" else places]
+        try:
+            fact = restated(outer, units, bounds, places)
+        except ValueError:
+            assert change != "none"
+            continue
+        assert change == "none"
+        for x in points(rng, bounds.lower[0], bounds.upper[0], 12):
+            values = exact(network, x)[network.output]
+            for unit, low, high in zip(fact.units.tolist(), fact.lower.tolist(), fact.upper.tolist(), strict=True):
+                assert Fraction(low) <= values[unit] <= Fraction(high)
 
 
 CHECKS: dict[str, Callable[[np.random.Generator], None]] = {

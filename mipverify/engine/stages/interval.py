@@ -9,7 +9,6 @@ import numpy as np
 from mipverify.engine.problem import Problem
 from mipverify.engine.stage import Stage, Work
 from mipverify.engine.state import State
-from mipverify.proof.interval import interval_over, narrowed
 from mipverify.proof.separable import separable_minimum
 from mipverify.proof.signs import nonnegative
 
@@ -29,20 +28,17 @@ class Interval(Stage):
 
     def run(self, work: Work) -> None:
         """Bound all nodes, and see which margins that settles."""
-        problem, inputs, around = work.problem, work.problem.case.inputs, work.problem.around
-        if around is None or problem.record:
-            bounds = interval_over(problem.margins, inputs, record=problem.record)
-        else:
-            bounds = narrowed(around, problem.margins, inputs)
+        problem, bounds = work.problem, work.problem.start()
         work.learn(bounds)
-        if bounds.finite()[0]:
-            work.learn(bounds.units(problem.margins.output, np.arange(problem.margins.output_size)))
-        self._exclude_strict_rows(work)
+        if not problem.together:
+            if bounds.finite()[0]:
+                work.learn(bounds.units(problem.margins.output, np.arange(problem.margins.output_size)))
+            self._exclude_strict_rows(work)
 
     def _exclude_strict_rows(self, work: Work) -> None:
         """Strict rows that are met nowhere, because what they ask to be negative never is, though it may be zero."""
         problem, bounds = work.problem, work.state.proven
-        conditions, parts = problem.case.conditions, problem.parts
+        conditions, parts = problem.conditions, problem.parts
         open_ = [int(c) for c in work.state.open() if conditions[c].strict.any()]
         if not open_:
             return

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from mipverify.engine.features import by_milp, few_inputs
+import numpy as np
+
+from mipverify.engine.features import by_milp, crown_work, few_inputs
 from mipverify.engine.problem import Problem
 from mipverify.engine.stage import Stage, Work
-from mipverify.engine.stages.crown import open_rows
+from mipverify.engine.stages.crown import open_rows, pair_numbers
 from mipverify.engine.state import State, Update
 from mipverify.presolve import Search, optimize_rows, optimized_crown
 
@@ -16,12 +19,21 @@ FOLLOW_UP = Search(iterations=30)  # ascent steps for the open conditions, once 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizedCrown(Stage):
-    """Slopes optimized for each open condition by itself [Xu et al. 2021]. search: the ascent."""
+    """Slopes optimized for each open condition by itself [Xu et al. 2021].
+
+    search: the ascent. most_work: as for `Crown`. together: for many samples, which it spares work of their own.
+    """
 
     search: Search
+    most_work: float = math.inf
+    together: bool = False
 
     def applies(self, problem: Problem, state: State) -> str | None:
-        """Unless the input box is halved: children make better bounds than slopes do."""
+        """Unless it costs too much, or the input box is halved: children make better bounds than slopes do."""
+        if state.bounds is None or crown_work(state.bounds) > self.most_work * problem.entries:
+            return None
+        if self.together:
+            return "it decides some input sets without work of their own"
         return None if few_inputs(problem, state) else "there are too many inputs to halve the box"
 
     def run(self, work: Work) -> None:
@@ -48,11 +60,19 @@ class NeuronTightening(Stage):
 
 
 def optimize_conditions(work: Work, search: Search) -> None:
-    """Slopes optimized for each open condition; the minimizers are judged, and become hints for attacks."""
+    """Slopes optimized for each open condition; the minimizers become hints for attacks, and those of one input set are
+    judged at once."""
     bounds = work.state.proven
-    surrogate = bounds.surrogate()
+    surrogate, before, hints = bounds.surrogate(), work.state.open_pairs(), list[np.ndarray]()
     for rows in open_rows(work):
         optimum = optimize_rows(bounds, rows, search, surrogate=surrogate, stop=work.deadline.over)
+        if work.problem.together:
+            work.learn(optimum.bound)
+            hints.append(optimum.minimizer.reshape(len(rows), -1))
+            continue
         work.tell(Update(facts=(optimum.bound,), hints=optimum.minimizer.reshape(len(rows), -1)))
         if work.try_points(work.state.hints) is not None:
             return
+    if hints:
+        found = np.concatenate(hints)
+        work.tell(Update(hints=found, hinted=pair_numbers(work, before)[: len(found)]))

@@ -70,7 +70,7 @@ class PhaseStage(Stage):
 
     def _programs_pay(self, problem: Problem, state: State) -> bool:
         """Whether linear programs are solved as fast as ascents: in small reduced networks of several layers."""
-        if not problem.case.inputs.is_box or unstable_layers(state) < 2:
+        if not problem.inputs.is_box or unstable_layers(state) < 2:
             return False
         units = unstable(state)
         return units * (units + problem.network.input_size) <= self.most_entries
