@@ -17,9 +17,10 @@ import numpy as np
 
 from mipverify.proof.rounding import SLACK, floor, gamma
 from mipverify.specification.norms import L1, L2, Norm
-from mipverify.specification.sets import Ball, BallInBox, Constrained, InputSet, Proposal
+from mipverify.specification.sets import Ball, BallInBox, Constrained, InputSet, Product, Proposal
 from mipverify.specification.sets.ball import BallSplit
 from mipverify.specification.sets.constrained import Multipliers
+from mipverify.specification.sets.product import PartProposals
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +60,8 @@ def _least(inputs: InputSet, evidence: Proposal, a: np.ndarray, lower: np.ndarra
             return _in_ball(inputs.ball, evidence.share, a, lower, upper)
         case Constrained(), Multipliers():
             return _constrained(inputs, evidence, a, lower, upper)
+        case Product(), PartProposals():
+            return _product(inputs, evidence, a, lower, upper)
     value = np.maximum(a, 0) * lower + np.minimum(a, 0) * upper
     return _Least(value.sum(axis=1), np.abs(value).sum(axis=1))
 
@@ -77,6 +80,16 @@ def _constrained(
     error = terms * (((np.abs(a) + mu @ np.abs(matrix)) * size).sum(axis=1) + mu @ np.abs(offset))
     magnitude = inner.magnitude + np.abs(constant)
     return _Least(inner.value + constant, magnitude, error + inner.error, inner.reach)
+
+
+def _product(inputs: Product, evidence: PartProposals, a: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> _Least:
+    """The minimum of a sum over sets that do not depend on each other is the sum of the minima."""
+    found = [
+        _least(each, part, a[:, some], lower[:, some], upper[:, some])
+        for each, part, some in zip(inputs.sets, evidence.parts, inputs.slices, strict=True)
+    ]
+    value, magnitude, error = (sum(getattr(part, name) for part in found) for name in ("value", "magnitude", "error"))
+    return _Least(value, magnitude, error, sum(part.reach for part in found))
 
 
 def _in_ball(ball: Ball, share: np.ndarray, a: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> _Least:
@@ -118,6 +131,9 @@ def lies_in(inner: InputSet | None, outer: InputSet | None) -> bool:
         return _meets(inner, outer) and lies_in(inner, outer.whole)
     if isinstance(inner, Constrained):
         return lies_in(inner.whole, outer)
+    if isinstance(outer, Product) and isinstance(inner, Product):
+        alike = [each.size for each in outer.sets] == [each.size for each in inner.sets]
+        return alike and all(map(lies_in, inner.sets, outer.sets))
     if isinstance(outer, BallInBox) and isinstance(inner, BallInBox):
         one, two = inner.ball, outer.ball
         same = np.array_equal(one.center, two.center) and np.array_equal(one.scale, two.scale)

@@ -8,6 +8,7 @@ from mipverify.solvers import lp_session
 from scipy.optimize import linprog
 
 from mipverify.attack.least_step import LeastRadius, step_program
+from mipverify.specification.norms import L1
 
 
 def expected(matrix: np.ndarray, value: np.ndarray, low: np.ndarray, high: np.ndarray) -> float:
@@ -64,7 +65,7 @@ def test_the_least_sum_agrees_with_a_program_for_all_rows(seed: int) -> None:
     rng = np.random.default_rng(seed)
     low, high = -rng.uniform(0, 1, 8), rng.uniform(0, 1, 8)
     matrix, value = rng.normal(size=(6, 8)), rng.uniform(-0.8, 0.4, 6)
-    program = step_program("l1", low, high, lp_session)
+    program = step_program(L1(), low, high, lp_session)
     for part in (slice(0, 2), slice(2, 6)):
         program.add(matrix[part], value[part])
         least, step = least_sum(matrix[: part.stop], value[: part.stop], low, high), program.solve(np.inf)

@@ -6,5 +6,6 @@ from mipverify.specification.sets.ball import Ball, BallInBox
 from mipverify.specification.sets.box import Box, EmptyBoxError
 from mipverify.specification.sets.constrained import Constrained
 from mipverify.specification.sets.input_set import InputSet, Proposal
+from mipverify.specification.sets.product import Product
 
-__all__ = ["Ball", "BallInBox", "Box", "Constrained", "EmptyBoxError", "InputSet", "Proposal"]
+__all__ = ["Ball", "BallInBox", "Box", "Constrained", "EmptyBoxError", "InputSet", "Product", "Proposal"]

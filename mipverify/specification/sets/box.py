@@ -131,6 +131,26 @@ class Box(InputSet):
         return Box(lower, upper, self.float32_lower[where], self.float32_upper[where], stated)
 
     @classmethod
+    def joined(cls, boxes: Sequence[Box]) -> Box:
+        """The box whose inputs are those of several boxes, one after the other."""
+        begins = np.cumsum([0, *(box.size for box in boxes)])[:-1].tolist()
+        stated = {begin + i: one for box, begin in zip(boxes, begins, strict=True) for i, one in box.stated.items()}
+        return cls(
+            np.concatenate([box.lower for box in boxes]),
+            np.concatenate([box.upper for box in boxes]),
+            np.concatenate([box.float32_lower for box in boxes]),
+            np.concatenate([box.float32_upper for box in boxes]),
+            stated,
+        )
+
+    def taken(self, some: slice) -> Box:
+        """The box of some inputs that follow one another."""
+        begin, end, _ = some.indices(self.size)
+        stated = {i - begin: pinned for i, pinned in self.stated.items() if begin <= i < end}
+        sides = (self.lower[some], self.upper[some], self.float32_lower[some], self.float32_upper[some])
+        return Box(*sides, stated)
+
+    @classmethod
     def from_floats(cls, lower: ArrayLike, upper: ArrayLike) -> Box:
         """Box between two arrays of floats of any equal shape, every float taken as exactly the number it is."""
         low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in (lower, upper))

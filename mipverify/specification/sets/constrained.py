@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,11 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from mipverify.errors import InputError
 from mipverify.specification.exact import exact_number, float_up
-from mipverify.specification.linear_system import LinearSystem
+from mipverify.specification.linear_system import LinearSystem, widened
 from mipverify.specification.sets.box import Box
 from mipverify.specification.sets.input_set import Floats, InputSet, Proposal
 
 SWEEPS = 3  # over the multipliers of several inequalities
+TANGENT_ROUNDS = 30  # while a point deep within the inequalities is looked for
+SHORT = 1e-4  # by which a point is drawn further than to the inequalities, relative to the way
+PROJECTIONS = 4  # onto the inequalities and the set that they cut, in turn
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,16 +52,63 @@ class Constrained(InputSet):
     def box(self) -> Box:
         return self.whole.box
 
-    @property
+    @cached_property
     def center(self) -> Floats:
-        return self.whole.center
+        """The middle of the whole set where the inequalities hold there, else a point deep within them."""
+        middle = self.whole.center
+        if (self.matrix @ middle < self.offset).all():
+            return middle
+        deep = _deep_point(self.whole, self.matrix, self.offset)
+        return middle if deep is None else deep
 
     def contains(self, x: ArrayLike) -> bool:
         flat = np.asarray(x).reshape(-1)
         return self.whole.contains(flat) and rows_hold(self.matrix, self.offset, flat)
 
     def nearest_float32(self, points: ArrayLike) -> NDArray[np.float32]:
-        return self.whole.nearest_float32(points)
+        x = self.whole.nearest_float32(points)
+        for _ in range(PROJECTIONS):
+            out = self._outside(x)
+            if not len(out):
+                return x
+            x[out] = self.whole.nearest_float32(self._projected(x[out].astype(np.float64)))
+        out = self._outside(x)
+        if len(out):
+            x[out] = self.whole.nearest_float32(self._drawn(x[out].astype(np.float64)))
+        return x
+
+    def _outside(self, x: NDArray[np.float32]) -> NDArray[np.intp]:
+        """Which of some points (R, n) do not meet the inequalities, decided exactly."""
+        wide = x.astype(np.float64)
+        excess = wide @ self.matrix.T - self.offset
+        doubt = 2.0**-52 * (self.size + 2) * (np.abs(wide) @ np.abs(self.matrix).T + np.abs(self.offset))
+        out = np.flatnonzero((excess > -doubt).any(axis=1))
+        sure = np.asarray((excess[out] > doubt[out]).any(axis=1))
+        held = [not far and rows_hold(self.matrix, self.offset, wide[k]) for k, far in zip(out, sure, strict=True)]
+        return out[~np.array(held, bool)]
+
+    @cached_property
+    def _size(self) -> Floats:
+        """What rounding a point to float32 may change in each row (m,), and twice that of float64."""
+        low, high = self.box.float32_lower, self.box.float32_upper
+        reach = np.maximum(np.abs(low), np.abs(high)).astype(np.float64)
+        return np.asarray(2.0**-23 * (np.abs(self.matrix) @ reach) + 2.0**-50 * np.abs(self.offset))
+
+    def _projected(self, x: Floats) -> Floats:
+        """Points (R, n) moved onto each inequality in turn, a little further than rounding brings them back."""
+        for row, limit, size in zip(self.matrix, self.offset, self._size, strict=True):
+            square = float(row @ row)
+            if square > 0:
+                x = x - np.maximum(x @ row - limit + size, 0.0)[:, None] * (row / square)
+        return x
+
+    def _drawn(self, x: Floats) -> Floats:
+        """Points (R, n) drawn toward the center until all inequalities hold."""
+        room = self.offset - self.matrix @ self.center - 2 * self._size
+        rise = (x - self.center) @ self.matrix.T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.where(rise > 0, np.maximum(room, 0.0) / rise, 1.0).min(axis=1, initial=1.0) * (1 - SHORT)
+        return np.asarray(self.center + share[:, None] * (x - self.center))
 
     def propose(self, rows: Floats, lower: Floats, upper: Floats) -> Multipliers:
         mu = np.zeros((len(rows), len(self.matrix)))
@@ -77,6 +128,33 @@ class Constrained(InputSet):
 
     def __str__(self) -> str:
         return f"{self.whole}, cut by {len(self.offset)} linear inequalit{'y' if len(self.offset) == 1 else 'ies'}"
+
+
+def _deep_point(whole: InputSet, matrix: Floats, offset: Floats) -> Floats | None:
+    """A point (n,) of a set that lies as far within all rows as linear programs make it; None where they find none."""
+    from scipy.optimize import LinearConstraint, milp
+
+    low, high = whole.box.lower, whole.box.upper
+    system = whole.linear_system(low, high)
+    widest = float(np.max(high - low, initial=0.0))
+    ends = np.concatenate([low, system.further_lower, [0.0]]), np.concatenate([high, system.further_upper, [widest]])
+    more, depth = system.columns - whole.size, np.linalg.norm(matrix, axis=1)[:, None]
+    rows = [
+        LinearConstraint(sp.hstack([matrix, sp.csr_array((len(matrix), more)), depth], format="csr"), -np.inf, offset),
+        LinearConstraint(widened(system.matrix, system.columns + 1), system.lower, system.upper),
+    ]
+    costs = np.append(np.zeros(system.columns), -1.0)
+    point = None
+    for _ in range(TANGENT_ROUNDS):
+        solved = milp(costs, constraints=rows, bounds=np.column_stack(ends).T.tolist())
+        if solved.status != 0:
+            break
+        point = solved.x[: whole.size]
+        tangents = system.tangents(solved.x[:-1])
+        if tangents is None:
+            break
+        rows.append(LinearConstraint(widened(tangents[0], system.columns + 1), tangents[1], np.inf))
+    return None if point is None else np.asarray(point)
 
 
 def linear_rows(rows: Sequence[tuple[ArrayLike, object]], size: int) -> tuple[Floats, Floats]:

@@ -1,0 +1,358 @@
+"""Every kind of input set keeps the promises of the interface, against exact arithmetic and against linear programs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+
+import numpy as np
+import pytest
+from scipy.optimize import LinearConstraint, milp
+
+from mipverify.proof.input_minimum import lies_in, set_minimum
+from mipverify.specification.norms import L1, L2, BallNorm
+from mipverify.specification.perturbation import Perturbation
+from mipverify.specification.sets import Ball, BallInBox, Box, Constrained, InputSet, Product, Proposal
+
+Exact = list[Fraction]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A set, whether a rational point belongs to it as it was stated, and whether minima over it are exact."""
+
+    inputs: InputSet
+    belongs: Callable[[Exact], bool]
+    tight: bool = True
+
+
+def box(rng: np.random.Generator, n: int = 3) -> Sample:
+    """Decimal bounds, which no float is equal to."""
+    low = [Fraction(int(v), 1000) for v in rng.integers(-900, 0, n)]
+    high = [v + Fraction(int(w), 1000) for v, w in zip(low, rng.integers(1, 1500, n), strict=True)]
+
+    def belongs(x: Exact) -> bool:
+        return all(a <= v <= b for a, v, b in zip(low, x, high, strict=True))
+
+    return Sample(Box.from_exact(low, high), belongs)
+
+
+def ball(norm: BallNorm) -> Callable[[np.random.Generator], Sample]:
+    """A decimal radius and scales, some of them 0, in a domain that cuts it."""
+
+    def make(rng: np.random.Generator, n: int = 4) -> Sample:
+        center = np.round(rng.uniform(0, 1, n), 3).astype(np.float32).astype(np.float64)
+        scale = rng.choice([0.0, 0.5, 1.0, 1.75], n)
+        radius = Fraction(int(rng.integers(1, 900)), 1000)
+        around = Perturbation.around(center, norm=norm.name, scale=scale, domain=("-0.1", "1.1"))
+
+        def belongs(x: Exact) -> bool:
+            steps = [abs(v - Fraction(float(c))) for v, c in zip(x, center, strict=True)]
+            if any(step and not s for step, s in zip(steps, scale, strict=True)):
+                return False
+            scaled = [step / Fraction(float(s)) for step, s in zip(steps, scale, strict=True) if s]
+            inside = all(Fraction("-0.1") <= v <= Fraction("1.1") for v in x)
+            return inside and (sum(scaled) <= radius if norm == L1() else sum(s * s for s in scaled) <= radius**2)
+
+        return Sample(around.within(radius), belongs)
+
+    return make
+
+
+def normalized(rng: np.random.Generator) -> Sample:
+    """A ball whose center and scale are no floats: that of pixels, seen by a network that divides by 0.3."""
+    image, radius = (
+        rng.integers(0, 256, 3).astype(np.float32) / np.float32(255),
+        Fraction(int(rng.integers(1, 99)), 255),
+    )
+    inputs = Perturbation.around(image, norm="l2", mean="0.1", std="0.3").within(radius)
+
+    def belongs(z: Exact) -> bool:
+        pixels = [v * Fraction("0.3") + Fraction("0.1") for v in z]
+        steps = [v - Fraction(float(p)) for v, p in zip(pixels, image, strict=True)]
+        return all(0 <= v <= 1 for v in pixels) and sum(s * s for s in steps) <= radius**2
+
+    return Sample(inputs, belongs, tight=False)
+
+
+def constrained(make: Callable[[np.random.Generator], Sample], rows: int) -> Callable[[np.random.Generator], Sample]:
+    """Inequalities that cut off the middle of the set, at times."""
+
+    def build(rng: np.random.Generator) -> Sample:
+        inner = make(rng)
+        matrix = np.round(rng.normal(size=(rows, inner.inputs.size)), 2)
+        inside = inner.inputs.nearest_float32(rng.uniform(-1, 1, (1, inner.inputs.size)))[0].astype(np.float64)
+        offset = matrix @ inside + rng.uniform(0.02, 0.2, rows)
+
+        def belongs(x: Exact) -> bool:
+            sums = (sum(Fraction(float(c)) * v for c, v in zip(row, x, strict=True)) for row in matrix)
+            return inner.belongs(x) and all(s <= Fraction(float(h)) for s, h in zip(sums, offset, strict=True))
+
+        tight = isinstance(inner.inputs, Box) and rows == 1
+        return Sample(Constrained(inner.inputs, matrix, offset), belongs, tight)
+
+    return build
+
+
+def product(*makers: Callable[[np.random.Generator], Sample]) -> Callable[[np.random.Generator], Sample]:
+    def build(rng: np.random.Generator) -> Sample:
+        parts = [make(rng) for make in makers]
+        ends = list(itertools.accumulate((part.inputs.size for part in parts), initial=0))
+
+        def belongs(x: Exact) -> bool:
+            return all(part.belongs(x[a:b]) for part, (a, b) in zip(parts, itertools.pairwise(ends), strict=True))
+
+        return Sample(Product(tuple(part.inputs for part in parts)), belongs, all(part.tight for part in parts))
+
+    return build
+
+
+KINDS: dict[str, Callable[[np.random.Generator], Sample]] = {
+    "box": box,
+    "l1": ball(L1()),
+    "l2": ball(L2()),
+    "normalized l2": normalized,
+    "polytope": constrained(box, 1),
+    "polytope of three": constrained(box, 3),
+    "cut l1": constrained(ball(L1()), 1),
+    "cut l2": constrained(ball(L2()), 2),
+    "boxes": product(box, box),
+    "box and l2": product(box, ball(L2())),
+    "polytope and l1 and product": product(constrained(box, 1), ball(L1()), product(box, ball(L2()))),
+}
+EVERY = pytest.mark.parametrize("kind", KINDS)
+SEEDS = range(3)
+
+
+@cache
+def samples(kind: str) -> list[tuple[Sample, np.random.Generator]]:
+    return [(KINDS[kind](rng), rng) for rng in map(np.random.default_rng, SEEDS)]
+
+
+def exact(x: np.ndarray) -> Exact:
+    return [Fraction(v) for v in x.tolist()]
+
+
+def around(inputs: InputSet, rng: np.random.Generator, count: int = 80) -> np.ndarray:
+    """Float32 points in and around the box of a set, many on its faces or a step beyond them."""
+    low, high = inputs.box.float32_lower, inputs.box.float32_upper
+    share = rng.choice([0.0, 0.5, 1.0, np.nan], (count, inputs.size))
+    x = low + np.where(np.isnan(share), rng.uniform(-0.1, 1.1, share.shape), share) * (high - low)
+    x = np.where(rng.random(x.shape) < 0.3, inputs.center, x).astype(np.float32)
+    moved = np.nextafter(x, np.where(rng.random(x.shape) < 0.5, np.float32(-9), np.float32(9)))
+    return np.where(rng.random(x.shape) < 0.2, moved, x).astype(np.float32)
+
+
+def members(sample: Sample, rng: np.random.Generator) -> np.ndarray:
+    """Float32 points that belong to the set exactly, among them some at its surface."""
+    tried = np.concatenate([around(sample.inputs, rng), sample.inputs.nearest_float32(around(sample.inputs, rng))])
+    found = np.array([x for x in tried if sample.belongs(exact(x))])
+    assert len(found) > 5
+    return found
+
+
+@EVERY
+def test_membership_is_decided_exactly_as_stated(kind: str) -> None:
+    outcomes = set()
+    for sample, rng in samples(kind):
+        tried = around(sample.inputs, rng)
+        for x in np.concatenate([tried, sample.inputs.nearest_float32(tried)]):
+            outcomes.add(sample.belongs(exact(x)))
+            assert sample.inputs.contains(x) == sample.belongs(exact(x))
+    assert outcomes == {True, False}
+
+
+@EVERY
+def test_the_nearest_points_are_inside_and_members_stay(kind: str) -> None:
+    for sample, rng in samples(kind):
+        moved = sample.inputs.nearest_float32(around(sample.inputs, rng).astype(np.float64))
+        assert moved.dtype == np.float32
+        for x in moved:
+            assert sample.belongs(exact(x))
+        assert len(np.unique(moved, axis=0)) > 5
+        kept = np.array([x for x in around(sample.inputs, rng) if sample.belongs(exact(x))])
+        if len(kept):
+            far = np.abs(sample.inputs.nearest_float32(kept) - kept).max(axis=1)
+            assert (far <= 1e-6).all()  # one that lies at a ball's surface may be moved by a rounding
+            assert (far == 0).mean() > 0.5
+
+
+@EVERY
+def test_the_box_encloses_and_the_center_is_inside(kind: str) -> None:
+    for sample, rng in samples(kind):
+        lower, upper = sample.inputs.box.enclosure
+        for x in members(sample, rng):
+            assert all(
+                Fraction(float(a)) <= v <= Fraction(float(b)) for a, v, b in zip(lower, exact(x), upper, strict=True)
+            )
+        assert sample.belongs(exact(sample.inputs.nearest_float32(sample.inputs.center[None])[0]))
+        assert sample.inputs.size == len(lower)
+        assert str(sample.inputs)
+
+
+@EVERY
+def test_minima_of_rows_are_below_every_member_whatever_the_evidence(kind: str) -> None:
+    for sample, rng in samples(kind):
+        inputs, x = sample.inputs, members(sample, rng)
+        lower, upper = (side[None] for side in inputs.box.enclosure)
+        rows = rng.normal(size=(6, inputs.size)) * 10.0 ** rng.integers(-3, 4, (6, 1))
+        for evidence in (None, disturbed(inputs.propose(rows, lower, upper), rng), Proposal(np.zeros_like(rows))):
+            value, error = set_minimum(inputs, rows, lower, upper, evidence)
+            for row, low in zip(rows, value - error, strict=True):
+                least = min(sum(Fraction(float(c)) * v for c, v in zip(row, exact(p), strict=True)) for p in x)
+                assert not low > float(least) or Fraction(float(low)) <= least
+
+
+def disturbed(evidence: Proposal, rng: np.random.Generator) -> Proposal:
+    """The same with numbers that no search has found."""
+    fields = {}
+    for name, value in evidence.__dict__.items():
+        if isinstance(value, Proposal):
+            fields[name] = disturbed(value, rng)
+        elif isinstance(value, tuple):
+            fields[name] = tuple(disturbed(part, rng) for part in value)
+        else:
+            fields[name] = value * rng.uniform(0, 2, value.shape) + rng.normal(size=value.shape)
+    return type(evidence)(**fields)
+
+
+@EVERY
+def test_minima_of_rows_are_reached(kind: str) -> None:
+    for sample, rng in samples(kind):
+        inputs = sample.inputs
+        lower, upper = (side[None] for side in inputs.box.enclosure)
+        rows = rng.normal(size=(2, inputs.size))
+        value, error = set_minimum(inputs, rows, lower, upper)
+        over_box, _ = set_minimum(inputs.box, rows, lower, upper)
+        assert (value >= over_box - 1e-9).all()
+        assert (error < 1e-9).all()
+        best = np.array([least(inputs, row) for row in rows])
+        assert (value <= best + 1e-5).all()
+        if sample.tight:
+            np.testing.assert_allclose(value, best, atol=1e-5)
+
+
+def least(inputs: InputSet, row: np.ndarray) -> float:
+    """The least value of a row by linear programs, with tangents until the point lies within all surfaces."""
+    low, high = inputs.box.enclosure
+    system = inputs.linear_system(low, high)
+    parts = [LinearConstraint(system.matrix, system.lower, system.upper)] if len(system.lower) else []
+    ends = np.concatenate([low, system.further_lower]), np.concatenate([high, system.further_upper])
+    costs = np.append(row, np.zeros(system.columns - inputs.size))
+    before = -np.inf
+    for _ in range(200):
+        solved = milp(costs, constraints=parts, bounds=np.column_stack(ends).T.tolist())
+        assert solved.status == 0, solved.message
+        tangents = system.tangents(solved.x)
+        if tangents is None or solved.fun < before + 1e-7:
+            break
+        before = solved.fun
+        parts.append(LinearConstraint(tangents[0], tangents[1], np.inf))
+    return float(solved.fun)
+
+
+@EVERY
+def test_rows_for_solvers_admit_exactly_the_members(kind: str) -> None:
+    admitted = set()
+    for sample, rng in samples(kind):
+        inputs = sample.inputs
+        for x in around(inputs, rng, 16):
+            if not inputs.box.contains(x):
+                continue
+            belongs = sample.belongs(exact(x))
+            found = admits(inputs, x.astype(np.float64))
+            if belongs:
+                assert found
+            elif found:  # no further outside than rounding takes a point
+                inner = inputs.nearest_float32(x[None])[0]
+                assert np.abs(inner - x).max() < 1e-5
+            admitted.add(found)
+    assert admitted == {True, False} or kind in ("box", "boxes")
+
+
+def admits(inputs: InputSet, x: np.ndarray) -> bool:
+    """Whether some further columns meet the system at a point: by the least sum of what its rows are exceeded by."""
+    system = inputs.linear_system(*inputs.box.enclosure)
+    if not len(system.lower):
+        return True
+    more = system.columns - inputs.size
+    fixed = np.concatenate([x, system.further_lower]), np.concatenate([x, system.further_upper])
+    rows = [LinearConstraint(system.matrix, system.lower - 1e-9, system.upper + 1e-9)]
+    point = np.append(x, np.zeros(more))
+    for _ in range(200):
+        solved = milp(np.zeros(system.columns), constraints=rows, bounds=np.column_stack(fixed).T.tolist())
+        if solved.status != 0:
+            return False
+        point = solved.x
+        tangents = system.tangents(point)
+        if tangents is None:
+            return True
+        rows.append(LinearConstraint(tangents[0], tangents[1] - 1e-9, np.inf))
+    return True
+
+
+@EVERY
+def test_halves_cover_the_set_and_are_parts_of_it(kind: str) -> None:
+    for sample, rng in samples(kind):
+        inputs, x = sample.inputs, members(sample, rng)
+        for i in range(inputs.size):
+            if inputs.box.float32_lower[i] == inputs.box.float32_upper[i]:
+                with pytest.raises(ValueError, match="no float32"):
+                    inputs.halves(i)
+                continue
+            low, high = inputs.halves(i)
+            held = [(low.contains(p), high.contains(p)) for p in x]
+            assert all(one or two for one, two in held)
+            assert low.box.upper[i] == high.box.lower[i]
+            assert lies_in(low, inputs)
+            assert lies_in(high, inputs)
+            for half in (low, high):
+                assert not any(half.contains(p) for p in around(inputs, rng, 20) if not inputs.contains(p))
+
+
+@EVERY
+def test_sets_that_are_seen_to_lie_in_another_do(kind: str) -> None:
+    seen = 0
+    for sample, rng in samples(kind):
+        x = members(sample, rng)
+        for other in [
+            sample.inputs,
+            *(make(np.random.default_rng(seed)).inputs for make in KINDS.values() for seed in SEEDS),
+        ]:
+            if other.size != sample.inputs.size or not lies_in(sample.inputs, other):
+                continue
+            inside = (sample.inputs.box.lower >= other.box.lower).all() and (
+                sample.inputs.box.upper <= other.box.upper
+            ).all()
+            if inside:
+                seen += 1
+                assert all(other.contains(p) for p in x)
+    assert seen >= len(SEEDS)
+
+
+def test_a_smaller_radius_is_seen_to_lie_in_a_larger_one() -> None:
+    row = (np.ones(3), 2)
+    for norm, rows in itertools.product(("linf", "l1", "l2"), ((), (row,))):
+        around = Perturbation.around(np.full(3, 0.5), norm=norm, constraints=rows)
+        small, large = around.within("0.1"), around.within("0.2")
+        assert lies_in(small, large)
+        assert lies_in(large, small) == (norm == "linf")  # the boxes are not compared
+        assert lies_in(Product((small, large)), Product((large, large)))
+        assert norm == "linf" or not lies_in(Product((large, small)), Product((small, large)))
+    plain, cut = (Perturbation.around(np.full(3, 0.5), constraints=rows).within("0.1") for rows in ((), (row,)))
+    assert lies_in(cut, plain)
+    assert not lies_in(plain, cut)
+
+
+def test_a_set_of_an_unknown_kind_is_taken_for_its_box() -> None:
+    class Dots(Box):
+        """A kind that the rules know nothing of, with evidence that belongs to another."""
+
+    inner = BallInBox(Ball.around(np.zeros(2), "0.5", L2()), Box.from_floats([-1, -1], [1, 1]))
+    rows, ends = np.array([[1.0, 2.0]]), (np.full((1, 2), -1.0), np.ones((1, 2)))
+    value, error = set_minimum(Dots.from_floats([-1, -1], [1, 1]), rows, *ends, inner.propose(rows, *ends))
+    assert value[0] - error[0] <= -3
+    assert not lies_in(Dots.from_floats([-1, -1], [1, 1]), inner)
