@@ -4,8 +4,9 @@ from __future__ import annotations
 
 # Evaluated once and for all: they make constants of constants, or of shapes.
 _FOLDED = ("Constant", "ConstantOfShape", "Range", "Shape", "Size", "EyeLike", "NonZero")
+# Where the input set leaves one answer.
+_DECIDED = ("Equal",)
 # At the end of a network, where they keep the order of scores.
-_DECIDED = ("Equal",)  # where the input set leaves one answer
 _LAST = ("Sigmoid", "Softmax", "LogSoftmax", "ArgMax")
 
 

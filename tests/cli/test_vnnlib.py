@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,3 +106,9 @@ def test_bad_usage_is_one_line(arguments, named, capfd):
     shown = capfd.readouterr()
     assert named in shown.err
     assert (shown.out, shown.err.count("\n")) == ("", 1)
+
+
+def test_the_example_of_two_networks() -> None:
+    example = Path(__file__).parents[2] / "examples" / "two_networks.py"
+    done = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, check=True)
+    assert "less than 1.0: holds\nthe first scores differ by less than 0.01: violated" in done.stdout
