@@ -32,7 +32,9 @@ def fast_lin_units(
 
     In the order given, but for those after `stop`.
     """
-    outward = bounds.outward(np.float32)
+    # Who checks a recorded pass makes it again in float64: from bounds that are looser by float32's errors, lines that
+    # are chosen by a comparison would come out otherwise here and there.
+    outward = bounds if bounds.derivation is not None else bounds.outward(np.float32)
     if has_partial_rows(bounds.network, node):
         yield from parallel_patches(outward, node, samples, units, stop)
         return
