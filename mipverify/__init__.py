@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mipverify.engine.verdict import Verdict
     from mipverify.engine.worst import WorstMargin
     from mipverify.network import Network, load
-    from mipverify.report.run import AccuracyResult
+    from mipverify.report.result import AccuracyResult
     from mipverify.specification import Specification, load_dataset, load_vnnlib, robustness
 
 __version__ = "0.1.0"
@@ -45,7 +45,7 @@ __all__ = [
 
 # Resolved on first use: `mipverify --version` and `import mipverify` must not pay for numpy and onnx.
 _HOMES = {
-    "AccuracyResult": "mipverify.report.run",
+    "AccuracyResult": "mipverify.report.result",
     "adversarial_accuracy": "mipverify.api.calls",
     "Distortion": "mipverify.engine.distortion",
     "minimum_distortion": "mipverify.api.calls",

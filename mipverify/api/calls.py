@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, overload
 
 from mipverify.api.inputs import array, class_numbers, collected, first, is_loader
@@ -20,9 +22,10 @@ if TYPE_CHECKING:
     from mipverify.engine.stage import Stage
     from mipverify.engine.verdict import Verdict
     from mipverify.engine.worst import WorstMargin
-    from mipverify.report.run import AccuracyResult, Status
+    from mipverify.report.result import AccuracyResult
+    from mipverify.report.run import Status
 
-Progress = Callable[[str, str], None]
+Progress = Callable[[str, str], None] | bool
 
 
 @overload
@@ -112,12 +115,13 @@ def verify(
     limits. norm, targets: as in `robustness`. mean, std, transform, layout, input_shape, output: see `Reading`.
 
     timeout: seconds for each question. solver: what finishes if bounds do not: auto, bab, highs, cbc or scip. workers:
-    processes that share the work of one question. memory: cap in bytes. progress: called with a stage's name and text.
+    processes that share the work of one question. memory: cap in bytes. progress: called with a stage's name and text;
+    True prints them on stderr.
     proof: whether what holds must come with `Verdict.proof`, for a network of an ONNX file.
     Raises InputError where arguments do not fit each other.
     """
     run: dict[str, Any] = {"timeout": timeout, "solver": solver, "seed": seed, "workers": workers, "memory": memory}
-    run |= {"progress": progress, "proof": proof} | ({} if stages is None else {"stages": stages})
+    run |= {"progress": _follower(progress), "proof": proof} | ({} if stages is None else {"stages": stages})
     if isinstance(specification, Specification):
         if y is not None or eps is not None:
             raise InputError("a specification states its set: it takes no label and no eps")
@@ -128,6 +132,13 @@ def verify(
     questions = sets(asked, eps, norm=norm, domain=domain, targets=targets, mask=mask)
     found = tuple(verify_network(asked.network, question, **run) for question in questions)
     return found[0] if asked.single else found
+
+
+def _follower(progress: Progress | None) -> Callable[[str, str], None] | None:
+    """Who is told of stages: the caller's own function, or a line on stderr for each."""
+    if progress is True:
+        return lambda stage, text: print(f"{stage}: {text}" if text else stage, file=sys.stderr)
+    return progress or None
 
 
 def _network(
@@ -192,7 +203,7 @@ def minimum_distortion(
     return _each(
         asked, distances.minimum_distortion, domain, scale, norm=norm, targets=targets, constraints=constraints,
         margin=margin, gap=gap, timeout=timeout, max_distance=max_distance, solver=solver, seed=seed, workers=workers,
-        progress=progress, known=known,
+        progress=_follower(progress), known=known,
     )  # fmt: skip
 
 
@@ -236,7 +247,7 @@ def worst_margin(
 
     return _each(
         asked, ask, domain, scale, norm=norm, targets=targets, constraints=constraints, gap=gap, timeout=timeout,
-        solver=solver, seed=seed, workers=workers, progress=progress,
+        solver=solver, seed=seed, workers=workers, progress=_follower(progress),
     )  # fmt: skip
 
 
@@ -275,7 +286,8 @@ def adversarial_accuracy(
     seed: int = 0,
     cluster: str | None = None,
     retry_unknown: bool = False,
-    progress: Callable[[Status], None] | None = None,
+    class_names: Sequence[str] = (),
+    progress: Callable[[Status], None] | bool | None = None,
 ) -> AccuracyResult:
     """Decide for every sample whether any input within `eps` is classified otherwise than by its label.
 
@@ -292,10 +304,13 @@ def adversarial_accuracy(
     workers   local processes, by default one for each core; 0 runs in this process
     timeout   seconds for each sample
     cluster   address of a Dask scheduler, or `local`
+    class_names  one for each class, for the page, tables and plots of the result
+    progress  called with the `Status` of the run; True shows it on stderr
 
     Raises InputError if the arguments do not fit each other or `out` holds a run with another question.
     """
     from mipverify.report import run as reports
+    from mipverify.report.live import Live
 
     if eps is None:
         raise InputError("eps is needed")
@@ -310,8 +325,10 @@ def adversarial_accuracy(
     if labels is not None and labels.shape != images.shape[:1]:
         raise InputError(f"labels: {len(images)} integers are needed, not {labels.dtype} of shape {labels.shape}")
     asked = batch(model, images, labels, Reading(input_shape, output, layout, mean, std, transform))
-    return reports.adversarial_accuracy(
-        asked.network, asked.x, asked.labels, plain(eps), norm=norm, domain=domain, mean=asked.mean, std=asked.std,
-        out=out, timeout=timeout, workers=workers, solver=solver, seed=seed, cluster=cluster,
-        retry_unknown=retry_unknown, progress=progress,
-    )  # fmt: skip
+    with ExitStack() as stack:
+        told = stack.enter_context(Live(quiet=False, verbose=True)) if progress is True else progress or None
+        return reports.adversarial_accuracy(
+            asked.network, asked.x, asked.labels, plain(eps), norm=norm, domain=domain, mean=asked.mean, std=asked.std,
+            out=out, timeout=timeout, workers=workers, solver=solver, seed=seed, cluster=cluster,
+            retry_unknown=retry_unknown, class_names=class_names, progress=told,
+        )  # fmt: skip

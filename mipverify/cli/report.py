@@ -40,6 +40,11 @@ Compare = Annotated[
 ]
 
 
+ClassNames = Annotated[
+    str | None, typer.Option(metavar="A,B,…", help="What the classes are called on the page, from class 0.")
+]
+
+
 def report(
     network: Annotated[
         str | None, typer.Argument(metavar="NETWORK", help="ONNX file (.onnx or .onnx.gz).", show_default=False)
@@ -60,6 +65,7 @@ def report(
     cluster: Cluster = None,
     retry: Retry = None,
     proofs: Proofs = False,
+    class_names: ClassNames = None,
     seed: opt.Seed = 0,
     compare: Compare = None,
     json: opt.Json = False,
@@ -97,6 +103,7 @@ def report(
         cluster,
         retry,
         proofs,
+        class_names,
         seed,
         json,
         quiet,
@@ -118,6 +125,7 @@ def _run(
     cluster: str | None,
     retry: str | None,
     proofs: bool,
+    class_names: str | None,
     seed: int,
     json: bool,
     quiet: bool,
@@ -151,6 +159,7 @@ def _run(
                 norm=norm,
                 samples=samples,
                 preprocessing=preprocessing,
+                class_names=() if class_names is None else [name.strip() for name in class_names.split(",")],
                 progress=live,
             )
         except KeyboardInterrupt:

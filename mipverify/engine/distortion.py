@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from mipverify.engine.bracket import Bracket
 from mipverify.engine.budget import Clock
 from mipverify.engine.scores import require_order
+from mipverify.engine.shown import html_table, number, seconds, vector
 from mipverify.engine.verdict import Witness
 from mipverify.errors import InputError
 from mipverify.network import Network
@@ -55,6 +56,18 @@ class Distortion:
     trusted: tuple[str, ...] = ()
     statistics: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
+
+    def __repr__(self) -> str:
+        upper = "" if self.upper is None else f" to {number(self.upper)}"
+        why = f", {self.reason}" if self.reason else ""
+        return f"Distortion({self.status}, {self.norm} {number(self.lower)}{upper}, {seconds(self.seconds)}{why})"
+
+    def _repr_html_(self) -> str:
+        rows: dict[str, Any] = {"distance at least": number(self.lower), "distance at most": number(self.upper)}
+        if self.witness is not None:
+            rows |= {"closest input": vector(self.witness.input), "output there": vector(self.witness.output)}
+        rows |= {"seconds": f"{self.seconds:.3g}", "why not": self.reason, "trusted": ", ".join(self.trusted)}
+        return html_table(f"{self.status}, {self.norm}", rows)
 
     def to_json(self) -> dict[str, Any]:
         """The object that `mipverify distortion --json` prints."""

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from mipverify.engine.shown import html_table, number, seconds, vector
+
 if TYPE_CHECKING:
     from mipverify.proof_file import Proof
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Witness:
     """An input (n,) float32 inside the stated set and the output (k,) of the original file there, which violates.
 
@@ -22,6 +24,9 @@ class Witness:
     input: np.ndarray
     output: np.ndarray
     stated: Mapping[int, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Witness(input {vector(self.input)}, output {vector(self.output)})"
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,24 @@ class Verdict:
     property: dict[str, str | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     proof: Proof | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        parts = [self.verdict, seconds(self.seconds), self.stage]
+        if self.margin_lower_bound is not None:
+            parts.append(f"margin >= {number(self.margin_lower_bound)}")
+        parts += [self.reason] if self.reason else []
+        parts += [f"trusts {', '.join(self.trusted)}"] if self.trusted else []
+        return f"Verdict({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        rows: dict[str, Any] = {"decided by": self.stage, "seconds": f"{self.seconds:.3g}", "why not": self.reason}
+        if self.margin_lower_bound is not None:
+            rows["margin at least"] = number(self.margin_lower_bound)
+        if self.witness is not None:
+            rows |= {"counterexample": vector(self.witness.input), "output there": vector(self.witness.output)}
+        unstable = self.statistics.get("unstable_relus") or []
+        rows |= {"unstable ReLUs": ", ".join(map(str, unstable)), "trusted": ", ".join(self.trusted)}
+        return html_table(self.verdict, rows | {"notes": "; ".join(self.notes)})
 
     def to_json(self) -> dict[str, Any]:
         """The object that `mipverify verify --json` prints."""

@@ -17,6 +17,7 @@ from mipverify.engine.bisection import CLOSE, Bisection
 from mipverify.engine.budget import Clock, Deadline
 from mipverify.engine.pieces import unstable_units, walk_pieces
 from mipverify.engine.schedule import CASCADE, LP_TIGHTENING, MARGIN, THOROUGH_ATTACK, TIGHTENED, TIGHTENING
+from mipverify.engine.shown import html_table, number, seconds, vector
 from mipverify.engine.stage import Stage
 from mipverify.engine.verdict import Witness
 from mipverify.errors import InputError
@@ -54,6 +55,17 @@ class WorstMargin:
     trusted: tuple[str, ...] = ()
     statistics: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
+
+    def __repr__(self) -> str:
+        why = f", {self.reason}" if self.reason else ""
+        between = f"{number(self.lower)} to {number(self.upper)}"
+        return f"WorstMargin({self.status}, {between}, {seconds(self.seconds)}{why})"
+
+    def _repr_html_(self) -> str:
+        rows: dict[str, Any] = {"margin at least": number(self.lower), "margin at most": number(self.upper)}
+        rows |= {"worst input": vector(self.witness.input), "output there": vector(self.witness.output)}
+        rows |= {"seconds": f"{self.seconds:.3g}", "why not": self.reason, "trusted": ", ".join(self.trusted)}
+        return html_table(self.status, rows)
 
 
 def worst_margin(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from mipverify.report import plots
 from mipverify.report.columns import SAMPLES
 from mipverify.report.files import Replacing
 from mipverify.report.live import duration
+from mipverify.report.result import class_name, confused
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +25,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 # Pictures beyond this size stay in the store: a page of more than some 20 MB is slow to open on a phone.
 LARGEST_GALLERY = 16 * 1024 * 1024
+
+# Pairs of a class and what it is taken for, the most frequent ones.
+MOST_CONFUSED = 12
 
 # Of an input that is not an image, so many values are shown, those that change most.
 VALUES_SHOWN = 24
@@ -36,11 +41,12 @@ def write_page(
     stored_shape: tuple[int, ...],
     *,
     preprocessing: str,
+    class_names: tuple[str, ...] = (),
 ) -> None:
     """Write `report.html`. `images` (N, ...) are all inputs of the data set, found by the index of a sample.
 
     `stored_shape` is the shape of an image in the data file, which tells more where the network takes a flat input.
-    `preprocessing` is what was done to stored values, in words.
+    `preprocessing` is what was done to stored values, in words; `class_names` what classes are called.
     """
     shown, kind, missing = gallery(results, images, stored_shape)
     table = SAMPLES.shown(results)
@@ -54,13 +60,15 @@ def write_page(
             headline=headline(summary),
             counts={verdict: summary[verdict] for verdict in VERDICTS},
             classes=classes,
+            confused=[(*pair, number) for pair, number in confused(list(results)).most_common(MOST_CONFUSED)],
+            name_of=partial(class_name, class_names),
             largest_class=max((sum(counts.values()) for _, counts in classes), default=1),
             cactus=plots.cactus(results),
             spreads=plots.unstable_spreads(results),
             violated=summary["violated"],
             missing=missing,
             columns=table["columns"],
-            data=embedded({**table, "gallery": shown, "kind": kind}),
+            data=embedded({**table, "gallery": shown, "kind": kind, "names": list(class_names)}),
         )
     )
     with Replacing(path) as file:

@@ -6,7 +6,7 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +18,12 @@ from mipverify.cluster.job import as_sent
 from mipverify.engine.sample import VERDICTS, SampleResult
 from mipverify.errors import InputError
 from mipverify.parallel import cores
-from mipverify.report.columns import SAMPLES
 from mipverify.report.configuration import RunConfiguration, canonical_eps, parse_samples
 from mipverify.report.database import FILE, publishing
 from mipverify.report.files import inputs_of, refuse_overwriting
 from mipverify.report.hashes import hash_arrays, hash_network
 from mipverify.report.proofs import keep_proofs, without_proof
+from mipverify.report.result import AccuracyResult
 from mipverify.report.store import RunStore
 from mipverify.report.summary import Counts, summarize, write_tables
 
@@ -36,34 +36,6 @@ if TYPE_CHECKING:
     from mipverify.specification.preprocessing import Preprocessing
 
 WRITTEN = (FILE, "samples.csv", "samples.parquet", "summary.json", "report.html")  # into the folder of a run
-
-
-@dataclass(frozen=True)
-class AccuracyResult:
-    """What is known about a test set: `summary` as in summary.json, and every sample in the order of its index.
-
-    preprocessing: what was done to stored values, in words.
-    """
-
-    summary: dict[str, Any]
-    samples: tuple[SampleResult, ...]
-    directory: Path | None = None
-    preprocessing: str = ""
-
-    def to_dataframe(self) -> Any:
-        """The table of samples as a pandas DataFrame. Raises ImportError if pandas is not installed."""
-        return SAMPLES.dataframe(self.samples)
-
-    def to_arrow(self) -> Any:
-        """The table of samples for pyarrow."""
-        return SAMPLES.arrow(self.samples)
-
-    def __repr__(self) -> str:
-        error = self.summary["adversarial_error"]
-        return (
-            f"AccuracyResult({self.summary['samples']} samples, "
-            f"adversarial error {error['lower']:.2%} to {error['upper']:.2%})"
-        )
 
 
 @dataclass(frozen=True)
@@ -133,6 +105,7 @@ def adversarial_accuracy(
     seed: int = 0,
     cluster: str | None = None,
     retry_unknown: bool = False,
+    class_names: Sequence[str] = (),
     progress: Callable[[Status], None] | None = None,
 ) -> AccuracyResult:
     """Decide for every sample whether any input within `eps` is classified otherwise than by its label.
@@ -148,6 +121,7 @@ def adversarial_accuracy(
     workers   local processes, by default one for each core; 0 runs in this process
     timeout   seconds for each sample
     cluster   address of a Dask scheduler, or `local`
+    class_names  one for each class, for the page and the result
 
     Raises InputError if the arguments do not fit each other or `out` holds a run with another question.
     """
@@ -180,7 +154,7 @@ def adversarial_accuracy(
     if loaded.module is not None:  # workers get what was traced of it
         validated(loaded, unit_box(loaded))
     with tempfile.TemporaryDirectory() if out is None else nullcontext(str(out)) as directory:
-        result = _run(job, loaded, dataset, configuration, None, Path(directory), limits, progress)
+        result = _run(job, loaded, dataset, configuration, None, Path(directory), limits, progress, class_names)
         if out is None:
             return replace(result, directory=None)
         publish(result, dataset, loaded)
@@ -197,6 +171,7 @@ def run_report(
     norm: str = "linf",
     samples: str | None = None,
     preprocessing: Preprocessing | None = None,
+    class_names: Sequence[str] = (),
     progress: Callable[[Status], None] | None = None,
 ) -> AccuracyResult:
     """The same from files, for the command line: also writes the tables and the page. `samples` as in 0:500."""
@@ -219,7 +194,7 @@ def run_report(
     )
     how = limits.timeout, limits.solver, limits.seed, limits.verifier, limits.proofs
     job = SampleJob(as_sent(loaded), dataset, radius, *how)
-    result = _run(job, loaded, dataset, configuration, samples, Path(out), limits, progress)
+    result = _run(job, loaded, dataset, configuration, samples, Path(out), limits, progress, class_names)
     publish(result, dataset, loaded)
     return result
 
@@ -235,7 +210,9 @@ def publish(result: AccuracyResult, data: Dataset, network: Network) -> None:
         fitted = data.fit_to(network.input_shape)
         shown = _as_pixels(result.samples, Normalization.of(fitted.mean, fitted.std, fitted.image_shape))
         page = result.directory / "report.html"
-        write_page(page, result.summary, shown, fitted.images, data.image_shape, preprocessing=result.preprocessing)
+        stored, names = data.image_shape, result.class_names
+        words = result.preprocessing
+        write_page(page, result.summary, shown, fitted.images, stored, preprocessing=words, class_names=names)
 
 
 def _as_pixels(samples: tuple[SampleResult, ...], normalization: Normalization | None) -> tuple[SampleResult, ...]:
@@ -259,12 +236,15 @@ def _run(
     directory: Path,
     limits: Limits,
     progress: Callable[[Status], None] | None,
+    class_names: Sequence[str] = (),
 ) -> AccuracyResult:
     if configuration.norm != "linf":
         raise InputError(f"--norm {configuration.norm}: a report can be made for linf only")
     data.fit_to(network.input_shape)
     selection = parse_samples(samples, len(data))
     _check_labels(data.labels, selection, network.output_size)
+    if class_names and len(class_names) != network.output_size:
+        raise InputError(f"{len(class_names)} names of classes, but the network has {network.output_size} outputs")
     options = limits.options()
     with RunStore(directory, configuration, version=__version__, options=options) as store:
         finished = store.finished(retry_unknown=limits.retry_unknown)
@@ -287,7 +267,8 @@ def _run(
             options=options,
             peak_memory=store.peak_memory(),
         )
-    return AccuracyResult(summary, results, directory, data.described())
+    fitted = data.fit_to(network.input_shape)
+    return AccuracyResult(summary, results, directory, data.described(), fitted, tuple(class_names))
 
 
 def _verify(job: SampleJob, wanted: list[int], limits: Limits, store: RunStore, tally: _Tally, directory: Path) -> int:

@@ -1,6 +1,7 @@
 (() => {
   const { byId, element, data, pager } = page;
   const CARDS_A_PAGE = 12;
+  const called = (label) => data.names[label] ?? String(label);
   const shown = new Map(data.gallery.map((entry, at) => [entry.index, at]));
 
   const SVG = "http://www.w3.org/2000/svg";
@@ -14,9 +15,9 @@
   }
   function pictures(entry) {
     return element("div", { class: "triple" },
-      picture(entry.original, `Sample ${entry.index}, label ${entry.label}`, "label ", element("b", {}, String(entry.label))),
+      picture(entry.original, `Sample ${entry.index}, label ${called(entry.label)}`, "label ", element("b", {}, called(entry.label))),
       picture(entry.change, `Signed change, at most ${entry.largest}`, `± ${entry.largest}`),
-      picture(entry.adversarial, `Adversarial input, classified as ${entry.predicted}`, "seen as ", element("b", { class: "wrong" }, String(entry.predicted))));
+      picture(entry.adversarial, `Adversarial input, classified as ${called(entry.predicted)}`, "seen as ", element("b", { class: "wrong" }, called(entry.predicted))));
   }
   function values(entry) {
     const body = element("tbody");
@@ -35,7 +36,7 @@
     return element("div", {}, ...parts);
   }
   function card(entry) {
-    const arrow = data.kind === "image" ? `at most ± ${entry.largest}` : `label ${entry.label}, seen as ${entry.predicted}`;
+    const arrow = data.kind === "image" ? `at most ± ${entry.largest}` : `label ${called(entry.label)}, seen as ${called(entry.predicted)}`;
     return element("article", { class: "card", id: `sample-${entry.index}`, tabIndex: -1 },
       element("h3", {}, element("b", {}, `Sample ${entry.index}`), element("span", {}, data.kind === "image" ? "" : arrow)),
       data.kind === "image" ? pictures(entry) : values(entry));
