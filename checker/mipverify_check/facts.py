@@ -15,6 +15,7 @@ from mipverify_check.input_set import InputSet
 from mipverify_check.margins import with_margins
 from mipverify_check.network import Network, Relu, Tensor
 from mipverify_check.question import Case
+from mipverify_check.semidefinite import LIFTED, raised
 
 PASS = ("lines", "slopes", "multipliers", "inequalities")
 MOST_BOUNDS = 2**28  # bytes of bounds that are kept at one time
@@ -199,7 +200,11 @@ class Checker:
 
     def phases(self, fact: dict[str, Any]) -> tuple[int, Bounds] | None:
         """A case distinction on phases of ReLUs: a condition is excluded, or a unit bounded, in all leaves."""
-        record(fact, ("rule", "of", "tree"), ("condition", "site", "unit", "side", "empty", "within", *PASS))
+        record(
+            fact,
+            ("rule", "of", "tree"),
+            ("condition", "site", "unit", "side", "empty", "within", "semidefinite", *PASS),
+        )
         number, found, old = self.premise(fact)
         within = self.within(fact, number, old)
         network, side = found.network, fact.get("side")
@@ -220,6 +225,12 @@ class Checker:
         sign = -1 if side == "upper" else 1
         values = least(within, Aim(node, np.full(leaves, unit), sign * (1 - vacant)), evidence)
         gone |= (vacant == 1) & (values > 0).astype(bool)
+        if "semidefinite" in fact:
+            if "condition" not in fact:
+                raise RejectedError("semidefinite bounds are those of conditions")
+            lifted = record(fact["semidefinite"], LIFTED)
+            relu = self.relu(network, lifted["site"])
+            values = raised(self.proof, lifted, within, Aim(node, np.array([unit]), np.ones(1)), relu, splits, values)
         if "condition" in fact:
             shown = gone | ((vacant == 0) & found.shown(values, np.full(leaves, unit)))
             if not shown.all():

@@ -115,6 +115,20 @@ def test_phases_and_boxes(tmp_path: Path) -> None:
     assert {"interval", "tighten", "exclude", "phases", "boxes"} <= set(used)
 
 
+def test_semidefinite_bounds(tmp_path: Path) -> None:
+    used: Counter[str] = Counter()
+    for seed in range(3):
+        network = dense_file(tmp_path / "net.onnx", [30, 40, 3], seed, 1.2)
+        require_verified(tmp_path, network, seed=seed)
+        image = np.random.default_rng(seed).random(network.input_shape)
+        label = int(network.forward(image[None]).argmax())
+        for eps in RADII:
+            verdict = mipverify.verify(network, robustness(image, label, eps, num_classes=3), timeout=30, proof=True)
+            if verdict.proof is not None:
+                used.update(key for fact in verdict.proof.header["facts"] for key in fact)
+    assert used["semidefinite"]
+
+
 CONDITIONS = {
     "conjunction": "(and (<= Y_{top} Y_{other}) (<= Y_{top} Y_{last}))",
     "disjunction": "(or (and (<= Y_0 {low})) (and (<= Y_1 Y_2) (>= Y_1 {high})))",
