@@ -14,6 +14,7 @@ from mipverify.proof.backward import lower_sides
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.derivation import Derivation, Pre
 from mipverify.proof.facts import Claim, RowBounds, UnitBounds
+from mipverify.proof.input_minimum import lies_in
 from mipverify.proof.interval import tighten
 from mipverify.proof.reduction import Reduced, reduce
 
@@ -235,7 +236,7 @@ class State:
         )
         same = self.bounds is None or fact.scope.key == self.bounds.scope.key
         mine = fact.network is self.problem.margins and fact.batch == self.problem.entries
-        if not (mine and wide and same) or fact.scope.assumptions:
+        if not (mine and wide and same and lies_in(self.problem.inputs, fact.inputs)) or fact.scope.assumptions:
             raise ValueError("the bounds are not about this problem's input set")
         self.bounds = fact
         if self.problem.together:

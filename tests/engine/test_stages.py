@@ -20,7 +20,7 @@ from mipverify.engine.state import State, Update
 from mipverify.errors import Stopped
 from mipverify.proof.backward import row_minimum
 from mipverify.proof.rows import unit_rows
-from mipverify.specification import Specification
+from mipverify.specification import Specification, robustness
 from tests.engine.calls import calling, course
 from tests.soundness.nets import dense, lowest_sampled, question, random_layers
 
@@ -174,6 +174,16 @@ def test_a_state_refuses_what_is_proven_of_something_else(foreign: Callable[[Pro
     found = course(NETWORK, below(0.02).cases[0], INTERVAL)
     with pytest.raises(ValueError, match="about"):
         found.take(Update(facts=(foreign(found.problem),)))
+
+
+def test_first_bounds_over_a_part_of_the_box_are_refused() -> None:
+    found = course(NETWORK, below(0.02).cases[0])
+    ball = robustness(np.full(12, 0.25), 0, "0.25", num_classes=3, norm="l2").cases[0].inputs
+    lower, upper = found.problem.box
+    assert not ball.contains(LOW)
+    with pytest.raises(ValueError, match="about"):
+        found.take(Update(facts=(interval(found.problem.margins, lower, upper, ball),)))
+    found.take(Update(facts=(interval(found.problem.margins, lower, upper),)))
 
 
 def test_a_margin_of_the_negative_row_is_refused() -> None:
