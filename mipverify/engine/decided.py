@@ -60,11 +60,13 @@ def decide_choices(model: ComposedModel, specification: Specification) -> Compos
         _cast_output(graph, element)
     if not (decided or whole):
         return None
-    lower = np.minimum.reduce([case.box.float32_lower for case in specification.cases])
-    upper = np.maximum.reduce([case.box.float32_upper for case in specification.cases])
-    if whole and np.abs(PartsReplay(model).run(lower[None]).astype(np.float64)).max(initial=0.0) > _LARGEST_EXACT:
+    if (
+        whole
+        and np.abs(PartsReplay(model).run(low.astype(np.float32)[None]).astype(np.float64)).max(initial=0.0)
+        > _LARGEST_EXACT
+    ):
         return None  # it is constant, or cannot be read
-    return replace(model, content=proto.SerializeToString(), within=(lower, upper))
+    return replace(model, content=proto.SerializeToString(), within=(low, high))
 
 
 def _hull(specification: Specification) -> Interval:
@@ -93,6 +95,7 @@ def _bounds(proto: Any, model: ModelFile, box: Interval, names: Sequence[str]) -
     import onnx
 
     from mipverify.network import load
+    from mipverify.network.validation import points_of, validated
     from mipverify.presolve import crown
     from mipverify.proof.interval import interval
 
@@ -113,6 +116,10 @@ def _bounds(proto: Any, model: ModelFile, box: Interval, names: Sequence[str]) -
     except InputError:
         return None
     if network.dropped:  # scores in place of what is compared
+        return None
+    try:  # what only a choice reads is in no network that is compared later
+        validated(network, points_of([(box[0].astype(np.float32), box[1].astype(np.float32))]))
+    except InputError:
         return None
     low, high = (side.reshape(1, *network.input_shape) for side in box)
     bounds = crown(interval(network, low, high))

@@ -53,11 +53,11 @@ class ComposedModel(ModelFile):
     """A composed model in memory. asked: the variables whose entries, in this order, are its output.
 
     places: for each element of the inputs of all parts which entry of the input it is; None for one after another.
-    within: float32 bounds of the inputs for which it stands for its parts; None for all.
+    within: bounds of the inputs for which it stands for its parts; None for all.
     """
 
     def require_within(self, lower: np.ndarray, upper: np.ndarray) -> None:
-        """Raise InputError where float32 bounds (n,) reach beyond those for which it was made."""
+        """Raise InputError where bounds (n,) reach beyond those for which it was made."""
         if self.within is not None and not ((self.within[0] <= lower).all() and (upper <= self.within[1]).all()):
             raise InputError(f"{self.path}: its choices were decided for a smaller input set: load it for this one")
 

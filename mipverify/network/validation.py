@@ -54,7 +54,9 @@ def validate(network: Network, original: Replay, points: np.ndarray, seed: int =
     around = _around(points, np.random.default_rng(seed))
     if isinstance(network.file, ComposedModel) and network.file.within is not None:
         network.file.require_within(points.min(axis=0), points.max(axis=0))
-        around = np.clip(around, *network.file.within)
+        low, high = network.file.within
+        around = np.clip(around, low, high).astype(np.float32)
+        around = around[((low <= around) & (around <= high)).all(axis=1)]
     each = max(1, MOST_ENTRIES // sum(math.prod(node.shape) for node in network.nodes) // 2)
     points, outputs, around = points[:each], outputs[:each], around[:each]
     compare_tensors(network, points, around)
