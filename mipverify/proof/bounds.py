@@ -192,14 +192,13 @@ class Bounds(Intervals, Sealed):
         """
         if self.within is not None:
             return self.within.underflow
+        return InOrder(len(self.network.nodes), self._underflow)
 
-        def below(index: int, before: Array | None) -> Array:
-            values = self.magnitudes[index]
-            xp = array_namespace(values)
-            here = floor(values) * (1 + xp.sum(xp.reshape(values, (values.shape[0], -1)), axis=1))
-            return here if before is None else here + before
-
-        return InOrder(len(self.network.nodes), below)
+    def _underflow(self, index: int, before: Array | None) -> Array:
+        values = self.magnitudes[index]
+        xp = array_namespace(values)
+        here = floor(values) * (1 + xp.sum(xp.reshape(values, (values.shape[0], -1)), axis=1))
+        return here if before is None else here + before
 
 
 @dataclass(frozen=True, eq=False)
