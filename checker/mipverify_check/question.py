@@ -227,7 +227,9 @@ def _cover_ball(proof: Proof, question: Any, cases: list[Case], network: Network
     ball = case.ball
     center, scale = (image, image) if ball is None else (ball.center, ball.scale)
     together = np.column_stack([image, which, case.box, center, scale])
-    for pixel, mean_at, std_at, low, high, middle, step in np.unique(together, axis=0).tolist():
+    kinds, counts = np.unique(together, axis=0, return_counts=True)
+    stretch, shift = Fraction(0), Fraction(0)  # of the question's ball against that of the case
+    for (pixel, mean_at, std_at, low, high, middle, step), count in zip(kinds.tolist(), counts.tolist(), strict=True):
         p, mean, std = Fraction(pixel), Fraction(0), Fraction(1)
         if parts["normalization"] is not None:
             mean, std = numbers[int(mean_at)], numbers[int(std_at)]
@@ -236,9 +238,13 @@ def _cover_ball(proof: Proof, question: Any, cases: list[Case], network: Network
         least, most = (p - eps, p + eps) if domain is None else (max(p - eps, domain[0]), min(p + eps, domain[1]))
         if least <= most and not (at_most(low, (least - mean) / std) and at_most(-high, (mean - most) / std)):
             raise RejectedError("the box of its case does not contain that of the question")
-        if ball is not None and (Fraction(middle) != (p - mean) / std or Fraction(step) * std != 1):
+        if ball is not None and not step > 0:
             raise RejectedError("the ball of its case is not that of the question")
-    if case.matrix is not None or (ball is not None and (ball.norm != parts["norm"] or ball.radius < eps)):
+        if ball is not None:
+            stretch = max(stretch, 1 / (std * Fraction(step)))
+            shift += count * abs((p - mean) / std - Fraction(middle)) / Fraction(step)
+    smaller = ball is not None and (ball.norm != parts["norm"] or ball.radius < eps * stretch + shift)
+    if case.matrix is not None or smaller:
         raise RejectedError("the region of its case is not that of the question")
     wanted = [row({-1 - label: Fraction(1), -1 - target: Fraction(-1)}, False) for target in targets if target != label]
     if not targets or label in targets or any([w] not in case.conditions for w in wanted):

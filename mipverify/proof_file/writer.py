@@ -101,8 +101,6 @@ def _region(inputs: InputSet, arrays: Arrays) -> dict[str, Any]:
     if not isinstance(inputs, BallInBox):
         raise UnprovableError(f"inputs from a set that proof files cannot hold: {inputs}")
     ball = inputs.ball
-    if ball.exact is not None:
-        raise UnprovableError("a ball whose center or scale are no floats")
     return {
         "norm": ball.norm.name,
         "center": arrays.packed(ball.center),

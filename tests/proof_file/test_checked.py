@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +73,7 @@ def checked(folder: Path, proof: Proof, *property_path: Path) -> int:
 def require_verified(folder: Path, network: Network, norm: str = "linf", seed: int = 0, **more: object) -> Counter[str]:
     """Ask about smaller and smaller radii: what holds is verified. The rules that were used."""
     image = np.random.default_rng(seed).random(network.input_shape)
-    inputs = image if not more else (image - 0.25) / 0.5
+    inputs = image if not more else (image - 0.25) / 0.3
     label = int(network.forward(inputs[None]).argmax())
     used: Counter[str] = Counter()
     for eps in RADII:
@@ -102,9 +104,24 @@ def test_balls(norm: str, tmp_path: Path) -> None:
     require_verified(tmp_path, dense_file(tmp_path / "net.onnx", [6, 20, 20, 3], 2), norm)
 
 
-def test_normalized_inputs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("norm", ["linf", "l1", "l2"])
+def test_normalized_inputs(norm: str, tmp_path: Path) -> None:
     network = dense_file(tmp_path / "net.onnx", [6, 20, 20, 3], 2)
-    require_verified(tmp_path, network, mean="0.25", std="0.5")
+    require_verified(tmp_path, network, norm, mean="0.25", std="0.3")
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_a_ball_that_is_hardly_smaller_than_the_question_is_refused(norm: str, tmp_path: Path) -> None:
+    network = dense_file(tmp_path / "net.onnx", [6, 20, 20, 3], 2)
+    image = np.random.default_rng(0).random(network.input_shape)
+    label = int(network.forward((image[None] - 0.25) / 0.3).argmax())
+    asked = robustness(image, label, "0.01", num_classes=3, norm=norm, mean="0.25", std="0.3")
+    proof = mipverify.verify(network, asked, proof=True).proof
+    assert proof is not None
+    header = json.loads(json.dumps(proof.header))
+    region = header["cases"][0]["region"]
+    region["radius"] = str(Fraction(region["radius"]) * (1 - Fraction(1, 10**9)))
+    assert checked(tmp_path, Proof(header, proof.arrays)) == 1
 
 
 def test_phases_and_boxes(tmp_path: Path) -> None:
