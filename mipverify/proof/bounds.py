@@ -75,12 +75,11 @@ class Intervals:
     @cached_property
     def lines(self) -> Mapping[int, Relaxation]:
         """The linear relaxation of each ReLU node."""
+        return ByNode(self.network.relus, self._line)
 
-        def line(node: int) -> Relaxation:
-            source = self.network.relu_source(node)
-            return relax(self.lower[source], self.upper[source])
-
-        return ByNode(self.network.relus, line)
+    def _line(self, node: int) -> Relaxation:
+        source = self.network.relu_source(node)
+        return relax(self.lower[source], self.upper[source])
 
     def __repr__(self) -> str:
         mean = self.unstable_counts().mean(axis=0) if self.batch else []

@@ -17,6 +17,8 @@ def test_bounds_that_were_used_can_be_sent() -> None:
     bounds = crown(interval(network, low, low + 1))
     nodes = range(len(network.nodes))
     used = [float(bounds.magnitudes[node].sum() + bounds.underflow[node].sum()) for node in nodes]
+    slopes = [bounds.lines[node] for node in network.relus]
     sent = pickle.loads(pickle.dumps(bounds))
     assert all(np.array_equal(a, b) for a, b in zip(sent.lower, bounds.lower, strict=True))
     assert [float(sent.magnitudes[node].sum() + sent.underflow[node].sum()) for node in nodes] == used
+    assert len(slopes) == len(sent.lines)
