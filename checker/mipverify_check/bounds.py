@@ -144,6 +144,10 @@ class Aim:
         column = None if self.column is None else self.column[begin:end]
         return Aim(self.node, self.units[begin:end], self.factors[begin:end], column)
 
+    def of(self, values: Array) -> Array:
+        """By row, what is known by column."""
+        return values if self.column is None else values[:, self.column]
+
 
 def aim(node: int, units: np.ndarray, sign: int = 1, column: np.ndarray | None = None) -> Aim:
     """All rows with the same sign."""
@@ -170,16 +174,52 @@ def _in_parts(bounds: Bounds, aim: Aim, evidence: Evidence, both: bool) -> Array
 
 
 def _pass(bounds: Bounds, aim: Aim, evidence: Evidence, both: bool) -> Array:
+    def relu(k: int, source: int, a: Coefficients) -> tuple[Coefficients, Array, Array]:
+        return _relu(bounds, k, source, a, evidence, aim.of, both)
+
+    found = walk(bounds, aim, relu, 2 if both else 1)
+    ends, charged = bounds.set.least(found.inputs, aim.of, evidence.inequalities, both)
+    lost, ends = found.lost(charged), found.constant + ends
+    ends[0] = ends[0] - lost
+    if both:
+        ends[1] = ends[1] + lost
+    return ends
+
+
+@dataclass(frozen=True, eq=False)
+class Walked:
+    """Rows on the input. inputs: coefficients (n, R). constant: (1, R), or (2, R) for both sides of rows.
+
+    size, error: the sum of all absolute values that went into the constant, and what the coefficients may be off by.
+    """
+
+    network: Network
+    inputs: Array
+    constant: Array
+    size: Array
+    error: Array
+
+    def lost(self, charged: Array) -> Array:
+        """What rounding may have cost in all; charged: sums of absolute values of what was added to the constant."""
+        arithmetic = self.network.arithmetic
+        steps = arithmetic.gamma(4 * len(self.network.nodes) + 64)
+        return (self.error + steps * (self.size + charged) + arithmetic.floor) * (1 + steps)
+
+
+ReluRule = Callable[[int, int, Coefficients], tuple[Coefficients, Array, Array]]
+
+
+def walk(bounds: Bounds, aim: Aim, relu: ReluRule, sides: int = 1) -> Walked:
+    """Rows passed back to the input.
+
+    relu: takes a ReLU node, its source and coefficients to those of the source, what falls to the constants (sides, R),
+    and the sum of absolute values that errors are relative to.
+    """
     network, count = bounds.network, len(aim.units)
     arithmetic = network.arithmetic
-    # The constant from below, and from above with `both`; the sum of all absolute values that went into it; errors.
-    constant = arithmetic.zeros((2 if both else 1, count))
+    constant = arithmetic.zeros((sides, count))
     size, error = arithmetic.zeros((count,)), arithmetic.zeros((count,))
     pending: dict[int, Coefficients] = {}
-
-    def of(values: Array) -> Array:
-        """By row, what is known by column."""
-        return values if aim.column is None else values[:, aim.column]
 
     def add(node: int, more: Coefficients) -> None:
         held = pending.get(node)
@@ -205,22 +245,15 @@ def _pass(bounds: Bounds, aim: Aim, evidence: Evidence, both: bool) -> Array:
                     add(source, Coefficients(linear.adjoint(dense)))
                 if node.bias is not None:
                     part = a.times(node.bias[:, None])[None]
-                charged = a.with_values(np.abs(a.values)).times(of(bounds.magnitudes[k]))
+                charged = a.with_values(np.abs(a.values)).times(aim.of(bounds.magnitudes[k]))
             else:
                 assert isinstance(node, Relu)
-                passed, part, charged = _relu(bounds, k, node.source, a, evidence, of, both)
+                passed, part, charged = relu(k, node.source, a)
                 add(node.source, passed)
         constant, size, error = constant + part, size + charged, error + loss * charged
     a = _one_hot(bounds, aim) if aim.node == 0 else pending.get(0)
-    last = arithmetic.zeros((network.nodes[0].size, count)) if a is None else a.dense()
-    ends, charged = bounds.set.least(last, of, evidence.inequalities, both)
-    steps = arithmetic.gamma(4 * len(network.nodes) + 64)
-    lost = (error + steps * (size + charged) + arithmetic.floor) * (1 + steps)
-    ends = constant + ends
-    ends[0] = ends[0] - lost
-    if both:
-        ends[1] = ends[1] + lost
-    return ends
+    inputs = arithmetic.zeros((network.nodes[0].size, count)) if a is None else a.dense()
+    return Walked(network, inputs, constant, size, error)
 
 
 def _one_hot(bounds: Bounds, aim: Aim) -> Coefficients:

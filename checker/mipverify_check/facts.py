@@ -15,11 +15,11 @@ from mipverify_check.input_set import InputSet
 from mipverify_check.margins import with_margins
 from mipverify_check.network import Network, Relu, Tensor
 from mipverify_check.question import Case
-from mipverify_check.semidefinite import LIFTED, raised
+from mipverify_check.semidefinite import least_margin, lift
+from mipverify_check.trees import Splits, box_parts, phase_leaves
 
 PASS = ("lines", "slopes", "multipliers", "inequalities")
 MOST_BOUNDS = 2**28  # bytes of bounds that are kept at one time
-MOST_NODES = 2**24  # of a tree
 
 
 @dataclass(eq=False)
@@ -208,7 +208,9 @@ class Checker:
         number, found, old = self.premise(fact)
         within = self.within(fact, number, old)
         network, side = found.network, fact.get("side")
-        leaves, splits = self.leaves(network, self.proof.array(fact["tree"], (None, 2), "i"))
+        tree = self.proof.array(fact["tree"], (None, 2), "i")
+        sources = {site: self.source(network, site) for site in np.unique(tree[:, 0]).tolist() if site >= 0}
+        leaves, splits = phase_leaves(tree, {k: (node, network.nodes[node].size) for k, node in sources.items()})
         evidence = replace(self.evidence(fact, found, leaves), splits=splits)
         vacant = self.proof.array(fact["empty"], (leaves,), "iu", 2) if "empty" in fact else np.zeros(leaves, np.int64)
         gone = np.full(leaves, bool(within.empty[0]))
@@ -224,13 +226,11 @@ class Checker:
             unit = integer(fact["unit"], network.nodes[node].size)
         sign = -1 if side == "upper" else 1
         values = least(within, Aim(node, np.full(leaves, unit), sign * (1 - vacant)), evidence)
-        gone |= (vacant == 1) & (values > 0).astype(bool)
         if "semidefinite" in fact:
             if "condition" not in fact:
-                raise RejectedError("semidefinite bounds are those of conditions")
-            lifted = record(fact["semidefinite"], LIFTED)
-            relu = self.relu(network, lifted["site"])
-            values = raised(self.proof, lifted, within, Aim(node, np.array([unit]), np.ones(1)), relu, splits, values)
+                raise RejectedError("a semidefinite bound of a unit")
+            self.lifted(fact["semidefinite"], within, aim(node, np.array([unit])), splits, values)
+        gone |= (vacant == 1) & (values > 0).astype(bool)
         if "condition" in fact:
             shown = gone | ((vacant == 0) & found.shown(values, np.full(leaves, unit)))
             if not shown.all():
@@ -253,35 +253,23 @@ class Checker:
             high = np.full((1, 1), -reached.min(), dtype=values.dtype)
         return number, tightened(old, node, np.array([unit]), low, high)
 
-    def leaves(
-        self, network: Network, tree: np.ndarray
-    ) -> tuple[int, dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
-        """The number of leaves of a tree in preorder, and by pre-activation node their splits: units, leaves, signs."""
-        nodes = {site: self.source(network, site) for site in np.unique(tree[:, 0]).tolist() if site >= 0}
-        found: dict[int, list[tuple[int, int, int]]] = {}
-        path: list[tuple[int, int, int]] = []  # node, unit, sign of the child that is open
-        leaves, total, done = 0, 0, False
-        for site, unit in tree.tolist():
-            if done:
-                raise RejectedError("its tree goes on behind its end")
-            if site >= 0:
-                path.append((nodes[site], integer(unit, network.nodes[nodes[site]].size), 1))
-                continue
-            if (site, unit) != (-1, -1):
-                raise RejectedError("its tree has a node that is neither a split nor a leaf")
-            for node, unit, sign in path:
-                found.setdefault(node, []).append((unit, leaves, sign))
-            leaves, total = leaves + 1, total + len(path)
-            if total > MOST_NODES:
-                raise RejectedError("its tree is too large")
-            while path and path[-1][2] == -1:
-                path.pop()
-            done = not path
-            if path:
-                path[-1] = (*path[-1][:2], -1)
-        if not done:
-            raise RejectedError("its tree has no end")
-        return leaves, {node: tuple(np.array(held).T) for node, held in found.items()}
+    def lifted(self, given: Any, bounds: Bounds, margin: Aim, splits: Splits, values: Array) -> None:
+        """Put the semidefinite bounds of some leaves in the place of `values`."""
+        names = ("leaves", "site", "units", "shares", "alpha", "beta")
+        parts, network = record(given, names), bounds.network
+        relu, source = self.relu(network, parts["site"]), self.source(network, parts["site"])
+        leaves = self.proof.array(parts["leaves"], (None,), "iu", len(values))
+        units = self.proof.array(parts["units"], (None,), "iu", network.nodes[relu].size)
+        if len(np.unique(units)) != len(units):
+            raise RejectedError("a unit is named twice")
+        sizes = {"shares": len(units), "alpha": network.nodes[0].size, "beta": len(units) + 1}
+        evidence = [self.proof.array(parts[name], (len(leaves), size), "f") for name, size in sizes.items()]
+        function = lift(bounds, margin, relu, units)
+        split, which, phase = splits.get(source, (np.zeros(0, np.int64),) * 3)
+        for leaf, shares, alpha, beta in zip(leaves.tolist(), *evidence, strict=True):
+            signs = np.zeros(network.nodes[relu].size, np.int64)
+            signs[split[which == leaf]] = phase[which == leaf]
+            values[leaf] = least_margin(function, signs[units], shares, alpha, beta)
 
     def boxes(self, fact: dict[str, Any]) -> None:
         """A case distinction on the input box: in every part, each condition is excluded there or further up."""
@@ -297,7 +285,7 @@ class Checker:
         evidence = self.evidence(fact, found, len(closed))
         tight = [self.source(network, site) for site in entries(fact["sites"])]
         needed = np.unique(closed[:, 0])
-        low, high = self.parts(axis, at, closed, len(conditions), found.case.box, needed)
+        low, high = box_parts(axis, at, closed, len(conditions), found.case.box, needed)
         step = max(1, 2**21 // sum(node.size for node in network.nodes))
         for begin in range(0, len(needed), step):
             own = slice(begin, begin + step)
@@ -315,39 +303,6 @@ class Checker:
                 worst = int(np.flatnonzero(~shown)[0])
                 raise RejectedError(f"box {closed[rows[worst], 0]} is only shown to be above {float(values[worst])}")
         found.excluded[conditions] = True
-
-    @staticmethod
-    def parts(
-        axis: np.ndarray, at: np.ndarray, closed: np.ndarray, conditions: int, box: np.ndarray, needed: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The boxes (inputs, needed) of nodes of a tree in preorder, after a look at whether all conditions are closed
-        on every way to a leaf.
-        """
-        by_node: dict[int, list[int]] = {}
-        for node, condition in closed.tolist():
-            by_node.setdefault(node, []).append(condition)
-        place = {int(node): i for i, node in enumerate(needed)}
-        low, high = np.empty((len(box), len(needed))), np.empty((len(box), len(needed)))
-        stack = [(box[:, 0], box[:, 1], frozenset(range(conditions)))]
-        for i, (split, value) in enumerate(zip(axis.tolist(), at.tolist(), strict=True)):
-            if not stack:
-                raise RejectedError("its tree goes on behind its end")
-            below, above, open_ = stack.pop()
-            if i in place:
-                low[:, place[i]], high[:, place[i]] = below, above
-            left = open_ - set(by_node.get(i, ()))
-            if split == -1:
-                if left:
-                    raise RejectedError(f"box {i} leaves condition {min(left)} open")
-                continue
-            if not 0 <= split < len(box) or not below[split] <= value <= above[split]:
-                raise RejectedError(f"box {i} is not split inside of itself")
-            first, second = above.copy(), below.copy()
-            first[split] = second[split] = value
-            stack += [(second, above, left), (below, first, left)]
-        if stack:
-            raise RejectedError("its tree has no end")
-        return low, high
 
 
 def _least(bounds: Bounds, aim: Aim, evidence: Evidence) -> Array:
