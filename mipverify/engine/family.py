@@ -15,10 +15,11 @@ from mipverify.engine.verdict import Verdict, Witness
 from mipverify.engine.verify import verify
 from mipverify.errors import InputError
 from mipverify.network import Network
-from mipverify.network.parameters import ParameterMap, blur_columns
+from mipverify.network.parameters import blur_columns
 from mipverify.specification import Case, Specification
 from mipverify.specification.perturbation import Perturbation
 from mipverify.specification.robustness import misclassified
+from mipverify.specification.sets import Image
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +72,10 @@ class Family:
         )
         return replace(self, matrix=matrix, perturbation=joined, noise=noise)
 
+    def within(self, radius: object) -> Image:
+        """The images that a radius allows."""
+        return Image(self.perturbation.within(radius), self.matrix, self.offset, self.clip, self.noise)
+
     def verify(
         self,
         network: Network,
@@ -84,8 +89,7 @@ class Family:
 
         The witness holds the image; `statistics["parameters"]` tells what makes it.
         """
-        mapped = self._over(network)
-        inputs = self.perturbation.within(radius)
+        mapped, inputs = self.within(radius).over(network)
         conditions = misclassified(label, network.output_size, mapped.input_size, targets=targets)
         verdict = verify(mapped, Specification((Case(inputs, conditions),), "robustness"), **limits)
         if verdict.witness is None:
@@ -107,7 +111,7 @@ class Family:
         progress: Callable[[str, str], None] | None = None,
     ) -> Distortion:
         """The smallest share of the family that holds an image which is classified otherwise; 1 is the whole family."""
-        mapped = self._over(network)
+        mapped, _ = self.within(1).over(network)
         found = closest_violation(
             mapped,
             self.perturbation,
@@ -124,9 +128,6 @@ class Family:
             return found
         witness, parameters = self._image_of(mapped, found.witness)
         return replace(found, witness=witness, statistics={**found.statistics, "parameters": parameters})
-
-    def _over(self, network: Network) -> Network:
-        return ParameterMap(network, self.matrix, self.offset, self.clip, self.noise).network()
 
     @staticmethod
     def _image_of(mapped: Network, witness: Witness) -> tuple[Witness, list[float]]:

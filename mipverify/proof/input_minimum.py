@@ -17,7 +17,7 @@ import numpy as np
 
 from mipverify.proof.rounding import SLACK, floor, gamma
 from mipverify.specification.norms import L1, L2, Norm
-from mipverify.specification.sets import Ball, BallInBox, Constrained, InputSet, Product, Proposal
+from mipverify.specification.sets import Ball, BallInBox, Constrained, Image, InputSet, Product, Proposal
 from mipverify.specification.sets.ball import BallSplit
 from mipverify.specification.sets.constrained import Multipliers
 from mipverify.specification.sets.product import PartProposals
@@ -56,6 +56,8 @@ def set_minimum(
 def _least(inputs: InputSet, evidence: Proposal, a: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> _Least:
     """The rule for the kind of set, from evidence of its kind."""
     match inputs, evidence:
+        case Image(), _:
+            return _least(inputs.parameters, evidence, a, lower, upper)
         case BallInBox(), BallSplit() if type(inputs.ball.norm) in DUALS:
             return _in_ball(inputs.ball, evidence.share, a, lower, upper)
         case Constrained(), Multipliers():
@@ -125,6 +127,7 @@ DUALS: Mapping[type[Norm], Callable[[np.ndarray], np.ndarray]] = MappingProxyTyp
 
 def lies_in(inner: InputSet | None, outer: InputSet | None) -> bool:
     """Whether what cuts `outer` out of its box is seen to cut `inner`, too; the boxes are not compared."""
+    inner, outer = (each.parameters if isinstance(each, Image) else each for each in (inner, outer))
     if outer is inner or outer is None or outer.is_box:
         return True
     if isinstance(outer, Constrained):

@@ -34,6 +34,7 @@ from mipverify.proof.boxes import CLEARANCE, BoxCases, Boxes, Settlement, combin
 from mipverify.proof.cases import PhaseCases
 from mipverify.proof.cuts import IdealLayer
 from mipverify.proof.facts import Assumption, Claim
+from mipverify.proof.input_minimum import set_minimum
 from mipverify.proof.interval import narrowed, tighten
 from mipverify.proof.parallel import both_sides
 from mipverify.proof.patches import adaptive_patches, parallel_patches
@@ -46,7 +47,10 @@ from mipverify.proof.signs import nonnegative
 from mipverify.proof.sparse_rows import sparse
 from mipverify.proof.windows import windowed
 from mipverify.specification.norms import L1, L2
-from mipverify.specification.sets import Ball, BallInBox, Box, Constrained, InputSet
+from mipverify.specification.sets import Ball, BallInBox, Box, Constrained, InputSet, Product, Proposal
+from mipverify.specification.sets.ball import BallSplit
+from mipverify.specification.sets.constrained import Multipliers
+from mipverify.specification.sets.product import PartProposals
 
 Point = list[Fraction]
 
@@ -274,6 +278,42 @@ def check_input_sets(rng: np.random.Generator) -> None:
                 for value, low, high in zip(exact(network, x)[1], found.lower, found.upper, strict=True):
                     assert below(low, value)
                     assert below(-high, -value)
+
+
+def check_set_evidence(rng: np.random.Generator) -> None:
+    """Rows over a cut ball beside a box, from evidence that no search has found."""
+    n = 3
+    center, radius = rng.integers(-8, 9, n) / 16, Fraction(1, 2)
+    boxes = (-0.4, 0.4), (-1.5, 1.5), (0.05, 0.4)  # the ball reaches beyond it, lies within it, is missed in its center
+    for norm, (low, high) in itertools.product((L1(), L2()), boxes):
+        lower, upper = np.append(center + low, -0.4), np.append(center + high, 0.4)
+        matrix, offset = rng.integers(-4, 5, (2, n)) / 4, rng.integers(0, 5, 2) / 4 + 0.5
+        ball = BallInBox(Ball.around(center, radius, norm), Box.from_floats(center + low, center + high))
+        inputs = Product((Constrained(ball, matrix, offset), Box.from_floats([-0.4], [0.4])))
+        rows = rng.normal(size=(6, n + 1))
+        share, mu = rng.normal(0, 1, (6, n)), rng.normal(0, 0.3, (6, 2))
+        parts = Multipliers(rows[:, :n], mu, BallSplit(rows[:, :n], share)), Proposal(rows[:, n:])
+        value, error = set_minimum(inputs, rows, lower[None], upper[None], PartProposals(rows, parts))
+        near = np.maximum(lower, np.append(center - 0.5, -1)), np.minimum(upper, np.append(center + 0.5, 1))
+        for x in points(rng, *near, 60):
+            step = [abs(v - Fraction(float(c))) for v, c in zip(x[:n], center, strict=True)]
+            met = (_dot(row, x[:n]) <= Fraction(float(limit)) for row, limit in zip(matrix, offset, strict=True))
+            if norm.at_most(step, radius) and all(met):
+                for row, least in zip(rows, value - error, strict=True):
+                    assert below(least, _dot(row, x))
+
+
+def check_restriction(rng: np.random.Generator) -> None:
+    """Facts about a set are taken over for sets inside of it alone: not for larger balls, nor fewer inequalities."""
+    network = dense(rng, (2, 4, 2))
+    center = rng.integers(-8, 9, 2) / 16
+    box, row = Box.from_floats(center - 0.5, center + 0.5), rng.integers(1, 5, (1, 2)) / 4
+    balls = [BallInBox(Ball.around(center, radius, L2()), box) for radius in ("0.1", "0.7")]
+    cuts = [Constrained(box, row, row @ center + limit) for limit in (-0.3, 0.3)]
+    for small, large in (balls, cuts, (cuts[0], box), [Product((each,)) for each in balls]):
+        bounds = interval(network, box.lower[None], box.upper[None], small)
+        around = tighten(bounds, [unit_minimum(bounds, 1, None, np.arange(4))])
+        require_bounds(narrowed(around, network, large), rng)
 
 
 def _residual(rng: np.random.Generator, spread: int, center: np.ndarray | None = None) -> Network:

@@ -10,12 +10,14 @@ from functools import cache
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from scipy.optimize import LinearConstraint, milp
 
 from mipverify.proof.input_minimum import lies_in, set_minimum
 from mipverify.specification.norms import L1, L2, BallNorm
 from mipverify.specification.perturbation import Perturbation
-from mipverify.specification.sets import Ball, BallInBox, Box, Constrained, InputSet, Product, Proposal
+from mipverify.specification.sets import Ball, BallInBox, Box, Constrained, Image, InputSet, Product, Proposal
+from tests.soundness.nets import dense
 
 Exact = list[Fraction]
 
@@ -110,6 +112,16 @@ def product(*makers: Callable[[np.random.Generator], Sample]) -> Callable[[np.ra
     return build
 
 
+def image(make: Callable[[np.random.Generator], Sample]) -> Callable[[np.random.Generator], Sample]:
+    def build(rng: np.random.Generator) -> Sample:
+        inner = make(rng)
+        matrix = sp.csr_array(rng.normal(size=(7, inner.inputs.size)))
+        inputs = Image(inner.inputs, matrix, rng.normal(size=7), (0.0, 1.0))
+        return Sample(inputs, inner.belongs, inner.tight)
+
+    return build
+
+
 KINDS: dict[str, Callable[[np.random.Generator], Sample]] = {
     "box": box,
     "l1": ball(L1()),
@@ -119,6 +131,7 @@ KINDS: dict[str, Callable[[np.random.Generator], Sample]] = {
     "polytope of three": constrained(box, 3),
     "cut l1": constrained(ball(L1()), 1),
     "cut l2": constrained(ball(L2()), 2),
+    "image of a polytope": image(constrained(box, 1)),
     "boxes": product(box, box),
     "box and l2": product(box, ball(L2())),
     "polytope and l1 and product": product(constrained(box, 1), ball(L1()), product(box, ball(L2()))),
@@ -356,3 +369,17 @@ def test_a_set_of_an_unknown_kind_is_taken_for_its_box() -> None:
     value, error = set_minimum(Dots.from_floats([-1, -1], [1, 1]), rows, *ends, inner.propose(rows, *ends))
     assert value[0] - error[0] <= -3
     assert not lies_in(Dots.from_floats([-1, -1], [1, 1]), inner)
+
+
+@pytest.mark.parametrize("clip", [None, (0.0, 1.0)])
+def test_a_network_over_an_image_is_the_network_of_its_parameters(clip: tuple[float, float] | None) -> None:
+    rng = np.random.default_rng(2)
+    network = dense([(rng.normal(size=(4, 5)), rng.normal(size=4)), (rng.normal(size=(2, 4)), rng.normal(size=2))])
+    parameters = box(rng).inputs
+    matrix, offset = rng.normal(size=(5, 3)), rng.uniform(0, 1, 5)
+    mapped, inputs = Image(parameters, sp.csr_array(matrix), offset, clip).over(network)
+    assert inputs is parameters
+    p = parameters.nearest_float32(rng.uniform(-1, 1, (50, 3))).astype(np.float64)
+    x = p @ matrix.T + offset
+    np.testing.assert_allclose(mapped.forward(p), network.forward(x if clip is None else np.clip(x, *clip)), atol=1e-9)
+    assert parameters.over(network) == (network, parameters)

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from mipverify.specification.linear_system import LinearSystem
 
 if TYPE_CHECKING:
+    from mipverify.network import Network
     from mipverify.specification.sets.box import Box
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -54,6 +55,10 @@ class InputSet(ABC):
     def center(self) -> Floats:
         """A point (n,) in the middle of the set, up to rounding."""
         return self.box.center
+
+    def over(self, network: Network) -> tuple[Network, InputSet]:
+        """The network and the set that a question about a network over this set is asked of."""
+        return network, self
 
     @abstractmethod
     def contains(self, x: ArrayLike) -> bool:
