@@ -45,8 +45,12 @@ class Outcome:
 
     @property
     def solved(self) -> bool:
-        """Whether nothing that is run later could say more."""
+        """Whether it is decided."""
         return self.verdict in SOLVED
+
+    def final(self, limit: float) -> bool:
+        """Whether another run within so many seconds is not worth it: an error may be mended by now."""
+        return self.solved or (self.verdict != "error" and self.limit >= limit)
 
     @property
     def word(self) -> str:

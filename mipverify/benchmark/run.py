@@ -66,8 +66,9 @@ def run_benchmark(
 ) -> BenchmarkResult:
     """Run the instances of a place that are not decided yet, and write what is known about all of them into `out`.
 
-    An undecided one runs again if its limit is longer now. progress: called with how many are done, how many were asked
-    for, and what has just come back. Raises InputError for what is not as it should be, before anything runs.
+    An undecided one runs again if its limit is longer now, and one that ended in an error in any case. progress: called
+    with how many are done, how many were asked for, and what has just come back. Raises InputError for what is not as
+    it should be, before anything runs.
     """
     everything = find_instances(place)
     chosen = select(everything, match, every)
@@ -88,7 +89,7 @@ def run_benchmark(
             limits.seed,
             limits.memory,
         )
-        finished = {one.index for one in store.outcomes(hashes) if one.solved or one.limit >= job.limit(one.index)}
+        finished = {one.index for one in store.outcomes(hashes) if one.final(job.limit(one.index))}
         wanted = [index for index in hashes if index not in finished]
         if wanted:
             _run(job, wanted, len(finished), limits, store, progress)

@@ -95,6 +95,9 @@ def test_an_instance_that_cannot_be_read_is_an_error_and_the_others_run(make_ben
     first, second = rows(out)
     assert (first["verdict"], second["verdict"]) == ("violated", "error")
     assert "sin" in second["reason"]
+    again = []
+    run_benchmark(str(folder), out=str(out), limits=BenchmarkLimits(), progress=lambda *told: again.extend(told[2]))
+    assert [one.index for one in again] == [1], "an error may be mended by now"
 
 
 def test_an_undecided_instance_runs_again_with_a_longer_limit(make_benchmark, tmp_path):
