@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -75,11 +75,7 @@ class Intervals:
     @cached_property
     def lines(self) -> Mapping[int, Relaxation]:
         """The linear relaxation of each ReLU node."""
-        return ByNode(self.network.relus, self._line)
-
-    def _line(self, node: int) -> Relaxation:
-        source = self.network.relu_source(node)
-        return relax(self.lower[source], self.upper[source])
+        return ByNode(self.network.relus, partial(_line, self.network, self.lower, self.upper))
 
     def __repr__(self) -> str:
         mean = self.unstable_counts().mean(axis=0) if self.batch else []
@@ -161,27 +157,7 @@ class Bounds(Intervals, Sealed):
         """
         if self.within is not None:
             return self.within.magnitudes
-        return InOrder(len(self.network.nodes), self._magnitude)
-
-    def _size(self, index: int) -> Array:
-        xp = array_namespace(self.lower[0])
-        return xp.maximum(xp.abs(self.lower[index]), xp.abs(self.upper[index]))
-
-    def _magnitude(self, index: int, _: Array | None) -> Array:
-        node = self.network.nodes[index]
-        if isinstance(node, (Input, Relu)):
-            return self._size(index if isinstance(node, Input) else node.source)
-        xp = array_namespace(self.lower[0])
-        total = xp.zeros_like(self._size(index))
-        tiny = float(xp.finfo(total.dtype).smallest_normal)
-        for term in node.terms:
-            source = self._size(term.source)
-            part = term.operator.apply_abs(source.reshape(total.shape[0], *term.operator.in_shape))
-            total = total + part.reshape(total.shape)
-            # An underflow is relative to nothing: the error of passing a row through must not vanish with it.
-            whole = xp.sum(xp.reshape(source, (total.shape[0], -1)), axis=1)
-            total = total + tiny * (1 + whole.reshape(-1, *[1] * (total.ndim - 1)))
-        return total if node.bias is None else total + xp.abs(parameter_like(node.bias, total))[None]
+        return InOrder(len(self.network.nodes), partial(_magnitude, self.network, self.lower, self.upper))
 
     @cached_property
     def underflow(self) -> Sequence[Array]:
@@ -191,13 +167,45 @@ class Bounds(Intervals, Sealed):
         """
         if self.within is not None:
             return self.within.underflow
-        return InOrder(len(self.network.nodes), self._underflow)
+        return InOrder(len(self.network.nodes), partial(_underflow, self.magnitudes))
 
-    def _underflow(self, index: int, before: Array | None) -> Array:
-        values = self.magnitudes[index]
-        xp = array_namespace(values)
-        here = floor(values) * (1 + xp.sum(xp.reshape(values, (values.shape[0], -1)), axis=1))
-        return here if before is None else here + before
+
+# Functions of arrays and not of bounds: what hangs on bounds must not keep them alive in a circle.
+
+
+def _line(network: Network, lower: Sequence[Array], upper: Sequence[Array], node: int) -> Relaxation:
+    source = network.relu_source(node)
+    return relax(lower[source], upper[source])
+
+
+def _size(lower: Array, upper: Array) -> Array:
+    xp = array_namespace(lower)
+    return xp.maximum(xp.abs(lower), xp.abs(upper))
+
+
+def _magnitude(network: Network, lower: Sequence[Array], upper: Sequence[Array], index: int, _: Array | None) -> Array:
+    node = network.nodes[index]
+    if isinstance(node, (Input, Relu)):
+        own = index if isinstance(node, Input) else node.source
+        return _size(lower[own], upper[own])
+    xp = array_namespace(lower[0])
+    total = xp.zeros_like(lower[index])
+    tiny = float(xp.finfo(total.dtype).smallest_normal)
+    for term in node.terms:
+        source = _size(lower[term.source], upper[term.source])
+        part = term.operator.apply_abs(source.reshape(total.shape[0], *term.operator.in_shape))
+        total = total + part.reshape(total.shape)
+        # An underflow is relative to nothing: the error of passing a row through must not vanish with it.
+        whole = xp.sum(xp.reshape(source, (total.shape[0], -1)), axis=1)
+        total = total + tiny * (1 + whole.reshape(-1, *[1] * (total.ndim - 1)))
+    return total if node.bias is None else total + xp.abs(parameter_like(node.bias, total))[None]
+
+
+def _underflow(magnitudes: Sequence[Array], index: int, before: Array | None) -> Array:
+    values = magnitudes[index]
+    xp = array_namespace(values)
+    here = floor(values) * (1 + xp.sum(xp.reshape(values, (values.shape[0], -1)), axis=1))
+    return here if before is None else here + before
 
 
 @dataclass(frozen=True, eq=False)

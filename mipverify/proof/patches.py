@@ -27,7 +27,7 @@ from mipverify.proof.rounding import backward_terms, constant_terms, gamma
 from mipverify.proof.sparse_rows import Matrices, sparse
 from mipverify.proof.windows import Images, Windows, windowed
 
-CHUNK_BYTES = 4 * 2**20  # of the largest array of coefficients in one pass: it stays near the caches
+CHUNK_BYTES = 8 * 2**20  # of the largest array of coefficients in one pass: it stays in the third-level cache
 FIRST_ROWS = 64  # in the first chunk, which shows what a row costs
 
 

@@ -325,10 +325,12 @@ def _residual(rng: np.random.Generator, spread: int, center: np.ndarray | None =
     nodes: list = [Input((1, 1, 6, 6))]
     values = [center]
 
-    def conv(source: int, channels: int, pads: tuple[int, int, int, int], groups: int = 1, stride: int = 1) -> Term:
+    def conv(
+        source: int, channels: int, pads: tuple[int, int, int, int], groups: int = 1, stride: int = 1, taps: int = 2
+    ) -> Term:
         shape = nodes[source].shape
-        weight = rng.normal(size=(channels, shape[1] // groups, 2, 2))
-        weight = weight * 2.0 ** rng.integers(-spread, spread + 1, (1, 1, 2, 2))
+        weight = rng.normal(size=(channels, shape[1] // groups, taps, taps))
+        weight = weight * 2.0 ** rng.integers(-spread, spread + 1, (1, 1, taps, taps))
         strides = (stride, stride)
         return Term(source, Conv(weight.astype(np.float32), shape[2:], strides, pads, groups=groups))
 
@@ -344,7 +346,9 @@ def _residual(rng: np.random.Generator, spread: int, center: np.ndarray | None =
 
     first = relu(conv(0, 2, (1, 0, 0, 1)))
     second = relu(conv(first, 2, (0, 1, 1, 0), groups=2))
-    third = relu(conv(second, 2, (1, 1, 0, 0)), Term(first, Identity(nodes[first].shape)))
+    # Large windows become whole rows before they meet those that skip a layer.
+    main = conv(second, 2, (2, 2, 1, 1), taps=4) if rng.random() < 0.5 else conv(second, 2, (1, 1, 0, 0))
+    third = relu(main, Term(first, Identity(nodes[first].shape)))
     if rng.random() < 0.5:
         place, none, shape = np.arange(36), np.full(36, -1), (1, 3, 6, 6)
         parts = [np.concatenate([place, none, place + 36]), np.concatenate([none, place, none])]
@@ -387,9 +391,9 @@ def _lattice(rng: np.random.Generator, spread: int, center: np.ndarray | None = 
         nodes.extend([Affine((width,), terms, bias), Relu((width,), len(nodes))])
         return len(nodes) - 1
 
-    first = layer(0, 24)
-    second = layer(first, 24, Term(first, Identity((24,))))
-    output = layer(layer(second, 24), 4, Term(second, SparseLinear(np.eye(4, 24)))) - 1
+    first = layer(0, 72)
+    second = layer(first, 72, Term(first, Identity((72,))))
+    output = layer(layer(second, 72), 4, Term(second, SparseLinear(np.eye(4, 72)))) - 1
     return Network(tuple(nodes[: output + 1]), output)
 
 
