@@ -19,7 +19,7 @@ from mipverify.proof.facts import Claim, RowBounds
 from mipverify.proof.parts import never
 
 LEAST_SHARE = 64  # boxes that are worth the way to another process
-MAX_KNOWN_BYTES = 1 << 29  # of inherited bounds; beyond it children start from interval arithmetic again
+MOST_INHERITED = 1 << 29  # bytes of inherited bounds; beyond it children start from interval arithmetic again
 UNDECIDABLE = "a box of floating-point width could not be decided"
 
 
@@ -85,14 +85,15 @@ def search_boxes(
     batch: int = 512,
     hands: Hands = ALONE,
     progress: Callable[[BoxCases, int, int, float], None] | None = None,
+    most_inherited: int = MOST_INHERITED,
     branching: str = "influence",
 ) -> BoxOutcome:
     """Prove that rows are positive on an input box (bounds of batch 1), or find where one is not.
 
     claims: of one row each; one of several units (1, m) is about the largest of them. hands: who bounds the boxes of a
-    batch. branching: the name of a rule.
+    batch. most_inherited: bytes of bounds that open boxes keep for their halves. branching: the name of a rule.
     """
-    tree = _BoxTree(_Work(bounds, claims, rule(branching, BOX)), batch, progress)
+    tree = _BoxTree(_Work(bounds, claims, rule(branching, BOX)), batch, most_inherited, progress)
     ending = explore(tree, try_points, hands, stop)
     closed = ending.witness is None and not tree.stack
     reason = UNDECIDABLE if tree.undecidable and tree.stack else ending.reason
@@ -102,8 +103,14 @@ def search_boxes(
 class _BoxTree:
     """Boxes for the common loop, the newest first: few are open at a time, and children start from what is known."""
 
-    def __init__(self, work: _Work, batch: int, progress: Callable[[BoxCases, int, int, float], None] | None):
-        self.work, self.batch, self.progress = work, batch, progress
+    def __init__(
+        self,
+        work: _Work,
+        batch: int,
+        most_inherited: int,
+        progress: Callable[[BoxCases, int, int, float], None] | None,
+    ):
+        self.work, self.batch, self.most_inherited, self.progress = work, batch, most_inherited, progress
         self.cases = BoxCases(work.root, work.claims)
         self.stack = [_Block(self.cases.root, None)]
         self.counted, self.undecidable = 0, False
@@ -120,7 +127,7 @@ class _BoxTree:
         """The newest boxes, dealt out."""
         block = _last(self.cases, self.stack, self.batch)
         self.counted += len(block.boxes)
-        keep = sum(b.inherited.bytes for b in self.stack if b.inherited is not None) < MAX_KNOWN_BYTES
+        keep = sum(b.inherited.bytes for b in self.stack if b.inherited is not None) < self.most_inherited
         blocks = _deal(self.cases, block, dealt(np.arange(len(block.boxes)), hands, LEAST_SHARE))
         return Batch(_process, self.work, [(own, keep) for own in blocks])
 

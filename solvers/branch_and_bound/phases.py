@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from mipverify.presolve import Optimum, Search, optimize_rows
@@ -11,6 +11,16 @@ from mipverify.presolve.layered import Layered
 from mipverify.solvers.branch_and_bound.branching.rule import CROWN, BranchingRule, rule
 from mipverify.solvers.branch_and_bound.corners import Corners
 from mipverify.solvers.branch_and_bound.programs import NodePrograms
+from mipverify.solvers.branch_and_bound.refinements import (
+    LOOK,
+    PATIENT,
+    STUCK,
+    Batch,
+    Clipping,
+    PatientAscent,
+    Refinement,
+    StuckPrograms,
+)
 from mipverify.solvers.branch_and_bound.relaxed import Relaxed
 from mipverify.solvers.branch_and_bound.splits import Node
 
@@ -20,25 +30,16 @@ from mipverify.proof.cuts import LayerCuts
 from mipverify.proof.rows import Rows
 
 QUICK = Search(iterations=30, slope_step=0.1, decay=0.97)
-PATIENT = Search(iterations=60, slope_step=0.1, decay=0.98)
-LOOK = Search(iterations=0)
-STALLED = 0.02  # of the distance to zero: a split that gains less was not understood by a quick ascent
-CLIPS = 4  # times that hidden bounds of a node are tightened in turn with its own
-WORTH = 0.05  # of the distance to zero that the last time must have gained
-FORGET = 0.3  # of what was known of gains, with each batch
-TRY_AGAIN = 8  # batches, after which it is looked whether clipping pays by now, or linear programs
-STUCK = 3  # splits in a row that gained as little, after which a node gets a linear program,
-PROGRAMS = 0.05  # if the last ones gained this much of the distance to zero
 
 
 class PhaseBounder:
     """Bounds subproblems of one input box: rows of output conditions under fixed ReLU phases [Wang et al. 2021].
 
     root: bounds of the box (batch 1). rows: one row a condition, without samples. cuts: rows that hold over the whole
-    box, by ReLU node; they are dualized in every subproblem. search: of every node; those that it hardly raises above
-    their parent get a patient one: without it, they are split again and again, and all below them stays as low.
-    corners: clips the hidden bounds of nodes that stay open to where rows are not above its ceiling, which is all that
-    is asked for then. programs: linear programs, for nodes at which ascents are stuck. branching: the name of a rule.
+    box, by ReLU node; they are dualized in every subproblem. search: of every node. What that leaves open is refined:
+    patient: a longer search, where a split has brought little. corners: clips intermediate bounds to where rows are not
+    above its ceiling, which is all that is asked for then. programs: linear programs, for nodes at which ascents are
+    stuck, after so many splits. branching: the name of a rule.
     """
 
     def __init__(
@@ -50,14 +51,18 @@ class PhaseBounder:
         patient: Search | None = PATIENT,
         corners: Corners | None = None,
         programs: NodePrograms | None = None,
+        stuck: int = STUCK,
         branching: str = "filtered",
     ):
         self.branching: BranchingRule[Relaxed, tuple[int, int] | None] = rule(branching, CROWN)
-        self.root, self.rows, self.search, self.patient = root, rows, search, patient
-        self.cuts, self.corners, self.programs = dict(cuts or {}), corners, programs
+        self.root, self.rows, self.search, self.cuts = root, rows, search, dict(cuts or {})
+        patience = None if patient is None else PatientAscent(patient)
+        clipping = None if corners is None else Clipping(corners)
+        stuck_programs = None if programs is None else StuckPrograms(programs, stuck)
+        given: tuple[Refinement | None, ...] = (patience, clipping, stuck_programs)
+        self.refinements = [refinement for refinement in given if refinement is not None]
         assert rows.claim is not None  # made of units
         self.claim = rows.claim
-        self.split_gain, self.clip_gain, self.program_gain, self.turn = _Gain(0.0), _Gain(1.0), _Gain(1.0), 0
         self.network, self.layered = root.network, Layered.of(root.network)
         self.shapes = {node: self.network.nodes[node].shape for node in self.network.relus}
 
@@ -94,71 +99,11 @@ class PhaseBounder:
         self, nodes: Sequence[Node], stop: Callable[[], bool] | None = None
     ) -> tuple[list[Node], np.ndarray]:
         """Nodes with better bounds, and the inputs (K, *input_shape) that minimize their relaxations."""
-        self.turn += 1
         solved, optimum, _ = self.solve(nodes, stop=stop)
-        points = optimum.minimizer
-
-        def again(some: Sequence[int], search: Search | None = None) -> None:
-            found, optimum, _ = self.solve([solved[k] for k in some], search, stop)
-            points[some] = optimum.minimizer
-            for k, node in zip(some, found, strict=True):
-                solved[k] = node
-
-        stalled = [
-            k
-            for k, (old, new) in enumerate(zip(nodes, solved, strict=True))
-            if not new.lower > 0 and new.lower - old.lower < STALLED * -old.lower < np.inf
-        ]
-        if stalled and self.patient is not None:
-            again(stalled, self.patient)
-        open_ = [k for k, node in enumerate(solved) if not node.lower > 0]
-        if self.corners is not None and open_:
-            self.split_gain.add(_share_of_way([nodes[k] for k in open_], [solved[k] for k in open_]))
-            for turn in range(CLIPS if self._clipping_pays() else 0):
-                if not open_ or (stop is not None and stop()):
-                    break
-                tried, before = open_, [solved[k] for k in open_]
-                open_ = self._clip(solved, open_)
-                if open_:
-                    again(open_)
-                gained = _share_of_way(before, [solved[k] for k in tried])
-                if turn == 0:
-                    self.clip_gain.add(gained)
-                open_ = [k for k, share in zip(tried, gained, strict=True) if share > WORTH and not solved[k].lower > 0]
-        if self.programs is not None:
-            self._solve_programs(nodes, solved, points, stop or (lambda: False))
-        return solved, points
-
-    def _solve_programs(
-        self, before: Sequence[Node], nodes: list[Node], points: np.ndarray, stop: Callable[[], bool]
-    ) -> None:
-        """Linear programs of nodes that are open still and hardly above where they were `before`; in place."""
-        assert self.programs is not None
-        gained = _share_of_way(before, nodes)
-        for k, node in enumerate(nodes):
-            nodes[k] = replace(node, stalled=0 if gained[k] >= STALLED else node.stalled + 1)
-        open_ = [k for k, node in enumerate(nodes) if not node.lower > 0 and node.stalled >= STUCK]
-        if not open_ or not (self.program_gain.mean >= PROGRAMS or self.turn % TRY_AGAIN == 0):
-            return
-        own = [nodes[k] for k in open_]
-        minimizers = points[open_]
-        raised = self.programs.raise_bounds(own, self.bounds(own), minimizers, stop)
-        self.program_gain.add(_share_of_way(own, raised))
-        points[open_] = minimizers
-        for k, node in zip(open_, raised, strict=True):
-            nodes[k] = node
-
-    def _clipping_pays(self) -> bool:
-        """Whether it has brought nodes closer to zero than splitting does, which costs about as much."""
-        return self.clip_gain.mean >= self.split_gain.mean or self.turn % TRY_AGAIN == 0
-
-    def _clip(self, nodes: list[Node], some: Sequence[int]) -> list[int]:
-        """Clip the hidden bounds of some nodes in place; those that are open still."""
-        assert self.corners is not None
-        clipped = self.corners.clip(*self.solve([nodes[k] for k in some], LOOK))
-        for k, node in zip(some, clipped, strict=True):
-            nodes[k] = node
-        return [k for k in some if not nodes[k].lower > 0]
+        batch = Batch(self, nodes, solved, optimum.minimizer, stop)
+        for refinement in self.refinements:
+            refinement.raise_bounds(batch)
+        return batch.nodes, batch.points
 
     def split(self, nodes: Sequence[Node], stop: Callable[[], bool] | None = None) -> list[tuple[Node, Node] | None]:
         """The two children of each node, not bounded yet; None where no unit is unstable."""
@@ -206,22 +151,3 @@ class PhaseBounder:
         slopes = self._stack([node.slopes for node in nodes])
         multipliers = self._stack([node.multipliers for node in nodes])
         return Evidence(slopes, multipliers, cuts, self._cut_multipliers(nodes))
-
-
-@dataclass
-class _Gain:
-    """A mean that forgets."""
-
-    mean: float
-
-    def add(self, values: np.ndarray) -> None:
-        if len(values):
-            self.mean += FORGET * (float(values.mean()) - self.mean)
-
-
-def _share_of_way(before: Sequence[Node], after: Sequence[Node]) -> np.ndarray:
-    """By how much of their distance to zero nodes (K,) were raised; 0 for those that had no bound."""
-    low, high = (np.array([node.lower for node in nodes]) for nodes in (before, after))
-    known = np.isfinite(low) & (low < 0)
-    distance = np.where(known, -low, 1.0)
-    return np.where(known, np.clip((high - np.where(known, low, 0.0)) / distance, 0.0, 1.0), 0.0)

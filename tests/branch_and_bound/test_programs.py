@@ -10,10 +10,10 @@ import pytest
 import scipy.sparse as sp
 from mipverify.presolve import Search, crown, interval
 from mipverify.solvers import lp_session
-from mipverify.solvers.branch_and_bound import phases
 from mipverify.solvers.branch_and_bound.corners import Corners
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.programs import NodePrograms
+from mipverify.solvers.branch_and_bound.refinements import STUCK, TRY_AGAIN
 from mipverify.solvers.branch_and_bound.splits import Node, root
 
 from mipverify.formulation import Milp
@@ -129,14 +129,14 @@ def test_nodes_get_programs_once_ascents_are_stuck_and_only_while_these_help(mon
     corners = Corners(bounds.network, 1e-3)
     bounder = PhaseBounder(bounds, rows, Search(iterations=0), patient=None, corners=corners, programs=programs)
     nodes = [replace(root(k), lower=-1e-6) for k in range(3)]  # no ascent gets there
-    for turn in range(phases.STUCK):
+    for turn in range(STUCK):
         assert not asked
         nodes, _ = bounder.raise_bounds(nodes)
         assert [node.stalled for node in nodes] == [turn + 1] * 3
     assert asked == [3]
-    for _ in range(3 * phases.TRY_AGAIN):
+    for _ in range(3 * TRY_AGAIN):
         nodes, _ = bounder.raise_bounds(nodes)
-    assert 4 < len(asked) < 2 * phases.TRY_AGAIN, "programs that gain nothing are tried now and then"
+    assert 4 < len(asked) < 2 * TRY_AGAIN, "programs that gain nothing are tried now and then"
 
 
 def test_a_minimum_at_the_end_of_hidden_bounds_is_not_cut_off() -> None:

@@ -6,14 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pytest
 from mipverify.presolve import Search, crown, interval
 from mipverify.solvers import lp_session
-from mipverify.solvers.branch_and_bound import boxes as boxes_module
-from mipverify.solvers.branch_and_bound import phases
 from mipverify.solvers.branch_and_bound.boxes import search_boxes
 from mipverify.solvers.branch_and_bound.corners import Corners
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
@@ -86,10 +83,10 @@ def by_programs(question: Question, rounds: int, try_points: TryPoints = lambda 
     programs = NodePrograms.of(bounds.network, rows, lp_session)
     assert (programs is not None) == bool(bounds.network.relus)
     corners = Corners(bounds.network, 1e-3)
-    bounder = PhaseBounder(bounds, rows, Search(iterations=2), patient=None, corners=corners, programs=programs)
-    search = PhaseSearch(bounder, [root(c) for c in range(count)], try_points=try_points)
-    with patch.object(phases, "STUCK", 0):
-        return search.run(after(5 * rounds))
+    bounder = PhaseBounder(
+        bounds, rows, Search(iterations=2), patient=None, corners=corners, programs=programs, stuck=0
+    )
+    return PhaseSearch(bounder, [root(c) for c in range(count)], try_points=try_points).run(after(5 * rounds))
 
 
 def by_boxes(question: Question, rounds: int, try_points: TryPoints = lambda points: None) -> Answer:
@@ -102,11 +99,17 @@ def by_boxes_without_parts(question: Question, rounds: int, try_points: TryPoint
     return searched(question, [(output, [c]) for c in range(len(question.conditions))], rounds, try_points)
 
 
-def searched(question: Question, parts: list[tuple[int, list[int]]], rounds: int, try_points: TryPoints) -> Answer:
+def searched(
+    question: Question,
+    parts: list[tuple[int, list[int]]],
+    rounds: int,
+    try_points: TryPoints = lambda points: None,
+    **options: Any,
+) -> Answer:
     """What the search on boxes says of conditions that are the largest of some units of a node each."""
     bounds = margins_of(question)
     claims = [Claim(node, np.array([units]), np.ones(1)) for node, units in parts]
-    found = search_boxes(bounds, claims, try_points=try_points, stop=after(rounds), batch=32)
+    found = search_boxes(bounds, claims, try_points=try_points, stop=after(rounds), batch=32, **options)
     assert [fact.claim for fact in found.bounds] == claims
     assert all(fact.scope is bounds.scope for fact in found.bounds), "of the whole box"
     lower = {c: float(fact.lower[0]) for c, fact in enumerate(found.bounds)}
@@ -295,13 +298,13 @@ def test_memory_ends_the_search_by_phases_without_a_proof() -> None:
     assert "memory" in reasons
 
 
-def test_boxes_without_inherited_bounds_come_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boxes_without_inherited_bounds_come_to_the_same_end() -> None:
     rng = np.random.default_rng(22)
     questions = [random_question(rng) for _ in range(6)]
     with_bounds = [by_boxes(question, 25).closed for question in questions]
-    monkeypatch.setattr(boxes_module, "MAX_KNOWN_BYTES", -1)
     for question, closed in zip(questions, with_bounds, strict=True):
-        outcome = by_boxes(question, 25)
+        parts = condition_parts(question.network(), question.specification().cases[0].conditions)
+        outcome = searched(question, parts, 25, most_inherited=-1)
         check(question, outcome)
         assert outcome.closed >= closed
 
