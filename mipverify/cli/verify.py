@@ -110,13 +110,14 @@ def verify(
 
     if proof is not None and verdict.proof is not None:
         verdict.proof.save(proof)
+    kept = proof if verdict.proof is not None else None
     try:
         if json:
-            say(json_module.dumps(record(verdict, read, network), allow_nan=False))
+            say(json_module.dumps({**record(verdict, read, network), "proof": kept}, allow_nan=False))
         elif quiet:
             say(verdict.verdict)
         else:
-            say(describe(verdict, None if read is None else read[1], verbose=verbose))
+            say(describe(verdict, None if read is None else read[1], verbose=verbose, proof=kept))
     finally:  # what cannot be printed may still be written, and the other way round
         found = counterexample_of(verdict, read)
         if witness is not None and found:
@@ -199,8 +200,8 @@ def record(verdict: Verdict, read: tuple[Network, Question] | None, path: str) -
     }
 
 
-def describe(verdict: Verdict, question: Question | None, *, verbose: bool) -> str:
-    """The verdict for people."""
+def describe(verdict: Verdict, question: Question | None, *, verbose: bool, proof: str | None = None) -> str:
+    """The verdict for people. proof: where one was written."""
     word = {"holds": green, "violated": red, "unknown": yellow}[verdict.verdict](verdict.verdict)
     lines = [f"{word}  ({verdict.stage}, {verdict.seconds:.2f} s)"]
     if verdict.verdict == "unknown":
@@ -211,6 +212,8 @@ def describe(verdict: Verdict, question: Question | None, *, verbose: bool) -> s
         lines.append(f"  output  {_output(verdict, question)}")
     if verdict.trusted:
         lines.append(f"  trusts  {', '.join(verdict.trusted)}")
+    if proof is not None:
+        lines.append(f"  proof   {proof}")
     lines += [f"  note    {note}" for note in verdict.notes]
     if question is not None and question.preprocessing:
         lines.append(f"  data    {question.preprocessing}")

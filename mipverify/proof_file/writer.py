@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mipverify.network import Network
+from mipverify.network.model_file import ModelFile
 from mipverify.proof.derivation import Derivation
 from mipverify.proof_file.facts import Facts
 from mipverify.proof_file.file import FORMAT, VERSION, Arrays, Proof, UnprovableError
@@ -44,8 +45,8 @@ def write_proof(
     grounds: one for each case. Raises UnprovableError where the format has no words for the network, for the question,
     or for a fact that is needed.
     """
-    if network.sha256 is None:
-        raise UnprovableError("the network was not read from an ONNX file")
+    if type(network.file) is not ModelFile or network.parameters is not None:  # a subclass is put together of several
+        raise UnprovableError("the network is not that of one ONNX file, as it is")
     arrays, sites, facts, cases = Arrays(), Sites(), list[dict[str, Any]](), []
     for number, (case, ground) in enumerate(zip(specification.cases, grounds, strict=True)):
         _require_order(network, case.conditions)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +126,32 @@ def test_boxes_are_halved_until_each_condition_is_closed_in_all_of_them(tmp_path
     sides = found.arrays[box["table"]][found.arrays[box["which"]]]
     end = walk(0, sides[:, 0], sides[:, 1], set(range(len(arrays["conditions"]))))
     assert end == len(arrays["axis"])
+
+
+def test_the_command_line_keeps_the_proof_and_says_where(tmp_path: Path) -> None:
+    zoo = ROOT / "models" / "zoo"
+    question = ["--data", str(zoo / "mnist_100.npz"), "--index", "0", "--eps"]
+    command = [sys.executable, "-m", "mipverify", "verify", str(zoo / "mnist_small_linf0.1.onnx"), *question]
+    path = tmp_path / "proof.npz"
+
+    def run(eps: str) -> dict:
+        done = subprocess.run([*command, eps, "--proof", str(path), "--json"], capture_output=True, text=True)
+        return json.loads(done.stdout)
+
+    shown = run("0.1")
+    assert (shown["verdict"], shown["proof"]) == ("holds", str(path))
+    assert path.is_file()
+    shown = run("0.9")  # where nothing holds, no proof of something else is left
+    assert (shown["verdict"], shown["proof"]) == ("violated", None)
+    assert not path.exists()
+
+
+def test_a_network_of_parameters_is_none_of_a_file(tmp_path: Path) -> None:
+    from mipverify.engine.family import brightness_and_contrast
+
+    network = dense_file(tmp_path / "net.onnx", [6, 12, 3], 0)
+    image = np.random.default_rng(0).random(network.input_shape)
+    label = int(network.forward(image[None]).argmax())
+    verdict = brightness_and_contrast(image, brightness=0.001, contrast=0.001).verify(network, label, proof=True)
+    assert (verdict.verdict, verdict.proof) == ("unknown", None)
+    assert "no proof" in verdict.reason

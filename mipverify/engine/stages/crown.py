@@ -74,7 +74,9 @@ class FastLin(Stage):
 
 def bound_in_float32(work: Work) -> None:
     """One CROWN row in float32 for each open condition."""
-    bounds = work.state.proven.outward(np.float32)
+    bounds = work.state.proven
+    if bounds.derivation is None:  # who checks a recorded row passes it back in float64
+        bounds = bounds.outward(np.float32)
     for rows in open_rows(work, bounds.like):
         work.learn(minimum(propagate_backward(bounds, rows)))
 
