@@ -178,10 +178,7 @@ def _checked(instance: Instance, text: str) -> str:
 
 def _witness(folder: Path, benchmark: str, network: str, property_: str) -> str | None:
     """The counterexample that a tool left beside its results, as the competition files it."""
-    files = network_files(network)
-    stem = "_".join(name for name, _ in files) if files[0][0] else _stem(files[0][1])
-    inner = PurePosixPath(_tail(files[0][1], "onnx")).parts[1:-1]
-    names = (f"{stem}_{_stem(property_)}", "_".join((*inner, stem, _stem(property_))))
+    names = witness_names(network, property_)
     for place in (benchmark, *(path.name for path in sorted(folder.glob(f"*_{benchmark}")))):
         for name in names:
             plain = folder / place / f"{name}.counterexample"
@@ -193,6 +190,14 @@ def _witness(folder: Path, benchmark: str, network: str, property_: str) -> str 
             except (OSError, ValueError, EOFError) as error:
                 raise InputError(f"{plain}: cannot be read: {error}") from None
     return None
+
+
+def witness_names(network: str, property_: str) -> tuple[str, str]:
+    """How the competition calls a counterexample, and the same with the folder of a network that lies deeper."""
+    files = network_files(network)
+    stem = "_".join(name for name, _ in files) if files[0][0] else _stem(files[0][1])
+    inner = PurePosixPath(_tail(files[0][1], "onnx")).parts[1:-1]
+    return f"{stem}_{_stem(property_)}", "_".join((*inner, stem, _stem(property_)))
 
 
 def _stem(path: str) -> str:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mipverify.benchmark.columns import OUTCOMES, Outcome, short
+from mipverify.benchmark.columns import OUTCOMES, Outcome
 from mipverify.benchmark.instances import Instance, find_instances, select
 from mipverify.benchmark.job import BenchmarkJob, Hashes
-from mipverify.benchmark.others import Tool, read_tools, read_truth
+from mipverify.benchmark.others import Tool, read_tools, read_truth, witness_names
 from mipverify.benchmark.score import Scores, score
 from mipverify.benchmark.store import BenchmarkStore
 from mipverify.cluster import Schedule, open_executor
@@ -21,7 +21,6 @@ from mipverify.errors import InputError
 from mipverify.parallel import cores
 from mipverify.report.database import FILE, publishing
 from mipverify.report.files import Replacing, refuse_overwriting
-from mipverify.specification.naming import network_files
 
 RESULTS, TABLE, SUMMARY, PAGE = "results.csv", "outcomes.csv", "summary.json", "benchmark.html"
 WITNESSES = "counterexamples"
@@ -122,7 +121,7 @@ def _run(
 
 
 def _hashes(instances: Sequence[Instance]) -> dict[int, Hashes]:
-    """Fingerprints of what instances ask about, weights in other files included; each file is read once."""
+    """Fingerprints of what instances ask about; each file is read once."""
     from mipverify.network.compose import combined_sha256
     from mipverify.network.model_file import read_model
     from mipverify.specification.files import read_file
@@ -133,12 +132,23 @@ def _hashes(instances: Sequence[Instance]) -> dict[int, Hashes]:
     for instance in instances:
         for _, path in instance.networks:
             if path not in networks:
-                networks[path] = read_model(path)[1].sha256
+                networks[path] = _sha256(path, lambda file: read_model(file)[1].sha256)
         if instance.property_path not in properties:
-            properties[instance.property_path] = read_file(instance.property_path)[1]
+            properties[instance.property_path] = _sha256(instance.property_path, lambda file: read_file(file)[1])
         named = [(name, networks[path]) for name, path in instance.networks]
         found[instance.index] = Hashes(combined_sha256(named), properties[instance.property_path])
     return found
+
+
+def _sha256(path: Path, read: Callable[[Path], str]) -> str:
+    """What `read` makes of a file, weights in other files included; of one that cannot be read that of its bytes."""
+    try:
+        return read(path)
+    except InputError:  # the instance will say what is wrong with it, and others go on
+        try:
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _fingerprint(instances: Sequence[Instance]) -> str:
@@ -194,14 +204,11 @@ def _publish(result: BenchmarkResult, instances: Mapping[int, Instance]) -> None
 def _write_witnesses(folder: Path, outcomes: Sequence[Outcome]) -> None:
     """Counterexamples as the competition files them: BENCHMARK/NETWORK_PROPERTY.counterexample."""
     for one in outcomes:
-        if one.witness is None:
-            continue
-        files = network_files(one.onnx)
-        network = "_".join(name for name, _ in files) if files[0][0] else short(one.onnx)
-        place = folder / _safe(one.benchmark)
-        place.mkdir(parents=True, exist_ok=True)
-        with Replacing(place / _safe(f"{network}_{short(one.vnnlib)}.counterexample")) as file:
-            file.write(one.witness)
+        if one.witness is not None:
+            place = folder / _safe(one.benchmark)
+            place.mkdir(parents=True, exist_ok=True)
+            with Replacing(place / _safe(f"{witness_names(one.onnx, one.vnnlib)[-1]}.counterexample")) as file:
+                file.write(one.witness)
 
 
 def _safe(name: str) -> str:

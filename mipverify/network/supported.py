@@ -6,15 +6,17 @@ from __future__ import annotations
 _FOLDED = ("Constant", "ConstantOfShape", "Range", "Shape", "Size", "EyeLike", "NonZero")
 # Where the input set leaves one answer.
 _DECIDED = ("Equal",)
+# By constants only, which is less than these operators are.
+_IN_PART = {"Div"}
 # At the end of a network, where they keep the order of scores.
 _LAST = ("Sigmoid", "Softmax", "LogSoftmax", "ArgMax")
 
 
 def operators() -> tuple[str, ...]:
-    """Operators of ONNX that networks may have, sorted; some only with constants, or as the last one."""
+    """Operators of ONNX that networks may have, sorted; some only as the last one, or where the input set decides."""
     from mipverify.network.rewrites import REWRITES
 
-    return tuple(sorted({*REWRITES, *_FOLDED, *_DECIDED, *_LAST}))
+    return tuple(sorted({*REWRITES, *_FOLDED, *_DECIDED, *_LAST} - _IN_PART))
 
 
 def opsets() -> tuple[int, int]:

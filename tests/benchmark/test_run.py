@@ -100,6 +100,17 @@ def test_an_instance_that_cannot_be_read_is_an_error_and_the_others_run(make_ben
     assert [one.index for one in again] == [1], "an error may be mended by now"
 
 
+def test_a_damaged_network_costs_no_other_instance(make_benchmark, tmp_path):
+    folder, out = make_benchmark([0.5]), tmp_path / "run"
+    (folder / "onnx" / "broken.onnx").write_bytes(b"no network")
+    with (folder / "instances.csv").open("a") as file:
+        file.write("onnx/broken.onnx,vnnlib/above_0.5.vnnlib,5\n")
+    assert main(["benchmark", str(folder), "--out", str(out), "--quiet"]) == 0
+    first, second = rows(out)
+    assert (first["verdict"], second["verdict"]) == ("violated", "error")
+    assert "not an ONNX model" in second["reason"]
+
+
 def test_an_undecided_instance_runs_again_with_a_longer_limit(make_benchmark, tmp_path):
     folder, out = make_benchmark([2]), tmp_path / "run"
     result = run_benchmark(str(folder), out=str(out), limits=BenchmarkLimits(cap=0.01))
