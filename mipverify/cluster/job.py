@@ -53,12 +53,15 @@ class Verifier:
     """A job with the network imported and all images as the floats that it takes."""
 
     def __init__(self, job: SampleJob):
+        from mipverify.engine.samples import LeftOpen
+
         module, _, name = job.verifier.partition(":")
         self._verify: Callable[..., Iterator[SampleResult]] = getattr(import_module(module), name)
         self._job = job
         self._network = imported(job.network)
         data = job.data.fit_to(self._network.input_shape)
         self._images, self._labels = data.images, data.labels
+        self._kept = LeftOpen()  # between the batches and the work on single samples that this worker gets
         self._inputs = {"domain": data.preprocessing.domain, "mean": data.mean, "std": data.std}
 
     def __reduce__(self) -> tuple[type[Verifier], tuple[SampleJob]]:
@@ -81,6 +84,7 @@ class Verifier:
             seed=self._job.seed,
             only_cheap=task.only_cheap,
             stop=stop,
+            kept=self._kept,
             **({"proofs": True} if self._job.proofs else {}),
         )
 

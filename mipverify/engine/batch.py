@@ -15,7 +15,7 @@ from mipverify.engine.batch_proofs import BatchProofs
 from mipverify.engine.budget import Clock
 from mipverify.engine.driver import Course
 from mipverify.engine.sample import OPEN, SampleResult, SampleVerdict, other_class
-from mipverify.engine.samples import HandedOn, Samples
+from mipverify.engine.samples import HandedOn, LeftOpen, Samples
 from mipverify.engine.schedule import TOGETHER
 from mipverify.engine.state import Grounds
 from mipverify.engine.verify import verify, verify_rest
@@ -48,6 +48,7 @@ def verify_batch(
     only_cheap: bool = False,
     stop: Callable[[], bool] | None = None,
     proofs: bool = False,
+    kept: LeftOpen | None = None,
 ) -> Iterator[SampleResult]:
     """Verdicts of samples against l_inf perturbations of radius eps within the domain, in the order they are reached.
 
@@ -56,7 +57,8 @@ def verify_batch(
     the batched stages do not decide as `open`. timeout: seconds for each of those otherwise. A sample whose clean
     output does not put its label strictly first is misclassified: ties count as errors, as in `robustness`.
     stop: asked between results and between parts of the work; what is not decided by then is left out. proofs: whether
-    what holds must come with a proof file.
+    what holds must come with a proof file. kept: what is known of samples that an earlier call left open; this one goes
+    on from there, and adds those that it leaves open itself.
     """
     if not len(images):
         return
@@ -67,28 +69,42 @@ def verify_batch(
     ball = asked.box(images[0])
     replay = validated(network, points_of([(ball.float32_lower, ball.float32_upper)]))
     size = max(1, min(BATCH, BATCH_ENTRIES // sum(math.prod(node.shape) for node in network.nodes)))
-    for begin in range(0, len(images), size):
-        part = slice(begin, begin + size)
+    kept = LeftOpen() if kept is None or proofs else kept  # a proof is one of everything
+
+    def alone(result: SampleResult, start: HandedOn | None) -> SampleResult:
+        position = int(np.flatnonzero(indices == result.index)[0])
+        specification = robustness(
+            images[position],
+            result.label,
+            eps,
+            num_classes=network.output_size,
+            domain=domain,
+            mean=mean,
+            std=std,
+        )
+        return _alone(network, specification, result, start, timeout, solver, seed)
+
+    known = [] if only_cheap else [kept.take(int(index)) for index in indices]
+    for found in known:
+        if stop is not None and stop():
+            return
+        if found is not None:
+            yield alone(*found)
+    others = np.array([k for k in range(len(images)) if not known or known[k] is None], int)
+    for begin in range(0, len(others), size):
+        part = others[begin : begin + size]
         some = images[part], labels[part], asked, indices[part]
-        results = _verify_some(network, replay, *some, seed, stop or never, recorded)
-        for result, handed_on in results:
+        for result, handed_on in _verify_some(network, replay, *some, seed, stop or never, recorded):
             if stop is not None and stop():
                 return
-            if handed_on is not None and not only_cheap:
-                position = int(np.flatnonzero(indices == result.index)[0])
-                specification = robustness(
-                    images[position],
-                    result.label,
-                    eps,
-                    num_classes=network.output_size,
-                    domain=domain,
-                    mean=mean,
-                    std=std,
-                )
-                start = None if proofs else handed_on()  # a proof is one of everything
-                yield _alone(network, specification, result, start, timeout, solver, seed)
-            else:
+            if handed_on is None:
                 yield result
+            elif only_cheap:
+                if not proofs:
+                    kept.add(result, handed_on())
+                yield result
+            else:
+                yield alone(result, None if proofs else handed_on())
 
 
 @dataclass(frozen=True)

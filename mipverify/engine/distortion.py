@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mipverify.engine.bracket import Bracket
 from mipverify.engine.budget import Clock
+from mipverify.engine.radius_search import RadiusSearch
 from mipverify.engine.scores import require_order
 from mipverify.engine.shown import html_table, number, seconds, vector
 from mipverify.engine.verdict import Witness
@@ -143,8 +143,8 @@ def minimum_distortion(
     )
 
 
-def _status(bracket: Bracket) -> Literal["optimal", "bounded", "none"]:
-    return "optimal" if bracket.closed else "none" if bracket.empty else "bounded"
+def _status(search: RadiusSearch) -> Literal["optimal", "bounded", "none"]:
+    return "optimal" if search.closed else "none" if search.empty else "bounded"
 
 
 def closest_violation(
@@ -177,12 +177,12 @@ def closest_violation(
     cap = min(perturbation.reach, np.inf if max_distance is None else max_distance)
     if not np.isfinite(cap):
         raise InputError("without limits of the domain a largest distance is needed")
-    bracket = Bracket(network, perturbation, conditions, cap, gap, Clock(timeout), seed, solver, progress)
+    search = RadiusSearch(network, perturbation, conditions, cap, gap, Clock(timeout), seed, solver, progress)
     if known is not None:
-        bracket.resume(known.lower, None if known.witness is None else np.asarray(known.witness, np.float32))
+        search.resume(known.lower, None if known.witness is None else np.asarray(known.witness, np.float32))
     reason = ""
     try:
-        run_within(bracket.clock, partial(bracket.close_with, workers))
+        run_within(search.clock, partial(search.close_with, workers))
     except LeftBehindError:
         reason = "time"
     except KeyboardInterrupt:
@@ -190,15 +190,15 @@ def closest_violation(
     except MemoryError:
         reason = "out of memory"
     # What was left behind may bring the bounds closer yet: `upper` before the witness, which is no farther than that.
-    lower, upper, status = bracket.lower, bracket.upper, _status(bracket) if not reason else "bounded"
+    lower, upper, status = search.lower, search.upper, _status(search) if not reason else "bounded"
     return Distortion(
         status,
         lower,
         upper if np.isfinite(upper) else None,
-        bracket.witness,
+        search.witness,
         perturbation.norm.name,
         time.perf_counter() - started,
-        tuple(dict.fromkeys(bracket.trusted)),
-        bracket.statistics(),
-        (reason or bracket.reason or "time") if status == "bounded" else "",
+        tuple(dict.fromkeys(search.trusted)),
+        search.statistics(),
+        (reason or search.reason or "time") if status == "bounded" else "",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from mipverify.engine.problem import MarginNetworks, Problem
+from mipverify.engine.sample import SampleResult
 from mipverify.engine.stage import Stage
 from mipverify.engine.state import State, Update
 from mipverify.engine.verdict import Witness
@@ -96,6 +98,30 @@ class _EachJudge:
         return problem.judge.first_violation(points, own)
 
 
+class LeftOpen:
+    """Samples that were left open and what is known of them, the newest ones in bounded memory."""
+
+    def __init__(self, most_bytes: int = 2**27):
+        self._most, self._held = most_bytes, 0
+        self._found: OrderedDict[int, tuple[SampleResult, HandedOn]] = OrderedDict()
+
+    def add(self, result: SampleResult, known: HandedOn) -> None:
+        """Keep one, under its index."""
+        self.take(result.index)
+        self._found[result.index] = result, known
+        self._held += known.bytes
+        while self._held > self._most:
+            _, (_, oldest) = self._found.popitem(last=False)
+            self._held -= oldest.bytes
+
+    def take(self, index: int) -> tuple[SampleResult, HandedOn] | None:
+        """What is kept under an index, which is forgotten; None where there is nothing."""
+        found = self._found.pop(index, None)
+        if found is not None:
+            self._held -= found[1].bytes
+        return found
+
+
 @dataclass(frozen=True, eq=False)
 class HandedOn:
     """What is known of a sample that was left open: where work of its own goes on.
@@ -118,6 +144,11 @@ class HandedOn:
         if state.hinted is not None:
             hints = state.hints[state.hinted // len(state.problem.conditions) == entry]
         return HandedOn(state.proven.select(np.array([entry])), columns, hints, tuple(ran))
+
+    @property
+    def bytes(self) -> int:
+        """Size of its arrays."""
+        return self.hints.nbytes + sum(x.nbytes for side in (self.bounds.lower, self.bounds.upper) for x in side)
 
     def update(self, problem: Problem) -> Update:
         """The same for the problem of the sample alone; ValueError where it is another one."""

@@ -14,7 +14,7 @@ import mipverify
 from mipverify.attack import pgd
 from mipverify.engine import Verdict, batch
 from mipverify.engine.batch import verify_batch
-from mipverify.engine.samples import HandedOn
+from mipverify.engine.samples import HandedOn, LeftOpen
 from mipverify.engine.schedule import TOGETHER
 from mipverify.engine.stage import Work
 from mipverify.network import Network
@@ -140,6 +140,42 @@ def test_samples_left_open_go_on_where_the_batch_has_left_them(
         assert before is not None
         assert steps[0]["bound"] >= before
         assert steps[0]["unstable"] <= sum(batched[result.index].unstable)
+
+
+def test_what_one_call_left_open_is_where_the_next_one_goes_on(
+    network: Network, data: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = data
+    order = np.random.default_rng(2).permutation(100)[:25]
+    some = images[order], labels[order], "0.17"
+    kept = LeftOpen()
+    first = list(verify_batch(network, *some, indices=order, only_cheap=True, kept=kept))
+    open_ = [result for result in first if result.open]
+    assert len(open_) > 2
+    monkeypatch.setattr(batch, "_verify_some", lambda *_: pytest.fail("it began anew"))
+    for result in open_:
+        k = np.flatnonzero(order == result.index)
+        one = images[order[k]], labels[order[k]], "0.17"
+        (again,) = verify_batch(network, *one, indices=order[k], timeout=1.0, kept=kept)
+        assert not again.open
+        assert (again.index, again.label, again.predicted) == (result.index, result.label, result.predicted)
+        assert kept.take(result.index) is None
+
+
+def test_what_is_kept_of_open_samples_takes_bounded_memory(
+    network: Network, data: tuple[np.ndarray, np.ndarray]
+) -> None:
+    images, labels = data
+    large = LeftOpen()
+    open_ = [r for r in verify_batch(network, images[:40], labels[:40], "0.17", only_cheap=True, kept=large) if r.open]
+    held = [large.take(r.index) for r in open_]
+    sizes = [known.bytes for _, known in held if known is not None]
+    assert len(sizes) == len(open_) > 2
+    small = LeftOpen(most_bytes=max(sizes))
+    for result, known in (pair for pair in held if pair is not None):
+        small.add(result, known)
+    left = [small.take(r.index) is not None for r in open_]
+    assert left == [False] * (len(left) - 1) + [True]
 
 
 def test_a_stop_ends_the_batch_with_what_it_has(network: Network, data: tuple[np.ndarray, np.ndarray]) -> None:

@@ -57,7 +57,7 @@ class _Watching:
         return found if found is not None else self.near(points)
 
 
-class Bracket(Bisection):
+class RadiusSearch(Bisection):
     """lower <= the smallest radius with a violation <= upper, for perturbations up to the radius `cap`."""
 
     def __init__(
