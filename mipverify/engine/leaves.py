@@ -19,8 +19,8 @@ from mipverify.proof.rows import Rows, unit_rows
 if TYPE_CHECKING:
     from mipverify.solvers.branch_and_bound.splits import Node
 
-ROUNDS = 30  # of tangents to a curved ball
-SECONDS = 20.0  # for one program
+ROUNDS = 30  # of tangents to a curved ball, of which each brings the minimizer nearer to it
+SECONDS = 20.0  # for one program: a leaf has no other way left
 
 
 def leaf_solver(work: Work, bounds: Bounds) -> Callable[[Node], Node]:

@@ -18,6 +18,7 @@ from mipverify.proof.boxes import BoxCases, Boxes, Inherited, Settled, Settlemen
 from mipverify.proof.facts import Claim, RowBounds
 from mipverify.proof.parts import never
 
+BATCH = 512  # boxes that are bounded together: their arrays are small
 LEAST_SHARE = 64  # boxes that are worth the way to another process
 MOST_INHERITED = 1 << 29  # bytes of inherited bounds; beyond it children start from interval arithmetic again
 UNDECIDABLE = "a box of floating-point width could not be decided"
@@ -82,7 +83,7 @@ def search_boxes(
     *,
     try_points: Callable[[np.ndarray], object | None] = lambda points: None,
     stop: Callable[[], bool] = never,
-    batch: int = 512,
+    batch: int = BATCH,
     hands: Hands = ALONE,
     progress: Callable[[BoxCases, int, int, float], None] | None = None,
     most_inherited: int = MOST_INHERITED,

@@ -13,9 +13,11 @@ from mipverify.proof.boxes import Settlement, combined, largest, shrink
 from mipverify.proof.facts import Claim
 from mipverify.proof.rows import LinearBounds, Rows, unit_rows
 
-SLOPES = Search(iterations=5)
+SLOPES = Search(iterations=5)  # boxes are halved soon: more would cost as much as the halves
 LINES = Search(iterations=0)
-STEPS = 24  # of the search for the weights of a conjunction's rows
+STEPS = 24  # of the search for the weights of a conjunction's rows,
+FIRST_STEP, DECAY = 2.0, 0.9  # whose steps in the logits begin and shrink so: the last one is below 0.2
+TINY = 1e-300  # keeps rows that are zero everywhere from dividing zero by zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +95,6 @@ def _weights(rows: LinearBounds, count: int, lower: np.ndarray, upper: np.ndarra
         at_minimizer = constant - (a * (np.sign(combined) * radius)).sum(-1)
         now = (weights * at_minimizer).sum(axis=0)
         best, value = np.where(now > value, weights, best), np.maximum(now, value)
-        scale = np.abs(at_minimizer).max(axis=0) + 1e-300
-        logits = logits + 2.0 * 0.9**step * at_minimizer / scale
+        scale = np.abs(at_minimizer).max(axis=0) + TINY
+        logits = logits + FIRST_STEP * DECAY**step * at_minimizer / scale
     return best

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from mipverify.presolve import Search
-from mipverify.solvers.branch_and_bound.corners import Corners
+from mipverify.solvers.branch_and_bound.domain_clipping import DomainClipping
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.search import expand
 from mipverify.solvers.branch_and_bound.splits import Node, root
@@ -24,16 +24,17 @@ from mipverify.proof.parts import never
 from mipverify.proof.rows import unit_rows
 
 CEILING = 1e-3  # of the distance to zero: how far above it a sign is proven
-SPREAD = 48  # times the farthest open node's distance to zero: a tree whose open nodes add up to more is given up
-BATCH = 128
-TOGETHER = 48  # units
+TOTAL_GAP = 48  # times the farthest open node's distance to zero: a tree whose open nodes add up to more is given up
+BATCH = 128  # nodes that are bounded together
+TOGETHER = 48  # units whose trees are grown at a time; once none of them is stabilized, the others are left as they are
 SHORT = Search(iterations=12, slope_step=0.1, decay=0.94)  # of each node
 LONG = Search(iterations=300, slope_step=0.1, decay=0.99)  # of those in which no unit is left to split
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How hard to try for the signs of units: nodes for each, and the share of its width that it may be in doubt by."""
+    """How hard to try for the signs of units. nodes: for each. doubt: the largest min(-l, u) / (u - l) of a unit with
+    bounds l and u that is attempted."""
 
     nodes: int = 2000
     doubt: float = 0.3
@@ -53,13 +54,15 @@ def stabilize(
     below: of one box. known: their bounds so far (U,), (U,). met: which of them are known not to be positive somewhere,
     and not to be negative, (U,) each.
     Unstable units are worked on until their sign is proven, which is all that a formulation needs to do without their
-    binaries, or for that many nodes, or until their trees have spread; on the side that is nearer to zero, or on the
-    other one where that is known to be in vain. Units that take both signs are left as they are.
-    Those in least doubt come first; once none of some more is stabilized, the others are left as they are, too.
+    binaries, or for that many nodes, or until the gaps of their open nodes add up to too much; on the side that is
+    nearer to zero, or on the other one where that is known to be in vain. Units that take both signs are left as they
+    are. Those in least doubt come first; once none of some more is stabilized, the others are left as they are, too.
     """
     lows, highs = known
-    corners = Corners(below.network, CEILING) if below.derivation is None else None  # ceilings have no derivations
-    trees, facts = _Trees(below, corners, effort.nodes), []
+    clipping = (
+        DomainClipping(below.network, CEILING) if below.derivation is None else None
+    )  # ceilings have no derivations
+    trees, facts = _Trees(below, clipping, effort.nodes), []
     sides = np.stack([np.where(met[0], np.inf, -lows), np.where(met[1], np.inf, highs)])
     distance, sign = sides.min(axis=0), np.where(sides.argmin(axis=0) == 0, 1.0, -1.0)
     share = np.where((lows < 0) & (highs > 0), distance, np.inf) / np.maximum(highs - lows, np.finfo(float).tiny)
@@ -86,7 +89,7 @@ class _Trees:
     """What all trees for the units of a layer have in common; `most` nodes or so each."""
 
     below: Bounds
-    corners: Corners | None
+    clipping: DomainClipping | None
     most: int
 
 
@@ -95,7 +98,7 @@ def _raise(trees: _Trees, work: tuple[np.ndarray, np.ndarray], stop: Callable[[]
     units, factor = work
     network, count = trees.below.network, len(units)
     rows = unit_rows(network, network.output, units, None, trees.below.like).scaled(factor)
-    bounder = PhaseBounder(trees.below, rows, SHORT, corners=trees.corners)
+    bounder = PhaseBounder(trees.below, rows, SHORT, clipping=trees.clipping)
     cases = PhaseCases(trees.below, bounder.claim)
     proven = cases.proven()
     on, spent = np.ones(count, bool), np.zeros(count, int)
@@ -107,8 +110,8 @@ def _raise(trees: _Trees, work: tuple[np.ndarray, np.ndarray], stop: Callable[[]
                 cases.learn(node.fact, node.place, node.condition)
         proven = cases.proven()
         left = np.bincount([node.condition for node in level], [max(-node.lower, 0.0) for node in level], count)
-        spread = left > SPREAD * np.maximum(-proven.lower, 0.0)
-        on &= (proven.lower <= 0) & (spent < trees.most) & ~spread
+        over = left > TOTAL_GAP * np.maximum(-proven.lower, 0.0)
+        on &= (proven.lower <= 0) & (spent < trees.most) & ~over
         for node in level:
             if node.lower > 0:
                 cases.close(node.condition, node.splits)

@@ -9,7 +9,7 @@ import numpy as np
 from mipverify.presolve import Optimum, Search, optimize_rows
 from mipverify.presolve.layered import Layered
 from mipverify.solvers.branch_and_bound.branching.rule import CROWN, BranchingRule, rule
-from mipverify.solvers.branch_and_bound.corners import Corners
+from mipverify.solvers.branch_and_bound.domain_clipping import DomainClipping
 from mipverify.solvers.branch_and_bound.programs import NodePrograms
 from mipverify.solvers.branch_and_bound.refinements import (
     LOOK,
@@ -37,7 +37,7 @@ class PhaseBounder:
 
     root: bounds of the box (batch 1). rows: one row a condition, without samples. cuts: rows that hold over the whole
     box, by ReLU node; they are dualized in every subproblem. search: of every node. What that leaves open is refined:
-    patient: a longer search, where a split has brought little. corners: clips intermediate bounds to where rows are not
+    patient: a longer search, where a split has brought little. clipping: of intermediate bounds to where rows are not
     above its ceiling, which is all that is asked for then. programs: linear programs, for nodes at which ascents are
     stuck, after so many splits. branching: the name of a rule.
     """
@@ -49,7 +49,7 @@ class PhaseBounder:
         search: Search = QUICK,
         cuts: Mapping[int, LayerCuts] | None = None,
         patient: Search | None = PATIENT,
-        corners: Corners | None = None,
+        clipping: DomainClipping | None = None,
         programs: NodePrograms | None = None,
         stuck: int = STUCK,
         branching: str = "filtered",
@@ -57,9 +57,9 @@ class PhaseBounder:
         self.branching: BranchingRule[Relaxed, tuple[int, int] | None] = rule(branching, CROWN)
         self.root, self.rows, self.search, self.cuts = root, rows, search, dict(cuts or {})
         patience = None if patient is None else PatientAscent(patient)
-        clipping = None if corners is None else Clipping(corners)
+        clipped = None if clipping is None else Clipping(clipping)
         stuck_programs = None if programs is None else StuckPrograms(programs, stuck)
-        given: tuple[Refinement | None, ...] = (patience, clipping, stuck_programs)
+        given: tuple[Refinement | None, ...] = (patience, clipped, stuck_programs)
         self.refinements = [refinement for refinement in given if refinement is not None]
         assert rows.claim is not None  # made of units
         self.claim = rows.claim

@@ -20,7 +20,7 @@ from mipverify.proof.bounds import Bounds
 from mipverify.proof.clipping import by_contradiction
 from mipverify.proof.rows import Rows
 
-SECONDS = 1.0  # for one program, which is not interrupted
+SECONDS = 1.0  # for one program, which is not interrupted: nodes wait for nothing that takes longer
 ENOUGH = 0.1  # of the distance to zero: how far above it a bound is asked for, where the node has no ceiling
 
 

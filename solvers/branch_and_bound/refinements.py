@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 from mipverify.presolve import Optimum, Search
-from mipverify.solvers.branch_and_bound.corners import Corners
+from mipverify.solvers.branch_and_bound.domain_clipping import DomainClipping
 from mipverify.solvers.branch_and_bound.programs import NodePrograms
 from mipverify.solvers.branch_and_bound.splits import Node
 
@@ -98,8 +98,8 @@ class Clipping:
     It does where it brings nodes closer to zero than splitting, which costs about as much.
     """
 
-    def __init__(self, corners: Corners):
-        self.corners, self._gain, self._split_gain, self._turn = corners, Gain(1.0), Gain(0.0), 0
+    def __init__(self, clipping: DomainClipping):
+        self.clipping, self._gain, self._split_gain, self._turn = clipping, Gain(1.0), Gain(0.0), 0
 
     def raise_bounds(self, batch: Batch) -> None:
         """Nodes that are open, and those of them again that gained."""
@@ -113,7 +113,7 @@ class Clipping:
             if not open_ or (batch.stop is not None and batch.stop()):
                 break
             tried, before = open_, [batch.nodes[k] for k in open_]
-            batch.put(tried, self.corners.clip(*batch.ascents.solve(before, LOOK)))
+            batch.put(tried, self.clipping.clip(*batch.ascents.solve(before, LOOK)))
             open_ = [k for k in tried if not batch.nodes[k].lower > 0]
             if open_:
                 batch.ascend(open_)

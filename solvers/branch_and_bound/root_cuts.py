@@ -17,9 +17,10 @@ from mipverify.proof.parts import never
 from mipverify.proof.rows import unit_rows
 
 WORTH = 0.02  # share of the distance to zero that a round must gain
-ROUNDS = 10
-ENTRIES = 2**24  # of all cuts of all outputs
-MOST = 256  # cuts of an output and layer that a round adds
+ROUNDS = 10  # of separation at most; few questions see the fifth
+ENTRIES = 2**24  # of all cuts of all outputs, in float64: 128 MB
+FEWEST, MOST = 16, 256  # cuts of an output and layer that a round adds, between which ENTRIES decides
+HOLDS_UP = 1e-3  # of a row's largest multiplier: cuts with less hold nothing up, and would be dualized in every node
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +62,7 @@ def root_cuts(bounds: Bounds, outputs: np.ndarray, *, stop: Callable[[], bool] =
 
     layers = layers_below(bounds, network.output)
     width = sum(layer.weights.shape[1] for layer in layers.values())
-    most = int(np.clip(ENTRIES // (2 * len(outputs) * max(1, width)), 16, MOST))
+    most = int(np.clip(ENTRIES // (2 * len(outputs) * max(1, width)), FEWEST, MOST))
     for index, found in raise_rows(bounds, rows, layers, Cutting(rounds=ROUNDS, most=most), worth, stop):
         for place, row in enumerate(index.tolist()):
             if row not in best or found.lower[place] > best[row].lower:
@@ -75,7 +76,7 @@ def _of_row(found: Optimum, row: int) -> RootCuts:
     for node, own in found.evidence.cuts.items():
         assert isinstance(own, OwnCuts)
         factors = found.evidence.cut_multipliers[node][row]
-        keep = np.flatnonzero(factors > 1e-3 * factors.max(initial=0))
+        keep = np.flatnonzero(factors > HOLDS_UP * factors.max(initial=0))
         if len(keep):
             layers[node], multipliers[node] = own.of_row(row, keep), factors[keep]
     slopes = {k: v[row].reshape(-1) for k, v in found.evidence.slopes.items()}

@@ -16,6 +16,7 @@ from mipverify.proof.cases import PhaseCases
 from mipverify.proof.facts import Claim, RowBounds
 
 MAX_OPEN_BYTES = 1 << 30  # of slopes and multipliers of open nodes
+BATCH = 128  # nodes that are bounded together: arrays large enough that numpy's overhead does not show
 UNDECIDED_LEAF = "a leaf could not be decided"
 
 
@@ -101,7 +102,7 @@ class PhaseSearch:
         *,
         try_points: Callable[[np.ndarray], object | None] = lambda points: None,
         solve_leaf: Callable[[Node], Node] = lambda node: node,
-        batch: int = 128,
+        batch: int = BATCH,
         most_bytes: int = MAX_OPEN_BYTES,
         hands: Hands = ALONE,
         progress: Callable[[PhaseSearch], None] = lambda search: None,

@@ -7,9 +7,9 @@ import pytest
 from mipverify.presolve import Search, crown
 from mipverify.solvers.branch_and_bound.boxes import search_boxes
 from mipverify.solvers.branch_and_bound.branching.rule import BOX, CROWN, RULES, SEMIDEFINITE, rule
-from mipverify.solvers.branch_and_bound.lifted import LiftedBounder
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.search import Bounder, Outcome, PhaseSearch
+from mipverify.solvers.branch_and_bound.semidefinite import SemidefiniteBounder
 from mipverify.solvers.branch_and_bound.splits import Node, root
 
 from mipverify.formulation import condition_parts
@@ -18,8 +18,8 @@ from mipverify.proof.facts import Claim
 from mipverify.proof.reduction import reduce
 from mipverify.proof.rows import unit_rows
 from mipverify.proof.semidefinite import Shallow
-from tests.branch_and_bound.test_lifted import shallow_question
 from tests.branch_and_bound.test_search import Answer, after, check, margins_of
+from tests.branch_and_bound.test_semidefinite import shallow_question
 from tests.soundness.exact import Question, random_question
 
 
@@ -37,7 +37,7 @@ def by_rule(question: Question, name: str) -> Outcome | Answer | None:
         shallow = Shallow.of(reduce(crown(margins_of(question))).bounds)
         if shallow is None:
             return None
-        bounder = LiftedBounder(shallow, (2,), name)
+        bounder = SemidefiniteBounder(shallow, (2,), name)
         return PhaseSearch(bounder, [bounder.start(c) for c in range(len(question.conditions))]).run(after(2000))
     assert RULES[name].bounder == BOX
     bounds, case = margins_of(question), question.specification().cases[0]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from mipverify.presolve import Search, crown, interval, optimized_crown
-from mipverify.solvers.branch_and_bound.corners import Corners
+from mipverify.solvers.branch_and_bound.domain_clipping import DomainClipping
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.relaxed import child
 from mipverify.solvers.branch_and_bound.splits import Node, root
@@ -69,12 +69,12 @@ NETWORKS = {
 
 
 def bounder_of(
-    network: Network, lower: np.ndarray, upper: np.ndarray, iterations: int = 12, corners: Corners | None = None
+    network: Network, lower: np.ndarray, upper: np.ndarray, iterations: int = 12, clipping: DomainClipping | None = None
 ) -> PhaseBounder:
     """A bounder with a row for each output."""
     bounds = crown(interval(network, lower[None], upper[None]))
     rows = unit_rows(network, network.output, np.arange(network.output_size), None, lower)
-    return PhaseBounder(bounds, rows, Search(iterations=iterations, decay=0.9), corners=corners)
+    return PhaseBounder(bounds, rows, Search(iterations=iterations, decay=0.9), clipping=clipping)
 
 
 def node_of(condition: int, splits: Splits) -> Node:
@@ -167,8 +167,8 @@ def test_no_node_with_a_point_at_zero_is_closed_by_clipped_bounds(kind: str) -> 
             constants.append(-lowest_inside(network, lower, upper, splits, start, conditions[-1], rng))
             nodes.append(node_of(k, splits))
         # Rows whose least value in their node is zero, or below where the walk did not find it.
-        asked, corners = picked(network, np.array(conditions), np.array(constants)), 10.0 ** -int(trial)
-        bounder = bounder_of(asked, lower, upper, corners=Corners(asked, corners))
+        asked, ceiling = picked(network, np.array(conditions), np.array(constants)), 10.0 ** -int(trial)
+        bounder = bounder_of(asked, lower, upper, clipping=DomainClipping(asked, ceiling))
         solved, _ = bounder.raise_bounds(nodes)
         without, _ = bounder_of(asked, lower, upper).raise_bounds(nodes)
         for node, same in zip(solved, without, strict=True):
@@ -197,10 +197,10 @@ def test_clipped_nodes_claim_no_more_than_their_ceiling(kind: str) -> None:
     seen = bounder.network.forward(nets.points(rng, lower[None], upper[None], 4000)[:, 0]).reshape(4000, -1)[:, 0]
     # Hidden bounds that hold where the row is not above its ceiling; higher up it takes any value.
     ceiling = float(start[0].lower + 0.5 * (seen.min() - start[0].lower))
-    (clipped,) = Corners(network, ceiling).clip(*bounder.solve(start))
+    (clipped,) = DomainClipping(network, ceiling).clip(*bounder.solve(start))
     assert clipped.entry is not None
     assert clipped.ceiling == ceiling
-    again = Corners(network, ceiling + 1).clip(*bounder.solve([clipped]))
+    again = DomainClipping(network, ceiling + 1).clip(*bounder.solve([clipped]))
     assert again[0].ceiling == ceiling, "bounds that were clipped further down are among them"
     patient = Search(iterations=200, decay=0.98, enough=np.inf)
     for node in (clipped, *again):

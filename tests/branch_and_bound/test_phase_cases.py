@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from mipverify.presolve import Search, crown, interval
-from mipverify.solvers.branch_and_bound.corners import Corners
+from mipverify.solvers.branch_and_bound.domain_clipping import DomainClipping
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.search import PhaseSearch
 from mipverify.solvers.branch_and_bound.splits import Node, root
@@ -195,7 +195,7 @@ def test_above_its_ceiling_nothing_is_known_of_a_row() -> None:
     bounder = PhaseBounder(bounds, rows)
     clipped = root(0)
     for _ in range(3):
-        (clipped,) = Corners(NETWORK, level).clip(*bounder.solve([clipped]))
+        (clipped,) = DomainClipping(NETWORK, level).clip(*bounder.solve([clipped]))
     empty = by_contradiction(assume(bounds, [clipped.assumption], [clipped.entry]), rows.claim)
     assert empty.lower[0] == np.inf
     cases.learn(empty, 0, 0)

@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 from mipverify.presolve import Search, crown, interval
 from mipverify.solvers import lp_session
-from mipverify.solvers.branch_and_bound.corners import Corners
+from mipverify.solvers.branch_and_bound.domain_clipping import DomainClipping
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.programs import NodePrograms
 from mipverify.solvers.branch_and_bound.refinements import STUCK, TRY_AGAIN
@@ -126,8 +126,8 @@ def test_nodes_get_programs_once_ascents_are_stuck_and_only_while_these_help(mon
     monkeypatch.setattr(
         NodePrograms, "raise_bounds", lambda self, nodes, bounds, points, stop: asked.append(len(nodes)) or list(nodes)
     )
-    corners = Corners(bounds.network, 1e-3)
-    bounder = PhaseBounder(bounds, rows, Search(iterations=0), patient=None, corners=corners, programs=programs)
+    clipping = DomainClipping(bounds.network, 1e-3)
+    bounder = PhaseBounder(bounds, rows, Search(iterations=0), patient=None, clipping=clipping, programs=programs)
     nodes = [replace(root(k), lower=-1e-6) for k in range(3)]  # no ascent gets there
     for turn in range(STUCK):
         assert not asked

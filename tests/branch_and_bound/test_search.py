@@ -12,7 +12,7 @@ import pytest
 from mipverify.presolve import Search, crown, interval
 from mipverify.solvers import lp_session
 from mipverify.solvers.branch_and_bound.boxes import search_boxes
-from mipverify.solvers.branch_and_bound.corners import Corners
+from mipverify.solvers.branch_and_bound.domain_clipping import DomainClipping
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.programs import NodePrograms
 from mipverify.solvers.branch_and_bound.search import Outcome, PhaseSearch
@@ -60,8 +60,8 @@ def phases_of(question: Question, ceiling: float | None = None, **options: Any) 
     bounds = crown(margins_of(question))
     network, count = bounds.network, len(question.conditions)
     rows = unit_rows(network, network.output, np.arange(count), None, bounds.like)
-    corners = None if ceiling is None else Corners(network, ceiling)
-    bounder = PhaseBounder(bounds, rows, Search(iterations=30), corners=corners)
+    clipping = None if ceiling is None else DomainClipping(network, ceiling)
+    bounder = PhaseBounder(bounds, rows, Search(iterations=30), clipping=clipping)
     return PhaseSearch(bounder, [root(c) for c in range(count)], **options)
 
 
@@ -82,9 +82,9 @@ def by_programs(question: Question, rounds: int, try_points: TryPoints = lambda 
     rows = unit_rows(bounds.network, bounds.network.output, np.arange(count), None, bounds.like)
     programs = NodePrograms.of(bounds.network, rows, lp_session)
     assert (programs is not None) == bool(bounds.network.relus)
-    corners = Corners(bounds.network, 1e-3)
+    clipping = DomainClipping(bounds.network, 1e-3)
     bounder = PhaseBounder(
-        bounds, rows, Search(iterations=2), patient=None, corners=corners, programs=programs, stuck=0
+        bounds, rows, Search(iterations=2), patient=None, clipping=clipping, programs=programs, stuck=0
     )
     return PhaseSearch(bounder, [root(c) for c in range(count)], try_points=try_points).run(after(5 * rounds))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mipverify.solvers.branch_and_bound.corners import Corners
+from mipverify.solvers.branch_and_bound.domain_clipping import DomainClipping
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.search import PhaseSearch
 from mipverify.solvers.branch_and_bound.splits import Node, root
@@ -97,7 +97,7 @@ def test_a_leaf_with_bounds_of_its_own_claims_no_more_than_they_hold_for(level: 
     rows = unit_rows(bounds.network, bounds.network.output, np.arange(1), None, work.problem.box[0])
     bounder, node = Helpless(bounds, rows), root(0)
     for _ in range(4):
-        (node,) = Corners(bounds.network, level).clip(*bounder.solve([node]))
+        (node,) = DomainClipping(bounds.network, level).clip(*bounder.solve([node]))
     assert node.entry is not None
     assert node.entry.empty == (level < 0.2)
     node = replace(node, lower=-1.0, fact=None)
@@ -114,7 +114,7 @@ def test_a_leaf_whose_bounds_exclude_each_other_is_empty() -> None:
     rows = unit_rows(bounds.network, bounds.network.output, np.arange(1), None, work.problem.box[0])
     bounder, node = PhaseBounder(bounds, rows), root(0)
     for _ in range(4):
-        (node,) = Corners(bounds.network, 0.125).clip(*bounder.solve([node]))
+        (node,) = DomainClipping(bounds.network, 0.125).clip(*bounder.solve([node]))
     assert node.entry is not None
     assert node.entry.empty
     assert leaf_solver(work, bounds)(replace(node, lower=-1.0, fact=None)).lower == 0.125

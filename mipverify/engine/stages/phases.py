@@ -46,7 +46,7 @@ class PhaseStage(Stage):
     def _searches(self, work: Work, starts: Sequence[Mapping[int, RootCuts | None]]) -> tuple[PhaseSearch, ...]:
         """A search for each of `starts`, over the conditions there and with their cuts."""
         from mipverify.solvers import lp_session
-        from mipverify.solvers.branch_and_bound.corners import Corners
+        from mipverify.solvers.branch_and_bound.domain_clipping import DomainClipping
         from mipverify.solvers.branch_and_bound.phases import PhaseBounder
         from mipverify.solvers.branch_and_bound.programs import NodePrograms
         from mipverify.solvers.branch_and_bound.splits import root
@@ -60,10 +60,10 @@ class PhaseStage(Stage):
             layers = {node: layer for cuts in conditions.values() if cuts for node, layer in cuts.layers.items()}
             below = -state.lower[list(conditions)]
             distance = below[np.isfinite(below) & (below > 0)]
-            corners = None
+            clipping = None
             if self.ceiling is not None and len(distance):  # else nothing tells the scale of the margins
-                corners = Corners(network, float(self.ceiling * distance.min()))
-            bounder = PhaseBounder(bounds, rows, cuts=layers, corners=corners, programs=programs)
+                clipping = DomainClipping(network, float(self.ceiling * distance.min()))
+            bounder = PhaseBounder(bounds, rows, cuts=layers, clipping=clipping, programs=programs)
             roots = [root(c) if cuts is None else cuts.start(c) for c, cuts in conditions.items()]
             searches.append(phase_search(work.outlasting(), bounder, roots, share=len(starts)))
         return tuple(searches)

@@ -31,7 +31,7 @@ class Known:
     kind: str
 
 
-CROWN, SEMIDEFINITE, BOX = "crown", "semidefinite", "box"  # bounders: `phases.py`, `lifted.py`, `boxes.py`
+CROWN, SEMIDEFINITE, BOX = "crown", "semidefinite", "box"  # bounders: `phases.py`, `semidefinite.py`, `boxes.py`
 _HERE = "mipverify.solvers.branch_and_bound.branching"
 RULES = {
     "filtered": Known(CROWN, f"{_HERE}.filtered", "FilteredBranching"),

@@ -20,7 +20,7 @@ CHILD = ((25, 0.05),)  # goes on from its parent's vectors
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class LiftedNode(Node):
+class SemidefiniteNode(Node):
     """A node with the vectors that its bound was found with, and what each unit without a sign costs it (U,)."""
 
     vectors: Vectors
@@ -32,7 +32,7 @@ class LiftedNode(Node):
         return sum(a.nbytes for a in (self.gap, self.vectors.lines, self.vectors.signs, self.vectors.one))
 
 
-class LiftedBounder:
+class SemidefiniteBounder:
     """Bounds subproblems of a shallow network under fixed ReLU phases by its semidefinite relaxation."""
 
     def __init__(self, shallow: Shallow, input_shape: tuple[int, ...], branching: str = "largest gap"):
@@ -42,15 +42,15 @@ class LiftedBounder:
         self.root = shallow.bounds
         self.claim = Claim(shallow.bounds.network.output, np.arange(outputs), np.ones(outputs))
 
-    def start(self, condition: int) -> LiftedNode:
+    def start(self, condition: int) -> SemidefiniteNode:
         """The whole problem of one condition."""
         vectors = self.search.start(condition)
         gap = np.zeros(len(vectors.lines))
-        return LiftedNode(condition, EVERYWHERE, float("-inf"), {}, {}, vectors=vectors, gap=gap)
+        return SemidefiniteNode(condition, EVERYWHERE, float("-inf"), {}, {}, vectors=vectors, gap=gap)
 
     def raise_bounds(
-        self, nodes: Sequence[LiftedNode], stop: Callable[[], bool] | None = None
-    ) -> tuple[list[LiftedNode], np.ndarray]:
+        self, nodes: Sequence[SemidefiniteNode], stop: Callable[[], bool] | None = None
+    ) -> tuple[list[SemidefiniteNode], np.ndarray]:
         """Nodes with better bounds, and inputs (K, *input_shape) that the relaxation holds for the worst."""
         solved, points = list(nodes), np.zeros((len(nodes), *self.input_shape))
         for turn, (rounds, step) in enumerate(CHILD if nodes[0].splits else ROOT):
@@ -66,8 +66,8 @@ class LiftedBounder:
         return solved, points
 
     def split(
-        self, nodes: Sequence[LiftedNode], stop: Callable[[], bool] | None = None
-    ) -> list[tuple[LiftedNode, LiftedNode] | None]:
+        self, nodes: Sequence[SemidefiniteNode], stop: Callable[[], bool] | None = None
+    ) -> list[tuple[SemidefiniteNode, SemidefiniteNode] | None]:
         """The two children of each node, as the branching rule chooses; None where all concave units have signs."""
         rows = [node.condition for node in nodes]
         concave = (self.signs(nodes) == 0) & (self.shallow.coefficients[rows] < 0)
@@ -78,19 +78,19 @@ class LiftedBounder:
             for node, split in zip(nodes, chosen, strict=True)
         ]
 
-    def signs(self, nodes: Sequence[LiftedNode]) -> np.ndarray:
+    def signs(self, nodes: Sequence[SemidefiniteNode]) -> np.ndarray:
         """What nodes know of the signs of units, (K, U)."""
         return self.search.relaxation.signs([node.assumption for node in nodes])
 
-    def _child(self, node: LiftedNode, unit: int, sign: int) -> LiftedNode:
+    def _child(self, node: SemidefiniteNode, unit: int, sign: int) -> SemidefiniteNode:
         lines = node.vectors.lines.copy()
         lines[self.shallow.units == unit] = 0  # its multiplier now
         splits = (*node.splits, (self.shallow.relu, unit, sign))
         assumption, vectors = replace(node.assumption, splits=splits), replace(node.vectors, lines=lines)
         return replace(node, assumption=assumption, vectors=vectors, fact=None)
 
-    def _solved(self, node: LiftedNode, found: Optimized, k: int) -> LiftedNode:
+    def _solved(self, node: SemidefiniteNode, found: Optimized, k: int) -> SemidefiniteNode:
         solved = replace(node, vectors=found.vectors.of(k), gap=found.gap[k].copy())
         learned = solved.learned(found.bound, k)
-        assert isinstance(learned, LiftedNode)
+        assert isinstance(learned, SemidefiniteNode)
         return learned

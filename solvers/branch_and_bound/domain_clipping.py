@@ -1,4 +1,4 @@
-"""Hidden bounds of nodes' own: what units can be in the part of a node that has still to be excluded.
+"""Domain clipping: intermediate bounds of nodes, over the part of each that has still to be excluded.
 
 A node is closed once its row is positive everywhere in it. So bounds need to hold only where the row is not above a
 small ceiling and the split units have their phases: a corner of the input box (`presolve/clipping.py`). They help where
@@ -26,7 +26,7 @@ MATTERS = 0.2  # of what the most important unit costs a row: others keep their 
 MOST_SPLITS = 7  # of a node, the latest: planes that bounds are searched with
 
 
-class Corners:
+class DomainClipping:
     """Clips the intermediate bounds of nodes to where their rows are not above a ceiling."""
 
     def __init__(self, network: Network, ceiling: float):

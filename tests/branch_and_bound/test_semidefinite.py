@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from mipverify.presolve import crown, interval
-from mipverify.solvers.branch_and_bound.lifted import LiftedBounder, LiftedNode
 from mipverify.solvers.branch_and_bound.search import Outcome, PhaseSearch
+from mipverify.solvers.branch_and_bound.semidefinite import SemidefiniteBounder, SemidefiniteNode
 
 from mipverify.engine import verify
 from mipverify.network import Network
@@ -40,7 +40,7 @@ def search_of(asked: Question) -> PhaseSearch | None:
     shallow = Shallow.of(reduce(crown(margins_of(asked))).bounds)
     if shallow is None:  # nothing is unstable
         return None
-    bounder = LiftedBounder(shallow, (2,))
+    bounder = SemidefiniteBounder(shallow, (2,))
     return PhaseSearch(bounder, [bounder.start(c) for c in range(len(asked.conditions))], batch=2)
 
 
@@ -95,7 +95,7 @@ def positive_search(seed: int) -> tuple[PhaseSearch, float]:
     least = 0.01 * (1 + abs(row))
     shallow = Shallow.of(within(raised(network, least - row), lower, upper))
     assert shallow is not None
-    bounder = LiftedBounder(shallow, (8,))
+    bounder = SemidefiniteBounder(shallow, (8,))
     return PhaseSearch(bounder, [bounder.start(0)], batch=2), least
 
 
@@ -104,7 +104,7 @@ def within(network: Network, lower: np.ndarray, upper: np.ndarray) -> Bounds:
     return reduce(crown(interval(network, lower[None], upper[None]))).bounds
 
 
-def least_inside(points: np.ndarray, values: np.ndarray, shallow: Shallow, node: LiftedNode) -> float:
+def least_inside(points: np.ndarray, values: np.ndarray, shallow: Shallow, node: SemidefiniteNode) -> float:
     z = points @ shallow.weights.T + shallow.bias
     inside = np.ones(len(points), bool)
     for relu, unit, sign in node.splits:
@@ -122,8 +122,8 @@ def test_no_node_is_bounded_above_the_best_point_in_it(seed: int) -> None:
     assert shallow is not None
     points = nets.points(rng, lower[None], upper[None], 20000)[:, 0]
     values = network.forward(points)
-    bounder = LiftedBounder(shallow, (5,))
-    level: Sequence[LiftedNode] = [bounder.start(0), bounder.start(1)]
+    bounder = SemidefiniteBounder(shallow, (5,))
+    level: Sequence[SemidefiniteNode] = [bounder.start(0), bounder.start(1)]
     checked = 0
     for _ in range(5):
         level, minimizers = bounder.raise_bounds(level)
