@@ -19,6 +19,7 @@ from mipverify.network.model_file import ModelFile
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from mipverify.network import Network
     from mipverify.network.compose import ComposedModel
     from mipverify.specification import Specification
 
@@ -91,40 +92,80 @@ def _decided(proto: Any, model: ModelFile, node: Any, box: Interval) -> NDArray[
 
 
 def _bounds(proto: Any, model: ModelFile, box: Interval, names: Sequence[str]) -> Interval | None:
-    """Bounds of a tensor, or of the difference of two, over the box; None where what leads to it cannot be read."""
-    import onnx
+    """Bounds of a tensor, or of the difference of two, over the box; None where what leads to it cannot be read.
 
-    from mipverify.network import load
+    They hold for evaluations in floating point, too, which choose for themselves: a rounding error that would not
+    matter elsewhere may take the other way here. Of a difference only the sign is meant, which its own rounding keeps.
+    """
     from mipverify.network.validation import points_of, validated
     from mipverify.presolve import crown
     from mipverify.proof.interval import interval
 
-    part = onnx.ModelProto()
-    part.CopyFrom(proto)
-    element = proto.graph.input[0].type.tensor_type.elem_type
-    target = names[0]
-    if len(names) == 2:
-        target = "choice.difference"
-        part.graph.node.append(onnx.helper.make_node("Sub", list(names), [target], target))
-    else:  # a node of its own: an output that is the input itself, or constant, is none
-        target = "choice.operand"
-        part.graph.node.append(onnx.helper.make_node("Identity", [names[0]], [target], target))
-    del part.graph.output[:]
-    part.graph.output.append(onnx.helper.make_tensor_value_info(target, element, None))
     try:
-        network = load(ModelFile(model.path, model.sha256, part.SerializeToString(), model.others))
-    except InputError:
-        return None
-    if network.dropped:  # scores in place of what is compared
-        return None
-    try:  # what only a choice reads is in no network that is compared later
+        parts = [part for name in names if (part := _leading_to(proto, model, [name])) is not None]
+        network = parts[0] if len(names) == 1 else _leading_to(proto, model, names)
+        if network is None or network.dropped:  # scores in place of what is compared
+            return None
+        # What only a choice reads is in no network that is compared later.
         validated(network, points_of([(box[0].astype(np.float32), box[1].astype(np.float32))]))
     except InputError:
         return None
     low, high = (side.reshape(1, *network.input_shape) for side in box)
     bounds = crown(interval(network, low, high))
+    error = sum(_float_error(part, low, high) for part in parts)  # one number: operands may be of several shapes
     shape = network.output_shape
-    return bounds.lower[network.output].reshape(shape), bounds.upper[network.output].reshape(shape)
+    lower, upper = (side[network.output].reshape(shape) for side in (bounds.lower, bounds.upper))
+    return lower - error, upper + error
+
+
+def _leading_to(proto: Any, model: ModelFile, names: Sequence[str]) -> Network | None:
+    """The network of a tensor, or of the difference of two; None where it does not depend on the input.
+
+    Raises InputError where it cannot be read.
+    """
+    import onnx
+
+    from mipverify.network import load
+
+    part = onnx.ModelProto()
+    part.CopyFrom(proto)
+    if len(names) == 1 and not _depends(proto.graph, names[0]):
+        return None
+    # A node of its own: an output that is the input itself, or constant, is none.
+    made = "choice"
+    part.graph.node.append(onnx.helper.make_node("Sub" if len(names) == 2 else "Identity", list(names), [made], made))
+    del part.graph.output[:]
+    element = proto.graph.input[0].type.tensor_type.elem_type
+    part.graph.output.append(onnx.helper.make_tensor_value_info(made, element, None))
+    return load(ModelFile(model.path, model.sha256, part.SerializeToString(), model.others))
+
+
+def _depends(graph: Any, name: str) -> bool:
+    """Whether a tensor depends on the graph's inputs."""
+    from mipverify.network.ordering import reads
+
+    made_by = {output: node for node in graph.node for output in node.output}
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = {value.name for value in graph.input} - constants
+    pending, seen = [name], set()
+    while pending:
+        tensor = pending.pop()
+        if tensor in inputs:
+            return True
+        if tensor not in seen and tensor in made_by:
+            pending.extend(reads(made_by[tensor]))
+        seen.add(tensor)
+    return False
+
+
+def _float_error(network: Network, low: NDArray[np.float64], high: NDArray[np.float64]) -> float:
+    """By how much an evaluation in float32 may be off the real-valued function over a box, at most."""
+    from mipverify.network.rounding_error import error_bounds
+    from mipverify.proof.interval import interval
+
+    bounds = interval(network, low, high)
+    sides = [np.concatenate(pair) for pair in zip(bounds.lower, bounds.upper, strict=True)]
+    return float(error_bounds(network, sides, double=False, exact_moves=True)[network.output].max())
 
 
 Answer = tuple["NDArray[np.bool_]", "NDArray[np.bool_]"]  # entries that are true, and that are false, in the whole set

@@ -8,6 +8,7 @@ earlier nodes are passed on by the absolute values of the weights; a ReLU passes
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -54,12 +55,27 @@ def _products(operator: Operator) -> int:
     return math.prod(operator.weight.shape[1:]) if isinstance(operator, Conv) else operator.terms
 
 
-def error_bounds(network: Network, values: list[np.ndarray], double: bool) -> list[np.ndarray]:
-    """For every node a bound (1, *shape) of the error at all points whose values (P, *shape) are given."""
+def _moves(node: Affine) -> bool:
+    """Whether a node only moves entries of another one."""
+    operator = node.terms[0].operator
+    return len(node.terms) == 1 and node.bias is None and operator.terms == 1 and not operator.parameters()
+
+
+def error_bounds(
+    network: Network, values: Sequence[np.ndarray], double: bool, *, exact_moves: bool = False
+) -> list[np.ndarray]:
+    """For every node a bound (1, *shape) of the error at all points whose values (P, *shape) are given.
+
+    With bounds for values, lower and upper ones, this holds at all points for which they do. exact_moves: trust the
+    other evaluation to move data as they are; a comparison with it is there to see whether it does.
+    """
     sizes = [np.abs(value).max(axis=0, keepdims=True) for value in values]
     errors: list[np.ndarray] = []
     for node in network.nodes:
-        if isinstance(node, Affine):
+        if isinstance(node, Affine) and exact_moves and _moves(node):
+            moved = errors[node.terms[0].source].reshape(1, *node.terms[0].operator.in_shape)
+            errors.append(node.terms[0].operator.apply_abs(moved).reshape(1, *node.shape))
+        elif isinstance(node, Affine):
             errors.append(node_error(node, sizes, errors, double, sizes[0]))
         elif isinstance(node, Relu):
             errors.append(errors[node.source].reshape(1, *node.shape))

@@ -74,6 +74,30 @@ def test_a_comparison_that_the_set_decides(operator, low, high, tmp_path):
             assert np.array_equal(again, verdict.witness.output)
 
 
+def test_a_comparison_that_rounding_may_turn_is_refused(tmp_path):
+    """(x + 2^24) - 2^24 > 0.25 holds for all reals x >= 0.5, and for no float32 between 0.5 and 0.9."""
+    nodes = [
+        helper.make_node("Add", ["x", "large"], ["far"]),
+        helper.make_node("Sub", ["far", "large"], ["back"]),
+        helper.make_node("Greater", ["back", "quarter"], ["answer"]),
+        helper.make_node("Where", ["answer", "x", "ten"], ["y"]),
+    ]
+    network = save(tmp_path / "net.onnx", nodes, [("large", 2.0**24), ("quarter", 0.25), ("ten", 10)])
+    session = onnxruntime.InferenceSession(str(network))
+    assert session.run(None, {"x": np.full(2, 0.75, np.float32)})[0][0] == 10
+    with pytest.raises(InputError):
+        ask(network, query(tmp_path / "q.vnnlib", 0.5, 0.9, "(>= Y[0] 9.0)"))
+
+
+def test_a_comparison_of_the_input_itself_is_exact(tmp_path):
+    nodes = [
+        helper.make_node("GreaterOrEqual", ["x", "one"], ["answer"]),
+        helper.make_node("Where", ["answer", "x", "ten"], ["y"]),
+    ]
+    network = save(tmp_path / "net.onnx", nodes, [("one", 1), ("ten", 10)])
+    assert ask(network, query(tmp_path / "q.vnnlib", 1.0000002, 2.0, "(>= Y[0] 2.5)")).verdict == "holds"
+
+
 def test_a_comparison_that_the_set_leaves_open_is_refused(tmp_path):
     network = choice(tmp_path / "net.onnx")
     for low, high in ((0.4, 0.6), (0.0, 0.5001), (0.4999, 1.0)):
