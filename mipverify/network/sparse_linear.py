@@ -20,7 +20,7 @@ class SparseLinear(Dense):
         import scipy.sparse
 
         super().__init__(weight)
-        self.matrix = scipy.sparse.csr_array(weight.astype(np.float64, copy=False))
+        self.matrix = scipy.sparse.csr_array(weight).astype(np.float64)
         per_row, per_column = np.diff(self.matrix.indptr), np.bincount(self.matrix.indices, minlength=1)
         self.terms = int(max(per_row.max(initial=1), per_column.max(initial=1)))
         self._variants: dict[tuple[str, Any], Any] = {}
