@@ -55,8 +55,11 @@ def row_dot(a: Array, b: Array) -> Array:
     if count < 2 * DOT_BLOCK:
         return _products(a, b)
     whole = count - count % DOT_BLOCK
-    by_block = _products(*(x[:, :whole].reshape(x.shape[0], whole // DOT_BLOCK, DOT_BLOCK) for x in (a, b)))
-    total = by_block.sum(1)
+    one, two = (x[:, :whole].reshape(x.shape[0], whole // DOT_BLOCK, DOT_BLOCK) for x in (a, b))
+    if isinstance(a, np.ndarray) and b.shape[0] == 1 < rows:
+        total = product(one.transpose(1, 0, 2), two[0][:, :, None])[..., 0].sum(0)  # a matrix product for each block
+    else:
+        total = _products(one, two).sum(1)
     return total + _products(a[:, whole:], b[:, whole:]) if whole < count else total
 
 
@@ -64,9 +67,9 @@ def _products(a: Array, b: Array) -> Array:
     """Sums over the last axis of a * b (R, ..., n), where the first axis of b may be 1."""
     if not isinstance(a, np.ndarray):
         return (a * b).sum(-1)
-    if b.shape[0] > 1 or a.shape[0] == 1:
-        return np.einsum("r...i,r...i->r...", a, b)
-    return product(a, b[0]) if a.ndim == 2 else np.einsum("r...i,...i->r...", a, b[0])
+    if b.shape[0] == 1 < a.shape[0]:
+        return product(a, b[0])
+    return np.einsum("r...i,r...i->r...", a, b)
 
 
 def dot_terms(count: int) -> int:
