@@ -15,7 +15,7 @@ import numpy as np
 
 from mipverify_check.arithmetic import Array
 from mipverify_check.input_set import InputSet
-from mipverify_check.maps import Coefficients, rows
+from mipverify_check.maps import Coefficients, adjoint, rows
 from mipverify_check.network import Affine, Input, Network, Relu
 
 LARGEST = 2.0**100
@@ -240,9 +240,8 @@ def walk(bounds: Bounds, aim: Aim, relu: ReluRule, sides: int = 1) -> Walked:
             if a is None:
                 continue
             if isinstance(node, Affine):
-                dense = a.dense()
                 for source, linear in node.terms:
-                    add(source, Coefficients(linear.adjoint(dense)))
+                    add(source, adjoint(linear, a))
                 if node.bias is not None:
                     part = a.times(node.bias[:, None])[None]
                 charged = a.with_values(np.abs(a.values)).times(aim.of(bounds.magnitudes[k]))

@@ -7,6 +7,7 @@ number of products added up in any entry of any result, forward or transposed, a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,9 +33,15 @@ def rows(linear: Map, units: np.ndarray, signs: Array) -> Coefficients:
     """`signs` (R,) times the rows `units` (R,) of W."""
     if isinstance(linear, Product):
         return linear.rows(units, signs)
-    one_hot = np.zeros_like(signs, shape=(linear.outputs, len(units)))
+    one_hot = np.zeros((linear.outputs, len(units)), signs.dtype)
     one_hot[units, np.arange(len(units))] = signs
     return Coefficients(linear.adjoint(one_hot))
+
+
+def adjoint(linear: Map, a: Coefficients) -> Coefficients:
+    """W' a, on the windows that a holds where that is possible."""
+    found = linear.adjoint_of_window(a) if isinstance(linear, Product) else None
+    return Coefficients(linear.adjoint(a.dense()) if found is None else found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +59,7 @@ class Coefficients:
         """(size, R)."""
         if self.index is None:
             return self.values
-        found = np.zeros_like(self.values, shape=(self.size + 1, self.values.shape[1]))  # one more for -1, the padding
+        found = np.zeros((self.size + 1, self.values.shape[1]), self.values.dtype)  # one more for -1, the padding
         column = np.arange(self.values.shape[1])
         for place, value in zip(self.index, self.values, strict=True):
             found[place, column] += value
@@ -95,16 +102,20 @@ class Gather:
         return x if self.identity else _with_zero(x)[self.index]
 
     def adjoint(self, a: Array, absolute: bool = False) -> Array:
-        if self.readers is None:
-            return a
-        padded, total = _with_zero(a), np.zeros_like(a, shape=(self.inputs, *a.shape[1:]))
-        for positions in self.readers:  # -1, for inputs that are read less often, is the row of zeros
-            total = total + padded[positions]
+        return a if self.readers is None else self.gathered(_with_zero(a))
+
+    def gathered(self, padded: Array) -> Array:
+        """The adjoint of all rows of `padded` (outputs + 1, R) but the last one, which is zero."""
+        if self.readers is None or not len(self.readers):
+            return padded[:-1] if self.readers is None else np.zeros((self.inputs, *padded.shape[1:]), padded.dtype)
+        total = padded[self.readers[0]]
+        for positions in self.readers[1:]:  # -1, for inputs that are read less often, is the row of zeros
+            total += padded[positions]
         return total
 
 
 def _with_zero(x: Array) -> Array:
-    return np.concatenate([x, np.zeros_like(x, shape=(1, *x.shape[1:]))])
+    return np.concatenate([x, np.zeros((1, *x.shape[1:]), x.dtype)])
 
 
 def _readers(index: np.ndarray, inputs: int) -> np.ndarray:
@@ -155,8 +166,40 @@ class Product:
 
     def adjoint(self, a: Array, absolute: bool = False) -> Array:
         rows, (groups, width, places) = a.shape[1], self.index.shape
-        spread = np.matmul(self._weight(absolute).transpose(0, 2, 1), a.reshape(groups, -1, places * rows))
-        return self.gather.adjoint(spread.reshape(groups * width * places, rows))
+        spread = np.zeros((groups * width * places + 1, rows), a.dtype)  # the last one for what nobody reads
+        np.matmul(
+            self._weight(absolute).transpose(0, 2, 1),
+            a.reshape(groups, -1, places * rows),
+            out=spread[:-1].reshape(groups, width, places * rows),
+        )
+        return self.gather.gathered(spread)
+
+    def adjoint_of_window(self, a: Coefficients) -> Array | None:
+        """The adjoint of rows that hold few places, the same for all units, as windows of the layer above do.
+
+        None for others.
+        """
+        groups, units, _ = self.weight.shape
+        places = self.index.shape[2]
+        if a.index is None or groups != 1 or len(a.index) % units or not self._distinct:
+            return None
+        index = a.index.reshape(units, -1, a.index.shape[1])
+        expected = np.where(index[0] < 0, -1, index[0] + places * np.arange(units)[:, None, None])
+        if (index[0] >= places).any() or (index != expected).any():
+            return None
+        some, rows = index.shape[1:]
+        spread = (self.weight[0].T @ a.values.reshape(units, some * rows)).reshape(-1, some, rows)
+        found = np.zeros((self.inputs + 1, rows), spread.dtype)
+        column = np.arange(rows)
+        for place, part in zip(index[0], spread.transpose(1, 0, 2), strict=True):
+            found[self.index[0][:, place], column] += part  # coefficients at place -1, in the padding, are zero
+        return found[:-1]
+
+    @cached_property
+    def _distinct(self) -> bool:
+        """Whether no window holds an entry twice."""
+        held = np.sort(self.index, axis=1)
+        return not ((held[:, 1:] == held[:, :-1]) & (held[:, 1:] >= 0)).any()
 
     def rows(self, units: np.ndarray, signs: Array) -> Coefficients:
         """`signs` (R,) times the rows of the flat outputs `units` (R,): nothing is added up."""

@@ -88,7 +88,7 @@ def _array(content: bytes, rng: np.random.Generator) -> bytes:
     header, arrays = unpacked(content)
     name = str(rng.choice(sorted(arrays)))
     held = arrays[name].copy()
-    what = rng.integers(0, 7)
+    what = rng.integers(0, 7) if held.dtype.kind in "iuf" else 4
     if what == 0 and held.size:
         limits = np.finfo(held.dtype) if held.dtype.kind == "f" else np.iinfo(held.dtype)
         extremes = [limits.min, limits.max, *((np.nan, np.inf, -0.0) if held.dtype.kind == "f" else (0, 1))]
