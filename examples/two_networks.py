@@ -15,7 +15,6 @@ import onnx
 from onnx import numpy_helper
 
 import mipverify
-from mipverify.engine.query import load_query
 
 INPUTS = 784
 HEAD = """(vnnlib-version <2.0>)
@@ -61,7 +60,7 @@ def main() -> None:
         print(f"{prune(source, pruned, 1e-3)} weights removed")
         for difference in (1.0, 0.01):
             query.write_text(property_text(np.asarray(image), 0.02, difference))
-            network, specification = load_query(query, {"original": source, "pruned": pruned})
+            network, specification = mipverify.load_query(query, {"original": source, "pruned": pruned})
             verdict = mipverify.verify(network, specification, timeout=60)
             print(f"the first scores differ by less than {difference}: {verdict.verdict}")
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mipverify.api.calls import adversarial_accuracy, minimum_distortion, verify, worst_margin
     from mipverify.engine.distortion import Distortion
     from mipverify.engine.family import Family, blur, brightness_and_contrast, mixture
+    from mipverify.engine.query import load_query
     from mipverify.engine.verdict import Verdict
     from mipverify.engine.worst import WorstMargin
     from mipverify.network import Network, load
@@ -35,6 +36,7 @@ __all__ = [
     "brightness_and_contrast",
     "load",
     "load_dataset",
+    "load_query",
     "load_vnnlib",
     "minimum_distortion",
     "mixture",
@@ -58,6 +60,7 @@ _HOMES = {
     "Verdict": "mipverify.engine",
     "load": "mipverify.network",
     "load_dataset": "mipverify.specification",
+    "load_query": "mipverify.engine.query",
     "load_vnnlib": "mipverify.specification",
     "robustness": "mipverify.specification",
     "verify": "mipverify.api.calls",

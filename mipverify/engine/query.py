@@ -74,17 +74,18 @@ def _one(path: str, declarations: Declarations | None, specification: Specificat
     from mipverify.network.model_file import read_model
     from mipverify.network.onnx_reader import read
 
-    if declarations is not None:
-        _check_whole_numbers(declarations, path)
+    whole = declarations is not None and any(tensor.whole for tensor in declarations.tensors())
+    model = read_model(path)[1] if whole else None
+    if model is not None and declarations is not None:
+        _check_whole_numbers(declarations, model)
     try:
-        return load(path)
+        return load(path if model is None else model)
     except InputError as refusal:
-        model = read_model(path)[1]
-        shape = read(model).input_shape
-        part = Part("", model, (Slot("X", shape),), (), (Slot("Y", ()),))
+        model = model or read_model(path)[1]
+        part = Part("", model, (Slot("X", read(model).input_shape),), (), (Slot("Y", ()),))
         others = (path, *model.others)
-        whole = ComposedModel(model.path, model.sha256, model.content, others, (part,), ("Y",))
-        return _decided(whole, specification, refusal)
+        alone = ComposedModel(model.path, model.sha256, model.content, others, (part,), ("Y",))
+        return _decided(alone, specification, refusal)
 
 
 def _several(declarations: Declarations, files: Mapping[str, str], specification: Specification) -> Network:
@@ -122,18 +123,16 @@ def _decided(model: ComposedModel, specification: Specification, refusal: InputE
         raise refusal from None
 
 
-def _check_whole_numbers(declarations: Declarations, path: str) -> None:
-    """Raise if an output is declared as whole numbers and is none in the file, or the other way round."""
+def _check_whole_numbers(declarations: Declarations, model: ModelFile) -> None:
+    """Raise if the output is declared as whole numbers, and is others or none in the file."""
     from onnx import TensorProto
 
-    from mipverify.network.model_file import read_model
+    from mipverify.network.model_file import parse
 
     (output,) = declarations.networks[0].outputs
-    if not output.whole:
-        return
-    kind = TensorProto.DataType.Name(read_model(path)[0].graph.output[0].type.tensor_type.elem_type).lower()
+    kind = TensorProto.DataType.Name(parse(model).graph.output[0].type.tensor_type.elem_type).lower()
     if kind != output.element:
-        raise _FitError(f"declares its output {output.name} as {output.element}, that of {path} is {kind}")
+        raise _FitError(f"declares its output {output.name} as {output.element}, that of {model.path} is {kind}")
 
 
 def _part(network: Declared, model: ModelFile) -> Part:
