@@ -89,6 +89,21 @@ def test_a_comparison_that_rounding_may_turn_is_refused(tmp_path):
         ask(network, query(tmp_path / "q.vnnlib", 0.5, 0.9, "(>= Y[0] 9.0)"))
 
 
+def test_a_comparison_closer_than_rounding_errors_is_refused(tmp_path):
+    """x + 0.1 > t for all reals x >= 0.5, by less than what a float32 sum may be off by."""
+    nodes = [
+        helper.make_node("Add", ["x", "tenth"], ["moved"]),
+        helper.make_node("Greater", ["moved", "threshold"], ["answer"]),
+        helper.make_node("Where", ["answer", "x", "ten"], ["y"]),
+    ]
+    threshold = np.nextafter(np.float32(0.6), np.float32(0))
+    assert 0 < 0.5 + float(np.float32(0.1)) - float(threshold) < 6e-8
+    network = save(tmp_path / "net.onnx", nodes, [("tenth", 0.1), ("threshold", threshold), ("ten", 10)])
+    with pytest.raises(InputError, match="where the comparison turns"):
+        ask(network, query(tmp_path / "q.vnnlib", 0.5, 0.9, "(>= Y[0] 9.0)"))
+    assert ask(network, query(tmp_path / "q.vnnlib", 0.50001, 0.9, "(>= Y[0] 9.0)")).verdict == "holds"
+
+
 def test_a_comparison_of_the_input_itself_is_exact(tmp_path):
     nodes = [
         helper.make_node("GreaterOrEqual", ["x", "one"], ["answer"]),
