@@ -75,7 +75,7 @@ def _computed(network: Any, path: Path, known: dict[str, list[Fraction]]) -> dic
 
     model = inlined(read_model(path)[0])
     hidden = [tensor.onnx_name.strip('"') for tensor in network.hidden]
-    own = [output.name for output in model.graph.output if output.name not in hidden]
+    own = [output.name for output in model.graph.output]
     have = {output.name for output in model.graph.output}
     model.graph.output.extend(make_empty_tensor_value_info(name) for name in dict.fromkeys(hidden) if name not in have)
     options = onnxruntime.SessionOptions()

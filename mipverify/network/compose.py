@@ -197,7 +197,7 @@ def _check(parts: Sequence[Part]) -> None:
     """Raise InputError where a part is not what is declared of it."""
     for part in parts:
         session, path = _session(part), part.model.path
-        outputs = [value for value in session.get_outputs() if value.name not in {s.tensor for s in part.hidden}]
+        outputs = list(_inlined(part.model).graph.output)
         for what, declared, given in (
             ("inputs", part.inputs, session.get_inputs()),
             ("outputs", part.outputs, outputs),

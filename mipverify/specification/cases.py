@@ -48,7 +48,7 @@ def build_cases(asserted: Sequence[Dnf], variables: Variables) -> tuple[Case, ..
     """
     shared = conjunction(part for part in asserted if len(part) <= 1)
     if not shared:
-        raise InputError("empty property: an assertion contradicts itself, so no input could violate it")
+        raise EmptyBoxError("empty property: an assertion contradicts itself, so no input could violate it")
     clauses = conjunction(part for part in asserted if len(part) > 1)
     common = _Parts.of(shared[0])
     groups: dict[object, list[_Parts]] = {}

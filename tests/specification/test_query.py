@@ -176,6 +176,16 @@ def test_hidden_tensors(tmp_path):
     assert np.allclose(point["H"], point["X"] @ weights["w1"] + weights["b"], atol=1e-5)
 
 
+def test_a_hidden_tensor_may_be_an_output(tmp_path):
+    network = layer(tmp_path / "f.onnx", 5)
+    text = '(declare-network N (declare-input X float32 [1,2]) (declare-hidden H float32 [1,2] "y")\n'
+    text += "  (declare-output Y float32 [1,2]))\n" + box("X", (1, 2), -1, 1)
+    assert ask(tmp_path, text + "(assert (!= H[0,1] Y[0,1]))", network)[0] == "holds"
+    verdict, found = ask(tmp_path, text + "(assert (<= H[0,1] Y[0,1]))", network)
+    assert verdict == "violated"
+    assert np.array_equal(values(found)["H"], values(found)["Y"])
+
+
 def test_inputs_alone(tmp_path):
     network = layer(tmp_path / "f.onnx", 6)
     text = "(declare-network N (declare-input X float32 [1,2]) (declare-output Y float32 [1,2]))\n"
