@@ -29,6 +29,8 @@ from mipverify.errors import Stopped
 from mipverify.formulation.milp import Milp
 from mipverify.parallel.process import tied
 
+GRACE = 1.0  # seconds beyond its limit in which CBC may write its answer, before it is killed
+POLL = 0.02  # seconds between two looks at it
 POLLED = 2**14  # lines of a model file between two looks at the clock
 
 
@@ -55,7 +57,6 @@ class Cbc(Solver):
         """Minimize with CBC."""
         path = binary()
         assert path is not None, "checked by available()"
-        begin = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="mipverify-cbc-") as folder:
             model, answer = Path(folder) / "model.mps", Path(folder) / "answer.txt"
             try:
@@ -74,7 +75,7 @@ class Cbc(Solver):
             command += ["-solve", "-solution", str(answer)]
             log = Path(folder) / "log.txt"
             stopped = _run(command, log, limits, stop)
-            return _solution(milp, answer, log.read_text(errors="replace"), stopped, time.perf_counter() - begin)
+            return _solution(milp, answer, log.read_text(errors="replace"), stopped)
 
 
 def binary() -> Path | None:
@@ -87,7 +88,7 @@ def binary() -> Path | None:
 
 def _run(command: list[str], log: Path, limits: Limits, stop: Callable[[], bool] | None) -> bool:
     """Run to the end, or kill where the caller asks for it or time is well over; returns whether it was killed."""
-    end = None if limits.time is None else time.perf_counter() + limits.time + 1.0
+    end = None if limits.time is None else time.perf_counter() + limits.time + GRACE
     with log.open("wb") as out:
         child = subprocess.Popen(tied(command), stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
         try:
@@ -95,7 +96,7 @@ def _run(command: list[str], log: Path, limits: Limits, stop: Callable[[], bool]
                 if (stop is not None and stop()) or (end is not None and time.perf_counter() > end):
                     return True
                 try:
-                    child.wait(0.02)
+                    child.wait(POLL)
                 except subprocess.TimeoutExpired:
                     continue
         finally:
@@ -153,7 +154,7 @@ def _mps(milp: Milp) -> Iterator[str]:
     yield "ENDATA"
 
 
-def _solution(milp: Milp, answer: Path, log: str, stopped: bool, seconds: float) -> Solution:
+def _solution(milp: Milp, answer: Path, log: str, stopped: bool) -> Solution:
     version = re.search(r"^Version:\s*(\S+)", log, re.MULTILINE)
     solver = f"cbc {version.group(1) if version else 'of unknown version'}"
     text = answer.read_text(errors="replace") if answer.exists() else ""
@@ -197,7 +198,6 @@ def _solution(milp: Milp, answer: Path, log: str, stopped: bool, seconds: float)
         bound,
         None,
         int(nodes.group(1)) if nodes else 0,
-        seconds,
         TIGHT,
     )
 

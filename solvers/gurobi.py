@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -68,12 +67,11 @@ class Gurobi(Solver):
             settings["BestBdStop"] = float(limits.objective_cutoff)
         if limits.objective_target is not None:
             settings["BestObjStop"] = float(limits.objective_target)
-        begin = time.perf_counter()
         try:
             with gurobipy.Env(params=settings) as env, gurobipy.Model(env=env) as model:
                 columns, rows = _build(model, milp)
                 model.optimize(None if stop is None else lambda model, where: model.terminate() if stop() else None)
-                return _solution(model, milp, columns, rows, limits, time.perf_counter() - begin)
+                return _solution(model, milp, columns, rows, limits)
         except gurobipy.GurobiError as error:
             message = f"gurobi: {error}"
             if error.errno == TOO_LARGE:
@@ -108,9 +106,7 @@ def _build(model: Any, milp: Milp) -> tuple[Any, list[tuple[np.ndarray, Any]]]:
     return columns, parts
 
 
-def _solution(
-    model: Any, milp: Milp, columns: Any, rows: list[tuple[np.ndarray, Any]], limits: Limits, seconds: float
-) -> Solution:
+def _solution(model: Any, milp: Milp, columns: Any, rows: list[tuple[np.ndarray, Any]], limits: Limits) -> Solution:
     from gurobipy import GRB
 
     termination = {
@@ -152,6 +148,5 @@ def _solution(
         bound if usable else float("-inf"),
         duals,
         int(model.NodeCount),
-        seconds,
         TIGHT,
     )

@@ -6,7 +6,6 @@ Pinned to 1.14: 1.15.0 and 1.15.1 are reported to crash and to return wrong obje
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -66,9 +65,8 @@ class Highs(Solver):
         watch = _Watch(limits, stop)
         engine.cbMipInterrupt += watch.in_tree
         engine.cbSimplexInterrupt += watch.in_simplex
-        begin = time.perf_counter()
         engine.run()
-        return _solution(engine, milp, with_integers, watch, time.perf_counter() - begin)
+        return _solution(engine, milp, with_integers, watch)
 
     def session(self, left: Callable[[], float] | None = None) -> HighsSession:
         """Linear programs by the dual simplex method."""
@@ -139,7 +137,7 @@ def _infinite(values: np.ndarray) -> np.ndarray:
     return np.clip(np.asarray(values, np.float64), -highspy.kHighsInf, highspy.kHighsInf)
 
 
-def _solution(engine: Any, milp: Milp, with_integers: bool, watch: _Watch, seconds: float) -> Solution:
+def _solution(engine: Any, milp: Milp, with_integers: bool, watch: _Watch) -> Solution:
     import highspy
 
     status = highspy.HighsModelStatus
@@ -177,7 +175,6 @@ def _solution(engine: Any, milp: Milp, with_integers: bool, watch: _Watch, secon
         dual_bound,
         duals,
         max(int(info.mip_node_count), 0),
-        seconds,
         TIGHT,
     )
 

@@ -82,7 +82,6 @@ class Solution:
     dual_bound: float = float("-inf")
     row_duals: np.ndarray | None = None
     nodes: int = 0
-    seconds: float = 0.0
     tolerance: float = DEFAULT
     message: str = ""
 

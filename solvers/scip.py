@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -47,7 +46,6 @@ class Scip(Solver):
         """Minimize with SCIP."""
         import pyscipopt
 
-        begin = time.perf_counter()
         if stop is not None and stop():
             return Solution(Termination.STOPPED, PrimalStatus.NONE, DualStatus.NONE, "scip")
         model = pyscipopt.Model()
@@ -64,7 +62,7 @@ class Scip(Solver):
         if stop is not None:
             model.includeEventhdlr(_watch(stop), "mipverify", "asks the caller whether to stop")
         model.optimize()
-        return _solution(model, milp, columns, time.perf_counter() - begin)
+        return _solution(model, milp, columns)
 
 
 def _watch(stop: Callable[[], bool]) -> Any:
@@ -115,7 +113,7 @@ def _build(model: Any, milp: Milp) -> list[Any]:
     return columns
 
 
-def _solution(model: Any, milp: Milp, columns: list[Any], seconds: float) -> Solution:
+def _solution(model: Any, milp: Milp, columns: list[Any]) -> Solution:
     termination = {
         "optimal": Termination.OPTIMAL,
         "infeasible": Termination.INFEASIBLE,
@@ -147,6 +145,5 @@ def _solution(model: Any, milp: Milp, columns: list[Any], seconds: float) -> Sol
         bound if usable else float("-inf"),
         None,
         int(model.getNTotalNodes()),
-        seconds,
         TIGHT,
     )

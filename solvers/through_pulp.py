@@ -132,7 +132,6 @@ class ThroughPulp(Solver):
             primal,
             objective,
             objective if bound else float("-inf"),
-            seconds=seconds,
             tolerance=self.tolerance,
         )
 

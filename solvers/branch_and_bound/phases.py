@@ -79,10 +79,6 @@ class PhaseBounder:
             found[relu] = array.reshape(len(nodes), *self.shapes[relu])
         return found
 
-    def condition_rows(self, conditions: np.ndarray) -> Rows:
-        """The rows of the given conditions (K,)."""
-        return self.rows.take(conditions)
-
     def _stack(self, arrays: Sequence[dict[int, np.ndarray]]) -> dict[int, np.ndarray]:
         keys = set().union(*(a.keys() for a in arrays)) if arrays else set()
         out: dict[int, np.ndarray] = {}
@@ -120,7 +116,7 @@ class PhaseBounder:
         bounds = self.bounds(nodes)
         optimum = optimize_rows(
             bounds,
-            self.condition_rows(np.array([node.condition for node in nodes])),
+            self.rows.take(np.array([node.condition for node in nodes])),
             search or self.search,
             start=self._evidence(nodes, self.cuts),
             signs=self.signs(nodes),
@@ -141,7 +137,7 @@ class PhaseBounder:
     def estimate(self, nodes: Sequence[Node]) -> np.ndarray:
         """Quick float32 bounds (K,) with the slopes and multipliers that the nodes carry: for choosing branches."""
         surrogate = self.bounds(nodes).surrogate()
-        rows = self.condition_rows(np.array([node.condition for node in nodes])).surrogate()
+        rows = self.rows.take(np.array([node.condition for node in nodes])).surrogate()
         cuts = {node: layer.dense(np.float32) for node, layer in self.cuts.items()}
         reached = estimate_backward(surrogate, rows, self._evidence(nodes, cuts))
         return np.asarray(estimate_minimum(surrogate, reached, None))

@@ -235,7 +235,7 @@ def test_any_slopes_and_multipliers_give_a_sound_bound(kind: str) -> None:
             multipliers[r][u] = rng.exponential() * (sign if trial < 3 else rng.choice([-1, 1]))
         node = replace(node_of(0, splits), slopes=slopes, multipliers=multipliers)
         ((solved,), _, bounds) = bounder.solve([node], search=Search(iterations=0))
-        rows = bounder.condition_rows(np.zeros(1, int))
+        rows = bounder.rows.take(np.zeros(1, int))
         evidence = Evidence(
             *({r: a.reshape(1, *network.nodes[r].shape) for r, a in own.items()} for own in (slopes, multipliers))
         )

@@ -11,14 +11,14 @@ from mipverify.solvers.interface import Availability, Feature, Limits, Solution,
 from mipverify.solvers.trust import what_follows
 
 from mipverify.engine import verify
-from mipverify.engine.stages import CASCADE
+from mipverify.engine.schedule import CROWN, INTERVAL, MILP, MILP_AS_ASKED
 from mipverify.errors import InputError
 from mipverify.formulation import Milp
 from tests.presolve import nets
 from tests.solvers.programs import random_relu_program
 from tests.soundness.nets import lowest_sampled, question
 
-PROGRAM = [stage for stage in CASCADE if stage.name in ("interval", "crown", "milp")]
+PROGRAM = (INTERVAL, CROWN, MILP_AS_ASKED, MILP)
 NEEDS_GUROBI = pytest.mark.skipif("gurobi" not in available_solvers(), reason="gurobipy is not installed")
 
 
