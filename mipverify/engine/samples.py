@@ -148,7 +148,8 @@ class HandedOn:
     @property
     def bytes(self) -> int:
         """Size of its arrays."""
-        return self.hints.nbytes + sum(x.nbytes for side in (self.bounds.lower, self.bounds.upper) for x in side)
+        arrays = (*self.bounds.lower, *self.bounds.upper, self.hints)
+        return sum(int(array.nbytes) for array in arrays)
 
     def update(self, problem: Problem) -> Update:
         """The same for the problem of the sample alone; ValueError where it is another one."""

@@ -121,6 +121,7 @@ class State:
     @property
     def lower(self) -> np.ndarray:
         """The lower bounds (k,) of the margins of the only input set."""
+        lower: np.ndarray
         (lower,) = self.margins
         return lower
 
@@ -161,7 +162,7 @@ class State:
 
     def of_entry(self, entry: int) -> np.ndarray:
         """The lower bounds of the margins that one of several input sets is asked about."""
-        margins = self.margins[entry]
+        margins: np.ndarray = self.margins[entry]
         return margins if self.problem.asked is None else margins[self.problem.asked[entry]]
 
     def asked_margins(self) -> np.ndarray:

@@ -97,4 +97,4 @@ def open_rows(work: Work, like: Array | None = None) -> Iterator[Rows]:
 
 def pair_numbers(work: Work, pairs: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """Pairs of an input set and a condition as numbers entry * k + condition, as `Update.hinted` has them."""
-    return pairs[0] * len(work.problem.conditions) + pairs[1]
+    return np.asarray(pairs[0] * len(work.problem.conditions) + pairs[1])

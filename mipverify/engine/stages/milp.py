@@ -124,7 +124,7 @@ class Milp(Stage):
         limits = Limits(deadline.left(), objective_cutoff=cutoff, objective_target=FOUND)
         solution = solver.solve(milp, limits=limits, stop=deadline.over, seed=seed)
         work.tell(Update(nodes=solution.nodes))
-        point = None if solution.primal is None else factors * solution.primal
+        point: np.ndarray | None = None if solution.primal is None else factors * solution.primal
         if point is not None and work.try_points(point[encoding.inputs][None]):
             return point
         claim = what_follows(milp, solution)
