@@ -178,9 +178,14 @@ class State:
         return not len(self.open_pairs()[0])
 
     def keep(self, problem: Problem, some: np.ndarray) -> State:
-        """What is known of some of several input sets, by index array, about which `problem` is."""
+        """What is known of some of several input sets, by index array, about which `problem` is.
+
+        Raises ValueError where it is about others.
+        """
         kept = State(problem)
-        kept.bounds, kept.margins = None if self.bounds is None else self.bounds.select(some), self.margins[some]
+        kept.margins = self.margins[some]
+        if self.bounds is not None:
+            kept._learn_bounds(self.bounds.select(some))
         if self.hinted is not None:
             count = self.margins.shape[1]
             entry, condition = np.divmod(self.hinted, count)
