@@ -13,7 +13,11 @@ import pytest
 import scipy.sparse as sp
 from scipy.optimize import LinearConstraint, milp
 
+from mipverify.engine import verify
 from mipverify.proof.input_minimum import lies_in, set_minimum
+from mipverify.specification import Case, Condition, Specification
+from mipverify.specification.conditions import Row
+from mipverify.specification.linear_system import LinearSystem
 from mipverify.specification.norms import L1, L2, BallNorm
 from mipverify.specification.perturbation import Perturbation
 from mipverify.specification.sets import Ball, BallInBox, Box, Constrained, Image, InputSet, Product, Proposal
@@ -383,3 +387,45 @@ def test_a_network_over_an_image_is_the_network_of_its_parameters(clip: tuple[fl
     x = p @ matrix.T + offset
     np.testing.assert_allclose(mapped.forward(p), network.forward(x if clip is None else np.clip(x, *clip)), atol=1e-9)
     assert parameters.over(network) == (network, parameters)
+
+
+@dataclass(frozen=True, eq=False)
+class Triangle(InputSet):
+    """x + y <= 1 in the unit square, as somebody would add it: one class, and no rule of the kernel."""
+
+    square: Box
+
+    @property
+    def box(self) -> Box:
+        return self.square
+
+    def contains(self, x: np.ndarray) -> bool:
+        return self.square.contains(x) and sum(exact(np.asarray(x).reshape(-1)), Fraction(0)) <= 1
+
+    def nearest_float32(self, points: np.ndarray) -> np.ndarray:
+        x = self.square.nearest_float32(points)
+        over = np.maximum(x.sum(axis=1, keepdims=True) - np.float32(1), 0)
+        return self.square.nearest_float32(x - over / 2 - (over > 0) * np.float32(1e-6))
+
+    def propose(self, rows: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> Proposal:
+        return self.square.propose(rows, lower, upper)
+
+    def linear_system(self, low: np.ndarray, high: np.ndarray) -> LinearSystem:
+        return LinearSystem(sp.csr_array(np.ones((1, 2))), np.array([-np.inf]), np.array([1.0]))
+
+    def part(self, box: Box) -> Triangle:
+        return Triangle(box)
+
+    def __str__(self) -> str:
+        return "triangle"
+
+
+@pytest.mark.parametrize(("least", "reachable"), [("0.9", True), ("1.25", False)])
+def test_a_new_kind_of_set_goes_through_a_whole_question(least: str, reachable: bool) -> None:
+    network = dense([(np.array([[1.0, 1.0], [1.0, -1.0]]), np.zeros(2)), (np.array([[1.0, 0.0]]), np.zeros(1))])
+    violated = Condition.from_rows([Row({0: Fraction(-1)}, {}, -Fraction(least))], 2, 1)  # x + y >= least
+    inputs = Triangle(Box.from_floats([0, 0], [1, 1]))
+    found = verify(network, Specification((Case(inputs, (violated,)),), "vnnlib"), timeout=20)
+    # Over the square alone 1.25 is reached: a point of it outside of the triangle is no counterexample.
+    assert (found.verdict == "violated") == reachable
+    assert found.witness is None or inputs.contains(found.witness.input)
