@@ -21,3 +21,24 @@ def one_line(error: Exception) -> str:
 
 class Stopped(Exception):  # noqa: N818 - not an error: the caller asked for it
     """Raised by work that was told to stop before it had anything to give."""
+
+
+class Complaints:
+    """Errors of several arguments, to be told at once: `with complaints: check()` for each, then `complaints.end()`."""
+
+    def __init__(self) -> None:
+        self._found: list[str] = []
+
+    def __enter__(self) -> Complaints:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> bool:
+        if isinstance(error, InputError):
+            self._found.append(str(error))
+            return True
+        return False
+
+    def end(self) -> None:
+        """Raise InputError with what was found, if anything was."""
+        if self._found:
+            raise InputError("; ".join(dict.fromkeys(self._found)))

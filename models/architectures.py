@@ -6,11 +6,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from mipverify.errors import InputError
+from mipverify.errors import InputError, one_line
+from mipverify.network.formats.state_dict import made_by
+from mipverify.network.torch_copy import untouched
+from mipverify.network.torch_import import evaluating
 
 Shape = tuple[int, ...]
 
@@ -106,11 +110,16 @@ ARCHITECTURES: dict[str, Architecture] = {
 def build(name: str, input_shape: Shape = (1, 28, 28), classes: int = 10, seed: int | None = None) -> nn.Module:
     """A fresh network of this architecture for inputs (N, *input_shape), with logits (N, classes).
 
+    name: one of `ARCHITECTURES`, or FILE.py:FUNCTION, a function of the user's that returns a module: without
+    arguments, or given the input shape and the number of classes. The file is executed.
+
     `seed` makes the initial weights reproducible and leaves torch's random numbers as they were; without it the
     weights come from them. Raises `InputError` if the name or the shape does not fit.
     """
+    if ".py:" in name:
+        return _own(name, tuple(input_shape), classes, seed)
     if name not in ARCHITECTURES:
-        raise InputError(f"architecture {name!r}: not one of {', '.join(ARCHITECTURES)}")
+        raise InputError(f"architecture {name!r}: not one of {', '.join(ARCHITECTURES)}, nor FILE.py:FUNCTION")
     architecture = ARCHITECTURES[name]
     if classes < 2 or not input_shape or min(input_shape) < 1:
         raise InputError(f"{name}: no network for inputs of shape {tuple(input_shape)} and {classes} classes")
@@ -121,3 +130,26 @@ def build(name: str, input_shape: Shape = (1, 28, 28), classes: int = 10, seed: 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return architecture.make(tuple(input_shape), classes)
+
+
+def resolved(name: str) -> str:
+    """The name of an architecture wherever it is read again: with the whole path of a file."""
+    file, mark, function = name.rpartition(".py:")
+    return f"{Path(file + '.py').resolve()}:{function}" if mark else name
+
+
+def _own(name: str, shape: Shape, classes: int, seed: int | None) -> nn.Module:
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        module = made_by(name, shape, classes)
+        with untouched(), evaluating(module):
+            try:
+                found = module(torch.zeros(2, *shape))
+            except Exception as error:  # noqa: BLE001  # the user's own code
+                text = one_line(error)
+                raise InputError(f"--architecture {name}: does not take images of shape {shape}: {text}") from None
+    if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != 2 or found.shape[1] < classes:
+        given = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise InputError(f"--architecture {name}: gives {given} for 2 images, not {classes} logits each")
+    return module

@@ -25,10 +25,15 @@ def prune_small_weights(module: nn.Module, threshold: float) -> dict[str, int]:
         raise InputError(f"threshold {threshold}: at least 0 is needed")
     zeros = {}
     for name, part in module.named_modules():
-        if isinstance(part, _WEIGHTED):
+        if weighted(part):
             prune.custom_from_mask(part, "weight", part.weight.detach().abs() >= threshold)
             zeros[name] = int((part.weight == 0).sum())
     return zeros
+
+
+def weighted(part: nn.Module) -> bool:
+    """Whether a layer's weights can be pruned."""
+    return isinstance(part, _WEIGHTED)
 
 
 def make_permanent(module: nn.Module) -> None:

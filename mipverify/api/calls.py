@@ -150,8 +150,9 @@ def _network(
         from mipverify.network import load
 
         return load(model) if isinstance(model, str) or hasattr(model, "__fspath__") else model
-    from mipverify.api.modules import answering, untouched
+    from mipverify.api.modules import answering
     from mipverify.network import from_torch
+    from mipverify.network.torch_copy import untouched
 
     shape = known or (specification.declared[0].shape[1:] if specification.declared else (specification.num_inputs,))
     try:

@@ -1,11 +1,9 @@
-"""torch modules in memory: copies that are questioned in place of them, and the networks of these."""
+"""torch modules in memory: what of them is asked about, and the networks of it."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from copy import deepcopy
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,42 +12,9 @@ from torch import nn
 
 from mipverify.errors import InputError, one_line
 from mipverify.network import Network
+from mipverify.network.torch_copy import detached_copy, untouched
 from mipverify.network.torch_heads import Selected, outputs, two_classes
-from mipverify.network.torch_import import evaluating, from_torch, unwrapped
-
-
-@contextmanager
-def untouched() -> Iterator[None]:
-    """In here nothing has gradients, and torch's random numbers are afterwards those that they would have been."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        yield
-
-
-def detached_copy(module: Any) -> nn.Module:
-    """The module inside of wrappers, copied: on the CPU, in evaluation mode, without gradients.
-
-    What cannot be copied is given back as it is: it is read and run in evaluation mode and then put back.
-    """
-    module = unwrapped(module)
-    if not isinstance(module, nn.Module):
-        raise InputError(f"a torch.nn.Module is needed, not {type(module).__name__}")
-    with untouched():
-        # Computed tensors (pruned weights) that have a history refuse to be copied: their values are.
-        known = {
-            id(value): value.detach().clone()
-            for part in module.modules()
-            for value in vars(part).values()
-            if isinstance(value, torch.Tensor) and not value.is_leaf
-        }
-        try:
-            copy = deepcopy(module, known).cpu()
-        except Exception:  # noqa: BLE001  # the module's own code
-            return module
-    for part in copy.modules():
-        part.training = False
-    for parameter in copy.parameters():
-        parameter.grad = None
-    return copy.requires_grad_(False)
+from mipverify.network.torch_import import evaluating, from_torch
 
 
 def answering(module: nn.Module, output: int | str | None, transform: nn.Module | None) -> nn.Module:

@@ -98,7 +98,7 @@ def module_of(model: Any, reading: Reading) -> tuple[nn.Module | None, Sequence[
     torch = sys.modules.get("torch")
     if torch is None or isinstance(model, (str, Path, Network)):
         return None, None
-    from mipverify.api.modules import detached_copy
+    from mipverify.network.torch_copy import detached_copy
 
     traced = sys.modules.get("mipverify.models.traced")
     if traced is not None and isinstance(model, traced.Traced):

@@ -9,6 +9,7 @@ import typer
 from mipverify.cli import options as opt
 from mipverify.cli import train as train_module
 from mipverify.cli import training
+from mipverify.errors import Complaints
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a run, or its network.pt.", show_default=False)]
 
@@ -36,8 +37,8 @@ def finetune(
     threads: training.Threads = None,
     tensorboard: training.TensorBoard = False,
     evaluate: training.Evaluate = False,
-    samples: training.Samples = "0:1000",
-    timeout: opt.Timeout = 120.0,
+    samples: training.Samples = training.SOME,
+    timeout: training.Timeout = training.SECONDS,
     workers: training.Workers = 0,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -52,16 +53,20 @@ def finetune(
 
     With --evaluate the table shows the network before and after.
     """
-    training.needed({"--preset NAME": preset, "--data FILE": data, "--test FILE": test, "--out DIR": out})
+    complaints = Complaints()
+    with complaints:
+        training.needed({"--preset NAME": preset, "--data FILE": data, "--out DIR": out})
     with training.torch_is_there():
         from mipverify.models.training.files import read_network
         from mipverify.models.training.pruned import keep_zeros
 
-        initial = read_network(run)
-        keep_zeros(initial.module)
+        initial = None
+        with complaints:
+            initial = read_network(run)
+            keep_zeros(initial.module)
         changes = {
-            "architecture": initial.architecture,
-            "eps": opt.parse_positive("--eps", eps),
+            "architecture": None if initial is None else initial.architecture,
+            "eps": training.radius(complaints, eps),
             "epochs": epochs,
             "batch_size": batch_size,
             "learning_rate": learning_rate,
@@ -76,7 +81,7 @@ def finetune(
             "ramp": (0.0, 0.0),
         }
         return train_module.run(
-            str(preset), changes, initial, str(data), str(test), str(out), resume=resume, images=images,
-            threads=threads, tensorboard=tensorboard, evaluate=evaluate, compared={"before": run}, samples=samples,
+            complaints, preset, changes, initial, data, test, out, resume=resume, images=images, threads=threads,
+            tensorboard=tensorboard, evaluate=evaluate, compared={"before": run} if evaluate else {}, samples=samples,
             timeout=timeout, workers=workers, json=json, quiet=quiet,
         )  # fmt: skip

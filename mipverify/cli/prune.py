@@ -12,7 +12,7 @@ from mipverify.cli import options as opt
 from mipverify.cli import training
 from mipverify.cli.console import stdout_for_results_only
 from mipverify.cli.exits import DONE
-from mipverify.errors import InputError
+from mipverify.errors import Complaints, InputError
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a run, or its network.pt.", show_default=False)]
 Weights = Annotated[float | None, typer.Option(metavar="T", help="Weights with |w| < T become zero.")]
@@ -37,8 +37,8 @@ def prune(
     images: training.Images_ = None,
     threads: training.Threads = None,
     evaluate: training.Evaluate = False,
-    samples: training.Samples = "0:1000",
-    timeout: opt.Timeout = 120.0,
+    samples: training.Samples = training.SOME,
+    timeout: training.Timeout = training.SECONDS,
     workers: training.Workers = 0,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -54,15 +54,20 @@ def prune(
 
     The network changes: with --evaluate the table shows it before and after.
     """
-    training.needed({"--out DIR": out})
-    if weights is None and relus is None:
-        raise InputError("nothing to prune: give --weights T or --relus F")
-    if relus is not None:
-        training.needed({"--data FILE": data, "--eps E": eps})
-    if evaluate:
-        training.needed({"--test FILE": test, "--eps E": eps})
-    opt.check_limits(timeout, workers or 1)
-    radius = opt.parse_positive("--eps", eps) or 0.0
+    complaints = Complaints()
+    with complaints:
+        training.needed({"--out DIR": out})
+    with complaints:
+        if weights is None and relus is None:
+            raise InputError("nothing to prune: give --weights T or --relus F")
+    asked = {"--data FILE": data} if relus is not None else {}
+    asked |= {"--test FILE": test} if evaluate else {}
+    with complaints:
+        training.needed(asked | ({"--eps E": eps} if asked else {}))
+    with complaints:
+        opt.check_limits(timeout, workers or 1)
+    radius = training.radius(complaints, eps) or 0.0
+    complaints.end()
     with training.torch_is_there():
         from mipverify.models.training import read_images
         from mipverify.models.training.pruned import prune_run
@@ -76,7 +81,13 @@ def prune(
             if shown is not None:
                 runs = {"before": run, "after": str(out)}
                 figures = training.evaluation(
-                    runs, shown, radius, samples, timeout=timeout, workers=workers, quiet=quiet
+                    runs,
+                    shown,
+                    radius,
+                    training.fitting(samples, len(shown)),
+                    timeout=timeout,
+                    workers=workers,
+                    quiet=quiet,
                 )
     training.conclude(record, str(out), figures, json=json, quiet=quiet)
     return DONE

@@ -12,13 +12,20 @@ from mipverify.cli import options as opt
 from mipverify.cli import training
 from mipverify.cli.console import stdout_for_results_only
 from mipverify.cli.exits import DONE
+from mipverify.errors import Complaints, InputError
 
 if TYPE_CHECKING:
     from mipverify.models.training import Trained
 
 Architecture = Annotated[
-    str | None, typer.Option(metavar="NAME", help="mlp_a, mlp_b, cnn_a, cnn_b, res or rs_cnn, as in the papers.")
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="mlp_a, mlp_b, cnn_a, cnn_b, res or rs_cnn, as in the papers; or FILE.py:FUNCTION, which returns a module "
+        "(given shape and classes if it asks for them).",
+    ),
 ]
+Weights = Annotated[str | None, typer.Option(metavar="FILE", help="Begin with these weights, a state dict (.pt).")]
 
 
 def train(
@@ -29,6 +36,7 @@ def train(
     out: training.Out = None,
     resume: training.Resume = False,
     architecture: Architecture = None,
+    weights: Weights = None,
     epochs: training.Epochs = None,
     batch_size: training.BatchSize = None,
     learning_rate: training.LearningRate = None,
@@ -45,8 +53,8 @@ def train(
     tensorboard: training.TensorBoard = False,
     evaluate: training.Evaluate = False,
     against: training.Against = None,
-    samples: training.Samples = "0:1000",
-    timeout: opt.Timeout = 120.0,
+    samples: training.Samples = training.SOME,
+    timeout: training.Timeout = training.SECONDS,
     workers: training.Workers = 0,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -61,13 +69,16 @@ def train(
       mipverify train --preset mnist-certified --data mnist_train.npz --test mnist_test.npz --eps 0.3 --out run2 \\
           --evaluate --against run
 
-    Writes network.onnx, network.pt, training.json (everything that made it) and checkpoints into DIR. A run that was
-    interrupted continues with --resume to the same weights.
+    Writes network.onnx, network.pt, training.json (everything that made it) and checkpoints into DIR, after every
+    epoch. A run that was interrupted continues with --resume to the same weights. Without --test, the last tenth of
+    the training images, 2000 at most, is held out for tests.
     """
-    training.needed({"--preset NAME": preset, "--data FILE": data, "--test FILE": test, "--out DIR": out})
+    complaints = Complaints()
+    with complaints:
+        training.needed({"--preset NAME": preset, "--data FILE": data, "--out DIR": out})
     changes = {
         "architecture": architecture,
-        "eps": opt.parse_positive("--eps", eps),
+        "eps": training.radius(complaints, eps),
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
@@ -83,20 +94,22 @@ def train(
     runs = {"before": against} if against is not None else {}
     with training.torch_is_there():
         return run(
-            str(preset), changes, None, str(data), str(test), str(out), resume=resume, images=images, threads=threads,
-            tensorboard=tensorboard, evaluate=evaluate, compared=runs, samples=samples, timeout=timeout,
-            workers=workers, json=json, quiet=quiet,
+            complaints, preset, changes, None, data, test, out, weights=weights, resume=resume, images=images,
+            threads=threads, tensorboard=tensorboard, evaluate=evaluate, compared=runs, samples=samples,
+            timeout=timeout, workers=workers, json=json, quiet=quiet,
         )  # fmt: skip
 
 
 def run(
-    preset: str,
+    complaints: Complaints,
+    preset: str | None,
     changes: dict[str, Any],
     initial: Trained | None,
-    data: str,
-    test: str,
-    out: str,
+    data: str | None,
+    test: str | None,
+    out: str | None,
     *,
+    weights: str | None = None,
     resume: bool,
     images: int | None,
     threads: int | None,
@@ -109,25 +122,54 @@ def run(
     json: bool,
     quiet: bool,
 ) -> int:
-    """Train as `mipverify train` and `mipverify finetune` do; `compared`: other runs in the evaluation, by name."""
-    from mipverify.errors import InputError
+    """Train as `mipverify train` and `mipverify finetune` do; `compared`: other runs in the evaluation, by name.
+
+    complaints: what is wrong with the command line so far. Raises InputError with all that is wrong, before any work.
+    """
+    from mipverify.models.architectures import resolved
     from mipverify.models.training import preset as preset_of
     from mipverify.models.training import read_images
     from mipverify.models.training import train as train_network
-    from mipverify.models.training.files import read_network, read_record
+    from mipverify.models.training.files import begun_with, read_network, read_record
     from mipverify.models.training.progress import Live, TensorBoard
     from mipverify.report.configuration import parse_samples
 
-    opt.check_limits(timeout, workers or 1)
-    chosen = preset_of(preset, **changes)
-    training.set_threads(threads)
-    if images is not None and images < 1:
-        raise InputError(f"--images must be at least 1, not {images}")
+    chosen = training_images = test_images = None
+    with complaints:
+        opt.check_limits(timeout, workers or 1)
+    if changes["architecture"] is not None:
+        changes = {**changes, "architecture": resolved(changes["architecture"])}
+    if preset is not None:
+        with complaints:
+            chosen = preset_of(preset, **changes)
+    with complaints:
+        training.set_threads(threads)
+    with complaints:
+        if images is not None and images < 1:
+            raise InputError(f"--images must be at least 1, not {images}")
     for directory in compared.values():
-        read_network(directory)
-    training_images, test_images = read_images(data).first(images), read_images(test)
-    if evaluate:
-        parse_samples(samples, len(test_images))
+        with complaints:
+            read_network(directory)
+    if data is not None:
+        with complaints:
+            training_images = read_images(data).first(images)
+    with complaints:
+        if test is not None:
+            test_images = read_images(test)
+        elif training_images is not None:
+            training_images, test_images = training_images.held_out()
+    if evaluate and test_images is not None:
+        with complaints:
+            parse_samples(training.fitting(samples, len(test_images)), len(test_images))
+    if weights is not None and chosen is not None and training_images is not None and test_images is not None:
+        classes = max(training_images.classes, test_images.classes)
+        with complaints:
+            initial = begun_with(weights, chosen.architecture, training_images.shape, classes)
+    complaints.end()
+    assert chosen is not None
+    assert training_images is not None
+    assert test_images is not None
+    assert out is not None
     with ExitStack() as stack:
         if json:
             stack.enter_context(stdout_for_results_only())
@@ -147,7 +189,13 @@ def run(
         if evaluate:
             runs = {**compared, "after" if compared else "network": out}
             figures = training.evaluation(
-                runs, test_images, chosen.eps, samples, timeout=timeout, workers=workers, quiet=quiet
+                runs,
+                test_images,
+                chosen.eps,
+                training.fitting(samples, len(test_images)),
+                timeout=timeout,
+                workers=workers,
+                quiet=quiet,
             )
     training.conclude(read_record(Path(out)), out, figures, json=json, quiet=quiet)
     return DONE

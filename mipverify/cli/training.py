@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mipverify.cli import options as opt
 from mipverify.cli.console import table
 from mipverify.cli.streams import say, tell
-from mipverify.errors import InputError
+from mipverify.errors import Complaints, InputError
 
 if TYPE_CHECKING:
     from mipverify.models.training import Images
@@ -23,7 +24,9 @@ Data = Annotated[
         metavar="FILE", help="Training images: .npz, IDX, CSV, or a folder with one subfolder of images for each class."
     ),
 ]
-Test = Annotated[str | None, typer.Option(metavar="FILE", help="Test images, likewise.")]
+Test = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Test images, likewise; some training images are held out without.")
+]
 Out = Annotated[str | None, typer.Option(metavar="DIR", help="Directory for the network and the record of its making.")]
 Eps = Annotated[str | None, typer.Option(metavar="E", help="Radius of the l_inf perturbations, such as 0.1 or 8/255.")]
 Preset = Annotated[
@@ -57,7 +60,10 @@ Evaluate = Annotated[bool, typer.Option("--evaluate", help="Verify --samples of 
 Against = Annotated[
     str | None, typer.Option(metavar="RUN", help="Directory of another run to put beside it in the evaluation.")
 ]
+SOME = "0:100"  # samples, and SECONDS for each: an evaluation that ends in a minute or two
+SECONDS = 1.0
 Samples = Annotated[str, typer.Option(metavar="BEGIN:END", help="Test images to verify, END excluded.")]
+Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="Time limit for each image that is verified.")]
 Workers = Annotated[int, typer.Option(metavar="N", help="Processes that verify; 0 is this one.")]
 
 
@@ -66,6 +72,18 @@ def needed(options: dict[str, str | None]) -> None:
     missing = [name for name, value in options.items() if value is None]
     if missing:
         raise InputError(f"{' and '.join(missing)} must be given")
+
+
+def radius(complaints: Complaints, eps: str | None) -> float | None:
+    """What --eps says."""
+    with complaints:
+        return opt.parse_positive("--eps", eps)
+    return None
+
+
+def fitting(samples: str, count: int) -> str:
+    """The samples asked for; those of the default, as far as there are so many."""
+    return f"0:{min(count, int(SOME.partition(':')[2]))}" if samples == SOME else samples
 
 
 def set_threads(count: int | None) -> None:
@@ -120,9 +138,24 @@ def conclude(record: dict[str, Any], out: str, figures: dict[str, dict[str, Any]
         header, *rows = table_of(figures)
         lines.append(table(header, rows))
     if not quiet:
+        lines += removed(record)
         lines.append(f"network  {Path(out) / 'network.onnx'}")
     if lines:
         say("\n".join(lines))
+
+
+def removed(record: dict[str, Any]) -> list[str]:
+    """What pruning has removed, layer by layer, in words."""
+    lines = []
+    weights = record.get("weights", {})
+    for name, zeros in weights.get("zeros", {}).items():
+        new, size = weights["removed"][name], weights["sizes"][name]
+        lines.append(f"layer {name}: {new:,} weights removed, {zeros:,} of {size:,} are zero")
+    for name, units in record.get("relus", {}).get("layers", {}).items():
+        whole = sum(units.values())
+        counts = f"{units['zero']:,} zero, {units['linear']:,} linear, {units['kept']:,} of {whole:,} kept"
+        lines.append(f"ReLU {name}: {counts}")
+    return lines
 
 
 def interrupted(out: str) -> None:

@@ -39,6 +39,14 @@ class Images:
         """Number of classes: one more than the largest label."""
         return int(self.labels.max()) + 1
 
+    def held_out(self) -> tuple[Images, Images]:
+        """All but the last tenth of the images, or the last 2000, and these."""
+        rest = len(self) - min(2000, max(1, len(self) // 10))
+        if rest < 1:
+            raise InputError(f"{self.path}: {len(self)} images are too few to hold some out for tests")
+        last = Images(self.pixels[rest:], self.labels[rest:], f"{self.path}, from image {rest}", self.sha256)
+        return self.first(rest), last
+
     def first(self, count: int | None) -> Images:
         """The first `count` images."""
         return self if count is None else Images(self.pixels[:count], self.labels[:count], self.path, self.sha256)

@@ -53,6 +53,10 @@ def evaluate(
     error = exact.summary["adversarial_error"]
     seconds = [sample.seconds for sample in exact.samples]
     return {
+        "eps": eps,
+        "test_images": len(test),
+        "samples": [begin, end],
+        "timeout": timeout,
         "accuracy": accuracy(trained.module, test),
         "pgd_accuracy": attacked_accuracy(trained.module, chosen, eps),
         "exact_accuracy": [1 - error["upper"], 1 - error["lower"]],
@@ -69,12 +73,14 @@ def nonzero_weights(trained: Trained) -> int:
 
 
 def table_of(columns: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
-    """Rows (name, one text for each network) of the figures, for printing; the first row holds the networks' names."""
-    rows: list[tuple[str, ...]] = [("", *columns)]
+    """Rows (name, one text for each network) of the figures, for printing; the first row says of what they are."""
+    first = next(iter(columns.values()))
+    begin, end = first["samples"]
+    rows: list[tuple[str, ...]] = [(f"eps {first['eps']:g}, test images {begin} to {end - 1}", *columns)]
     names = {
-        "accuracy": "test accuracy",
+        "accuracy": f"test accuracy, all {first['test_images']:,}",
         "pgd_accuracy": "PGD accuracy",
-        "exact_accuracy": "exact adversarial accuracy",
+        "exact_accuracy": f"exact adversarial accuracy, {first['timeout']:g} s each",
         "seconds_mean": "verification, mean",
         "seconds_median": "verification, median",
         "unstable": "unstable units by layer",

@@ -16,6 +16,7 @@ from mipverify.models.pruning import MaskedReLU
 from torch import nn
 
 from mipverify.errors import InputError
+from mipverify.network.formats.state_dict import load_weights
 
 CHECKPOINT = "checkpoint.pt"
 NETWORK = "network.onnx"
@@ -115,6 +116,13 @@ def read_network(path: str | Path) -> Trained:
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise InputError(f"{file}: is not a network of this program ({error})") from None
     return Trained(module, content["architecture"], shape, classes)
+
+
+def begun_with(weights: str | Path, architecture: str, shape: tuple[int, ...], classes: int) -> Trained:
+    """A network of an architecture with the weights of a state dict in a file. Raises InputError."""
+    module = build(architecture, shape, classes, seed=0)
+    load_weights(module, weights, architecture)
+    return Trained(module.train(), architecture, shape, classes)
 
 
 def _masks(part: MaskedReLU) -> dict[str, torch.Tensor]:

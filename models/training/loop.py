@@ -7,13 +7,13 @@ import math
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mipverify.models.architectures import build
+from mipverify.models.architectures import build, resolved
 from mipverify.models.pruning import make_permanent
 from mipverify.models.training.data import Images, augment
 from mipverify.models.training.files import (
@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from mipverify import __version__
 from mipverify.errors import InputError
+from mipverify.network.torch_copy import detached_copy
 
 WATCHED = 2000  # test images that are looked at after every epoch
 
@@ -83,7 +84,10 @@ def train(
         raise InputError(f"{data.path}: {len(data)} images are fewer than one batch of {options.batch_size}")
     if initial is None:
         trained = Trained(
-            build(options.architecture, data.shape, classes, options.seed), options.architecture, data.shape, classes
+            build(options.architecture, data.shape, classes, options.seed),
+            resolved(options.architecture),
+            data.shape,
+            classes,
         )
     else:
         if initial.input_shape != data.shape or initial.classes < classes:
@@ -129,6 +133,14 @@ class _Run:
 
     def train(self, resume: bool) -> Trained:
         begin = self._restore(resume)
+        try:
+            return self._train(begin)
+        except KeyboardInterrupt:
+            if not self.history:  # there is none of an epoch yet
+                self._write_network()
+            raise
+
+    def _train(self, begin: int) -> Trained:
         module = self.trained.module
         module.train()
         for epoch in range(begin, self.options.epochs):
@@ -217,7 +229,14 @@ class _Run:
             "history": self.history,
         }
         write_tensors(self.directory / CHECKPOINT, content)
+        self._write_network()
         self._write_record(finished=False)
+
+    def _write_network(self) -> None:
+        """The network as it is now: a run that is interrupted leaves one that can be used."""
+        copy = detached_copy(self.trained.module)
+        make_permanent(copy)
+        write_network(self.directory, replace(self.trained, module=copy))
 
     def _write_record(self, *, finished: bool) -> None:
         trained = self.trained

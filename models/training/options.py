@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from mipverify.errors import InputError
+from mipverify.errors import Complaints, InputError
 
 
 @dataclass(frozen=True)
@@ -57,22 +57,38 @@ class TrainingOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check("--eps", self.eps, 0.0, 1.0, open_low=True)
-        _check("--epochs", self.epochs, 1, 100_000)
-        _check("--batch-size", self.batch_size, 1, 1_000_000)
-        _check("--learning-rate", self.learning_rate, 0.0, 10.0, open_low=True)
-        _check("--attack-steps", self.attack_steps, 0, 10_000)
-        _check("--seed", self.seed, 0, 2**31 - 1)
-        for name in ("stability", "sparsity", "weight_decay"):
-            _check("--" + name.replace("_", "-"), getattr(self, name), 0.0, math.inf)
-        _check("--certified", self.certified, 0.0, 1.0)
-        _check("--bounded-share", self.bounded_share, 0.0, 1.0, open_low=True)
-        _check("warp", self.warp, 0.0, 0.5)
-        _one_of("certified_bounds", self.certified_bounds, ("interval", "crown"))
-        _one_of("--bounds", self.stability_bounds, ("interval", "improved_interval", "crown"))
+        complaints = Complaints()
+        ranges = (
+            ("--epochs", self.epochs, 1, 100_000),
+            ("--batch-size", self.batch_size, 1, 1_000_000),
+            ("--attack-steps", self.attack_steps, 0, 10_000),
+            ("--seed", self.seed, 0, 2**31 - 1),
+            ("--stability", self.stability, 0.0, math.inf),
+            ("--sparsity", self.sparsity, 0.0, math.inf),
+            ("--weight-decay", self.weight_decay, 0.0, math.inf),
+            ("--certified", self.certified, 0.0, 1.0),
+            ("warp", self.warp, 0.0, 0.5),
+        )
+        above_zero = (
+            ("--eps", self.eps, 1.0),
+            ("--learning-rate", self.learning_rate, 10.0),
+            ("--bounded-share", self.bounded_share, 1.0),
+        )
+        for name, value, low, high in ranges:
+            with complaints:
+                _check(name, value, low, high)
+        for name, value, high in above_zero:
+            with complaints:
+                _check(name, value, 0.0, high, open_low=True)
+        with complaints:
+            _one_of("certified_bounds", self.certified_bounds, ("interval", "crown"))
+        with complaints:
+            _one_of("--bounds", self.stability_bounds, ("interval", "improved_interval", "crown"))
         begin, end = self.ramp
-        if not 0 <= begin <= end <= 1:
-            raise InputError(f"ramp must be two fractions of the training in order, not {begin:g} and {end:g}")
+        with complaints:
+            if not 0 <= begin <= end <= 1:
+                raise InputError(f"ramp must be two fractions of the training in order, not {begin:g} and {end:g}")
+        complaints.end()
 
     def record(self) -> dict[str, Any]:
         """As JSON keeps it."""

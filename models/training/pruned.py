@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from mipverify.models.adversarial import pgd_attack
-from mipverify.models.pruning import make_permanent, prune_relus, prune_small_weights
+from mipverify.models.pruning import make_permanent, prune_relus, prune_small_weights, weighted
 from mipverify.models.quick import attack_twin
 from mipverify.models.training.data import Images
 from mipverify.models.training.files import read_network, read_record, write_network, write_record
@@ -49,8 +49,15 @@ def prune_run(
     module = trained.module
     record: dict[str, Any] = {"finished": True, "source": str(source), "source_sha256": weights_sha256(module)}
     if weights is not None:
-        record["weights"] = {"threshold": weights, "zeros": prune_small_weights(module, weights)}
+        before = {name: int((part.weight == 0).sum()) for name, part in module.named_modules() if weighted(part)}
+        zeros = prune_small_weights(module, weights)
         make_permanent(module)
+        record["weights"] = {
+            "threshold": weights,
+            "zeros": zeros,
+            "removed": {name: count - before[name] for name, count in zeros.items()},
+            "sizes": {name: module.get_submodule(name).weight.numel() for name in zeros},  # type: ignore[operator]
+        }
     if relus is not None:
         if images is None:
             raise InputError("images to count activity on are needed")

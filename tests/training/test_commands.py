@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,35 @@ def cli(folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     return run
 
 
+OWN = """
+from torch import nn
+
+def net(shape, classes):
+    return nn.Sequential(
+        nn.Conv2d(shape[0], 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(128, classes)
+    )
+
+def fixed():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 4))
+
+def narrow():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+
+def misfit():
+    return nn.Linear(3, 4)
+
+def number():
+    return 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def own(folder: Path) -> Path:
+    """A file with architectures of the user's."""
+    (folder / "own.py").write_text(OWN)
+    return folder / "own.py"
+
+
 TRAIN = [
     "train", "--preset", "mnist-stable", "--data", "train.npz", "--test", "test.npz", "--eps", "0.05",
     "--epochs", "6", "--batch-size", "32", "--learning-rate", "0.005",
@@ -54,6 +84,8 @@ def same_outputs(directory: Path) -> None:
 def test_train_prune_finetune(cli: Cli, folder: Path) -> None:
     code, out, err = cli(*TRAIN, "--out", "run", "--evaluate", "--samples", "0:20")
     assert code == 0, err
+    assert "eps 0.05, test images 0 to 19" in out
+    assert "test accuracy, all 40" in out
     assert err.count("epoch ") == 6
     assert "exact adversarial accuracy" in out
     record = json.loads((folder / "run" / "training.json").read_text())
@@ -94,6 +126,55 @@ def test_train_prune_finetune(cli: Cli, folder: Path) -> None:
     assert moved > 0
 
 
+@pytest.mark.parametrize("function", ["net", "fixed"])
+def test_an_architecture_of_the_users(cli: Cli, folder: Path, function: str) -> None:
+    """Without --test, images are held out; batch normalization trains; the run can be pruned and gone on with."""
+    command = ["train", "--preset", "mnist-stable", "--data", "train.npz", "--eps", "0.05", "--batch-size", "32"]
+    command += ["--learning-rate", "0.01", "--stability", "1e-4", "--architecture", f"own.py:{function}"]
+    code, out, err = cli(*command, "--epochs", "5", "--out", "run", "--evaluate")
+    assert code == 0, err
+    assert "test images 0 to 31" in out
+    record = json.loads((folder / "run" / "training.json").read_text())
+    assert record["epochs"][-1]["test accuracy"] > 0.9
+    assert record["training_images"] == 288
+    assert record["test"].endswith("train.npz, from image 288")
+    assert record["architecture"] == f"{folder / 'own.py'}:{function}"
+    same_outputs(folder / "run")
+    code, out, err = cli("prune", "run", "--weights", "0.05", "--out", "pruned")
+    assert code == 0, err
+    assert re.search(r"^layer \d: [\d,]+ weights removed, [\d,]+ of [\d,]+ are zero$", out, re.MULTILINE)
+    code, out, err = cli("finetune", "pruned", *command[1:-2], "--epochs", "1", "--out", "finer")
+    assert code == 0, err
+    same_outputs(folder / "finer")
+
+
+def test_training_begins_with_given_weights(cli: Cli, folder: Path) -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+    torch.save({"state_dict": module.state_dict()}, folder / "weights.pt")
+    command = [*TRAIN, "--architecture", "own.py:fixed", "--weights", "weights.pt", "--learning-rate", "1e-9"]
+    code, _, err = cli(*command, "--epochs", "1", "--out", "run")
+    assert code == 0, err
+    for a, b in zip(read_network("run").module.parameters(), module.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("step", [4, 25])
+def test_an_interrupted_run_leaves_a_network(folder: Path, step: int) -> None:
+    """In the first epoch as well as in the third."""
+    from mipverify.models.training import preset, read_images, train
+
+    options = preset("mnist-stable", eps=0.05, epochs=6, batch_size=32)
+
+    def stop(progress) -> None:
+        if progress.step == step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(options, read_images(folder / "train.npz"), read_images(folder / "test.npz"), folder / "run", report=stop)
+    same_outputs(folder / "run")
+
+
 def test_finetuning_resumes(cli: Cli, folder: Path) -> None:
     assert cli(*TRAIN, "--out", "run", "-q")[0] == 0
     assert cli("prune", "run", "--weights", "0.01", "--out", "pruned", "-q")[0] == 0
@@ -131,7 +212,21 @@ def test_json_and_quiet(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train"], "--preset NAME and --data FILE"),
+        (["train"], "--preset NAME and --data FILE and --out DIR"),
+        (
+            ["train", "--preset", "best", "--eps", "tenth", "--threads", "0", "--data", "none.npz", "--test", "no.npz"],
+            "--out DIR must be given; --eps must be a finite number such as 0.1 or 8/255, not 'tenth'; preset 'best'",
+        ),
+        (["train", "--data", "none.npz", "--threads", "0"], "--threads must be at least 1, not 0; none.npz: "),
+        ([*TRAIN, "--out", "run", "--epochs", "0", "--seed", "-1"], "not 0; --seed must be at least 0"),
+        (["prune", "run", "--evaluate", "--eps", "tenth"], "nothing to prune: give --weights T or --relus F; --test"),
+        (["finetune", "none", "--eps", "tenth"], "none: no such file; --eps"),
+        ([*TRAIN, "--out", "run", "--architecture", "own.py:missing"], "own.py:missing: AttributeError"),
+        ([*TRAIN, "--out", "run", "--architecture", "none.py:net"], "there is no file"),
+        ([*TRAIN, "--out", "run", "--architecture", "own.py:narrow"], "[2, 2] for 2 images, not 4 logits each"),
+        ([*TRAIN, "--out", "run", "--architecture", "own.py:misfit"], "does not take images of shape (1, 8, 8)"),
+        ([*TRAIN, "--out", "run", "--architecture", "own.py:number"], "returns int, not a torch.nn.Module"),
+        ([*TRAIN, "--out", "run", "--weights", "none.pt"], "none.pt"),
         ([*TRAIN, "--out", "run", "--preset", "mnist-best"], "mnist-certified"),
         ([*TRAIN, "--out", "run", "--eps", "-1"], "--eps must be a positive number, not '-1'"),
         ([*TRAIN, "--out", "run", "--eps", "1e400"], "--eps must be a positive number, not '1e400'"),

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import sys
 from collections.abc import Mapping
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mipverify.errors import InputError
 from mipverify.network.model_file import read_bytes
 
 _NESTED = ("state_dict", "model_state_dict")  # where training frameworks put it beside the state of the optimizer
+_POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 _PREFIX = "module."  # of torch.nn.DataParallel
 
 
@@ -25,13 +27,20 @@ def read_state_dict(path: str | Path, architecture: str) -> Any:
     Raises:
         InputError: torch is not installed, a file cannot be used, or the weights do not fit the module.
     """
-    try:
-        import torch
-    except ImportError:
-        raise InputError(f"{path}: reading it needs PyTorch: pip install torch") from None
-    module = _module(architecture)
-    if not isinstance(module, torch.nn.Module):
-        raise InputError(f"--architecture {architecture}: returns {type(module).__name__}, not a torch.nn.Module")
+    if importlib.util.find_spec("torch") is None:
+        raise InputError(f"{path}: reading it needs PyTorch: pip install torch")
+    module = made_by(architecture)
+    load_weights(module, path, architecture)
+    return module.eval()
+
+
+def load_weights(module: Any, path: str | Path, architecture: str) -> None:
+    """Load the state dict in a file into a module; `architecture` is what the module is called in errors.
+
+    Raises InputError where the file holds none, or one that does not fit.
+    """
+    import torch
+
     try:
         found = torch.load(io.BytesIO(read_bytes(path)), map_location="cpu", weights_only=True)
     except InputError:
@@ -50,7 +59,6 @@ def read_state_dict(path: str | Path, architecture: str) -> Any:
     for what, names in (("lacks", problems.missing_keys), ("has besides", problems.unexpected_keys)):
         if names:
             raise InputError(f"{path}: does not fit {architecture}: it {what} {', '.join(sorted(names)[:5])}")
-    return module.eval()
 
 
 def _weights(path: str | Path, found: Any) -> dict[str, Any]:
@@ -69,7 +77,13 @@ def _weights(path: str | Path, found: Any) -> dict[str, Any]:
     return dict(found)
 
 
-def _module(architecture: str) -> Any:
+def made_by(architecture: str, *given: object) -> Any:
+    """The module that `FILE.py:FUNCTION` returns, called with as many of the given arguments as it needs.
+
+    Raises InputError where there is no such function, or it fails or returns something else.
+    """
+    from torch import nn
+
     file, colon, name = architecture.rpartition(":")
     if not colon or not file or not name:
         raise InputError(f"--architecture must be FILE.py:FUNCTION, not {architecture!r}")
@@ -84,9 +98,14 @@ def _module(architecture: str) -> Any:
     sys.modules[spec.name] = loaded  # dataclasses look themselves up there
     try:
         spec.loader.exec_module(loaded)
-        return getattr(loaded, name)()
+        make = getattr(loaded, name)
+        needed = [p for p in signature(make).parameters.values() if p.default is p.empty and p.kind in _POSITIONAL]
+        module = make(*given[: len(needed)])
     except Exception as error:  # noqa: BLE001 - the user's own code
         raise InputError(f"--architecture {architecture}: {type(error).__name__}: {error}") from None
     finally:
         sys.path.remove(folder)
         del sys.modules[spec.name]
+    if not isinstance(module, nn.Module):
+        raise InputError(f"--architecture {architecture}: returns {type(module).__name__}, not a torch.nn.Module")
+    return module
