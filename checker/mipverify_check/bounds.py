@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mipverify_check.arithmetic import Array
+from mipverify_check.arithmetic import Arithmetic, Array
 from mipverify_check.input_set import InputSet
 from mipverify_check.maps import Coefficients, adjoint, rows
 from mipverify_check.network import Affine, Input, Network, Relu
@@ -26,7 +26,7 @@ WORKING_BYTES = 2**21  # of one array of a pass
 class Bounds:
     """lower, upper: by node, (size, columns). magnitudes: M_k by node. empty: columns shown to hold no input.
 
-    One object is never changed once it has been made.
+    One object is never changed once it has been made; its lines are kept.
     """
 
     network: Network
@@ -34,6 +34,7 @@ class Bounds:
     lower: list[Array] = field(default_factory=list)
     upper: list[Array] = field(default_factory=list)
     magnitudes: list[Array] = field(default_factory=list)
+    _lines: dict[int, tuple[Array, Array, Array]] = field(default_factory=dict)
 
     @property
     def columns(self) -> int:
@@ -45,9 +46,15 @@ class Bounds:
         crossed = [(low > high).any(0) for low, high in zip(self.lower, self.upper, strict=True)]
         return np.asarray(np.any(crossed, axis=0), dtype=bool)
 
+    def lines(self, source: int) -> tuple[Array, Array, Array]:
+        """`lines` of the ReLUs that read node `source`, each (size, columns)."""
+        if source not in self._lines:
+            self._lines[source] = lines(self.network.arithmetic, self.lower[source], self.upper[source])
+        return self._lines[source]
+
     @property
     def nbytes(self) -> int:
-        return 3 * sum(int(low.nbytes) for low in self.lower)
+        return 6 * sum(int(low.nbytes) for low in self.lower)
 
 
 def interval(network: Network, inputs: InputSet, known: Bounds | None = None, start: int = 0) -> Bounds:
@@ -146,7 +153,7 @@ class Aim:
 
     def of(self, values: Array) -> Array:
         """By row, what is known by column."""
-        return values if self.column is None else values[:, self.column]
+        return values if self.column is None else np.take(values, self.column, axis=1)
 
 
 def aim(node: int, units: np.ndarray, sign: int = 1, column: np.ndarray | None = None) -> Aim:
@@ -272,26 +279,26 @@ def _relu(
     arithmetic = bounds.network.arithmetic
     low, high = of(bounds.lower[source]), of(bounds.upper[source])
     value = np.maximum(np.abs(low), np.abs(high))
+    slope, offset, lower_slope = (of(part) for part in bounds.lines(source))
     if source in evidence.splits or k in evidence.slopes or k in evidence.multipliers:
         a = Coefficients(a.dense())
     shape = a.values.shape
     if source in evidence.splits:
         units, which, signs = evidence.splits[source]
-        low, high = (np.broadcast_to(side, shape).copy() for side in (low, high))
+        held = (np.broadcast_to(part, shape).copy() for part in (low, high, slope, offset, lower_slope))
+        low, high, slope, offset, lower_slope = held
         for side, sign in ((low, 1), (high, -1)):
             at = units[signs == sign], which[signs == sign]
             side[at] = np.maximum(side[at], 0) if sign == 1 else np.minimum(side[at], 0)
-    slope, offset = upper_line(bounds, low, high)
+        at = units, which
+        slope[at], offset[at], lower_slope[at] = lines(arithmetic, low[at], high[at])
     steep = np.abs(a.values)
     if both:  # one line on both sides
         # min(a, 0) . t and max(a, 0) . t, from a . t and |a| . t
         middle, spread = a.times(offset), a.with_values(steep).times(offset)
         charged = a.with_values(steep).times(slope * value + offset)
         return a.with_values(a.values * a.of(slope)), np.stack([middle - spread, middle + spread]) / 2, charged
-    lower_slope = slope
-    if evidence.lines == "adaptive":
-        unstable = (low < 0) & (high > 0)
-        lower_slope = np.where(unstable, arithmetic.array((high > -low).astype(np.float64)), slope)
+    lower_slope = lower_slope if evidence.lines == "adaptive" else slope
     if k in evidence.slopes:
         units, numbers = evidence.slopes[k]
         lower_slope = np.broadcast_to(lower_slope, shape).copy()
@@ -319,14 +326,18 @@ def _slopes(arithmetic: Any, numbers: np.ndarray) -> Array:
     return arithmetic.array(np.clip(numbers.astype(np.float64), 0, 1))
 
 
-def upper_line(bounds: Bounds, low: Array, high: Array) -> tuple[Array, Array]:
-    """s and t with max(0, z) <= s z + t for z in [low, high]: exact where stable, else from corner to corner."""
-    arithmetic = bounds.network.arithmetic
+def lines(arithmetic: Arithmetic, low: Array, high: Array) -> tuple[Array, Array, Array]:
+    """s and t with max(0, z) <= s z + t for z in [low, high], and the slope of `adaptive` lines below.
+
+    Exact where a unit is stable, else s z + t goes from corner to corner.
+    """
+    zero, one = arithmetic.array(0), arithmetic.array(1)
     active, unstable = low >= 0, (low < 0) & (high > 0)
-    width = np.where(unstable, high - low, arithmetic.array(1))
+    width = np.where(unstable, high - low, one)
     # Any slope is sound with its own offset; in rational numbers, one of few digits keeps what follows short.
-    slope = np.where(unstable, high, arithmetic.array(0)) / width
+    slope = np.where(unstable, high, zero) / width
     slope = arithmetic.array(np.clip(slope.astype(np.float64), 0, 1))
     offset = np.maximum((1 - slope) * high, -slope * low) * (1 + arithmetic.gamma(6)) + arithmetic.floor
-    zero, one = arithmetic.array(0), arithmetic.array(1)
-    return np.where(active, one, np.where(unstable, slope, zero)), np.where(unstable, offset, zero)
+    slope = np.where(active, one, np.where(unstable, slope, zero))
+    below = np.where(unstable, np.where(high > -low, one, zero), slope)
+    return slope, np.where(unstable, offset, zero), below

@@ -12,7 +12,7 @@ import onnx
 
 from mipverify_check.arithmetic import Arithmetic, Array
 from mipverify_check.errors import BadInputError
-from mipverify_check.maps import Gather, Map, Product, Scale
+from mipverify_check.maps import Gather, Map, Product, Scale, Sparse
 from mipverify_check.network import Affine, Input, Node, Relu, Tensor
 from mipverify_check.onnx_file import FLOATS, LARGEST_TENSOR, constant
 
@@ -92,6 +92,13 @@ class Builder:
         maps = [(v, Gather(np.arange(v.size), v.size) if sign == 1 else self.scaled(v, -one)) for v, sign in tensors]
         total = self.affine(shape, maps, constants[-1] if constants else None)
         return total if factor is None else self.affine(shape, [(total, self.scaled(total, factor, roundings))])
+
+    def matrix(self, x: Tensor, weight: np.ndarray, index: np.ndarray) -> Map:
+        """The product of `weight` (units, inner) with the entries `index` (inner, places) of x."""
+        whole = x.size == index.size and index.shape[1] == 1 and (index[:, 0] == np.arange(x.size)).all()
+        if whole and Sparse.pays(weight):
+            return Sparse(self.numbers(weight))
+        return self.product(x, weight[None], index[None])
 
     def product(self, x: Tensor, weight: Any, index: np.ndarray, roundings: int = 0) -> Product:
         """The product of `weight` (G, N, K) with the entries `index` (G, K, P) of x."""

@@ -31,7 +31,7 @@ class Map(Protocol):
 
 def rows(linear: Map, units: np.ndarray, signs: Array) -> Coefficients:
     """`signs` (R,) times the rows `units` (R,) of W."""
-    if isinstance(linear, Product):
+    if isinstance(linear, Product | Sparse):
         return linear.rows(units, signs)
     one_hot = np.zeros((linear.outputs, len(units)), signs.dtype)
     one_hot[units, np.arange(len(units))] = signs
@@ -40,6 +40,8 @@ def rows(linear: Map, units: np.ndarray, signs: Array) -> Coefficients:
 
 def adjoint(linear: Map, a: Coefficients) -> Coefficients:
     """W' a, on the windows that a holds where that is possible."""
+    if isinstance(linear, Gather) and linear.identity:
+        return a
     found = linear.adjoint_of_window(a) if isinstance(linear, Product) else None
     return Coefficients(linear.adjoint(a.dense()) if found is None else found)
 
@@ -208,6 +210,49 @@ class Product:
         where, values = self.index[group, :, place].T, self.weight[group, unit].T * signs
         sparse = Coefficients(np.where(where < 0, 0, values), where, self.inputs)
         return sparse if 4 * len(where) < self.inputs else Coefficients(sparse.dense())
+
+
+class Sparse:
+    """y = W x for a matrix (outputs, inputs) of few entries in each row and in each column."""
+
+    def __init__(self, matrix: Array, roundings: int = 0):
+        self.outputs, self.inputs = matrix.shape
+        self.forward, self.back = _entries(matrix), _entries(matrix.T)
+        self.terms = max(len(self.forward[0]), len(self.back[0])) + roundings
+
+    @staticmethod
+    def pays(matrix: np.ndarray) -> bool:
+        """Whether rows and columns have so few entries that the dense product is slower."""
+        used = matrix != 0
+        most = [int(used.sum(axis).max(initial=0)) * matrix.shape[axis - 1] for axis in (1, 0)]
+        return bool(8 * sum(most) <= matrix.size)
+
+    def apply(self, x: Array, absolute: bool = False) -> Array:
+        return _combined(*self.forward, x, absolute)
+
+    def adjoint(self, a: Array, absolute: bool = False) -> Array:
+        return _combined(*self.back, a, absolute)
+
+    def rows(self, units: np.ndarray, signs: Array) -> Coefficients:
+        """`signs` (R,) times the rows `units` (R,)."""
+        values, index = self.forward
+        return Coefficients(values[:, units] * signs, index[:, units], self.inputs)
+
+
+def _entries(matrix: Array) -> tuple[Array, np.ndarray]:
+    """Values (most entries of a row, rows) of a matrix, and their columns; 0 in column -1 where a row has fewer."""
+    used = matrix != 0
+    most = int(used.sum(1).max(initial=0))
+    index = np.argsort(~used, axis=1, kind="stable")[:, :most].T
+    values = np.take_along_axis(matrix, index.T, 1).T
+    return values, np.where(values != 0, index, -1)
+
+
+def _combined(values: Array, index: np.ndarray, x: Array, absolute: bool) -> Array:
+    padded, total = _with_zero(x), np.zeros((index.shape[1], x.shape[1]), x.dtype)
+    for value, place in zip(np.abs(values) if absolute else values, index, strict=True):
+        total += value[:, None] * padded[place]
+    return total
 
 
 def transposed(forward: Product) -> Map:

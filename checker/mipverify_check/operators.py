@@ -102,8 +102,8 @@ def _affine_of_matmul(builder: Builder, x: Tensor, weight: np.ndarray, left: boo
     inner, places, units = index.shape[-2], index.shape[-1], weight.shape[-2]
     if math.prod(weight.shape[:-2]) == 1:  # one weight for all: their places side by side
         index = np.broadcast_to(index, (*stack, inner, places)).reshape(-1, inner, places)
-        index = index.transpose(1, 0, 2).reshape(1, inner, -1)
-        linear = builder.product(x, weight.reshape(1, units, inner), index)
+        index = index.transpose(1, 0, 2).reshape(inner, -1)
+        linear = builder.matrix(x, weight.reshape(units, inner), index)
         count = math.prod(stack)
         flat = builder.affine((units, count, places), [(x, linear)])
         order = np.arange(flat.size).reshape(flat.shape).transpose((1, 0, 2) if left else (1, 2, 0))

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from mipverify_check import onnx_file
 from mipverify_check.arithmetic import EXACT, FLOATS, Arithmetic
-from mipverify_check.bounds import Aim, Bounds, Evidence, aim, interval, least, ranges, upper_line
+from mipverify_check.bounds import Aim, Bounds, Evidence, aim, interval, least, lines, ranges
 from mipverify_check.facts import tightened
 from mipverify_check.input_set import InputSet
 from mipverify_check.network import Network, Relu
@@ -203,18 +203,17 @@ def test_columns_are_sets_of_their_own(tmp_path: Any) -> None:
     sets = [box(rng, 20) for _ in range(3)]
     together = InputSet(FLOATS, np.hstack([s.lower for s in sets]), np.hstack([s.upper for s in sets]))
     rows, column = np.array([0, 1, 2, 0, 1]), np.array([2, 0, 1, 1, 2])
-    for lines in ("parallel", "adaptive"):
-        found = least(interval(network, together), aim(network.output.node, rows, 1, column), Evidence(lines))
+    for kind in ("parallel", "adaptive"):
+        found = least(interval(network, together), aim(network.output.node, rows, 1, column), Evidence(kind))
         for i, (row, own) in enumerate(zip(rows, column, strict=True)):
-            alone = least(interval(network, sets[own]), aim(network.output.node, np.array([row])), Evidence(lines))
+            alone = least(interval(network, sets[own]), aim(network.output.node, np.array([row])), Evidence(kind))
             assert found[i] == pytest.approx(alone[0], abs=1e-12)
 
 
 def test_the_upper_line_lies_above_the_relu_at_both_ends() -> None:
     rng = np.random.default_rng(0)
     low, high = -(10.0 ** rng.uniform(-300, 20, 5000)), 10.0 ** rng.uniform(-300, 20, 5000)
-    network = Network(FLOATS, [], None)  # type: ignore[arg-type]
-    slope, offset = upper_line(Bounds(network, None), low, high)  # type: ignore[arg-type]
+    slope, offset, _ = lines(FLOATS, low, high)
     for s, t, low_end, high_end in zip(slope, offset, low, high, strict=True):
         assert Fraction(s) * Fraction(low_end) + Fraction(t) >= 0
         assert Fraction(s) * Fraction(high_end) + Fraction(t) >= Fraction(high_end)

@@ -44,6 +44,7 @@ CASES = {
     "matmul of stacks": one("MatMul", [2, 4, 5], weight(2, 5, 3)),
     "matmul spread": one("MatMul", [1, 4, 5], weight(3, 5, 2)),
     "matmul by a vector": one("MatMul", [1, 4, 5], weight(5)),
+    "matmul of few entries": one("MatMul", [1, 60], np.kron(np.eye(20), weight(3, 1)).astype(np.float32)),
     "conv": one("Conv", IMAGE, weight(6, 4, 3, 2), weight(6), strides=[2, 1], pads=[1, 0, 2, 1]),
     "conv in groups, dilated": one("Conv", IMAGE, weight(8, 2, 2, 2), group=2, dilations=[2, 3]),
     "conv same upper": one("Conv", IMAGE, weight(3, 4, 4, 3), auto_pad="SAME_UPPER", strides=[2, 2]),

@@ -15,7 +15,7 @@ from mipverify_check.errors import BadInputError, RejectedError
 from onnx import helper
 
 import mipverify
-from mipverify.engine.stages import CASCADE
+from mipverify.engine.schedule import CASCADE
 from mipverify.engine.verify import verify
 from mipverify.network import validation
 from mipverify.network.rewrites import REWRITES, pooling
