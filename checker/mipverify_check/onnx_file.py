@@ -44,14 +44,16 @@ def read_file(path: str, limit: int = LARGEST_FILE) -> tuple[bytes, bytes]:
         if not path.endswith(".gz"):
             return stored, stored
         with gzip.GzipFile(fileobj=io.BytesIO(stored)) as packed:
-            content = packed.read(limit + 1)
+            content = bytearray()  # in pieces: a reader of `limit` bytes at once takes as many
+            while len(content) <= limit and (piece := packed.read(2**20)):
+                content += piece
     except (OSError, EOFError, ValueError, MemoryError) as error:
         raise BadInputError(f"{path}: cannot be read: {error}") from None
     except Exception as error:  # noqa: BLE001  # zlib.error has no public base class
         raise BadInputError(f"{path}: is damaged: {error}") from None
     if len(content) > limit:
         raise BadInputError(f"{path}: is larger than {limit} bytes")
-    return stored, content
+    return stored, bytes(content)
 
 
 def read(path: str) -> OnnxFile:

@@ -35,6 +35,9 @@ NO_MEMORY, FAILED = 12, 70  # exit codes of the process: an allocation failed in
 OF_LIBRARIES = (1, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
 
 
+SENT = ("network", "specification", "solver", "seed", "workers", "proof")  # of a run
+
+
 def run_confined(run: Run, memory: int) -> Verdict:
     """The verdict of a run whose process may take `memory` more bytes of address space once it has read the question.
 
@@ -43,7 +46,7 @@ def run_confined(run: Run, memory: int) -> Verdict:
     """
     from mipverify.parallel.process import start
 
-    options = {name: getattr(run, name) for name in ("network", "specification", "solver", "seed", "workers")}
+    options = {name: getattr(run, name) for name in SENT}
     stages = None if run.stages is CASCADE else run.stages
     try:
         task = pickle.dumps((options, stages, time.time() + run.clock.left(), memory))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
@@ -122,6 +126,22 @@ def test_a_ball_that_is_hardly_smaller_than_the_question_is_refused(norm: str, t
     region = header["cases"][0]["region"]
     region["radius"] = str(Fraction(region["radius"]) * (1 - Fraction(1, 10**9)))
     assert checked(tmp_path, Proof(header, proof.arrays)) == 1
+
+
+def test_a_packed_network_is_read_within_the_memory_that_a_check_may_take(tmp_path: Path) -> None:
+    dense_file(tmp_path / "net.onnx", [6, 12, 3], 0)
+    packed = tmp_path / "net.onnx.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "net.onnx").read_bytes()))
+    network = mipverify.load(packed)
+    image = np.random.default_rng(0).random(network.input_shape)
+    label = int(network.forward(image[None]).argmax())
+    proof = mipverify.verify(network, robustness(image, label, "0.001", num_classes=3), proof=True).proof
+    assert proof is not None
+    proof.save(tmp_path / "proof.npz")
+    command = [sys.executable, "-m", "mipverify_check", str(tmp_path / "proof.npz"), str(packed)]
+    folders = {"PYTHONPATH": str(Path(checker.__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **folders})
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_phases_and_boxes(tmp_path: Path) -> None:

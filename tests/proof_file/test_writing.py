@@ -83,6 +83,13 @@ def test_solvers_words_are_not_taken(tmp_path: Path) -> None:
     assert (verdict.verdict == "holds") == (verdict.proof is not None)
 
 
+def test_a_memory_cap_leaves_the_proof(tmp_path: Path) -> None:
+    network = dense_file(tmp_path / "net.onnx", [4, 6, 3], 0)
+    verdict = mipverify.verify(network, question(network, 0.001), memory=2**31, proof=True)
+    assert verdict.verdict == "holds"
+    assert verdict.proof is not None
+
+
 def test_without_a_file_there_is_nothing_to_speak_of() -> None:
     torch = pytest.importorskip("torch")
     module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
