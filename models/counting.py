@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from mipverify.models.differentiable import Domain, require_domain
+from mipverify.models.differentiable import Domain, limits, require_domain, whole
 from mipverify.models.traced import Model, detached, network_of
 from mipverify.presolve import crown, interval
 
@@ -55,14 +55,16 @@ def unstable_units(
         raise InputError(f"bounds {bounds!r}: one of {', '.join(_METHODS)} is needed")
     if not eps >= 0:
         raise InputError(f"eps {eps}: at least 0 is needed")
-    points = x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x
+    points = whole(x.detach()).cpu().numpy() if isinstance(x, torch.Tensor) else x
     shape = tuple(points.shape[1:]) if input_shape is None else input_shape
     network = detached(network_of(model, shape))
-    points = points.reshape(-1, *network.input_shape).astype(np.float64)
+    points = points.astype(np.float64)
     lower, upper = points - eps, points + eps
     if domain is not None:
         require_domain(torch.from_numpy(points), domain)
-        lower, upper = lower.clip(*domain), upper.clip(*domain)
+        low, high = (side.numpy() for side in limits(domain, torch.from_numpy(points)))
+        lower, upper = lower.clip(low, high), upper.clip(low, high)
+    lower, upper = (side.reshape(-1, *network.input_shape) for side in (lower, upper))
     found = interval(network, lower, upper)
     if bounds == "crown":
         found = crown(found)

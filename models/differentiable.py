@@ -28,7 +28,7 @@ from mipverify.proof.relaxation import Relaxation, relax
 from mipverify.proof.rows import Rows, unit_rows
 
 Method: TypeAlias = Literal["interval", "improved_interval", "crown"]
-Domain: TypeAlias = tuple[float, float] | None
+Domain: TypeAlias = tuple[float | Tensor, float | Tensor] | None
 
 RowCount: TypeAlias = int | Literal["auto"] | None
 
@@ -53,7 +53,8 @@ class TrainingBounds:
 def input_box(x: Tensor, eps: float | Tensor, domain: Domain = (0.0, 1.0)) -> tuple[Tensor, Tensor]:
     """The l_inf ball of radius eps around x (B, *shape), clipped to the domain: lower and upper (B, *shape).
 
-    eps: a number, or a tensor that broadcasts to x. Raises InputError where x lies outside of the domain, for clipping
+    eps and each limit of the domain: a number, or a tensor that broadcasts to x, (channels, 1, 1) for one of each
+    channel. Raises InputError where x lies outside of the domain, for clipping
     would make boxes that do not hold it. Half precision holds no bounds: such x are taken as float32.
     """
     x = whole(x)
@@ -61,12 +62,28 @@ def input_box(x: Tensor, eps: float | Tensor, domain: Domain = (0.0, 1.0)) -> tu
         raise InputError("eps must be at least 0")
     require_domain(x, domain)
     lower, upper = x - eps, x + eps
-    return (lower, upper) if domain is None else (lower.clamp(*domain), upper.clamp(*domain))
+    if domain is None:
+        return lower, upper
+    low, high = limits(domain, x)
+    return lower.clamp(low, high), upper.clamp(low, high)
 
 
 def whole(x: Tensor) -> Tensor:
     """Inputs in a type that bounds can be computed in: half precision as float32."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def limits(domain: tuple[float | Tensor, float | Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """The two sides of a domain as tensors that broadcast to x. Raises InputError where they do not."""
+    low, high = (torch.as_tensor(side, dtype=x.dtype, device=x.device) for side in domain)
+    try:
+        torch.broadcast_shapes(low.shape, high.shape, x.shape)
+        fits = max(low.ndim, high.ndim) <= x.ndim
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise InputError(f"domain limits of shapes {list(low.shape)} and {list(high.shape)} for inputs {list(x.shape)}")
+    return low, high
 
 
 def class_labels(y: Tensor, count: int) -> Tensor:
@@ -84,10 +101,11 @@ def require_domain(x: Tensor, domain: Domain) -> None:
     """Raise InputError, as `mipverify.robustness` does, unless all of x (B, *shape) lie in the domain."""
     if domain is None:
         return
-    low, high = domain
+    low, high = limits(domain, x)
     outside = (x < low) | (x > high)
     if bool(outside.any()):
         at = int(outside.reshape(-1).nonzero()[0])
+        low, high = (side.expand_as(x).reshape(-1)[at] for side in (low, high))
         pixel, value = at % max(1, math.prod(x.shape[1:])), float(x.detach().reshape(-1)[at])
         raise InputError(
             f"image pixel {pixel} is {value:g}, outside of the domain [{float(low)}, {float(high)}]: normalized inputs "

@@ -17,6 +17,7 @@ from mipverify.models import (
     relu_stability_loss,
     unstable_units,
 )
+from torch import nn
 
 from mipverify.errors import InputError
 from tests.models.nets import case
@@ -53,3 +54,23 @@ def test_the_ends_of_the_domain_belong_to_it() -> None:
     assert low.min() == 0
     assert high.max() == 1
     input_box(ends[1:], 0.25, domain=(0.3, 1.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_limits_of_each_channel(dtype: torch.dtype) -> None:
+    """The same as clipping each channel by itself."""
+    x = torch.tensor([[[[0.25]], [[2.0]]]], dtype=dtype)
+    domain = (torch.tensor([0.0, 1.875]).reshape(2, 1, 1), torch.tensor([0.5, 3.0]).reshape(2, 1, 1))
+    lower, upper = input_box(x, 0.5, domain)
+    assert lower.flatten().tolist() == [0.0, 1.875]
+    assert upper.flatten().tolist() == [0.5, 2.5]
+    module = nn.Sequential(nn.Flatten(), nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    with torch.no_grad():
+        module[1].weight.copy_(torch.eye(2))
+        module[1].bias.copy_(torch.tensor([-0.625, -1.75]))  # z within [-0.625, -0.125] and [0.125, 0.75]
+    assert unstable_units(module, x, 0.5, domain=domain).counts.sum() == 0
+    assert unstable_units(module, x, 0.5, domain=None).counts.sum() == 2
+    with pytest.raises(InputError, match=r"image pixel 1 is 2, outside of the domain \[0.0, 1.0\]"):
+        input_box(x, 0.5, (torch.zeros(2, 1, 1), torch.ones(2, 1, 1)))
+    with pytest.raises(InputError, match="domain limits of shapes"):
+        input_box(x, 0.5, (torch.zeros(3, 1, 1), 1.0))
