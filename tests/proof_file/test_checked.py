@@ -103,6 +103,14 @@ def test_pooling(operator: str, tmp_path: Path) -> None:
     require_verified(tmp_path, pooled(tmp_path, operator, 0))
 
 
+@pytest.mark.parametrize("end", ["Softmax", "LogSoftmax", "Sigmoid"])
+def test_ends_that_keep_the_order(end: str, tmp_path: Path) -> None:
+    g = Graph([1, 6], 1)
+    hidden = relu(g, g.node("Gemm", ["x", g.constant(g.rng.normal(size=(6, 10)) / 3), g.random(10)]))
+    scores = g.node("Gemm", [hidden, g.random(10, 3), g.random(3)])
+    require_verified(tmp_path, mipverify.load(g.save(tmp_path / "net.onnx", g.node(end, [scores]))))
+
+
 @pytest.mark.parametrize("norm", ["l1", "l2"])
 def test_balls(norm: str, tmp_path: Path) -> None:
     require_verified(tmp_path, dense_file(tmp_path / "net.onnx", [6, 20, 20, 3], 2), norm)
