@@ -147,8 +147,8 @@ def test_a_question_that_does_not_fit_is_refused_under_a_cap_as_well() -> None:
 
 def test_the_timeout_is_kept_by_a_process_with_a_cap() -> None:
     begin = time.perf_counter()
-    verdict = verify(HARD, QUESTION, timeout=2.0, memory=1 << 30, stages=(INTERVAL, calling("idle", idle)))
-    assert time.perf_counter() - begin < 4.0
+    verdict = verify(HARD, QUESTION, timeout=5.0, memory=1 << 30, stages=(INTERVAL, calling("idle", idle)))
+    assert time.perf_counter() - begin < 7.0
     assert (verdict.verdict, verdict.reason, verdict.stage) == ("unknown", "time", "idle")
 
 
