@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from mipverify.attack.many_starts import ManyStarts, descend_from_many
 from mipverify.engine.features import by_milp, few_inputs, free_inputs
 from mipverify.engine.problem import Problem
 from mipverify.engine.stage import Stage, Work
@@ -16,7 +17,15 @@ from mipverify.proof.facts import Claim
 
 @dataclass(frozen=True, kw_only=True)
 class InputSplitting(Stage):
-    """Halves the box of few inputs until CROWN decides every part."""
+    """Halves the box of few inputs until CROWN decides every part.
+
+    many: a search from many random points, which finds small regions of counterexamples, once `patience` boxes were not
+    enough, and again each time that there are `growth` times as many: most properties are decided before.
+    """
+
+    many: ManyStarts = field(default_factory=ManyStarts)
+    patience: int = 500
+    growth: int = 4
 
     def applies(self, problem: Problem, state: State) -> str | None:
         """Where few inputs are free."""
@@ -33,16 +42,35 @@ class InputSplitting(Stage):
         if problem.record:  # where a conjunction is one output, whose maxima are ReLUs like others
             parts = [(problem.margins.output, [c]) for c in open_]
 
+        patience = self.patience
+
         def progress(cases: BoxCases, done: int, left: int, bound: float) -> None:
+            nonlocal patience
             work.learn(*cases.proven())  # an interrupt would lose it
             work.report("boxes", f"{done} boxes, {left} open, bound {bound:.4g}")
+            if left and done >= patience:
+                patience = done * self.growth
+                self._descend(work)
 
         outcome = search_boxes(
             work.state.proven,
             [Claim(node, np.array([units]), np.ones(1)) for node, units in parts],
             try_points=work.try_points,
-            stop=work.deadline.over,
+            stop=lambda: work.state.decided() or work.deadline.over(),
             hands=work.pool,
             progress=progress,
         )
         work.tell(Update(facts=tuple(outcome.bounds), nodes=outcome.boxes, reason=outcome.reason))
+
+    def _descend(self, work: Work) -> None:
+        """From many points; what is found is told, and ends the search."""
+        descend_from_many(
+            work.problem.margins,
+            *work.problem.float_box,
+            work.state.open(),
+            self.many,
+            work.rng,
+            work.try_points,
+            stop=work.deadline.over,
+            project=work.problem.project,
+        )
