@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ def load_query(
         if declarations is None or declarations.plain:
             network = _one(next(iter(files.values())), declarations, specification)
         else:
-            network = _several(declarations, files, specification)
+            network = _several(declarations, files, given, specification)
     except _FitError as error:
         raise InputError(f"{property_file}: {error}") from None
     specification.require_network(network)
@@ -88,10 +89,15 @@ def _one(path: str, declarations: Declarations | None, specification: Specificat
         return _decided(alone, specification, refusal)
 
 
-def _several(declarations: Declarations, files: Mapping[str, str], specification: Specification) -> Network:
-    """Several networks, or one with several inputs, outputs or hidden tensors, as one network."""
+def _several(
+    declarations: Declarations, files: Mapping[str, str], given: Mapping[str, str], specification: Specification
+) -> Network:
+    """Several networks, or one with several inputs, outputs or hidden tensors, as one network.
+
+    files: of every network. given: those that were named, by which the network is known in records.
+    """
     from mipverify.network import load
-    from mipverify.network.compose import compose
+    from mipverify.network.compose import combined_sha256, compose
     from mipverify.network.model_file import read_model
 
     read: dict[str, ModelFile] = {path: read_model(path)[1] for path in dict.fromkeys(files.values())}
@@ -100,7 +106,8 @@ def _several(declarations: Declarations, files: Mapping[str, str], specification
         if tensor.whole:
             raise _FitError(f"{tensor.name} has type {tensor.element}; beside others only floats and reals are read")
     asked = declarations.asked or (declarations.networks[0].outputs[0].name,)
-    composed = compose(parts, asked, declarations.places)
+    digest = combined_sha256([(name, read[path].sha256) for name, path in given.items()])
+    composed = replace(compose(parts, asked, declarations.places), sha256=digest)
     try:
         return load(composed)
     except InputError as refusal:

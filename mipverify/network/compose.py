@@ -124,10 +124,10 @@ class PartsReplay:
 
 
 def combined_sha256(networks: Sequence[tuple[str, str]]) -> str:
-    """A fingerprint of networks by name and SHA-256; that of a single one without a name is its own."""
-    if len(networks) == 1 and not networks[0][0]:
+    """A fingerprint of networks by name and SHA-256, in any order; that of a single one is its own."""
+    if len(networks) == 1:
         return networks[0][1]
-    return hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in networks).encode()).hexdigest()
+    return hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in sorted(networks)).encode()).hexdigest()
 
 
 def compose(parts: Sequence[Part], asked: Sequence[str], places: Sequence[int] | None = None) -> ComposedModel:

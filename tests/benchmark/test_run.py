@@ -187,3 +187,31 @@ def test_the_example() -> None:
     done = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, check=True)
     assert "hasty: 1 solved, 1 wrong, score -140" in done.stdout
     assert "hasty is wrong about vnnlib/low.vnnlib: correct counterexample" in done.stdout
+
+
+def test_networks_by_name_in_any_order_equal_ones_and_outputs_of_one(tmp_path):
+    """What was verified is what was asked about, however a list names the networks and the property declares them."""
+    write_network(tmp_path / "a.onnx")
+    write_network(tmp_path / "b.onnx", shift=1.0)
+    declared = "(declare-network {} {} (declare-input X{} Real [1,2]) (declare-output Y{} Real [1,2]))"
+    ranges = "(>= X{0}[0,0] 0.0) (<= X{0}[0,0] 1.0) (>= X{0}[0,1] 0.0) (<= X{0}[0,1] 1.0)"
+
+    def prop(name: str, second: str, threshold: float) -> None:
+        lines = ["(vnnlib-version <2.0>)", declared.format("f", "", "f", "f")]
+        lines += [declared.format("g", second, "g", "g"), f"(assert (and {ranges.format('f')} {ranges.format('g')}))"]
+        (tmp_path / name).write_text("\n".join([*lines, f"(assert (>= Yf[0,0] (+ Yg[0,0] {threshold})))"]))
+
+    prop("two.vnnlib", "", 0.5)
+    prop("equal.vnnlib", "(equal-to f)", 0.5)
+    one = declared.format("f", "", "f", "f")
+    asserted = f"(assert (and {ranges.format('f')}))\n(assert (>= Yf[0,0] 2.0))"
+    (tmp_path / "one.vnnlib").write_text(f"(vnnlib-version <2.0>)\n{one}\n{asserted}")
+    with (tmp_path / "instances.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["[('g', 'b.onnx'), ('f', 'a.onnx')]", "two.vnnlib", 20])
+        writer.writerow(["[('f', 'a.onnx')]", "equal.vnnlib", 20])
+        writer.writerow(["a.onnx", "equal.vnnlib", 20])
+        writer.writerow(["[('f', 'a.onnx')]", "one.vnnlib", 20])
+    assert main(["benchmark", str(tmp_path / "instances.csv"), "--out", str(tmp_path / "run")]) == 0
+    found = [(row["verdict"], row["replay"]) for row in rows(tmp_path / "run")]
+    assert found == [("holds", ""), ("violated", "correct"), ("violated", "correct"), ("holds", "")]
