@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mipverify.engine.query import load_query
     from mipverify.engine.verdict import Verdict
     from mipverify.engine.worst import WorstMargin
+    from mipverify.formulation import embed, to_pulp
     from mipverify.network import Network, load
     from mipverify.report.result import AccuracyResult
     from mipverify.specification import Specification, load_dataset, load_vnnlib, robustness
@@ -34,6 +35,7 @@ __all__ = [
     "adversarial_accuracy",
     "blur",
     "brightness_and_contrast",
+    "embed",
     "load",
     "load_dataset",
     "load_query",
@@ -41,6 +43,7 @@ __all__ = [
     "minimum_distortion",
     "mixture",
     "robustness",
+    "to_pulp",
     "verify",
     "worst_margin",
 ]
@@ -50,6 +53,7 @@ _HOMES = {
     "AccuracyResult": "mipverify.report.result",
     "adversarial_accuracy": "mipverify.api.calls",
     "Distortion": "mipverify.engine.distortion",
+    "embed": "mipverify.formulation",
     "minimum_distortion": "mipverify.api.calls",
     "Family": "mipverify.engine.family",
     "blur": "mipverify.engine.family",
@@ -63,6 +67,7 @@ _HOMES = {
     "load_query": "mipverify.engine.query",
     "load_vnnlib": "mipverify.specification",
     "robustness": "mipverify.specification",
+    "to_pulp": "mipverify.formulation",
     "verify": "mipverify.api.calls",
     "WorstMargin": "mipverify.engine.worst",
     "worst_margin": "mipverify.api.calls",

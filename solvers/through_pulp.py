@@ -154,31 +154,14 @@ def _problem(milp: Milp) -> tuple[Any, list[Any]]:
     """The program in PuLP's objects, and its columns."""
     import pulp
 
+    from mipverify.formulation.program import one_sided
+    from mipverify.formulation.pulp_model import add_rows, pulp_variables
+
     problem = pulp.LpProblem("mipverify", pulp.LpMinimize)
-    columns = [
-        pulp.LpVariable(
-            f"c{j}",
-            None if np.isneginf(milp.lower[j]) else float(milp.lower[j]),
-            None if np.isposinf(milp.upper[j]) else float(milp.upper[j]),
-            pulp.LpInteger if milp.integer[j] else pulp.LpContinuous,
-        )
-        for j in range(milp.columns)
-    ]
+    columns = pulp_variables(milp, [f"c{j}" for j in range(milp.columns)])
     costs = [(columns[j], float(milp.objective[j])) for j in np.flatnonzero(milp.objective)]
     problem.setObjective(pulp.LpAffineExpression(costs))
-    matrix = milp.matrix
-    for i in range(milp.rows):
-        span = slice(matrix.indptr[i], matrix.indptr[i + 1])
-        entries = [(columns[j], float(v)) for j, v in zip(matrix.indices[span], matrix.data[span], strict=True)]
-        low, high = float(milp.row_lower[i]), float(milp.row_upper[i])
-        if low == high:
-            sides = [(pulp.LpConstraintEQ, low)]
-        else:
-            both = (pulp.LpConstraintGE, low), (pulp.LpConstraintLE, high)
-            sides = [(sense, side) for sense, side in both if np.isfinite(side)]
-        for k, (sense, side) in enumerate(sides):
-            row = pulp.LpAffineExpression(entries)
-            problem.addConstraint(pulp.LpConstraint(row, sense, name=f"r{i}_{k}", rhs=side))
+    add_rows(problem, one_sided(milp, [f"r{i}" for i in range(milp.rows)]), columns)
     return problem, columns
 
 

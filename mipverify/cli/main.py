@@ -19,6 +19,7 @@ COMMANDS = {
     "check": "Check a proof with a program of its own.",
     "inspect": "Show layers, ReLUs and unsupported operators.",
     "convert": "Write the weights of another tool as ONNX.",
+    "export": "Write a question's MILP for other solvers.",
     "report": "Adversarial accuracy of a whole test set.",
     "benchmark": "Run a benchmark of VNN-COMP, beside other tools.",
     "distortion": "Distance to the closest adversarial input.",

@@ -6,14 +6,13 @@ import numpy as np
 
 from mipverify.engine.problem import Problem
 from mipverify.engine.state import State
-from mipverify.network import Affine
+from mipverify.formulation.program import fits
 from mipverify.proof.bounds import Bounds
 
 FEW_BINARIES = 200  # unstable ReLUs up to which a MILP solver gets a share of the time
 FEW_DENSE_BINARIES = 100  # the same where cuts gain much: programs of dense layers take far longer
 FEW_INPUTS = 12  # free coordinates up to which halving the input box beats splitting ReLUs
 MOST_REDUCED = 2**26  # coefficients of a reduced network, which searches and programs work on: 512 MB
-MOST_ENCODED = 2**25  # coefficients of a program of the whole network, of which solvers keep several copies
 MUCH_CUT_OFF = 0.05  # share of widths from which cutting all intermediate bounds pays before branching
 
 
@@ -67,8 +66,7 @@ def too_many_units(state: State) -> str:
 
 def encodable(problem: Problem) -> bool:
     """Whether a program of the whole network fits into memory."""
-    nodes = (node for node in problem.margins.nodes if isinstance(node, Affine))
-    return sum(term.operator.work for node in nodes for term in node.terms) <= MOST_ENCODED
+    return fits(problem.margins)
 
 
 def too_large_a_program(problem: Problem) -> str:

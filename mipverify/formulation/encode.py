@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from mipverify.errors import Stopped
 from mipverify.formulation.input_rows import SetColumns, confined
+from mipverify.formulation.labels import Labels
 from mipverify.formulation.milp import Milp
 from mipverify.network import Affine, Input, Network, Node, Relu, sources
 from mipverify.network.operators import Index
@@ -41,7 +42,7 @@ class Encoding:
     milp: objective zero. inputs: columns (n,) of the input. relus: by ReLU node. outputs: the network's output as
     affine expressions, `outputs[0] @ v + outputs[1]`, (k, columns) sparse and (k,). entries: by input, ReLU node, node
     with columns of its own and node that only moves such values, its value as `entries[node] @ v`, (size, columns)
-    sparse. curved: the input set, where the rows are tangents of it only.
+    sparse. labels: what columns and rows stand for. curved: the input set, where the rows are tangents of it only.
     """
 
     milp: Milp
@@ -49,6 +50,7 @@ class Encoding:
     relus: dict[int, ReluColumns]
     outputs: tuple[Any, np.ndarray]
     entries: dict[int, Any]
+    labels: Labels
     curved: SetColumns | None = None
 
     @property
@@ -114,16 +116,29 @@ class _Builder:
         self.integer: list[np.ndarray] = []
         self.columns = 0
         self.rows: list[tuple[Any, np.ndarray, np.ndarray]] = []
+        self.labels = Labels()
 
-    def add_columns(self, lower: np.ndarray, upper: np.ndarray, integer: bool = False) -> np.ndarray:
+    def add_columns(
+        self, lower: np.ndarray, upper: np.ndarray, label: str, units: np.ndarray | None = None, integer: bool = False
+    ) -> np.ndarray:
+        self.labels.columns.append((label, np.arange(len(lower)) if units is None else units))
         self.lower.append(np.asarray(lower, np.float64))
         self.upper.append(np.asarray(upper, np.float64))
         self.integer.append(np.full(len(lower), integer))
         self.columns += len(lower)
         return np.arange(self.columns - len(lower), self.columns)
 
-    def add_rows(self, entries: list[tuple[np.ndarray, Any]], matrix: Any, low: np.ndarray, high: np.ndarray) -> None:
+    def add_rows(
+        self,
+        entries: list[tuple[np.ndarray, Any]],
+        matrix: Any,
+        low: np.ndarray,
+        high: np.ndarray,
+        label: str,
+        units: np.ndarray | None = None,
+    ) -> None:
         """Rows low <= matrix @ columns + sum of value * column <= high, one `(columns, values)` entry each per row."""
+        self.labels.rows.append((label, np.arange(len(low)) if units is None else units))
         count = len(low)
         index = np.arange(count)
         total = self.widen(matrix) if matrix is not None else sp.csr_array((count, self.columns))
@@ -183,21 +198,21 @@ def encode(network: Network, bounds: Bounds, output: int | None = None, stop: Ca
             raise Stopped
         low, high = (side[index].reshape(-1).astype(np.float64) for side in (bounds.lower, bounds.upper))
         if isinstance(node, Input):
-            inputs = builder.add_columns(low, high)
+            inputs = builder.add_columns(low, high, "input")
             expressions[index] = sp.eye_array(len(low), format="csr"), np.zeros(len(low))
         elif isinstance(node, Relu):
-            relus[index], expressions[index] = _relu(builder, before[node.source], high, bounds, node.source)
+            relus[index], expressions[index] = _relu(builder, index, before[node.source], high, bounds)
         else:
-            expressions[index] = _affine(builder, node, expressions)
+            expressions[index] = _affine(builder, index, node, expressions)
         if index in read:
-            before[index] = _columns_of(builder, expressions[index], low, high)
+            before[index] = _columns_of(builder, index, expressions[index], low, high)
         elif index in materialized:
-            expressions[index] = _own_columns(builder, expressions[index], low, high)
+            expressions[index] = _own_columns(builder, index, expressions[index], low, high)
     matrix, constant = expressions[output]
     plain = (0, *relus, *sorted(moved), *(node for node in materialized if node not in read))
     milp, curved = confined(builder.milp(), inputs, bounds.inputs)
     entries = {node: widened(expressions[node][0], milp.columns) for node in plain if node in expressions}
-    return Encoding(milp, inputs, relus, (widened(matrix, milp.columns), constant), entries, curved)
+    return Encoding(milp, inputs, relus, (widened(matrix, milp.columns), constant), entries, builder.labels, curved)
 
 
 def _moves(network: Network, node: Node) -> bool:
@@ -220,7 +235,9 @@ def _cone(network: Network, output: int) -> set[int]:
     return needed
 
 
-def _affine(builder: _Builder, node: Affine, expressions: dict[int, tuple[Any, np.ndarray]]) -> tuple[Any, np.ndarray]:
+def _affine(
+    builder: _Builder, index: int, node: Affine, expressions: dict[int, tuple[Any, np.ndarray]]
+) -> tuple[Any, np.ndarray]:
     size = int(np.prod(node.shape))
     matrix = sp.csr_array((size, builder.columns))
     constant = np.zeros(size)
@@ -234,7 +251,7 @@ def _affine(builder: _Builder, node: Affine, expressions: dict[int, tuple[Any, n
     if node.uncertainty is not None:  # a reduced network: what multiplying out may have lost
         off = off + np.broadcast_to(np.asarray(node.uncertainty, np.float64), node.shape).reshape(-1)
     if off.any():  # it gets columns of its own
-        columns = builder.add_columns(-off, off)
+        columns = builder.add_columns(-off, off, f"rounding{index}")
         matrix = builder.widen(matrix) + sp.csr_array(
             (np.ones(size), (np.arange(size), columns)), shape=(size, builder.columns)
         )
@@ -262,40 +279,44 @@ def _rounding(builder: _Builder, terms: list[tuple[Any, Any, np.ndarray]], const
     return np.where(most > 1, total * (most + 8) * ROUNDOFF, 0.0)
 
 
-def _columns_of(builder: _Builder, expression: tuple[Any, np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:
+def _columns_of(
+    builder: _Builder, index: int, expression: tuple[Any, np.ndarray], low: np.ndarray, high: np.ndarray
+) -> np.ndarray:
     """Columns for the entries of a pre-activation that are not proven inactive; -1 for the others."""
     wanted = np.flatnonzero(high > 0)
     columns = np.full(len(low), -1)
     matrix, constant = expression
-    columns[wanted] = builder.add_columns(low[wanted], high[wanted])
-    builder.add_rows([(columns[wanted], -1.0)], matrix[wanted], -constant[wanted], -constant[wanted])
+    columns[wanted] = builder.add_columns(low[wanted], high[wanted], f"layer{index}", wanted)
+    shift = -constant[wanted]
+    builder.add_rows([(columns[wanted], -1.0)], matrix[wanted], shift, shift, f"layer{index}", wanted)
     return columns
 
 
 def _own_columns(
-    builder: _Builder, expression: tuple[Any, np.ndarray], low: np.ndarray, high: np.ndarray
+    builder: _Builder, index: int, expression: tuple[Any, np.ndarray], low: np.ndarray, high: np.ndarray
 ) -> tuple[Any, np.ndarray]:
     """Columns for every entry of an affine node that another one reads; returns its new expression."""
     matrix, constant = expression
-    columns = builder.add_columns(low, high)
-    builder.add_rows([(columns, -1.0)], matrix, -constant, -constant)
+    columns = builder.add_columns(low, high, f"layer{index}")
+    builder.add_rows([(columns, -1.0)], matrix, -constant, -constant, f"layer{index}")
     ones = sp.csr_array((np.ones(len(low)), (np.arange(len(low)), columns)), shape=(len(low), builder.columns))
     return ones, np.zeros(len(low))
 
 
 def _relu(
-    builder: _Builder, before: np.ndarray, high: np.ndarray, bounds: Bounds, source: int
+    builder: _Builder, index: int, before: np.ndarray, high: np.ndarray, bounds: Bounds
 ) -> tuple[ReluColumns, tuple[Any, np.ndarray]]:
+    source = bounds.network.relu_source(index)
     l, u = bounds.lower[source].reshape(-1), bounds.upper[source].reshape(-1)  # noqa: E741 - as in the papers
     units = np.flatnonzero((l < 0) & (u > 0))
     x, l, u = before[units], l[units], u[units]  # noqa: E741
-    y = builder.add_columns(np.zeros(len(units)), high[units])
-    a = builder.add_columns(np.zeros(len(units)), np.ones(len(units)), integer=True)
+    y = builder.add_columns(np.zeros(len(units)), high[units], f"relu{index}", units)
+    a = builder.add_columns(np.zeros(len(units)), np.ones(len(units)), f"active{index}", units, integer=True)
     infinite = np.full(len(units), np.inf)
     if len(units):
-        builder.add_rows([(y, 1.0), (x, -1.0)], None, np.zeros(len(units)), infinite)
-        builder.add_rows([(y, 1.0), (a, -u)], None, -infinite, np.zeros(len(units)))
-        builder.add_rows([(y, 1.0), (x, -1.0), (a, -l)], None, -infinite, -l)
+        builder.add_rows([(y, 1.0), (x, -1.0)], None, np.zeros(len(units)), infinite, f"above{index}", units)
+        builder.add_rows([(y, 1.0), (a, -u)], None, -infinite, np.zeros(len(units)), f"off{index}", units)
+        builder.add_rows([(y, 1.0), (x, -1.0), (a, -l)], None, -infinite, -l, f"on{index}", units)
     after = np.where(before >= 0, before, -1)  # an active unit is its own pre-activation
     after[units] = y
     kept = np.flatnonzero(after >= 0)

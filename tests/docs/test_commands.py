@@ -77,7 +77,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize("command", readme("^mipverify (verify|inspect|report|distortion|train|convert) "))
+@pytest.mark.parametrize("command", readme("^mipverify (verify|inspect|report|distortion|train|convert|export) "))
 def test_readme_command_works(
     command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""The examples of distances and input sets run, agree with brute force, and print what they promise."""
+"""The examples of distances, input sets and surrogates run, agree with brute force, and print what they promise."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ CASES = [
     (["blur.py"], r"holds\nsmallest margin proven: 0\.\d+"),
     (["brightness_and_contrast.py", "--gap", "0.05", "--grid", "11"], r"optimal, share 0\.\d+ to 0\.\d+"),
     (["tabular.py"], r"optimal: l1 distance 0\.\d+ to 0\.\d+\napproved with: (income|debt|savings)"),
+    (["surrogate.py"], r"32 ReLUs, \d+ binaries\nPULP_CBC_CMD: profit 0\.8\d+ .*\nHiGHS: profit 0\.8"),
     (["tabular.py", "--norm", "l2"], r"optimal: l2 distance 0\.\d+ to 0\.\d+"),
 ]
 
