@@ -80,7 +80,9 @@ def _steps(network: Network, node: Affine) -> list[_Step] | None:
         source = network.nodes[term.source]
         if _image(source) is None:
             return None
-        if isinstance(term.operator, Conv) and term.operator.in_shape == source.shape:
+        if isinstance(term.operator, Conv):
+            if (term.operator.in_shape, term.operator.out_shape) != (source.shape, node.shape):
+                return None  # the values are there in another shape
             found.append(term.operator)
         elif isinstance(term.operator, Identity) and source.shape == node.shape:
             found.append(None)
@@ -227,6 +229,8 @@ class Field:
         node = self.network.nodes[index]
         if isinstance(rows, Windows) and not self._stays(index, node, rows):
             rows = self.whole(index, rows)
+        if isinstance(rows, Windows) and isinstance(node, Affine):
+            rows = self._inside(index, rows)
         entries, work = math.prod((rows.coefficients if isinstance(rows, Windows) else rows).shape[1:]), 0
         for term in node.terms if isinstance(node, Affine) else ():
             operator = term.operator
@@ -244,6 +248,22 @@ class Field:
         if isinstance(node, Relu):
             return self.network.nodes[node.source].shape == node.shape
         return isinstance(node, Input) or self.images.steps(index) is not None
+
+    def _inside(self, index: int, rows: Windows) -> Windows:
+        """Zeros beyond the border, where a convolution would make coefficients within it of what stands there.
+
+        After a ReLU, zeros are there already: beyond the border there are no lines.
+        """
+        at = self.places * rows.stride + rows.offset
+        extent, size = self.network.nodes[index].shape[-2:], rows.size
+        beyond = np.flatnonzero(((at < 0) | (at + size > extent)).any(axis=1))
+        if not len(beyond):
+            return rows
+        y, x = (at[beyond, axis, None] + np.arange(size[axis]) for axis in (0, 1))
+        inside = ((y >= 0) & (y < extent[0]))[:, :, None] & ((x >= 0) & (x < extent[1]))[:, None]
+        coefficients = rows.coefficients.copy()
+        coefficients[beyond] = np.where(inside[..., None], coefficients[beyond], 0)
+        return rows.replaced(coefficients)
 
     def add(self, one: Passed, other: Passed, index: int) -> Passed:
         """The sum of rows at a node."""

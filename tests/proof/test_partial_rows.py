@@ -53,6 +53,30 @@ def convolutional(rng: np.random.Generator) -> Network:
     return Network(tuple(nodes), last - 1)
 
 
+def chained(rng: np.random.Generator) -> Network:
+    """Random convolutions that also read one another with no ReLU between, or through sums, or in another shape."""
+    nodes: list = [Input((1, 2, int(rng.integers(8, 14)), int(rng.integers(8, 14))))]
+    for _ in range(6):
+        last = int(rng.integers(max(0, len(nodes) - 2), len(nodes)))
+        shape, kernel, channels = nodes[last].shape, rng.integers(1, 4, 2), int(rng.choice([2, 4, 6]))
+        pads, strides = tuple(int(p) for p in rng.integers(0, 4, 4)), tuple(int(n) for n in rng.choice([1, 1, 2], 2))
+        try:
+            conv = Conv(rng.normal(size=(channels, shape[1], *kernel)), shape[2:], strides, pads)
+        except ValueError:  # the kernel does not fit any more
+            break
+        terms, shape = [Term(last, conv)], conv.out_shape
+        same = [k for k, node in enumerate(nodes) if node.shape == shape]
+        if same and rng.random() < 0.7:
+            terms.append(Term(int(rng.choice(same)), Identity(shape)))
+        if rng.random() < 0.2:
+            shape = (1, channels // 2, 2 * shape[2], shape[3])
+        nodes.append(Affine(shape, tuple(terms), rng.normal(size=shape)))
+        if rng.random() < 0.3:
+            nodes.append(Relu(shape, len(nodes) - 1))
+    affine = [k for k, node in enumerate(nodes) if isinstance(node, Affine)]
+    return Network(tuple(nodes), affine[-1])
+
+
 def lattice(rng: np.random.Generator) -> Network:
     """Random sparse layers, some of which read two others."""
     nodes: list = [Input((4,))]
@@ -73,7 +97,7 @@ def whole(bounds: Bounds, node: int, samples: np.ndarray, units: np.ndarray, par
     return both_sides(bounds, unit_rows(bounds.network, node, units, samples, bounds.like))
 
 
-@pytest.mark.parametrize("make", [convolutional, lattice])
+@pytest.mark.parametrize("make", [convolutional, chained, lattice])
 @pytest.mark.parametrize("seed", range(12))
 def test_bounds_of_partial_rows_are_those_of_whole_ones(make, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -81,7 +105,7 @@ def test_bounds_of_partial_rows_are_those_of_whole_ones(make, seed: int) -> None
     center = rng.normal(size=(3, *network.input_shape))
     bounds = interval(network, center - 0.1, center + 0.1)
     tried = 0
-    for node in (*network.preactivations, network.output):
+    for node in {*network.preactivations, network.output}:
         if not has_partial_rows(network, node):
             continue
         units = rng.permutation(int(np.prod(network.nodes[node].shape)))[:90]
