@@ -2,6 +2,6 @@
 
 import sys
 
-from mipverify_check.main import main
+from mipverify_check.main import program
 
-sys.exit(main())
+sys.exit(program())

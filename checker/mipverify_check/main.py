@@ -46,7 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--exact", action="store_true", help="compute in rational numbers, for small proofs")
     parser.add_argument("--witness", action="store_true", help="replay a counterexample instead")
     options = parser.parse_args(arguments)
-    limit_memory()
     try:
         if options.witness:
             from mipverify_check.witness import replay
@@ -69,6 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def program() -> int:
+    """The same in a process of its own, whose memory is limited to 2 GB."""
+    limit_memory()
+    return main()
+
+
 def read_proof(path: str) -> bytes:
     """The bytes of a proof file. Raises BadInputError."""
     try:
@@ -80,7 +85,7 @@ def read_proof(path: str) -> bytes:
 
 
 def limit_memory() -> None:
-    """Let allocations fail beyond 2 GB, where the system can."""
+    """Let allocations of this process fail beyond 2 GB, where the system can."""
     try:
         import resource
 
@@ -90,4 +95,4 @@ def limit_memory() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())
