@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -34,20 +35,23 @@ def measured(x: np.ndarray) -> np.ndarray:
     return sum(h * np.exp(-((x - np.array(c)) ** 2).sum(axis=1, keepdims=True) / w) for c, w, h in hills)
 
 
-def train(rng: np.random.Generator) -> list[np.ndarray]:
-    """Weights and biases by Adam on the squared error."""
+def train(
+    sizes: Sequence[int], target: Callable[[np.ndarray], np.ndarray], rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Weights and biases of a dense network of these sizes, by Adam on the squared error over the unit box."""
     weights: list[np.ndarray] = []
-    for before, after in pairwise(SIZES):
+    for before, after in pairwise(sizes):
         weights += [rng.normal(size=(before, after)) * np.sqrt(2 / before), np.zeros(after)]
+    layers = len(sizes) - 1
     first, second = [np.zeros_like(w) for w in weights], [np.zeros_like(w) for w in weights]
     for step in range(1, 3001):
-        values = [rng.random((128, 2))]
-        for layer in range(3):
+        values = [rng.random((128, sizes[0]))]
+        for layer in range(layers):
             values.append(values[-1] @ weights[2 * layer] + weights[2 * layer + 1])
-            if layer < 2:
+            if layer < layers - 1:
                 values[-1] = np.maximum(values[-1], 0)
-        back = 2 * (values[3] - measured(values[0])) / len(values[0])
-        for layer in (2, 1, 0):
+        back = 2 * (values[-1] - target(values[0])) / len(values[0])
+        for layer in reversed(range(layers)):
             gradients = (values[layer].T @ back, back.sum(axis=0))
             back = (back @ weights[2 * layer].T) * (values[layer] > 0)
             for place, gradient in zip((2 * layer, 2 * layer + 1), gradients, strict=True):
@@ -60,17 +64,17 @@ def train(rng: np.random.Generator) -> list[np.ndarray]:
 
 def save(weights: list[np.ndarray], path: Path) -> None:
     """The network as ONNX."""
-    nodes = []
-    for layer in range(3):
+    nodes, layers = [], len(weights) // 2
+    for layer in range(layers):
         given = "x" if layer == 0 else f"r{layer - 1}"
         nodes.append(helper.make_node("Gemm", [given, f"w{2 * layer}", f"w{2 * layer + 1}"], [f"g{layer}"]))
-        if layer < 2:
+        if layer < layers - 1:
             nodes.append(helper.make_node("Relu", [f"g{layer}"], [f"r{layer}"]))
     graph = helper.make_graph(
         nodes,
         "yield",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", SIZES[0]])],
-        [helper.make_tensor_value_info("g2", TensorProto.FLOAT, ["N", SIZES[-1]])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", len(weights[0])])],
+        [helper.make_tensor_value_info(f"g{layers - 1}", TensorProto.FLOAT, ["N", len(weights[-1])])],
         [numpy_helper.from_array(w.astype(np.float32), f"w{k}") for k, w in enumerate(weights)],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
@@ -83,7 +87,7 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "yield.onnx"
-        save(train(np.random.default_rng(0)), path)
+        save(train(SIZES, measured, np.random.default_rng(0)), path)
         network = mipverify.load(path)
         replay = replay_of(network)
 
