@@ -115,13 +115,10 @@ class Bounds(Intervals, Sealed):
 
     def outward(self, dtype: Any) -> Bounds:
         """Numpy bounds in a lower precision, rounded outward: as sound as they were."""
-        lower, upper = [], []
-        for low, high in zip(self.lower, self.upper, strict=True):
-            down, up = low.astype(dtype), high.astype(dtype)
-            lower.append(np.where(down > low, np.nextafter(down, dtype(-np.inf)), down))
-            upper.append(np.where(up < high, np.nextafter(up, dtype(np.inf)), up))
+        pairs = [outward(low, high, np.dtype(dtype)) for low, high in zip(self.lower, self.upper, strict=True)]
+        lower, upper = (tuple(pair[side] for pair in pairs) for side in (0, 1))
         how = self.derivation  # which holds no bounds
-        return Bounds(self.network, tuple(lower), tuple(upper), self.inputs, self.scope, seal=SEAL, derivation=how)
+        return Bounds(self.network, lower, upper, self.inputs, self.scope, seal=SEAL, derivation=how)
 
     def entry(self, k: int) -> EntryBounds:
         """The bounds of one entry's pre-activations by themselves, which outlive the batch."""
@@ -168,6 +165,15 @@ class Bounds(Intervals, Sealed):
         if self.within is not None:
             return self.within.underflow
         return InOrder(len(self.network.nodes), partial(_underflow, self.magnitudes))
+
+
+def outward(lower: np.ndarray, upper: np.ndarray, dtype: np.dtype[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper bounds in another precision, rounded outward."""
+    down, up, infinite = lower.astype(dtype, copy=False), upper.astype(dtype, copy=False), dtype.type(np.inf)
+    if np.can_cast(lower.dtype, dtype) and np.can_cast(upper.dtype, dtype):
+        return down, up
+    down = np.where(down > lower, np.nextafter(down, -infinite), down)
+    return down, np.where(up < upper, np.nextafter(up, infinite), up)
 
 
 # Functions of arrays and not of bounds: what hangs on bounds must not keep them alive in a circle.

@@ -45,12 +45,14 @@ def set_minimum(
     """
     rows, lower, upper = (np.asarray(v, np.float64) for v in (a, lower, upper))
     found = _least(inputs, inputs.propose(rows, lower, upper) if evidence is None else evidence, rows, lower, upper)
-    if a.dtype == np.float32:  # a search, where this precision is all that is asked for
-        return found.value.astype(a.dtype), np.zeros(len(a), a.dtype)
     size = np.maximum(np.abs(lower), np.abs(upper))
     underflow = floor(rows) * (1 + size.sum(axis=1) + found.reach)
     error = found.error + gamma(6 * rows.shape[1] + 40, rows) * found.magnitude + underflow
-    return found.value, SLACK * error
+    if a.dtype != np.float32:
+        return found.value, SLACK * error
+    # The value is rounded once more; where it underflows, `rounded_down` covers that.
+    error = error + gamma(1, a) * np.abs(found.value)
+    return found.value.astype(a.dtype), (SLACK * error).astype(a.dtype)
 
 
 def _least(inputs: InputSet, evidence: Proposal, a: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> _Least:

@@ -11,7 +11,7 @@ from array_api_compat import array_namespace
 from mipverify.network import Affine, Input, Network, Relu
 from mipverify.network.graph import affine_value
 from mipverify.network.operators import Array, parameter_like
-from mipverify.proof.bounds import Bounds
+from mipverify.proof.bounds import Bounds, outward
 from mipverify.proof.box_tree import PartsOf
 from mipverify.proof.derivation import Derivation, Started, Tightened
 from mipverify.proof.facts import SEAL, Scope, UnitBounds
@@ -59,6 +59,8 @@ def _interval(
 ) -> Bounds:
     xp = array_namespace(lower)
     shape = network.input_shape
+    if inputs is not None and inputs.size != network.input_size:
+        raise ValueError(f"a set of {inputs.size} inputs is none of a network of {network.input_size}")
     lows, highs = [xp.reshape(lower, (-1, *shape))], [xp.reshape(upper, (-1, *shape))]
     _propagate(network, lows, highs, 1)
     return Bounds(network, tuple(lows), tuple(highs), inputs, scope, seal=SEAL, derivation=how)
@@ -90,8 +92,9 @@ def tighten(bounds: Bounds, found: Iterable[UnitBounds], *, further: bool = True
         entries = np.arange(len(lows[node]))[:, None] if fact.samples is None else fact.samples
         at = entries * size + fact.units  # an entry may be there more than once
         # A bound that is no number tells nothing.
-        np.fmax.at(lows[node].reshape(-1), at.reshape(-1), np.broadcast_to(fact.lower, at.shape).reshape(-1))
-        np.fmin.at(highs[node].reshape(-1), at.reshape(-1), np.broadcast_to(fact.upper, at.shape).reshape(-1))
+        low, high = outward(fact.lower, fact.upper, lows[node].dtype)
+        np.fmax.at(lows[node].reshape(-1), at.reshape(-1), np.broadcast_to(low, at.shape).reshape(-1))
+        np.fmin.at(highs[node].reshape(-1), at.reshape(-1), np.broadcast_to(high, at.shape).reshape(-1))
         first = min(first, node)
     for node in fresh:
         for side in (lows, highs):

@@ -24,6 +24,7 @@ from mipverify.proof.parallel import FURTHER, ParallelPassing
 from mipverify.proof.parts import ROW_WORK, never
 from mipverify.proof.recording import entries_passed
 from mipverify.proof.rounding import backward_terms, constant_terms, gamma
+from mipverify.proof.rows import require_units
 from mipverify.proof.sparse_rows import Matrices, sparse
 from mipverify.proof.windows import Images, Windows, windowed
 
@@ -111,6 +112,7 @@ def _in_chunks(
     lines: Lines,
     stop: Callable[[], bool],
 ) -> Iterator[UnitBounds]:
+    require_units(bounds.network, node, units)
     windows = windowed(bounds.network, node)
     shared = Images(bounds.network, node) if windows else Matrices(bounds.network, node)
     begin, size = 0, FIRST_ROWS

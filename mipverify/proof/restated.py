@@ -26,7 +26,7 @@ def restated(outer: Bounds, units: np.ndarray, bounds: Bounds, own: np.ndarray) 
     if not all(isinstance(node, Affine) for node in nodes):
         raise ValueError("the outputs are not affine")
     theirs, ours = (
-        unit_rows(part.network, part.network.output, chosen, None, part.like)
+        unit_rows(part.network, part.network.output, chosen, None, np.zeros(1))  # in float64: nothing is rounded off
         for part, chosen in ((outer, units), (bounds, own))
     )
     last = max(theirs.coefficients)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -97,12 +98,17 @@ def functionals(
     return Rows(coefficients, samples, constant, seal=SEAL)
 
 
+def require_units(network: Network, node: int, units: np.ndarray) -> None:
+    """Raises ValueError where a node has no such flat entries."""
+    if node < 0 or (len(units) and not 0 <= np.min(units) <= np.max(units) < math.prod(network.nodes[node].shape)):
+        raise ValueError(f"node {node} has no such units")
+
+
 def unit_rows(network: Network, node: int, units: np.ndarray, samples: np.ndarray | None, like: Array) -> Rows:
     """Rows that stand for single entries of a node: `units` (R,) are flat indices into it."""
     xp = array_namespace(like)
     current = network.nodes[node]
-    if len(units) and not 0 <= np.min(units) <= np.max(units) < int(np.prod(current.shape)):
-        raise ValueError(f"node {node} has no such units")
+    require_units(network, node, units)
     claim = Claim(node, units, xp.ones(len(units), dtype=like.dtype, device=like.device))
     if isinstance(current, (Relu, Input)):
         one_hot = np.zeros((len(units), int(np.prod(current.shape))))

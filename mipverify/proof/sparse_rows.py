@@ -79,7 +79,8 @@ def sparse(network: Network, node: int) -> bool:
             every += size
             few += size if isinstance(operator, SparseLinear) else 0
     current = network.nodes[node]
-    return isinstance(current, Affine) and bool(current.terms) and few > LEAST_SPARSE * every
+    exact = isinstance(current, Affine) and bool(current.terms) and current.uncertainty is None
+    return exact and few > LEAST_SPARSE * every
 
 
 class Matrices:

@@ -84,3 +84,18 @@ def test_membership_is_exact() -> None:
     assert ball.contains(np.array([0.25, 0.25], np.float32))
     assert not ball.contains(np.array([0.25, np.nextafter(np.float32(0.25), np.float32(1))], np.float32))
     assert not Ball.around(np.zeros(1), "0.1", L2()).contains(np.array([0.1], np.float32))  # 0.1f is above a tenth
+
+
+@NORMS
+@pytest.mark.parametrize("size", [2.0**30, 2.0**50])
+def test_rows_in_float32_are_charged_for_what_the_ball_cancels(norm: BallNorm, size: float) -> None:
+    rng = np.random.default_rng(7)
+    n = 20
+    lower, upper = rng.random(n), 1 + rng.random(n)
+    ball = Ball(norm, -size * rng.random(n), Fraction(size) * 2 * n, np.ones(n))
+    a = (rng.random((50, n)) + 0.5).astype(np.float32)
+    value, error = set_minimum(BallInBox(ball, Box.from_floats(lower, upper)), a, lower[None], upper[None])
+    assert value.dtype == error.dtype == np.float32
+    for k in range(len(a)):
+        least = sum(Fraction(float(x)) * Fraction(float(y)) for x, y in zip(a[k], lower, strict=True))
+        assert Fraction(float(value[k])) - Fraction(float(error[k])) <= least

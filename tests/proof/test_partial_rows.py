@@ -118,3 +118,18 @@ def test_bounds_of_partial_rows_are_those_of_whole_ones(make, seed: int) -> None
                 np.testing.assert_allclose(got, getattr(want, side), rtol=1e-7, atol=1e-7)
             tried += 1
     assert tried
+
+
+def test_sparse_rows_of_a_node_that_stands_for_something_else_nearby() -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(60, 40)) * (rng.random((60, 40)) < 0.05)
+    off = rng.random(60)
+    network = Network((Input((40,)), Affine((60,), (Term(0, SparseLinear(weight)),), None, off)), 1)
+    bounds = interval(network, -np.ones((1, 40)), np.ones((1, 40)))
+    units = np.arange(60)
+    if not has_partial_rows(network, 1):
+        return
+    for fact in (*adaptive_patches(bounds, 1, 0 * units, units), *parallel_patches(bounds, 1, 0 * units, units)):
+        reach = np.abs(weight).sum(axis=1)[fact.units] + off[fact.units]
+        assert (fact.lower <= -reach).all()
+        assert (fact.upper >= reach).all()

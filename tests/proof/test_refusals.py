@@ -9,6 +9,7 @@ import pytest
 from mipverify.presolve import interval
 
 from mipverify.network import Affine, Input, Network, Term
+from mipverify.network.convolution import Conv
 from mipverify.network.operators import Dense
 from mipverify.proof.backward import Evidence, minimum, propagate_backward, row_minimum
 from mipverify.proof.bounds import assume
@@ -16,8 +17,12 @@ from mipverify.proof.boxes import BoxCases, combined
 from mipverify.proof.clipping import Clipped, confine
 from mipverify.proof.cuts import IdealLayer
 from mipverify.proof.facts import Assumption, Claim
+from mipverify.proof.interval import tighten
+from mipverify.proof.patches import parallel_patches
+from mipverify.proof.restated import restated
 from mipverify.proof.rows import unit_rows
 from mipverify.proof.semidefinite import SemidefiniteRelaxation, Shallow
+from mipverify.specification.sets import Box, Product
 from tests.soundness.nets import dense
 
 FIRST, ONLY = np.zeros(1, int), np.zeros((1, 1))
@@ -125,3 +130,39 @@ def test_errors_of_a_selected_entry_are_its_own() -> None:
     low = propagate_backward(bounds, unit_rows(CHAIN, 3, np.zeros(2, int), np.arange(2), bounds.like))
     selected = confine(bounds, low, 1e300, [])[0].select(np.array([1]))
     assert all((magnitudes >= 1e9).all() for magnitudes in selected.magnitudes)
+
+
+def test_facts_are_rounded_outward_to_the_precision_of_the_bounds_they_tighten() -> None:
+    rng = np.random.default_rng(0)
+    value = rng.normal(size=(1, 200))
+    network = dense([(np.eye(200), [0.0] * 200)])
+    bounds = interval(network, value, value)
+    fact = bounds.units(network.output, np.arange(200))
+    tight = tighten(bounds.outward(np.float32), [fact], further=False)
+    assert tight.like.dtype == np.float32
+    low, high = tight.lower[network.output].astype(float), tight.upper[network.output].astype(float)
+    assert (low <= fact.lower).all()
+    assert (high >= fact.upper).all()
+
+
+def test_an_input_set_of_another_size() -> None:
+    network = dense([(np.ones((1, 2)), [0.0])])
+    with pytest.raises(ValueError, match="1 inputs"):
+        interval(network, np.zeros((1, 2)), np.ones((1, 2)), Product((Box.from_floats([0.0], [1.0]),)))
+
+
+def test_partial_rows_of_units_that_are_none() -> None:
+    conv = Conv(np.ones((1, 1, 1, 1)), (4, 4))
+    network = Network((Input((1, 1, 4, 4)), Affine((1, 1, 4, 4), (Term(0, conv),))), 1)
+    bounds = interval(network, np.zeros((2, 1, 1, 4, 4)), np.ones((2, 1, 1, 4, 4)))
+    for unit in (-1, 16):
+        with pytest.raises(ValueError, match="no such units"):
+            list(parallel_patches(bounds, 1, np.ones(1, int), np.array([unit])))
+
+
+def test_rows_that_differ_by_less_than_the_precision_of_bounds_are_not_the_same() -> None:
+    first, more = dense([([[1.0]], [0.0])]), Dense(np.array([[1.0 + 2.0**-40]]))
+    other = Network((*first.nodes[:-1], Affine((1,), (Term(first.nodes[-1].terms[0].source, more),))), first.output)
+    sides = np.full((1, 1), 1024.0, np.float32), np.full((1, 1), 1024.0, np.float32)
+    with pytest.raises(ValueError, match="not the same"):
+        restated(interval(first, *sides), FIRST, interval(other, *sides), FIRST)
