@@ -256,8 +256,10 @@ def _each(asked: Batch, ask: Callable[..., Any], domain: Any, scale: Any, **opti
     """The answers to a question about each input of a batch; one alone for one input."""
     if options["targets"] is not None:
         options["targets"] = list(options["targets"])
-    scales = [None] * len(asked.x) if scale is None else broadcast(array(scale, "scale"), asked.x, "scale")
-    limits = spread_domain(domain, asked.x.shape[1:])
+    what = "constraints"
+    options[what] = [(asked.arranged(array(row, what), what), limit) for row, limit in options[what]]
+    scales = [None] * len(asked.x) if scale is None else broadcast(array(scale, "scale"), asked, "scale")
+    limits = spread_domain(domain, asked)
     found = tuple(
         ask(asked.network, x, int(y), domain=limits, scale=s, mean=asked.mean, std=asked.std, **options)
         for x, y, s in zip(asked.x, asked.labels, scales, strict=True)

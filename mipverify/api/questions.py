@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from mipverify.network import Network, load
 from mipverify.network.replay import replay_of
 from mipverify.network.snapshot import snapshot
 from mipverify.specification import Case, Specification, robustness
+from mipverify.specification.layout import arrange
 from mipverify.specification.normalization import Normalization, channel_axis
 from mipverify.specification.perturbation import Perturbation
 from mipverify.specification.robustness import misclassified, nearest_inputs
@@ -25,15 +26,18 @@ from mipverify.specification.robustness import misclassified, nearest_inputs
 if TYPE_CHECKING:
     from torch import nn
 
+_TO_FIRST = (2, 0, 1)  # height, width and channels: the channels come first
+
 
 @dataclass(frozen=True)
 class Reading:
     """How a model and its inputs are to be read; the arguments that all public calls share.
 
     input_shape: of one input of a module, without the batch axis; found by running the module unless given.
-    output: which output of a module that returns several. layout: nhwc where inputs hold their channels last and the
-    module takes them first. mean, std: the network takes (x - mean) / std. transform: a module in front of the model,
-    or torchvision's Normalize; the question is about what it is given.
+    output: which output of a module that returns several. layout: nhwc where inputs, and what is stated for each of
+    their entries, hold their channels last; files and networks get them in their own order, modules first. mean, std:
+    the network takes (x - mean) / std. transform: a module in front of the model, or torchvision's Normalize; the
+    question is about what it is given.
     """
 
     input_shape: Sequence[int] | None = None
@@ -46,7 +50,10 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A network and inputs of it: x (B, *shape), labels (B,). single: one input was given, without a batch axis."""
+    """A network and inputs of it: x (B, *shape), labels (B,). single: one input was given, without a batch axis.
+
+    given, axes: the shape of one input as it was stated, and the permutation of its axes that made x of it, or None.
+    """
 
     network: Network
     x: NDArray[Any]
@@ -54,6 +61,22 @@ class Batch:
     single: bool
     mean: object
     std: object
+    given: tuple[int, ...] = ()
+    axes: tuple[int, ...] | None = None
+
+    def arranged(self, value: NDArray[Any], what: str) -> NDArray[Any]:
+        """An array that is stated for the inputs as they were given, with its axes in the order of x.
+
+        One number, or one for each channel, stays as it is. Raises InputError.
+        """
+        if self.axes is None or (value.ndim <= 1 and value.size != math.prod(self.given)):
+            return value
+        if value.ndim <= 1:
+            value = value.reshape(self.given)
+        before = value.ndim - len(self.axes)
+        if before not in (0, 1):
+            raise InputError(f"{what} of shape {value.shape} does not fit inputs of shape {self.given}")
+        return value.transpose(*range(before), *(before + axis for axis in self.axes))
 
 
 def batch(model: Any, x: Any, y: Any, reading: Reading) -> Batch:
@@ -62,10 +85,10 @@ def batch(model: Any, x: Any, y: Any, reading: Reading) -> Batch:
     Raises InputError where they do not fit.
     """
     mean, std, transform = reading.mean, reading.std, reading.transform
-    if transform is not None and (stated := normalization(transform)) is not None:
+    if transform is not None and (known := normalization(transform)) is not None:
         if (mean, std) != (0, 1):
             raise InputError("the transform states a mean and std: give either")
-        (mean, std), transform = stated, None
+        (mean, std), transform = known, None
     images, labels = array(x, "x"), None if y is None else class_numbers(y)
     module, input_shape = module_of(model, reading)
     if module is None:
@@ -73,24 +96,54 @@ def batch(model: Any, x: Any, y: Any, reading: Reading) -> Batch:
             raise InputError("transform and output are for torch modules: a file states both itself")
         network = load(model) if isinstance(model, (str, Path)) else snapshot(model)
         shape, single = network.input_shape, _is_single(network.input_shape, images, labels)
+        stated = images.shape if single else images.shape[1:]
+        images, axes = _fitted(network, images, single, reading.layout)
     else:
         from mipverify.api.modules import answering, classifier
 
         module = answering(module, reading.output, transform)
+        stored = images.shape
         images, single = _arranged(module, images, labels, input_shape, reading.layout)
         shape = images.shape if single else images.shape[1:]
         network = classifier(module, shape)
+        stated, axes = stored if single else stored[1:], _TO_FIRST if reading.layout == "nhwc" else None
+        stated = stated[-len(axes) :] if axes else stated  # one input may have a batch axis
     given = images[None] if single else images
     if not given.ndim or not len(given):
         raise InputError("x holds no input")
     if math.prod(given.shape[1:]) != network.input_size:
         raise InputError(f"x of shape {images.shape}: inputs of {network.input_size} values are needed, as {shape}")
+    asked = Batch(network, given, np.zeros(0, np.int64), single, mean, std, stated, axes)
+    mean, std = (_statistic(asked, value, what) for value, what in ((mean, "mean"), (std, "std")))
     if labels is None:
         labels = predictions(network, given, mean, std)
     labels = labels.reshape(-1)
     if len(labels) != len(given):
         raise InputError(f"{len(labels)} labels for {len(given)} inputs")
-    return Batch(network, given, labels, single, mean, std)
+    return replace(asked, labels=labels, mean=mean, std=std)
+
+
+def _statistic(asked: Batch, value: Any, what: str) -> Any:
+    """A mean or std for x, of one for the inputs as they were given."""
+    if asked.axes is None or _is_number(value):
+        return value
+    return asked.arranged(np.asarray(array(value, what) if hasattr(value, "__array__") else value, object), what)
+
+
+def _fitted(
+    network: Network, x: NDArray[Any], single: bool, layout: str | None
+) -> tuple[NDArray[Any], tuple[int, ...] | None]:
+    """Inputs of a file or network with their axes in its order, and how these were permuted. Raises InputError."""
+    stored = x[None] if single else x
+    if stored.ndim < 2 or not len(stored) or math.prod(stored.shape[1:]) != network.input_size:
+        return x, None  # refused in words of its own
+    found = arrange(stored.shape[1:], network.input_shape, layout)
+    if found is None:
+        raise InputError(f"x of shape {x.shape} holds no inputs of shape {network.input_shape}")
+    if found.axes is None:
+        return x, None
+    moved = found.apply(stored)
+    return (moved[0] if single else moved), found.axes
 
 
 def module_of(model: Any, reading: Reading) -> tuple[nn.Module | None, Sequence[int] | None]:
@@ -190,8 +243,9 @@ def sets(
             for x, label in zip(asked.x, asked.labels, strict=True)
         ]
     radii = array(eps, "eps").astype(np.float64) if per_entry else np.ones(())
-    scales = broadcast(radii if mask is None else radii * array(mask, "mask"), asked.x, "eps and mask")
-    limits = spread_domain(domain, asked.x.shape[1:])
+    scales = broadcast(radii, asked, "eps")
+    scales = scales if mask is None else scales * broadcast(array(mask, "mask"), asked, "mask")
+    limits = spread_domain(domain, asked)
     found = []
     for x, label, scale in zip(asked.x, asked.labels, scales, strict=True):
         around = Perturbation.around(x, norm=norm, scale=scale, domain=limits, mean=asked.mean, std=asked.std)
@@ -201,33 +255,40 @@ def sets(
     return found
 
 
-def broadcast(value: NDArray[Any], x: NDArray[Any], what: str) -> NDArray[np.float64]:
-    """A number for each entry of x (B, *shape): from one for each channel, or an array that broadcasts to x."""
+def broadcast(value: NDArray[Any], asked: Batch, what: str) -> NDArray[np.float64]:
+    """A number for each entry of x (B, *shape): from one for each channel, or an array that broadcasts to the inputs.
+
+    Raises InputError where it does not fit.
+    """
+    x = asked.x
     try:
-        return np.broadcast_to(_along_channels(value, x.shape[1:]), x.shape).astype(np.float64)
+        return np.broadcast_to(_along_channels(asked.arranged(value, what), x.shape[1:]), x.shape).astype(np.float64)
     except ValueError:
-        raise InputError(f"{what} of shape {value.shape} does not fit inputs of shape {x.shape[1:]}") from None
+        raise InputError(f"{what} of shape {value.shape} does not fit inputs of shape {asked.given}") from None
 
 
-def spread_domain(domain: Any, shape: tuple[int, ...]) -> Any:
+def spread_domain(domain: Any, asked: Batch) -> Any:
     """Limits for all entries, or for each of them where a side has one number for each channel or entry."""
     if domain is None or not _per_entry_domain(domain):
         return domain
-    return tuple(side if _is_number(side) else _spread_side(side, shape) for side in domain)
+    return tuple(side if _is_number(side) else _spread_side(side, asked) for side in domain)
 
 
-def _spread_side(side: Any, shape: tuple[int, ...]) -> list[object]:
+def _spread_side(side: Any, asked: Batch) -> list[object]:
     entries = np.asarray(array(side, "domain") if hasattr(side, "__array__") else side, object)
+    shape = asked.x.shape[1:]
     try:
-        return list(np.broadcast_to(_along_channels(entries, shape), shape).reshape(-1))
+        limits = _along_channels(asked.arranged(entries, "domain"), shape)
+        return list(np.broadcast_to(limits, shape).reshape(-1))
     except ValueError:
-        raise InputError(f"domain limits of shape {entries.shape} do not fit inputs of shape {shape}") from None
+        raise InputError(f"domain limits of shape {entries.shape} do not fit inputs of shape {asked.given}") from None
 
 
 def _along_channels(value: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """One number for each entry of a shape, or for each channel of it, ready to be broadcast; all else as it is."""
-    if value.size == math.prod(shape):
-        return value.reshape(shape)
+    sizes, wanted = ([size for size in some if size != 1] for some in (value.shape, shape))
+    if value.size == math.prod(shape) and (sizes == wanted or min(len(sizes), len(wanted)) <= 1):
+        return value.reshape(shape)  # in another order of axes it would be about other entries
     if value.ndim != 1 or len(value) == 1 or len(shape) < 2:
         return value
     axis = channel_axis(len(value), shape)
