@@ -20,6 +20,7 @@ from mipverify.engine.schedule import TOGETHER
 from mipverify.engine.state import Grounds
 from mipverify.engine.verify import verify, verify_rest
 from mipverify.network import Network
+from mipverify.network.compose import ComposedModel
 from mipverify.network.replay import Replay
 from mipverify.network.snapshot import snapshot
 from mipverify.network.validation import compare, points_of, validated
@@ -58,7 +59,8 @@ def verify_batch(
     output does not put its label strictly first is misclassified: ties count as errors, as in `robustness`.
     stop: asked between results and between parts of the work; what is not decided by then is left out. proofs: whether
     what holds must come with a proof file. kept: what is known of samples that an earlier call left open; this one goes
-    on from there, and adds those that it leaves open itself.
+    on from there, and adds those that it leaves open itself. Raises InputError where a ball leaves the set that choices
+    of the network were decided for.
     """
     if not len(images):
         return
@@ -66,6 +68,9 @@ def verify_batch(
     network = snapshot(network)
     asked = _Perturbed(eps, domain, Normalization.of(mean, std, images.shape[1:]))
     recorded = BatchProofs.of(network, eps, domain, asked.normalization) if proofs else None
+    if isinstance(network.file, ComposedModel) and network.file.within is not None:
+        low, high = (side.reshape(len(images), -1) for side in asked.box(images).enclosure)
+        network.file.require_within(low.min(axis=0), high.max(axis=0))
     ball = asked.box(images[0])
     replay = validated(network, points_of([(ball.float32_lower, ball.float32_upper)]))
     size = max(1, min(BATCH, BATCH_ENTRIES // sum(math.prod(node.shape) for node in network.nodes)))

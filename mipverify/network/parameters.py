@@ -41,8 +41,15 @@ class ParameterMap:
         return np.asarray(x if self.clip is None else np.clip(x, *self.clip))
 
     def network(self) -> Network:
-        """The original network as a function of the parameters; clipping takes two ReLUs an input."""
+        """The original network as a function of the parameters; clipping takes two ReLUs an input.
+
+        Raises InputError where sizes differ, and for a network that stands for its file within a set of inputs only.
+        """
+        from mipverify.network.compose import ComposedModel
+
         original = self.original
+        if isinstance(original.file, ComposedModel) and original.file.within is not None:
+            raise InputError(f"{original.path}: its choices were decided for one input set: no other one maps to it")
         size, count = self.matrix.shape
         if size != original.input_size or self.offset.shape != (size,):
             raise InputError(f"the parameters give {size} inputs, the network has {original.input_size}")

@@ -168,6 +168,24 @@ def test_a_network_of_a_smaller_set_is_not_asked_about_a_larger_one(tmp_path):
         mipverify.minimum_distortion(loaded, np.full(2, 0.8, np.float32), 0, norm="linf", domain=(0, 1))
 
 
+def test_a_sample_of_a_batch_whose_ball_leaves_the_set_is_refused(tmp_path):
+    """Its clean input is inside, and a point of its ball at which the file says 10 is not."""
+    prop = query(tmp_path / "q.vnnlib", 0.6, 1.0, "(>= Y[0] 3.0)")
+    network, _ = load_query(prop, choice(tmp_path / "net.onnx"))
+    images, labels = np.array([[0.9, 0.75], [0.88, 0.605]], np.float32), np.array([0, 0])
+    with pytest.raises(InputError, match="smaller input set"):
+        mipverify.adversarial_accuracy(network, images, labels, eps=0.12, workers=0)
+    inside = mipverify.adversarial_accuracy(network, images[:1], labels[:1], eps=0.05, workers=0)
+    assert [sample.verdict for sample in inside.samples] == ["holds"]
+
+
+def test_families_of_inputs_do_not_know_what_their_image_leaves_open(tmp_path):
+    prop = query(tmp_path / "q.vnnlib", 0.6, 1.0, "(>= Y[0] 3.0)")
+    network, _ = load_query(prop, choice(tmp_path / "net.onnx"))
+    with pytest.raises(InputError, match="decided for one input set"):
+        mipverify.mixture(np.array([[0.9, 0.7]]), np.array([[0.8, 0.62]])).verify(network, 0)
+
+
 def test_declared_whole_numbers_are_those_of_the_file(tmp_path):
     network = cast(tmp_path / "net.onnx", TensorProto.INT64, back=False)
     with pytest.raises(InputError, match=r"as int32, that of .* is int64"):
