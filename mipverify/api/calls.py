@@ -257,7 +257,10 @@ def _each(asked: Batch, ask: Callable[..., Any], domain: Any, scale: Any, **opti
     if options["targets"] is not None:
         options["targets"] = list(options["targets"])
     what = "constraints"
-    options[what] = [(asked.arranged(array(row, what), what), limit) for row, limit in options[what]]
+    try:
+        options[what] = [(asked.arranged(array(row, what), what), limit) for row, limit in options[what]]
+    except (TypeError, ValueError):
+        raise InputError("constraints: pairs of coefficients and a limit are needed") from None
     scales = [None] * len(asked.x) if scale is None else broadcast(array(scale, "scale"), asked, "scale")
     limits = spread_domain(domain, asked)
     found = tuple(

@@ -227,6 +227,7 @@ def sets(
 ) -> list[Specification]:
     """For each input of a batch the question whether an input within `eps` of it may reach another class."""
     eps, per_entry = plain(eps), not _is_number(eps)
+    targets = None if targets is None else list(targets)  # for each input of the batch
     if not (per_entry or mask is not None or _per_entry_domain(domain)):
         return [
             robustness(
@@ -298,7 +299,11 @@ def _along_channels(value: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]
 
 
 def _per_entry_domain(domain: Any) -> bool:
-    return domain is not None and len(domain) == 2 and not all(_is_number(side) for side in domain)
+    if domain is None:
+        return False
+    if _is_number(domain) or len(domain) != 2:
+        raise InputError("domain: the smallest and the largest legal value are needed, or None")
+    return not all(_is_number(side) for side in domain)
 
 
 def plain(value: Any) -> Any:

@@ -243,6 +243,11 @@ def test_sets_per_entry_and_per_channel(sums: nn.Module, options: dict[str, Any]
     assert mipverify.verify(sums, torch.full((2, 2, 3), 0.5), 0, **options).verdict == word
 
 
+def test_targets_count_for_each_input_of_a_batch(sums: nn.Module) -> None:
+    x = torch.full((2, 2, 2, 3), 0.5)
+    assert {v.verdict for v in mipverify.verify(sums, x, [0, 0], eps=0.005, targets=(k for k in (1,)))} == {"holds"}
+
+
 def test_pruned_modules_are_read_with_the_weights_that_they_have_now() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
@@ -287,6 +292,9 @@ BAD = {
     "positional eps": lambda m, x: mipverify.adversarial_accuracy(m, DataLoader(x, 2), 0.1, 0.1),
     "samples": lambda m, x: mipverify.adversarial_accuracy(m, x, eps=0.1, samples=0),
     "layout": lambda m, x: mipverify.verify(m, x, eps=0.1, layout="hwc"),
+    "one limit": lambda m, x: mipverify.verify(m, x, eps=0.1, domain=3),
+    "three limits": lambda m, x: mipverify.verify(m, x, eps=0.1, domain=(0, 1, 2)),
+    "no pair": lambda m, x: mipverify.worst_margin(m, x, eps=0.1, constraints=[3]),
     "features": lambda m, x: mipverify.verify(nn.Unflatten(1, (2, 2)), x, eps=0.1),
 }
 
