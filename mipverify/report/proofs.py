@@ -41,6 +41,19 @@ def keep_proofs(directory: Path, results: Iterable[SampleResult]) -> list[Sample
     return kept
 
 
+def forget_proofs(directory: Path) -> None:
+    """Remove the proofs in the folder of a run that has only begun: they are about the question of an earlier one.
+
+    Raises InputError where that is not possible.
+    """
+    for path in (directory / FOLDER).glob("*.npz"):
+        if path.stem.isdigit():
+            try:
+                path.unlink()
+            except OSError as error:
+                raise InputError(f"{path}: cannot be removed: {error.strerror or error}") from None
+
+
 def without_proof(directory: Path, results: Iterable[SampleResult]) -> set[int]:
     """The indices of results that hold, and have no proof in the folder."""
     return {r.index for r in results if r.verdict == "holds" and not proof_path(directory, r.index).is_file()}

@@ -22,7 +22,7 @@ from mipverify.report.configuration import RunConfiguration, canonical_eps, pars
 from mipverify.report.database import FILE, publishing
 from mipverify.report.files import inputs_of, refuse_overwriting
 from mipverify.report.hashes import hash_arrays, hash_network
-from mipverify.report.proofs import keep_proofs, without_proof
+from mipverify.report.proofs import forget_proofs, keep_proofs, without_proof
 from mipverify.report.result import AccuracyResult
 from mipverify.report.store import RunStore
 from mipverify.report.summary import Counts, summarize, write_tables
@@ -248,6 +248,8 @@ def _run(
     options = limits.options()
     with RunStore(directory, configuration, version=__version__, options=options) as store:
         finished = store.finished(retry_unknown=limits.retry_unknown)
+        if store.sessions() == 1:
+            forget_proofs(directory)
         if limits.proofs:
             finished -= without_proof(directory, store.results(selection))
         wanted = [index for index in selection if index not in finished]

@@ -14,9 +14,9 @@ ZOO = Path(__file__).parents[2] / "models" / "zoo"
 NETWORK, DATA = str(ZOO / "mnist_small_linf0.1.onnx"), str(ZOO / "mnist_100.npz")
 
 
-def run(out: Path, *, proofs: bool) -> AccuracyResult:
+def run(out: Path, *, proofs: bool, eps: str = "0.1") -> AccuracyResult:
     limits = Limits(timeout=60, workers=0, proofs=proofs)
-    return run_report(NETWORK, DATA, "0.1", out=str(out), limits=limits, samples="0:12")
+    return run_report(NETWORK, DATA, eps, out=str(out), limits=limits, samples="0:12")
 
 
 def kept(out: Path) -> dict[int, dict]:
@@ -59,3 +59,15 @@ def test_a_proof_that_was_lost_is_made_again(tmp_path: Path) -> None:
     paths[0].unlink()
     run(tmp_path, proofs=True)
     assert paths[0].read_bytes() == content
+
+
+def test_proofs_of_an_earlier_question_are_none_of_this_one(tmp_path: Path) -> None:
+    """Who removes the results begins anew, and may forget the folder beside them."""
+    run(tmp_path, proofs=True, eps="0.01")
+    (tmp_path / "results.sqlite").unlink()
+    run(tmp_path, proofs=False)
+    assert kept(tmp_path) == {}
+    result = run(tmp_path, proofs=True)
+    headers = kept(tmp_path)
+    assert set(headers) == {sample.index for sample in result.samples if sample.verdict == "holds"}
+    assert {header["question"]["eps"] for header in headers.values()} == {"0.1"}
