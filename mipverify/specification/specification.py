@@ -99,6 +99,9 @@ class Specification:
             )
         self.require_shapes(network.input_shape, network.output_shape)
         if self.declared is None:
+            for one in () if self.declarations is None else self.declarations.networks:
+                for tensor in one.inputs:
+                    self._require_element("input", tensor, network.input_type)
             return
         found = ((network.input_shape, network.input_type), (network.output_shape, None))
         for what, mine, (shape, element) in zip(("input", "output"), self.declared, found, strict=True):
@@ -107,10 +110,14 @@ class Specification:
                     f"{self._where}declares its {what} {mine.name} as {list(mine.shape)}, the network's {what} is "
                     f"{list(shape)}: which element is which would be a guess"
                 )
-            if None not in (mine.element, element) and mine.element != element:
-                raise InputError(
-                    f"{self._where}declares its {what} {mine.name} as {mine.element}, the network's is {element}"
-                )
+            self._require_element(what, mine, element)
+
+    def _require_element(self, what: str, mine: Tensor, element: str | None) -> None:
+        """Raise `InputError` where a declared tensor has another type than the network's, if both are known."""
+        if None not in (mine.element, element) and mine.element != element:
+            raise InputError(
+                f"{self._where}declares its {what} {mine.name} as {mine.element}, the network's is {element}"
+            )
 
     def require_shapes(self, input_shape: Sequence[int], output_shape: Sequence[int]) -> None:
         """Raise `InputError` unless a network of these shapes has as many inputs and outputs as are spoken of here."""

@@ -211,6 +211,11 @@ WRONG: dict[str, tuple[str, Make, str]] = {
         lambda p: {"f": layer(p / "f.onnx", 1), "g": layer(p / "g.onnx", 1)},
         r"U is declared as \[1, 3\], the network takes \[1, 2\]",
     ),
+    "type": (
+        TWO.format("").replace("U float32 [1,2]", "U float64 [1,2]"),
+        lambda p: {"f": layer(p / "f.onnx", 1), "g": layer(p / "g.onnx", 1)},
+        "declares its input U as float64, the network's is float32",
+    ),
     "output shape": (
         TWO.format("").replace("V float32 [1,2]", "V float32 [1,3]"),
         lambda p: {"f": layer(p / "f.onnx", 1), "g": layer(p / "g.onnx", 1)},
