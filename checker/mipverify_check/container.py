@@ -118,7 +118,7 @@ def _array(data: bytes, name: str) -> np.ndarray:
         raise RejectedError(f"the array {name[:80]} is of a kind that is not supported")
     kind, shape = np.dtype(head[1].decode()), [int(v) for v in re.findall(rb"\d+", head[2])]
     count, body = math.prod(shape), data[10 + size :]
-    if len(shape) > 4 or count * kind.itemsize != len(body):
+    if len(shape) > 4 or count * kind.itemsize != len(body) or math.prod(max(1, v) for v in shape) > MOST_BYTES:
         raise RejectedError(f"the array {name[:80]} has {len(body)} bytes")
     return np.frombuffer(body, kind).reshape(shape)
 

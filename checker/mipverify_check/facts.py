@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mipverify_check.arithmetic import Array
-from mipverify_check.bounds import Aim, Bounds, Evidence, aim, interval, least, ranges
+from mipverify_check.bounds import LARGEST, Aim, Bounds, Evidence, aim, interval, least, ranges
 from mipverify_check.container import Proof, entries, integer, record
 from mipverify_check.errors import RejectedError
 from mipverify_check.input_set import InputSet
@@ -78,6 +78,8 @@ class Checker:
                 raise RejectedError(error.reason, i) from None
             except MemoryError:
                 raise RejectedError("it needs too much memory", i) from None
+            except OverflowError:  # rational numbers beyond the range of floats
+                raise RejectedError("it holds numbers that are too large", i) from None
             if found is not None and last.get(i, -1) > i:
                 self.bounds[i] = found
                 if sum(b.nbytes for _, b in self.bounds.values()) > MOST_BOUNDS:
@@ -95,6 +97,8 @@ class Checker:
             network, margins = with_margins(self.network, case)
             ar = network.arithmetic
             matrix, offset = ((None if m is None else ar.array(m)) for m in (case.matrix, case.offset))
+            if not ar.exact and np.abs(case.box).max(initial=0.0) >= LARGEST:
+                raise RejectedError("a box that reaches 2^100 and beyond: coefficients that underflow would count")
             box = ar.array(case.box)
             inputs = InputSet(ar, box[:, :1], box[:, 1:], case.ball, matrix, offset)
             strict = np.array([all(row.strict for row in rows) for rows in case.conditions], dtype=bool)
@@ -140,7 +144,7 @@ class Checker:
         for key, kind in (("slopes", "uf"), ("multipliers", "f")):
             given = fact.get(key, {})
             for site, names in record(given, (), tuple(given) if isinstance(given, dict) else ()).items():
-                relu = self.relu(network, int(site) if site.isdigit() and len(site) < 10 else -1)
+                relu = self.relu(network, int(site) if site.isdecimal() and len(site) < 10 else -1)
                 if len(entries(names)) != 2:
                     raise RejectedError(f"its {key} are not given as units and numbers")
                 units = self.proof.array(names[0], (None,), "iu", network.nodes[relu].size)

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             network = operators.lowered(file, EXACT if options.exact else FLOATS)
             claim = check(read_proof(options.proof), network, file.sha256, options.property)
     except RejectedError as error:
-        print(f"rejected: {' '.join(str(error).split())}")
+        print(_printable(f"rejected: {' '.join(str(error).split())}"))
         return 1
     except BadInputError as error:
         print(f"mipverify-check: {' '.join(str(error).split())}", file=sys.stderr)
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError:
         print("mipverify-check: this needs more than 2 GB of memory", file=sys.stderr)
         return 2
-    print(f"verified: {claim}")
+    print(_printable(f"verified: {claim}"))
     return 0
 
 
@@ -72,6 +72,12 @@ def program() -> int:
     """The same in a process of its own, whose memory is limited to 2 GB."""
     limit_memory()
     return main()
+
+
+def _printable(text: str) -> str:
+    """The text as the terminal can show it: names in a proof may hold any characters, halves of some among them."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def read_proof(path: str) -> bytes:

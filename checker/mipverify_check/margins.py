@@ -31,7 +31,7 @@ def with_margins(network: Network, case: Case) -> tuple[Network, Tensor]:
         for variable, value in ((k, v) for k, v in found.items() if k is not None):
             held = arithmetic.below(value)
             if not arithmetic.finite(held) or (value and abs(held) < 2.0**-900):
-                raise RejectedError(f"the coefficient {value} of a condition is out of range")
+                raise RejectedError("a coefficient of a condition is out of range")
             weights[(0, i, variable) if variable >= 0 else (1, i, -1 - variable)] = held
         offsets[i] = arithmetic.below(found.get(None, Fraction(0)))
     terms = []

@@ -44,6 +44,8 @@ def _reshape(node: OnnxNode, rank: int) -> Change:
 
 def _squeeze(node: OnnxNode, rank: int) -> Change:
     axes = node.integers(1, "axes")
+    if axes is not None and not axes:
+        raise BadInputError("a list of no axes, which readers disagree about")
     return lambda x: np.squeeze(x, None if axes is None else tuple(axes))
 
 
@@ -73,6 +75,8 @@ def _slice(node: OnnxNode, rank: int) -> Change:
     steps = [1] * len(starts) if steps is None else steps
     if not len(starts) == len(ends) == len(axes) == len(steps) or 0 in steps:
         raise BadInputError("starts, ends, axes and steps do not fit")
+    if any(step < 0 and end >= 2**31 - 1 for end, step in zip(ends, steps, strict=True)):
+        raise BadInputError("a slice backward to the largest integer, which readers disagree about")
 
     def change(x: np.ndarray) -> np.ndarray:
         cut = [slice(None)] * x.ndim
@@ -190,6 +194,8 @@ def pad(builder: Builder, node: OnnxNode) -> Value:
     width = [(0, 0)] * rank
     for i, axis in enumerate(axes):
         width[axis] = (pads[i], pads[i + len(axes)])
+    if any(max(0, -b) + max(0, -e) > s for (b, e), s in zip(width, x.shape, strict=True)):
+        raise BadInputError("pads that take away more entries than there are")
     cut = tuple(slice(max(0, -b), s - max(0, -e)) for (b, e), s in zip(width, x.shape, strict=True))
     width = [(max(0, b), max(0, e)) for b, e in width]
     if mode != "constant":

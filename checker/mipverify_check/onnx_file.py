@@ -73,6 +73,9 @@ def read(path: str) -> OnnxFile:
     own = [f.name for f in model.functions if f.domain in STANDARD and f.name in used]
     if own:
         raise BadInputError(f"{path}: redefines the standard operator {own[0]}")
+    names = [t.name for t in graph.initializer] + [t.values.name for t in graph.sparse_initializer]
+    if len(set(names)) != len(names):
+        raise BadInputError(f"{path}: two initializers have one name")
     constants = {tensor.name: constant(tensor, path) for tensor in graph.initializer}
     constants |= {tensor.values.name: _sparse(tensor, path) for tensor in graph.sparse_initializer}
     inputs = [value for value in graph.input if value.name not in constants]
@@ -91,11 +94,14 @@ def _load_external(path: str, model: Any, digest: Any) -> None:
                 onnx.external_data_helper.load_external_data_for_tensor(tensor, str(Path(path).parent))
             except Exception as error:  # noqa: BLE001  # onnx raises what its parts do
                 raise BadInputError(f"{path}: weights in another file cannot be read: {error}") from None
+            tensor.data_location = onnx.TensorProto.DEFAULT  # or it would be read again, from the current folder
             digest.update(f"\0{tensor.name}\0{len(tensor.raw_data)}\0".encode() + tensor.raw_data)
 
 
 def constant(tensor: Any, path: str) -> np.ndarray:
     """The array of a TensorProto: numbers or truth values, finite but for bounds of Clip, which may be infinite."""
+    if onnx.external_data_helper.uses_external_data(tensor):  # `_load_external` leaves none but these
+        raise BadInputError(f"{path}: {tensor.name!r} has its data in another file, and is no initializer")
     size = math.prod(int(d) for d in tensor.dims)
     if size > LARGEST_TENSOR or any(d < 0 for d in tensor.dims):
         raise BadInputError(f"{path}: the constant {tensor.name!r} is too large")
@@ -128,6 +134,8 @@ def _ordered(graph: Any, known: set[str], path: str) -> list[Any]:
     """The nodes that lead to the output, each after those that it reads. ONNX asks for that order in the file."""
     makers: dict[str, int] = {}
     for i, node in enumerate(graph.node):
+        if len({attribute.name for attribute in node.attribute}) != len(node.attribute):
+            raise BadInputError(f"{path}: node {i} ({node.op_type}) has an attribute twice")
         for name in node.output:
             if name and (name in makers or name in known):
                 raise BadInputError(f"{path}: the tensor {name!r} is made twice")

@@ -17,6 +17,8 @@ from mipverify_check.network import Network
 from mipverify_check.onnx_file import read_file
 from mipverify_check.vnnlib import Linear, Property, Row, parse, row
 
+LONGEST_SUM = 2**15  # bits of the denominator of an exact sum, which grows with each summand
+
 
 @dataclass(frozen=True)
 class Ball:
@@ -77,7 +79,9 @@ def _row(given: Any, inputs: int, outputs: int) -> tuple[Row, Linear]:
                 raise RejectedError("a pair was expected")
             place = integer(pair[0], count)
             variable = place if key == "inputs" else -1 - place
-            terms[variable] = terms.get(variable, Fraction(0)) + rational(pair[1])
+            if variable in terms:
+                raise RejectedError("a row names a variable twice")
+            terms[variable] = rational(pair[1])
     found = row(terms, bool(parts.get("strict", False)))
     if not isinstance(found, Row):
         raise RejectedError("a row without variables")
@@ -216,7 +220,12 @@ def _cover_ball(proof: Proof, question: Any, cases: list[Case], network: Network
     image = proof.packed(parts["image"], size, kind="f").astype(np.float64)
     label, targets = integer(parts["label"], outputs), [integer(t, outputs) for t in entries(parts["targets"])]
     domain = None if parts["domain"] is None else [rational(v) for v in entries(parts["domain"])]
-    if len(cases) != 1 or eps < 0 or parts["norm"] not in ("linf", "l1", "l2") or (domain and len(domain) != 2):
+    if (
+        len(cases) != 1
+        or eps < 0
+        or parts["norm"] not in ("linf", "l1", "l2")
+        or (domain is not None and len(domain) != 2)
+    ):
         raise RejectedError("its question is not one of robustness")
     case, numbers = cases[0], [rational(v) for v in entries(parts.get("numbers", []))]
     which = np.zeros((size, 2), np.int64)
@@ -243,6 +252,8 @@ def _cover_ball(proof: Proof, question: Any, cases: list[Case], network: Network
         if ball is not None:
             stretch = max(stretch, 1 / (std * Fraction(step)))
             shift += count * abs((p - mean) / std - Fraction(middle)) / Fraction(step)
+            if shift.denominator.bit_length() > LONGEST_SUM:
+                raise RejectedError("the ball of its case has too many digits")
     smaller = ball is not None and (ball.norm != parts["norm"] or ball.radius < eps * stretch + shift)
     if case.matrix is not None or smaller:
         raise RejectedError("the region of its case is not that of the question")

@@ -46,6 +46,8 @@ def _point(witness: bytes, size: int) -> list[Fraction]:
     found = {int(i): rational(value) for i, value in re.findall(r"\(\s*X_(\d{1,9})\s+([^\s()]+)\s*\)", text)}
     if set(found) != set(range(size)):
         raise RejectedError(f"it gives {len(found)} inputs (X_i v) instead of {size}")
+    if any(abs(v) >= 2**1000 for v in found.values()):
+        raise RejectedError("it gives an input of 2^1000 or beyond")
     return [found[i] for i in range(size)]
 
 

@@ -8,12 +8,15 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from mipverify_check import main, onnx_file, operators
 from mipverify_check.arithmetic import FLOATS
 from mipverify_check.errors import BadInputError, RejectedError
+from onnx import helper
 
 from tests.checker.examples import EXAMPLES, VIOLATED, Example, by_boxes, by_passes, by_phases
+from tests.checker.making import Writer, below, model
 from tests.checker.mutations import mutated, packed, unpacked
 
 EACH = 120  # corruptions of each proof; scripts/mutate_proofs.py makes many more
@@ -75,6 +78,8 @@ def npy(shape: str, kind: str = "|u1", body: bytes = b"") -> bytes:
         member(b"no array"),
         member(npy("(999999999999,)")),
         member(npy("(2, -3)", body=b"123456")),
+        member(npy("(0, 99999999999999999999)")),
+        member(npy("(0, 9223372036854775807, 9223372036854775807)")),
         member(npy("(1,)", "|O", b"x" * 8)),
         member(npy("(__import__('os'),)")),
         member(npy("(" + "(" * 3000 + ")" * 3000 + ")")),
@@ -86,7 +91,7 @@ def npy(shape: str, kind: str = "|u1", body: bytes = b"") -> bytes:
         member(npy("(4,)", body=b"\xff\xfe\xfd\xfc")),
         member(npy("(2,)", body=b"{}"), "other.npy"),
     ],
-    ids=range(15),
+    ids=range(17),
 )
 def test_what_is_no_proof_file_is_rejected(content: bytes, tmp_path: Path) -> None:
     assert answers(by_passes(tmp_path), [content]) == ["rejected"]
@@ -109,6 +114,94 @@ def test_numbers_that_are_none_are_rejected(value: object, tmp_path: Path) -> No
     found = by_passes(tmp_path)
     found.writer.header["cases"][0]["conditions"][0][0]["offset"] = value
     assert answers(found, [found.writer.content()]) == ["rejected"]
+
+
+def test_names_of_any_characters_are_rejected_in_print(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for change in ({"conditions": "\ud800"}, {"slopes": {"\u00b2": ["a0", "a0"]}}):
+        found = by_passes(tmp_path)
+        found.writer.header["facts"][-1] |= change
+        assert main.main([str(found.save(tmp_path / "p")), str(found.network), str(found.property)]) == 1
+        assert "rejected: fact 2" in capsys.readouterr().out
+
+
+def test_sums_of_numbers_of_many_digits_come_to_an_end(tmp_path: Path) -> None:
+    found = by_passes(tmp_path)
+    many = [[0, f"1/{10**3000 + i}"] for i in range(3000)]  # of exact sums, the denominators grow without end
+    found.writer.header["cases"][0]["conditions"][0][0]["outputs"] = many
+    assert answers(found, [found.writer.content()]) == ["rejected"]
+    image = [0.125, 0.25, 0.375]
+    found = by_passes(tmp_path)
+    writer = found.writer
+    writer.header["cases"][0]["region"] = {
+        "norm": "l2",
+        "center": writer.packed([0, 0, 0]),
+        "scale": writer.packed([1, 1, 1]),
+        "radius": "9",
+    }
+    writer.header["question"] = {
+        "kind": "robustness",
+        "image": writer.packed(image),
+        "label": 0,
+        "targets": [1],
+        "eps": "0",
+        "norm": "l2",
+        "domain": None,
+        "normalization": {"table": writer.array([[0, 1], [0, 2], [0, 3]]), "which": writer.array([0, 1, 2])},
+        "numbers": ["0", *(f"1.{10**4000 + 2 * i + 1}" for i in range(3))],
+    }
+    with pytest.raises(RejectedError, match="digits"):
+        checked(found)
+
+
+def checked(found: Example) -> str:
+    file = onnx_file.read(str(found.network))
+    path = (
+        None if found.property is None or found.writer.header["question"]["kind"] != "vnnlib" else str(found.property)
+    )
+    return main.check(found.writer.content(), operators.lowered(file, FLOATS), file.sha256, path)
+
+
+@pytest.mark.parametrize("domain", [[], ["0"], ["0", "1", "2"]])
+def test_a_domain_has_two_ends(domain: list[str], tmp_path: Path) -> None:
+    found = by_passes(tmp_path)
+    found.writer.header["question"] = {
+        "kind": "robustness",
+        "image": found.writer.packed([0.0, 0.25, 0.5]),
+        "label": 0,
+        "targets": [1],
+        "eps": "0",
+        "norm": "linf",
+        "domain": domain,
+        "normalization": None,
+    }
+    with pytest.raises(RejectedError, match="robustness"):
+        checked(found)
+
+
+def test_coefficients_that_underflow_meet_no_enormous_inputs(tmp_path: Path) -> None:
+    """y = 1e-200 * 1e-200 * x reaches -1e-171 on the box, where a row's coefficient is 0 in float64."""
+    weights = {f"w{i}": np.full((1, 1), 1e-200) for i in range(2)}
+    nodes = [helper.make_node("MatMul", pair, [made]) for pair, made in ((["x", "w0"], "z"), (["z", "w1"], "y"))]
+    built = model(nodes, weights, [1, 1])
+    built.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    onnx.save(built, tmp_path / "net.onnx")
+    for reach, answer in ((1e229, "2\\^100"), (1e29, None)):
+        writer = Writer(tmp_path / "net.onnx", {"kind": "sets"})
+        writer.case([[-reach, reach]], [below(0, "-1e-180")])
+        writer.fact("interval", case=0)
+        writer.fact("exclude", of=0, conditions=writer.array([0], np.uint8))
+        if answer is None:
+            checked(Example(tmp_path / "net.onnx", None, writer))
+        else:
+            with pytest.raises(RejectedError, match=answer):
+                checked(Example(tmp_path / "net.onnx", None, writer))
+
+
+def test_a_counterexample_beyond_floats_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = by_passes(tmp_path)
+    (tmp_path / "w").write_text("((X_0 1e4000) (X_1 0) (X_2 0))")
+    assert main.main(["--witness", str(tmp_path / "w"), str(found.network), str(found.property)]) == 1
+    assert "rejected" in capsys.readouterr().out
 
 
 def test_an_unknown_key_is_rejected_wherever_it_stands(tmp_path: Path) -> None:

@@ -223,6 +223,11 @@ REFUSED = {
     "dropout in training": one("Dropout", [1, 3], np.float32(0.5), np.array(True)),
     "a window too large": one("MaxPool", [1, 1, 2, 2], kernel_shape=[5, 5]),
     "an enormous window": one("MaxPool", [1, 1, 2, 2], kernel_shape=[2**19, 2**19], pads=[2**19] * 4),
+    "a slice backward to the largest integer": one(
+        "Slice", [1, 6], integers(5), integers(2**63 - 1), integers(1), integers(-1)
+    ),
+    "a squeeze of no axes": one("Squeeze", [1, 3, 1], integers()),
+    "pads that take away too much": one("Pad", [1, 3], integers(0, -4, 0, 6)),
     "an enormous tensor": one("Expand", [1, 2], integers(2**40, 2)),
 }
 
@@ -232,3 +237,38 @@ def test_refuses_what_it_does_not_read(name: str, tmp_path: Path) -> None:
     path = stored(REFUSED[name], tmp_path)
     with pytest.raises(BadInputError):
         lowered(onnx_file.read(str(path)), FLOATS)
+
+
+def test_weights_in_another_file_are_read_beside_the_network_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for folder, value in ((tmp_path, -5), (tmp_path / "here", 5)):
+        np.full(1, value, np.float32).tofile(folder / "weights.bin")
+    outside = onnx.numpy_helper.from_array(np.zeros(1, np.float32), "w")
+    onnx.external_data_helper.set_external_data(outside, "weights.bin")
+    outside.ClearField("raw_data")
+    add = helper.make_node("Add", ["x", "w"], ["y"])
+    built = model([add], {}, [1, 1])
+    built.graph.initializer.append(outside)
+    path = tmp_path / "net.onnx"
+    path.write_bytes(built.SerializeToString())
+    assert scores(path, np.zeros((1, 1))).item() == -5
+    # The bytes of a node's constant are no part of what is read and hashed.
+    path.write_bytes(
+        model([helper.make_node("Constant", [], ["w"], value=outside), add], {}, [1, 1]).SerializeToString()
+    )
+    with pytest.raises(BadInputError, match="another file"):
+        lowered(onnx_file.read(str(path)), FLOATS)
+
+
+def test_names_that_say_two_things_are_refused(tmp_path: Path) -> None:
+    twice = one("Add", [1, 1], weight(1))
+    twice.graph.initializer.append(onnx.numpy_helper.from_array(weight(1), "c0"))
+    sloped = one("LeakyRelu", [1, 1], alpha=0.5)
+    sloped.graph.node[0].attribute.append(helper.make_attribute("alpha", 0.1))
+    for built in (twice, sloped):
+        (tmp_path / "net.onnx").write_bytes(built.SerializeToString())
+        with pytest.raises(BadInputError, match=r"one name|twice"):
+            onnx_file.read(str(tmp_path / "net.onnx"))
