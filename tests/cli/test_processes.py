@@ -146,7 +146,7 @@ def test_a_second_interrupt_ends_what_does_not_hear() -> None:
     script = (
         "import sys, time\n"
         "from mipverify.cli import main\n"
-        "def deaf(arguments):\n"
+        "def deaf(*arguments):\n"
         "    for _ in range(60):\n"
         "        try:\n            print('on', flush=True); time.sleep(60)\n"
         "        except KeyboardInterrupt:\n            pass\n"

@@ -81,7 +81,7 @@ def main() -> None:
     from mipverify.engine import verify
 
     network, timeout = cifar(), float(sys.argv[1])
-    asked = undecided(network, 0.002)
+    asked = undecided(network, 0.02)
     begin = time.perf_counter()
     verdict = verify(network, asked, timeout=timeout)
     print(json.dumps([verdict.verdict, verdict.reason, verdict.stage, time.perf_counter() - begin, peak()]))
