@@ -200,66 +200,57 @@ class _Handlers(Protocol):
     def relu(self, index: int, node: Relu, rows: Any) -> Any: ...
 
 
-class _AdaptivePassing(Passing):
-    """Rows as partial ones while these pay, then whole; CROWN's lines."""
+class _Partially:
+    """Rows as partial ones while these pay, then whole, as the base class behind it passes them back."""
 
-    errors: _PartialErrors
+    constant: np.ndarray
 
     def __init__(self, bounds: Bounds, field: PartialField, constant: np.ndarray, errors: _PartialErrors):
-        super().__init__(bounds, field.samples, constant, errors)
-        self.field = field
+        super().__init__(bounds, field.samples, constant, errors)  # type: ignore[call-arg]  # those of the other base
+        self.field, self.partial = field, errors
 
     def affine(self, index: int, node: Affine, rows: Any) -> Any:
-        """As in `backward`."""
+        """As in that class; partial rows through the node's terms."""
         rows = self.field.arrived(index, rows)
         if isinstance(rows, np.ndarray):
-            return super().affine(index, node, rows)
-        self.errors.pass_partial(index, rows)
+            return super().affine(index, node, rows)  # type: ignore[misc]
+        self.partial.pass_partial(index, rows)
         self.constant = self.constant + _bias(self.field, index, node, rows)
         return self.field.through(index, node, rows)
 
     def relu(self, index: int, node: Relu, rows: Any) -> Any:
-        """As in `backward`."""
+        """As in that class; partial rows by `under_lines`."""
         rows = self.field.arrived(index, rows)
         if isinstance(rows, np.ndarray):
-            return super().relu(index, node, rows)
+            return super().relu(index, node, rows)  # type: ignore[misc]
+        self.partial.pass_partial(index, rows)
+        return [(node.source, rows.replaced(self.under_lines(index, rows)))]
+
+    def under_lines(self, index: int, rows: PartialRows) -> np.ndarray:
+        """The coefficients of what a ReLU reads; its offsets go into the constant."""
+        raise NotImplementedError
+
+
+class _AdaptivePassing(_Partially, Passing):
+    """By CROWN's lines."""
+
+    def under_lines(self, index: int, rows: PartialRows) -> np.ndarray:
         a, line, under = rows.coefficients, self.lines[index], self.field.under
-        self.errors.pass_partial(index, rows)
         positive = np.maximum(a, 0)
         negative = a - positive
         self.constant = self.constant + rows.dot(negative, under(index, "offset", line.upper_offset, rows))
         positive *= under(index, "below", line.lower_slope, rows)
         negative *= under(index, "above", line.upper_slope, rows)
-        return [(node.source, rows.replaced(positive + negative))]
+        return positive + negative
 
 
-class _ParallelPassing(ParallelPassing):
-    """Rows as partial ones while these pay, then whole; parallel lines."""
+class _ParallelPassing(_Partially, ParallelPassing):
+    """By parallel lines."""
 
-    errors: _PartialErrors
-
-    def __init__(self, bounds: Bounds, field: PartialField, constant: np.ndarray, errors: _PartialErrors):
-        super().__init__(bounds, field.samples, constant, errors)
-        self.field = field
-
-    def affine(self, index: int, node: Affine, rows: Any) -> Any:
-        """As in `parallel`."""
-        rows = self.field.arrived(index, rows)
-        if isinstance(rows, np.ndarray):
-            return super().affine(index, node, rows)
-        self.errors.pass_partial(index, rows)
-        self.constant = self.constant + _bias(self.field, index, node, rows)
-        return self.field.through(index, node, rows)
-
-    def relu(self, index: int, node: Relu, rows: Any) -> Any:
-        """As in `parallel`."""
-        rows = self.field.arrived(index, rows)
-        if isinstance(rows, np.ndarray):
-            return super().relu(index, node, rows)
+    def under_lines(self, index: int, rows: PartialRows) -> np.ndarray:
         a, line = rows.coefficients, self.bounds.lines[index]
-        self.errors.pass_partial(index, rows)
         self.add_offset(a, self.field.under(index, "offset", line.upper_offset, rows), rows.dot)
-        return [(node.source, rows.replaced(a * self.field.under(index, "above", line.upper_slope, rows)))]
+        return np.asarray(a * self.field.under(index, "above", line.upper_slope, rows))
 
 
 def _bias(field: PartialField, index: int, node: Affine, rows: PartialRows) -> Any:
