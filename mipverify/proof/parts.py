@@ -26,3 +26,24 @@ def row_chunks(network: Network, node: int, count: int, passes: int = 1) -> Iter
     size = max(1, min(ROW_BYTES // (8 * widest), ROW_WORK // (passes * network.work[node])))
     for begin in range(0, count, size):
         yield slice(begin, min(count, begin + size))
+
+
+class RowCosts:
+    """What one row costs at the nodes that it has been passed back through, as whoever passes it finds out."""
+
+    def __init__(self) -> None:
+        self._costs: dict[int, tuple[int, int]] = {}
+
+    def count(self, node: int, entries: int, work: int) -> None:
+        """Note what a row costs at a node: coefficients, and multiplications on their way through it."""
+        self._costs[node] = entries, work
+
+    @property
+    def entries(self) -> int:
+        """Most coefficients of a row at any node."""
+        return max(entries for entries, _ in self._costs.values())
+
+    @property
+    def work(self) -> int:
+        """Multiplications of passing a row back, about."""
+        return 1 + sum(work for _, work in self._costs.values())

@@ -16,6 +16,7 @@ import numpy as np
 from mipverify.network import Affine, Network
 from mipverify.network.convolution import Conv
 from mipverify.network.sparse_linear import SparseLinear
+from mipverify.proof.parts import RowCosts
 
 LEAST_SPARSE = 0.5  # share of the weights in sparse layers, from which on rows of a network begin as sparse ones
 FULL = 1 / 6  # share of entries that are not zero, from which on whole rows are faster
@@ -83,13 +84,13 @@ def sparse(network: Network, node: int) -> bool:
     return exact and few > LEAST_SPARSE * every
 
 
-class Matrices:
+class Matrices(RowCosts):
     """What rows of units of one node share: the matrices of the operators on their way."""
 
     def __init__(self, network: Network, node: int):
         self.network, self.node = network, node
         self._matrices: dict[tuple[int, int, Any], Any] = {}
-        self._costs: dict[int, tuple[int, int]] = {}
+        super().__init__()
 
     def field(self, samples: np.ndarray | None, units: np.ndarray) -> SparseField:
         """Some units on their way; samples: the entry of each, None where all share one."""
@@ -103,20 +104,6 @@ class Matrices:
             assert isinstance(current, Affine)
             self._matrices[key] = current.terms[term].operator.to_sparse().astype(dtype)
         return self._matrices[key]
-
-    def count(self, node: int, entries: int, work: int) -> None:
-        """Note what a unit costs at a node: coefficients, and multiplications on their way through it."""
-        self._costs[node] = entries, work
-
-    @property
-    def entries(self) -> int:
-        """Most coefficients of a unit at any node."""
-        return max(entries for entries, _ in self._costs.values())
-
-    @property
-    def work(self) -> int:
-        """Multiplications of passing a unit back, about."""
-        return 1 + sum(work for _, work in self._costs.values())
 
 
 class SparseField:

@@ -17,6 +17,7 @@ from mipverify.network import Affine, Input, Network, Node, Relu
 from mipverify.network.convolution import Conv
 from mipverify.network.operators import Identity, Index, Operator, product
 from mipverify.network.transposed import transposed_convolution
+from mipverify.proof.parts import RowCosts
 from mipverify.proof.rounding import dot_terms, row_dot
 
 MATRIX_ENTRIES = 2**22  # a convolution between windows is one dense product up to this size of its matrix
@@ -105,12 +106,12 @@ def _channels(operator: Operator, source: tuple[int, ...], target: tuple[int, ..
     return channels if np.array_equal(indices, whole) else None
 
 
-class Images:
+class Images(RowCosts):
     """What windows of the units of one node share: node values with channels last, and matrices of convolutions."""
 
     def __init__(self, network: Network, node: int):
         self.network, self.node = network, node
-        self._costs: dict[int, tuple[int, int]] = {}
+        super().__init__()
         self._padded: dict[tuple[int, str], tuple[np.ndarray, np.ndarray]] = {}
         self._matrices: dict[tuple[int, int], np.ndarray] = {}
         self._known: dict[int, list[_Step] | None] = {}
@@ -127,20 +128,6 @@ class Images:
             assert isinstance(current, Affine)
             self._known[node] = _steps(self.network, current)
         return self._known[node]
-
-    def count(self, node: int, entries: int, work: int) -> None:
-        """Note what a unit costs at a node: coefficients, and multiplications on their way through it."""
-        self._costs[node] = entries, work
-
-    @property
-    def entries(self) -> int:
-        """Most coefficients of a unit at any node."""
-        return max(entries for entries, _ in self._costs.values())
-
-    @property
-    def work(self) -> int:
-        """Multiplications of passing a unit back, about."""
-        return 1 + sum(work for _, work in self._costs.values())
 
     def padded(self, node: int, name: str, values: np.ndarray, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
         """Values (B, 1, C, H, W) as (B, H', W', C) with zeros around for all windows, and how many before (2,)."""
