@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Context, Decimal, InvalidOperation
 from fractions import Fraction
 from numbers import Integral
@@ -210,3 +210,17 @@ def float_if_exact(value: Fraction) -> float | None:
     """`value` as a float64, or None when no float64 equals it."""
     nearest = nearest_float(value)
     return nearest if math.isfinite(nearest) and _compare(value, nearest) == 0 else None
+
+
+def domain_limits(domain: object) -> tuple[Fraction, Fraction] | None:
+    """The smallest and the largest legal value, read exactly; None where there are no limits. Raises InputError."""
+    if domain is None:
+        return None
+    pair = tuple(domain) if isinstance(domain, Iterable) and not isinstance(domain, str) else ()
+    if len(pair) != 2:
+        what = str(len(pair)) if pair else repr(domain)
+        raise InputError(f"domain must be two numbers such as 0,1, or none, not {shorten(what)}")
+    low, high = (exact_number(limit, "domain limit") for limit in pair)
+    if low > high:
+        raise InputError(f"domain is empty: {shorten(str(pair[0]))} exceeds {shorten(str(pair[1]))}")
+    return low, high

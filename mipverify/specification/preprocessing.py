@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from mipverify.errors import InputError
-from mipverify.specification.exact import canonical, exact_number, nearest_float, shorten
+from mipverify.specification.exact import canonical, domain_limits, exact_number, nearest_float, shorten
 from mipverify.specification.layout import LAYOUTS
 from mipverify.specification.normalization import numbers
 
@@ -42,13 +42,8 @@ class Preprocessing:
         layout: str | None = None,
     ) -> Preprocessing:
         """From numbers as users write them, each read exactly: "1/255", 0.1307, ["0.49", "0.48"]. Raises InputError."""
-        limits = None
-        if domain is not None:
-            if len(domain) != 2:
-                raise InputError(f"domain must be two numbers such as 0,1, or none, not {len(domain)}")
-            limits = exact_number(domain[0], "domain limit"), exact_number(domain[1], "domain limit")
-            if limits[0] > limits[1]:
-                raise InputError(f"domain is empty: {shorten(str(domain[0]))} exceeds {shorten(str(domain[1]))}")
+        limits = domain_limits(domain)
+        if limits is not None and domain is not None:
             for limit, text in zip(limits, domain, strict=True):
                 _require_float(limit, f"domain limit {shorten(str(text))}")
         factor = None if scale is None else exact_number(scale, "scale")

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from mipverify.errors import InputError
 from mipverify.specification.conditions import Condition, Row
-from mipverify.specification.exact import exact_number, shorten
+from mipverify.specification.exact import domain_limits, exact_number, shorten
 from mipverify.specification.normalization import Normalization
 from mipverify.specification.norms import BallNorm, norm_named
 from mipverify.specification.sets import Ball, BallInBox, Box, InputSet
@@ -57,7 +57,7 @@ def robustness(
         inputs = BallInBox(Ball.around(image, eps, measure, normalization), box)
     conditions = misclassified(label, num_classes, box.size, targets=targets)
     chosen = _targets(_class_of(label, "label", num_classes), num_classes, targets)
-    radius, limits = exact_number(eps, "eps"), _limits(domain)
+    radius, limits = exact_number(eps, "eps"), domain_limits(domain)
     asked = RobustnessStatement(_pixels(image), int(label), tuple(chosen), radius, norm, limits, normalization)
     return Specification((Case(inputs, conditions),), "robustness", statement=asked)
 
@@ -99,7 +99,7 @@ def linf_ball(
     radius = exact_number(eps, "eps")
     if radius < 0:
         raise InputError(f"eps must not be negative: {shorten(str(eps))}")
-    few, where = _ball(_pixels(image), radius, _limits(domain), normalization)
+    few, where = _ball(_pixels(image), radius, domain_limits(domain), normalization)
     return few.spread(where)
 
 
@@ -119,15 +119,6 @@ def _pixels(image: ArrayLike) -> np.ndarray:
     for i in np.flatnonzero(~np.isfinite(flat)).tolist():
         raise InputError(f"image pixel {i} is {flat[i]}")
     return flat
-
-
-def _limits(domain: tuple[object, object] | None) -> tuple[Fraction, Fraction] | None:
-    if domain is None:
-        return None
-    low, high = (exact_number(limit, "domain limit") for limit in domain)
-    if low > high:
-        raise InputError(f"domain is empty: {domain[0]} exceeds {domain[1]}")
-    return low, high
 
 
 def _ball(
