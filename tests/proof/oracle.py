@@ -7,7 +7,7 @@ Each check raises AssertionError where a fact is wrong. They run as tests, and a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from fractions import Fraction
 from unittest.mock import patch
 
@@ -16,11 +16,8 @@ from mipverify.presolve import interval
 from mipverify.presolve.clipping import clip
 
 from mipverify.network import Affine, Input, Network, Relu, Term
-from mipverify.network.convolution import Conv
-from mipverify.network.operators import Dense, Identity, Index
-from mipverify.network.sparse_linear import SparseLinear
+from mipverify.network.operators import Dense
 from mipverify.proof.backward import (
-    Evidence,
     both,
     by_empty_program,
     lower_sides,
@@ -32,7 +29,6 @@ from mipverify.proof.backward import (
 from mipverify.proof.bounds import Bounds, assume
 from mipverify.proof.boxes import CLEARANCE, BoxCases, Boxes, Settlement, combined, largest, part_bounds, shrink
 from mipverify.proof.cases import PhaseCases
-from mipverify.proof.cuts import IdealLayer
 from mipverify.proof.facts import Assumption, Claim
 from mipverify.proof.input_minimum import set_minimum
 from mipverify.proof.interval import narrowed, tighten
@@ -51,96 +47,27 @@ from mipverify.specification.sets import Ball, BallInBox, Box, Constrained, Inpu
 from mipverify.specification.sets.ball import BallSplit
 from mipverify.specification.sets.constrained import Multipliers
 from mipverify.specification.sets.product import PartProposals
-
-Point = list[Fraction]
-
-
-def dense(rng: np.random.Generator, widths: Sequence[int], spread: int = 0, dtype: type = np.float64) -> Network:
-    """A dense network; weights are of sizes 2^-spread to 2^spread, so that sums lose what is small in them."""
-    nodes: list = [Input((widths[0],))]
-    for depth, (before, after) in enumerate(itertools.pairwise(widths)):
-        sizes = 2.0 ** rng.integers(-spread, spread + 1, (after, before + 1))
-        values = (rng.normal(size=(after, before + 1)) * sizes).astype(dtype)
-        nodes.append(Affine((after,), (Term(len(nodes) - 1, Dense(values[:, :-1])),), values[:, -1]))
-        if depth < len(widths) - 2:
-            nodes.append(Relu((after,), len(nodes) - 1))
-    return Network(tuple(nodes), len(nodes) - 1)
-
-
-def exact(network: Network, x: Point) -> list[Point]:
-    """The values of all nodes at a point, in rational numbers; operators by their sparse matrices."""
-    values: list[Point] = []
-    for node in network.nodes:
-        if isinstance(node, Input):
-            values.append(list(x))
-        elif isinstance(node, Relu):
-            values.append([max(v, Fraction(0)) for v in values[node.source]])
-        else:
-            size = int(np.prod(node.shape))
-            total = [Fraction(0)] * size
-            if node.bias is not None:
-                total = [Fraction(float(b)) for b in np.broadcast_to(node.bias, node.shape).reshape(-1)]
-            for term in node.terms:
-                matrix = term.operator.to_sparse().tocoo()
-                source = values[term.source]
-                for r, c, w in zip(matrix.row.tolist(), matrix.col.tolist(), matrix.data.tolist(), strict=True):
-                    total[r] += Fraction(w) * source[c]
-            values.append(total)
-    return values
-
-
-def points(rng: np.random.Generator, lower: np.ndarray, upper: np.ndarray, count: int) -> Iterator[Point]:
-    """Corners and inner points of a box, exactly."""
-    low, high = ([Fraction(float(v)) for v in side.reshape(-1)] for side in (lower, upper))
-    for k in range(count):
-        share = rng.integers(0, 2, len(low)) * 16 if k % 2 else rng.integers(0, 17, len(low))
-        yield [a + (b - a) * Fraction(int(s), 16) for a, b, s in zip(low, high, share, strict=True)]
-
-
-def require_bounds(bounds: Bounds, rng: np.random.Generator, count: int = 12) -> None:
-    """Raises where a value lies outside of its interval; bounds of one entry over its box."""
-    for x in points(rng, bounds.lower[0], bounds.upper[0], count):
-        for node, values in enumerate(exact(bounds.network, x)):
-            low, high = (side[node].reshape(-1).tolist() for side in (bounds.lower, bounds.upper))
-            for value, a, b in zip(values, low, high, strict=True):
-                assert Fraction(a) <= value <= Fraction(b), f"node {node}: {float(value)} outside of [{a}, {b}]"
-
-
-def _dot(row: np.ndarray, x: Point) -> Fraction:
-    return sum((Fraction(float(w)) * v for w, v in zip(row.reshape(-1), x, strict=True)), Fraction(0))
-
-
-def below(lower: float, value: Fraction) -> bool:
-    return lower == -np.inf or (np.isfinite(lower) and Fraction(float(lower)) <= value)
-
-
-def _box(rng: np.random.Generator, size: int, width: float) -> tuple[np.ndarray, np.ndarray]:
-    center = rng.normal(size=(1, size))
-    return center - width, center + width
-
-
-def _random_evidence(rng: np.random.Generator, bounds: Bounds, rows: int, with_cuts: bool = False) -> Evidence:
-    network = bounds.network
-    shapes = {relu: (rows, *network.nodes[relu].shape) for relu in network.relus}
-    slopes = {relu: rng.normal(0.5, 0.7, shape) for relu, shape in shapes.items()}
-    multipliers = {relu: rng.normal(0, 0.3, shape) for relu, shape in shapes.items()}
-    cuts, factors = {}, {}
-    if with_cuts:
-        for relu in network.relus:
-            if not bounds.unstable(relu).any():
-                continue
-            layer = IdealLayer.of(bounds, relu)
-            chosen = rng.integers(0, len(layer.units), (rows, 3))
-            cuts[relu] = layer.cuts(chosen, rng.random((rows, 3, layer.weights.shape[1])) < 0.5)
-            factors[relu] = rng.normal(0.1, 0.3, (rows, 3))
-    return Evidence(slopes, multipliers, cuts, factors)
+from tests.proof.exact import (
+    Point,
+    below,
+    dense,
+    dot,
+    exact,
+    inside,
+    lattice,
+    points,
+    random_box,
+    random_evidence,
+    require_bounds,
+    residual,
+)
 
 
 def check_interval(rng: np.random.Generator) -> None:
     for spread in (0, 12, 40):
         for width in (0.0, 0.3):
             network = dense(rng, (3, 4, 3, 2), spread)
-            require_bounds(interval(network, *_box(rng, 3, width)), rng)
+            require_bounds(interval(network, *random_box(rng, 3, width)), rng)
     # A sum of which next to nothing is left: what rounding lost is larger than the sum.
     weights, x = rng.normal(size=(4, 9)), rng.normal(size=(1, 9))
     weights[:, -1] = -(weights[:, :-1] @ x[0, :-1]) / x[0, -1]
@@ -152,10 +79,10 @@ def check_backward(rng: np.random.Generator) -> None:
     for spread in (0, 12, 40):
         for width in (0.0, 0.2, 0.8):
             network = dense(rng, (3, 4, 4, 3), spread)
-            bounds = interval(network, *_box(rng, 3, width))
+            bounds = interval(network, *random_box(rng, 3, width))
             rows = unit_rows(network, network.output, np.arange(3), None, bounds.like).with_negated()
             for with_cuts in (False, True):
-                found = row_minimum(bounds, rows, _random_evidence(rng, bounds, 6, with_cuts)).lower
+                found = row_minimum(bounds, rows, random_evidence(rng, bounds, 6, with_cuts)).lower
                 plain = row_minimum(bounds, rows).lower
                 for x in points(rng, bounds.lower[0], bounds.upper[0], 12):
                     output = exact(network, x)[network.output]
@@ -196,7 +123,7 @@ def check_cancellation(rng: np.random.Generator) -> None:
             weights = rng.normal(size=(3, 4))
             output = exact(network, next(points(rng, x, x, 1)))[network.output]
             found = row_minimum(bounds, functionals({network.output: weights})).lower
-            assert all(below(low, _dot(row, output)) for row, low in zip(weights, found, strict=True))
+            assert all(below(low, dot(row, output)) for row, low in zip(weights, found, strict=True))
 
 
 def check_cancelling_coefficients(rng: np.random.Generator) -> None:
@@ -212,7 +139,7 @@ def check_cancelling_coefficients(rng: np.random.Generator) -> None:
         values = exact(network, next(points(rng, x, x, 1)))
         for node, rows in itertools.product((1, 2), (weight, -weight)):
             found = row_minimum(bounds, functionals({node: rows})).lower
-            assert all(below(low, _dot(row, values[node])) for row, low in zip(rows, found, strict=True))
+            assert all(below(low, dot(row, values[node])) for row, low in zip(rows, found, strict=True))
         require_bounds(tighten(bounds, [unit_minimum(bounds, 3, None, np.arange(3))]), rng, 1)
         reduced = reduce(bounds)
         small = reduced.bounds
@@ -228,9 +155,9 @@ def check_linear(rng: np.random.Generator) -> None:
     """A linear bound holds at every point, not only at its minimum."""
     for spread in (0, 20):
         network = dense(rng, (3, 5, 4, 2), spread)
-        bounds = interval(network, *_box(rng, 3, 0.5))
+        bounds = interval(network, *random_box(rng, 3, 0.5))
         rows = unit_rows(network, network.output, np.arange(2), None, bounds.like)
-        linear = propagate_backward(bounds, rows, _random_evidence(rng, bounds, 2, True))
+        linear = propagate_backward(bounds, rows, random_evidence(rng, bounds, 2, True))
         for x in points(rng, bounds.lower[0], bounds.upper[0], 16):
             output = exact(network, x)[network.output]
             for a, c, e, value in zip(linear.coefficients, linear.constant, linear.error, output, strict=True):
@@ -241,7 +168,7 @@ def check_linear(rng: np.random.Generator) -> None:
 def check_functionals(rng: np.random.Generator) -> None:
     for spread in (0, 30):
         network = dense(rng, (2, 3, 3), spread)
-        bounds = interval(network, *_box(rng, 2, 0.1))
+        bounds = interval(network, *random_box(rng, 2, 0.1))
         weights = rng.normal(size=(4, 3)) * 2.0 ** rng.integers(-spread, spread + 1, (4, 3))
         found = row_minimum(bounds, functionals({network.output: weights}, None, rng.normal(size=4) * 0)).lower
         for x in points(rng, bounds.lower[0], bounds.upper[0], 12):
@@ -272,7 +199,7 @@ def check_input_sets(rng: np.random.Generator) -> None:
                 step = [v - Fraction(float(c)) for v, c in zip(x, center, strict=True)]
                 if norm is not None and not norm.at_most(map(abs, step), radius):
                     continue
-                met = (_dot(row, x) <= Fraction(float(limit)) for row, limit in zip(matrix, offset, strict=True))
+                met = (dot(row, x) <= Fraction(float(limit)) for row, limit in zip(matrix, offset, strict=True))
                 if not all(met):
                     continue
                 for value, low, high in zip(exact(network, x)[1], found.lower, found.upper, strict=True):
@@ -297,10 +224,10 @@ def check_set_evidence(rng: np.random.Generator) -> None:
         near = np.maximum(lower, np.append(center - 0.5, -1)), np.minimum(upper, np.append(center + 0.5, 1))
         for x in points(rng, *near, 60):
             step = [abs(v - Fraction(float(c))) for v, c in zip(x[:n], center, strict=True)]
-            met = (_dot(row, x[:n]) <= Fraction(float(limit)) for row, limit in zip(matrix, offset, strict=True))
+            met = (dot(row, x[:n]) <= Fraction(float(limit)) for row, limit in zip(matrix, offset, strict=True))
             if norm.at_most(step, radius) and all(met):
                 for row, least in zip(rows, value - error, strict=True):
-                    assert below(least, _dot(row, x))
+                    assert below(least, dot(row, x))
 
 
 def check_restriction(rng: np.random.Generator) -> None:
@@ -316,52 +243,10 @@ def check_restriction(rng: np.random.Generator) -> None:
         require_bounds(narrowed(around, network, large), rng)
 
 
-def _residual(rng: np.random.Generator, spread: int, center: np.ndarray | None = None) -> Network:
-    """Convolutions of a 6 x 6 image, one with strides, a depthwise one, a residual sum and a concatenation.
-
-    center (1, *input_shape): where the values behind the first convolution are large, and all later sums of these
-    cancel to next to nothing.
-    """
-    nodes: list = [Input((1, 1, 6, 6))]
-    values = [center]
-
-    def conv(
-        source: int, channels: int, pads: tuple[int, int, int, int], groups: int = 1, stride: int = 1, taps: int = 2
-    ) -> Term:
-        shape = nodes[source].shape
-        weight = rng.normal(size=(channels, shape[1] // groups, taps, taps))
-        weight = weight * 2.0 ** rng.integers(-spread, spread + 1, (1, 1, taps, taps))
-        strides = (stride, stride)
-        return Term(source, Conv(weight.astype(np.float32), shape[2:], strides, pads, groups=groups))
-
-    def relu(*terms: Term, shape: tuple[int, ...] | None = None) -> int:
-        shape = shape or terms[0].operator.out_shape
-        bias = np.broadcast_to(rng.normal(size=(1, shape[1], 1, 1)).astype(np.float32), shape)
-        if center is not None:
-            sums = sum(t.operator.apply(values[t.source]).reshape(1, *shape) for t in terms)
-            bias = 1e4 + bias if len(nodes) == 1 else 0.001 * rng.random(shape) - sums[0]
-            values.extend([sums + bias, np.maximum(sums + bias, 0)])
-        nodes.extend([Affine(shape, terms, bias), Relu(shape, len(nodes))])
-        return len(nodes) - 1
-
-    first = relu(conv(0, 2, (1, 0, 0, 1)))
-    second = relu(conv(first, 2, (0, 1, 1, 0), groups=2))
-    # Large windows become whole rows before they meet those that skip a layer.
-    main = conv(second, 2, (2, 2, 1, 1), taps=4) if rng.random() < 0.5 else conv(second, 2, (1, 1, 0, 0))
-    third = relu(main, Term(first, Identity(nodes[first].shape)))
-    if rng.random() < 0.5:
-        place, none, shape = np.arange(36), np.full(36, -1), (1, 3, 6, 6)
-        parts = [np.concatenate([place, none, place + 36]), np.concatenate([none, place, none])]
-        terms = [Term(s, Index(i, nodes[s].shape, shape)) for s, i in zip((third, second), parts, strict=True)]
-        third = relu(*terms, shape=shape)
-    output = relu(conv(third, 2, (0, 1, 0, 0), stride=2), conv(second, 2, (0, 1, 0, 0), stride=2)) - 1
-    return Network(tuple(nodes[: output + 1]), output)
-
-
 def check_patches(rng: np.random.Generator) -> None:
     for dtype, spread, width in ((np.float64, 0, 0.2), (np.float32, 6, 0.2), (np.float32, 0, 0.0)):
         center = rng.normal(size=(1, 1, 1, 6, 6))
-        network = _residual(rng, spread, None if width else center)
+        network = residual(rng, spread, None if width else center)
         bounds = interval(network, center - width, center + width)
         rounded = bounds.outward(dtype) if dtype is np.float32 else bounds
         for node in (*network.preactivations[1:], network.output):
@@ -373,34 +258,10 @@ def check_patches(rng: np.random.Generator) -> None:
                 require_bounds(tighten(bounds, found), rng, 3 if width else 1)
 
 
-def _lattice(rng: np.random.Generator, spread: int, center: np.ndarray | None = None) -> Network:
-    """Layers whose units read three others each, and a sum with the layer before; center as in `_residual`."""
-    nodes: list = [Input((3,))]
-    values = [center]
-
-    def layer(source: int, width: int, *more: Term) -> int:
-        size, weight = nodes[source].shape[0], np.zeros((width, nodes[source].shape[0]))
-        for row in weight:
-            chosen = rng.choice(size, 3, replace=False)
-            row[chosen] = rng.normal(size=3) * 2.0 ** rng.integers(-spread, spread + 1, 3)
-        terms, bias = (Term(source, SparseLinear(weight.astype(np.float32))), *more), rng.normal(size=width)
-        if center is not None:
-            sums = sum(t.operator.apply(values[t.source]) for t in terms)
-            bias = bias + 1e4 if len(nodes) == 1 else 0.001 * rng.random(width) - sums[0]
-            values.extend([sums + bias, np.maximum(sums + bias, 0)])
-        nodes.extend([Affine((width,), terms, bias), Relu((width,), len(nodes))])
-        return len(nodes) - 1
-
-    first = layer(0, 72)
-    second = layer(first, 72, Term(first, Identity((72,))))
-    output = layer(layer(second, 72), 4, Term(second, SparseLinear(np.eye(4, 72)))) - 1
-    return Network(tuple(nodes[: output + 1]), output)
-
-
 def check_sparse_rows(rng: np.random.Generator) -> None:
     for dtype, spread, width in ((np.float64, 0, 0.2), (np.float32, 6, 0.2), (np.float32, 0, 0.0)):
         center = rng.normal(size=(1, 3))
-        network = _lattice(rng, spread, None if width else center)
+        network = lattice(rng, spread, None if width else center)
         bounds = interval(network, center - width, center + width)
         rounded = bounds.outward(dtype) if dtype is np.float32 else bounds
         for node in (*network.preactivations[1:], network.output):
@@ -414,17 +275,13 @@ def check_sparse_rows(rng: np.random.Generator) -> None:
 def check_reduction(rng: np.random.Generator) -> None:
     for spread in (0, 20):
         network = dense(rng, (3, 6, 5, 2), spread)
-        bounds = interval(network, *_box(rng, 3, 0.3))
+        bounds = interval(network, *random_box(rng, 3, 0.3))
         reduced = reduce(bounds)
         small = reduced.bounds
         require_bounds(tighten(bounds, reduced.lifted(small)), rng)
         rows = unit_rows(small.network, small.network.output, np.arange(2), None, small.like).with_negated()
         found = reduced.lifted_outputs(lower_sides(row_minimum(small, rows)))
         require_bounds(tighten(bounds, [found]), rng)
-
-
-def _inside(network: Network, values: list[Point], splits: Sequence[tuple[int, int, int]]) -> bool:
-    return all(s * values[network.relu_source(r)][u] >= 0 for r, u, s in splits)
 
 
 def _assumptions(rng: np.random.Generator, bounds: Bounds, count: int) -> list[Assumption]:
@@ -440,11 +297,11 @@ def check_assumptions(rng: np.random.Generator) -> None:
     """Rows under phases and below ceilings, clipped: at points that are there."""
     for _ in range(3):
         network = dense(rng, (2, 5, 4, 1))
-        bounds = interval(network, *_box(rng, 2, 0.8))
+        bounds = interval(network, *random_box(rng, 2, 0.8))
         cases = _assumptions(rng, bounds, 5)
         inner = assume(bounds, cases, [None] * 5)
         rows = unit_rows(network, network.output, np.zeros(5, int), None, bounds.like)
-        evidence = _random_evidence(rng, bounds, 5)
+        evidence = random_evidence(rng, bounds, 5)
         low, empty = row_minimum(inner, rows, evidence), by_empty_program(inner, rows, evidence)
         linear = propagate_backward(inner, rows)
         level = float(np.median(minimum(linear).lower)) + 0.5
@@ -459,7 +316,7 @@ def check_assumptions(rng: np.random.Generator) -> None:
         for x in points(rng, bounds.lower[0], bounds.upper[0], 60):
             values = exact(network, x)
             for k, case in enumerate(cases):
-                if not _inside(network, values, case.splits):
+                if not inside(network, values, case.splits):
                     continue
                 output = values[network.output][0]
                 assert below(low.lower[k], output)
@@ -476,7 +333,7 @@ def check_assumptions(rng: np.random.Generator) -> None:
 def check_semidefinite(rng: np.random.Generator) -> None:
     for spread in (0, 10):
         network = dense(rng, (3, 6, 2), spread)
-        bounds = interval(network, *_box(rng, 3, 0.6))
+        bounds = interval(network, *random_box(rng, 3, 0.6))
         shallow = Shallow.of(bounds)
         if shallow is None:
             continue
@@ -492,14 +349,14 @@ def check_semidefinite(rng: np.random.Generator) -> None:
         for x in points(rng, bounds.lower[0], bounds.upper[0], 60):
             values = exact(network, x)
             for k, case in enumerate(cases):
-                if _inside(network, values, case.splits):
+                if inside(network, values, case.splits):
                     assert below(best[k], values[network.output][rows[k]])
 
 
 def check_cases(rng: np.random.Generator) -> None:
     """A ledger proves the least of its goals; what was not bounded counts as unbounded."""
     network = dense(rng, (2, 4, 3, 1))
-    bounds = interval(network, *_box(rng, 2, 0.8))
+    bounds = interval(network, *random_box(rng, 2, 0.8))
     claim = Claim(network.output, np.array([0]), np.ones(1))
     ledger, open_ = PhaseCases(bounds, claim), [()]
     units = [(r, int(u)) for r in network.relus for u in np.flatnonzero(np.asarray(bounds.unstable(r)).reshape(-1))]
@@ -530,7 +387,7 @@ def _within(boxes: Boxes, x: Point) -> bool:
 def check_boxes(rng: np.random.Generator) -> None:
     """What boxes leave of themselves, and what is proven of the largest of two rows once some were halved."""
     network = dense(rng, (2, 5, 2))
-    root = interval(network, *_box(rng, 2, 0.7))
+    root = interval(network, *random_box(rng, 2, 0.7))
     claims = [Claim(network.output, np.array([[0, 1]]), np.ones(1))]
     ledger = BoxCases(root, claims)
     boxes, closed = ledger.root, False
@@ -552,8 +409,8 @@ def check_boxes(rng: np.random.Generator) -> None:
                 low, high = (side[k] for side in (boxes.lower, boxes.upper))
                 if all(Fraction(float(a)) <= v <= Fraction(float(b)) for v, a, b in zip(x, low, high, strict=True)):
                     left = zip(x, parts.lower[k], parts.upper[k], strict=True)
-                    inside = all(Fraction(float(a)) <= v <= Fraction(float(b)) for v, a, b in left)
-                    assert inside or value > Fraction(CLEARANCE)
+                    left_over = all(Fraction(float(a)) <= v <= Fraction(float(b)) for v, a, b in left)
+                    assert left_over or value > Fraction(CLEARANCE)
                     assert below(row.lower[k], value)
         going = np.flatnonzero(settlement.open().any(axis=1))
         settled = settlement.close(going, rng.integers(0, 2, len(going)))
@@ -578,7 +435,7 @@ def check_signs(rng: np.random.Generator) -> None:
         nodes = (Input((3,)), Affine((3,), (Term(0, Dense(np.eye(3))),)), Relu((3,), 1))
         terms = [Term(source, Dense(rng.integers(-1, 2, (4, 3)).astype(float))) for source in (2, 1)]
         network = Network((*nodes, Affine((4,), tuple(terms), rng.integers(-1, 2, 4) * 0.5)), 3)
-        bounds = interval(network, *_box(rng, 3, 1.5))
+        bounds = interval(network, *random_box(rng, 3, 1.5))
         found = nonnegative(bounds, 3, np.arange(4))
         for x in points(rng, bounds.lower[0], bounds.upper[0], 30):
             for value, low in zip(exact(network, x)[3], found.lower, strict=True):
@@ -589,7 +446,7 @@ def check_separable(rng: np.random.Generator) -> None:
     """Minima of sums of piecewise-linear functions of one input each, at all ends and breaks; nearly reached there."""
     for _ in range(4):
         slopes, shifts = rng.normal(size=2), rng.normal(size=2)
-        lower, upper = _box(rng, 2, 1.5)
+        lower, upper = random_box(rng, 2, 1.5)
         out = [Term(2, Dense(rng.normal(size=(3, 2)))), Term(1, Dense(rng.normal(size=(3, 2))))]
         nodes = [Input((2,)), Affine((2,), (Term(0, Dense(np.diag(slopes))),), shifts), Relu((2,), 1)]
         nodes.append(Affine((3,), tuple(out), rng.normal(size=3)))
@@ -611,7 +468,7 @@ def check_separable(rng: np.random.Generator) -> None:
 def check_narrowed(rng: np.random.Generator) -> None:
     """Facts of a larger set serve a smaller one, and not the other way round."""
     network = dense(rng, (2, 5, 3))
-    lower, upper = _box(rng, 2, 0.3)
+    lower, upper = random_box(rng, 2, 0.3)
     small = interval(network, lower, upper)
     small = tighten(small, [unit_minimum(small, network.output, None, np.arange(3))])
     require_bounds(narrowed(small, network, Box.from_floats(lower - 0.4, upper + 0.4)), rng)
@@ -623,7 +480,7 @@ def check_narrowed(rng: np.random.Generator) -> None:
 def check_scales(rng: np.random.Generator) -> None:
     """Bounds of multiples of units, at the ends of the range of numbers."""
     network = dense(rng, (2, 3))
-    bounds = interval(network, *_box(rng, 2, 0.4))
+    bounds = interval(network, *random_box(rng, 2, 0.4))
     for exponent in (-1060, -900, 0, 900, 1010):
         rows = unit_rows(network, 1, np.arange(3), None, bounds.like)
         signs = rng.choice([-1.0, 1.0], 3)
