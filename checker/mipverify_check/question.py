@@ -65,8 +65,9 @@ def read_cases(proof: Proof, network: Network) -> list[Case]:
         read = [[_row(r, size, outputs) for r in entries(rows)] for rows in entries(parts["conditions"])]
         if any(not rows for rows in read):
             raise RejectedError("a condition without rows")
-        conditions, terms = ([[pair[side] for pair in rows] for rows in read] for side in (0, 1))
-        cases.append(Case(box, ball, matrix, offset, conditions, terms))  # type: ignore[arg-type]
+        conditions = [[row for row, _ in rows] for rows in read]
+        terms = [[written for _, written in rows] for rows in read]
+        cases.append(Case(box, ball, matrix, offset, conditions, terms))
     return cases
 
 

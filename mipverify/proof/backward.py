@@ -330,8 +330,9 @@ def both(lower: RowBounds, negated: RowBounds) -> UnitBounds:
         entries and np.array_equal(one.units, two.units) and (one.factors == 1).all() and (two.factors == -1).all()
     ):
         raise ValueError("the two sides are not of the same entries")
-    recorded = lower.derivation is not None and negated.derivation is not None
-    how = Both(lower.derivation, negated.derivation) if recorded else None  # type: ignore[arg-type]
+    how = None
+    if lower.derivation is not None and negated.derivation is not None:
+        how = Both(lower.derivation, negated.derivation)
     sides = lower.lower, -negated.lower
     return UnitBounds(lower.scope, one.node, lower.samples, one.units, *sides, seal=SEAL, derivation=how)
 
