@@ -8,6 +8,8 @@ the magnitudes differ that rounding errors are relative to: the largest one of a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -135,8 +137,9 @@ def _parallel(bounds: Bounds, node: int, field: PartialField) -> tuple[np.ndarra
     claim = Claim(node, field.units, np.ones(len(field.units), bounds.like.dtype))
     constant = _constants(bounds, node, field.units)
     errors = _PartialErrors(bounds, field, claim_error(bounds, claim, constant, field.samples), FURTHER)
-    passing = _ParallelPassing(bounds, field, constant, errors)
-    return passing.sides(*_at_input(bounds, field, _walk(bounds, field, passing, field.start(bounds.like))))
+    passing = ParallelPassing(bounds, field.samples, constant, errors)
+    partly = _Partially(passing, field, errors, partial(_under_parallel, passing, field))
+    return passing.sides(*_at_input(bounds, field, _walk(bounds, partly, field.start(bounds.like))))
 
 
 def _adaptive(bounds: Bounds, node: int, field: PartialField) -> tuple[np.ndarray, np.ndarray]:
@@ -146,8 +149,9 @@ def _adaptive(bounds: Bounds, node: int, field: PartialField) -> tuple[np.ndarra
     field, constant = field.twice(), np.concatenate([constant, -constant])
     claim = Claim(node, field.units, np.repeat(np.array([1, -1], bounds.like.dtype), count))
     errors = _PartialErrors(bounds, field, claim_error(bounds, claim, constant, field.samples), 0)
-    passing = _AdaptivePassing(bounds, field, constant, errors)
-    a, lower, upper = _at_input(bounds, field, _walk(bounds, field, passing, start))
+    passing = Passing(bounds, field.samples, constant, errors)
+    partly = _Partially(passing, field, errors, partial(_under_adaptive, passing, field))
+    a, lower, upper = _at_input(bounds, field, _walk(bounds, partly, start))
     value, error = box_minimum(a, passing.constant, lower, upper)
     found = rounded_down(bounds, value, error + errors.total)
     return found[:count], -found[count:]
@@ -165,10 +169,10 @@ def _constants(bounds: Bounds, node: int, units: np.ndarray) -> np.ndarray:
     return np.asarray(parameter_like(current.bias, like).reshape(-1)[units])
 
 
-def _walk(bounds: Bounds, field: PartialField, passing: _Handlers, start: dict[int, Any]) -> Any:
-    reached = walk_back(bounds.network, start, passing.relu, passing.affine, field.add)
+def _walk(bounds: Bounds, partly: _Partially, start: dict[int, Any]) -> Any:
+    reached = walk_back(bounds.network, start, partly.relu, partly.affine, partly.field.add)
     assert reached is not None  # units of nodes that read anything depend on the input
-    return field.arrived(0, reached)
+    return partly.field.arrived(0, reached)
 
 
 def _at_input(bounds: Bounds, field: PartialField, a: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -194,63 +198,50 @@ class _PartialErrors(Errors):
         self.total = self.total + gamma(terms, size) * size
 
 
-class _Handlers(Protocol):
-    def affine(self, index: int, node: Affine, rows: Any) -> Any: ...
-
-    def relu(self, index: int, node: Relu, rows: Any) -> Any: ...
-
-
+@dataclass(eq=False)
 class _Partially:
-    """Rows as partial ones while these pay, then whole, as the base class behind it passes them back."""
+    """Rows as partial ones while these pay, then whole as `whole` passes them back, whose constant takes all offsets.
 
-    constant: np.ndarray
+    under_lines: from partial rows at a ReLU to the coefficients of what that reads; adds the offsets.
+    """
 
-    def __init__(self, bounds: Bounds, field: PartialField, constant: np.ndarray, errors: _PartialErrors):
-        super().__init__(bounds, field.samples, constant, errors)  # type: ignore[call-arg]  # those of the other base
-        self.field, self.partial = field, errors
+    whole: Passing | ParallelPassing
+    field: PartialField
+    errors: _PartialErrors
+    under_lines: Callable[[int, PartialRows], np.ndarray]
 
     def affine(self, index: int, node: Affine, rows: Any) -> Any:
-        """As in that class; partial rows through the node's terms."""
+        """As `whole` does it; partial rows through the node's terms."""
         rows = self.field.arrived(index, rows)
         if isinstance(rows, np.ndarray):
-            return super().affine(index, node, rows)  # type: ignore[misc]
-        self.partial.pass_partial(index, rows)
-        self.constant = self.constant + _bias(self.field, index, node, rows)
+            return self.whole.affine(index, node, rows)
+        self.errors.pass_partial(index, rows)
+        self.whole.constant = self.whole.constant + _bias(self.field, index, node, rows)
         return self.field.through(index, node, rows)
 
     def relu(self, index: int, node: Relu, rows: Any) -> Any:
-        """As in that class; partial rows by `under_lines`."""
+        """As `whole` does it; partial rows under their lines."""
         rows = self.field.arrived(index, rows)
         if isinstance(rows, np.ndarray):
-            return super().relu(index, node, rows)  # type: ignore[misc]
-        self.partial.pass_partial(index, rows)
+            return self.whole.relu(index, node, rows)
+        self.errors.pass_partial(index, rows)
         return [(node.source, rows.replaced(self.under_lines(index, rows)))]
 
-    def under_lines(self, index: int, rows: PartialRows) -> np.ndarray:
-        """The coefficients of what a ReLU reads; its offsets go into the constant."""
-        raise NotImplementedError
+
+def _under_adaptive(passing: Passing, field: PartialField, index: int, rows: PartialRows) -> np.ndarray:
+    a, line, under = rows.coefficients, passing.lines[index], field.under
+    positive = np.maximum(a, 0)
+    negative = a - positive
+    passing.constant = passing.constant + rows.dot(negative, under(index, "offset", line.upper_offset, rows))
+    positive *= under(index, "below", line.lower_slope, rows)
+    negative *= under(index, "above", line.upper_slope, rows)
+    return positive + negative
 
 
-class _AdaptivePassing(_Partially, Passing):
-    """By CROWN's lines."""
-
-    def under_lines(self, index: int, rows: PartialRows) -> np.ndarray:
-        a, line, under = rows.coefficients, self.lines[index], self.field.under
-        positive = np.maximum(a, 0)
-        negative = a - positive
-        self.constant = self.constant + rows.dot(negative, under(index, "offset", line.upper_offset, rows))
-        positive *= under(index, "below", line.lower_slope, rows)
-        negative *= under(index, "above", line.upper_slope, rows)
-        return positive + negative
-
-
-class _ParallelPassing(_Partially, ParallelPassing):
-    """By parallel lines."""
-
-    def under_lines(self, index: int, rows: PartialRows) -> np.ndarray:
-        a, line = rows.coefficients, self.bounds.lines[index]
-        self.add_offset(a, self.field.under(index, "offset", line.upper_offset, rows), rows.dot)
-        return np.asarray(a * self.field.under(index, "above", line.upper_slope, rows))
+def _under_parallel(passing: ParallelPassing, field: PartialField, index: int, rows: PartialRows) -> np.ndarray:
+    a, line = rows.coefficients, passing.bounds.lines[index]
+    passing.add_offset(a, field.under(index, "offset", line.upper_offset, rows), rows.dot)
+    return np.asarray(a * field.under(index, "above", line.upper_slope, rows))
 
 
 def _bias(field: PartialField, index: int, node: Affine, rows: PartialRows) -> Any:
