@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -18,6 +18,17 @@ from mipverify_check.onnx_file import read_file
 from mipverify_check.vnnlib import Linear, Property, Row, parse, row
 
 LONGEST_SUM = 2**15  # bits of the denominator of an exact sum, which grows with each summand
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a proof shows: in words, and what exactly was asked as a JSON object (docs/proof-format.md, section 6)."""
+
+    words: str
+    asked: dict[str, Any] = field(compare=False)
+
+    def __str__(self) -> str:
+        return self.words
 
 
 @dataclass(frozen=True)
@@ -101,8 +112,8 @@ def read_property(path: str, network: Network) -> tuple[Property, str]:
     return asked, hashlib.sha256(stored).hexdigest()
 
 
-def show_covered(proof: Proof, cases: list[Case], network: Network, path: str | None) -> str:
-    """Show that the cases cover the question; returns what is claimed, in words. path: of the property, if given."""
+def show_covered(proof: Proof, cases: list[Case], network: Network, path: str | None) -> Claim:
+    """Show that the cases cover the question; returns what is claimed. path: of the property, if given."""
     question = proof.header.get("question")
     kind = question.get("kind") if isinstance(question, dict) else None
     if network.monotone:
@@ -115,14 +126,15 @@ def show_covered(proof: Proof, cases: list[Case], network: Network, path: str | 
         if sha256 != parts["sha256"]:
             raise RejectedError("it is about another property: the SHA-256 differs")
         _cover_clauses(asked, cases)
-        return f"the property {path} holds"
+        return Claim(f"the property {path} holds", {"kind": kind, "sha256": sha256})
     if path is not None:
         raise BadInputError(f"the proof is not about a property file, but names its question itself: leave out {path}")
     if kind == "robustness":
         return _cover_ball(proof, question, cases, network)
     if kind == "sets":
         record(question, ("kind",))
-        return f"no input of the {len(cases)} sets that the proof names meets a condition that it names"
+        words = f"no input of the {len(cases)} sets that the proof names meets a condition that it names"
+        return Claim(words, {"kind": kind})
     raise RejectedError("its question is of a kind that is not known")
 
 
@@ -214,7 +226,7 @@ def _covers(case: Case, known: _Known) -> bool:
     return any(all(map(known.implies, rows)) for rows in case.conditions)
 
 
-def _cover_ball(proof: Proof, question: Any, cases: list[Case], network: Network) -> str:
+def _cover_ball(proof: Proof, question: Any, cases: list[Case], network: Network) -> Claim:
     names = ("kind", "image", "label", "targets", "eps", "norm", "domain", "normalization", "numbers", "data")
     parts = record(question, names[:8], names[8:])
     size, outputs, eps = network.nodes[0].size, network.output.size, rational(parts["eps"])
@@ -261,8 +273,37 @@ def _cover_ball(proof: Proof, question: Any, cases: list[Case], network: Network
     wanted = [row({-1 - label: Fraction(1), -1 - target: Fraction(-1)}, False) for target in targets if target != label]
     if not targets or label in targets or any([w] not in case.conditions for w in wanted):
         raise RejectedError("the conditions of its case are not those of the question")
-    digest = hashlib.sha256(image.tobytes()).hexdigest()
-    return (
-        f"no point within {parts['eps']} in {parts['norm']} of the image with SHA-256 {digest[:16]} (domain "
-        f"{parts['domain']}) has a score of {targets} that reaches that of {label}"
+    pairs, each = _normalization(which, numbers if parts["normalization"] is not None else [])
+    asked = {
+        "kind": "robustness",
+        "image": hashlib.sha256(image.tobytes()).hexdigest(),
+        "label": label,
+        "targets": targets,
+        "eps": _said(eps),
+        "norm": parts["norm"],
+        "domain": None if domain is None else [_said(limit) for limit in domain],
+        "normalization": pairs and {"pairs": pairs, "which": hashlib.sha256(each.tobytes()).hexdigest()},
+    }
+    of = f", normalized by (mean, deviation) {', '.join(map(str, pairs))}" if pairs else ""
+    return Claim(
+        f"no point within {parts['eps']} in {parts['norm']} of the image with SHA-256 {asked['image'][:16]} (domain "
+        f"{parts['domain']}{of}) has a score of {targets} that reaches that of {label}",
+        asked,
     )
+
+
+def _normalization(which: np.ndarray, numbers: list[Fraction]) -> tuple[list[tuple[str, str]] | None, np.ndarray]:
+    """The pairs of mean and deviation in the order in which entries first have them; and which of them each has."""
+    if not numbers:
+        return None, which[:0]
+    held = {pair: (_said(numbers[pair[0]]), _said(numbers[pair[1]])) for pair in set(map(tuple, which.tolist()))}
+    place: dict[tuple[str, str], int] = {}
+    each = [place.setdefault(held[pair], len(place)) for pair in map(tuple, which.tolist())]
+    return list(place), np.array(each, np.int64)
+
+
+def _said(value: Fraction) -> str:
+    try:
+        return str(value)
+    except ValueError:  # Python writes no integers of more than some thousand digits
+        raise RejectedError("a number of the question has too many digits") from None
