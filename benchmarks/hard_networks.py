@@ -32,7 +32,7 @@ DROPPED = {  # stages that go with an ingredient
         "late cut tightening",
         "late branch and bound",
     ),
-    "branching": (  # hidden bounds are cut late then
+    "branching": (  # intermediate bounds are cut late then
         "progressive tightening",
         "late progressive tightening",
         "input splitting",
@@ -42,7 +42,7 @@ DROPPED = {  # stages that go with an ingredient
         "semidefinite branching",
     ),
     "programs": ("lp tightening", "milp"),
-    "hidden bounds": ("progressive tightening", "late progressive tightening", "late cut tightening"),
+    "intermediate bounds": ("progressive tightening", "late progressive tightening", "late cut tightening"),
 }
 INGREDIENTS = (*DROPPED, "clipping", "programs of nodes", "cores")
 

@@ -117,13 +117,13 @@ class _Search:
         # Every so-many-th in the order of their weight: a sample in which heavy and light ones have their share.
         order = np.argsort(-np.abs(a).mean(axis=0) * radius, kind="stable")
         some = order[:: max(1, len(order) // COORDINATES)]
-        thin = a[:, some] / extent[:, None]
-        reach = thin * radius[some]
+        scaled = a[:, some] / extent[:, None]
+        reach = scaled * radius[some]
         reach = reach / np.maximum(np.abs(reach).sum(axis=1, keepdims=True), tiny)
         with np.errstate(over="ignore"):  # planes that hardly depend on the input; what comes of them is not finite
             middle = np.clip((a @ center + planes.constant) / extent, -1e6, 1e6)  # beyond 1 the plane is on one side
-            thin, reach, middle = (v.astype(np.float32) for v in (thin, reach, middle))
-        return _Search(clipped, planes, extent, middle, some, thin, reach)
+            scaled, reach, middle = (v.astype(np.float32) for v in (scaled, reach, middle))
+        return _Search(clipped, planes, extent, middle, some, scaled, reach)
 
     def rows(self, linear: LinearBounds) -> _Rows:
         """What the search uses of linear bounds."""
@@ -157,10 +157,10 @@ class _Search:
         together, positive = np.empty_like(v), np.empty_like(v)
         forward, backward = [], []  # arrays of each box: it costs more to look them up than to multiply them
         for part, own in zip(parts, owns, strict=True):
-            thin, reach = np.zeros((2, most, v.shape[1]), np.float32)
-            thin[: own.stop - own.start], reach[: own.stop - own.start] = self.surrogate[own], self.reach[own]
+            scaled, reach = np.zeros((2, most, v.shape[1]), np.float32)
+            scaled[: own.stop - own.start], reach[: own.stop - own.start] = self.surrogate[own], self.reach[own]
             highest[part, : own.stop - own.start] = self.middle[own] + self.reach[own].sum(axis=1)
-            forward.append((mu[part], thin, together[part]))
+            forward.append((mu[part], scaled, together[part]))
             backward.append((positive[part], np.ascontiguousarray(2 * reach.T), gradient[part]))
         for step in range(1, STEPS + 1):
             for multipliers, planes, out in forward:

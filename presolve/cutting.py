@@ -14,7 +14,7 @@ from mipverify.presolve.layers import tighten_by_layer
 from mipverify.presolve.optimized import Optimum, optimize_rows
 from mipverify.presolve.separation import separate_rows
 
-from mipverify.parallel import ALONE, Hands, dealt
+from mipverify.parallel import SERIAL, Executor, partition
 from mipverify.proof.backward import Evidence, lower_sides
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.cuts import IdealLayer, OwnCuts, cuttable
@@ -116,8 +116,8 @@ def _separated(
         if node not in average.phases:  # the rows do not meet this layer
             joined[node], factors[node] = own, multipliers
             continue
-        met = found.row.relaxed[node].weight[keep]
-        weight = met - own.by_unit(multipliers, met.shape[1])
+        weights = found.row.relaxed[node].weight[keep]
+        weight = weights - own.by_unit(multipliers, weights.shape[1])
         z, x, y = (values[k][keep] for k in (layer.source, layer.before, node))
         fresh = separate_rows(layer, z, x, y, average.phases[node][keep], weight, most)
         own, multipliers = own.held(multipliers, most)
@@ -134,16 +134,16 @@ def _chunk(layers: Mapping[int, IdealLayer], most: int) -> int:
 
 
 def cut_tighten(
-    bounds: Bounds, cutting: Cutting | None = None, stop: Callable[[], bool] = never, hands: Hands = ALONE
+    bounds: Bounds, cutting: Cutting | None = None, stop: Callable[[], bool] = never, pool: Executor = SERIAL
 ) -> Bounds:
     """Bounds tightened by optimized CROWN with cuts for every unstable unit and side, for one entry.
 
-    Works best on a reduced network. Once `stop` returns true, units keep the bounds they have. hands: who works on the
+    Works best on a reduced network. Once `stop` returns true, units keep the bounds they have. pool: who works on the
     units of a layer.
     """
 
     def bounder(bounds: Bounds, node: int, _: np.ndarray, units: np.ndarray) -> list[UnitBounds]:
-        return cut_units(bounds, node, units, stop, hands, cutting)
+        return cut_units(bounds, node, units, stop, pool, cutting)
 
     return tighten_by_layer(bounds, bounder, stop)
 
@@ -153,14 +153,14 @@ def cut_units(
     node: int,
     units: np.ndarray,
     stop: Callable[[], bool] = never,
-    hands: Hands = ALONE,
+    pool: Executor = SERIAL,
     cutting: Cutting | None = None,
 ) -> list[UnitBounds]:
     """What that shows of some units (U,) of one node, from bounds (batch 1) of the nodes below."""
     cutting = cutting or Cutting()
     cutting = replace(cutting, search=replace(cutting.search, enough=np.inf))
-    parts = [units[part] for part in dealt(np.arange(len(units)), hands)]
-    done = hands.map(_cut_units, (bounds, node, cutting), parts, stop)
+    parts = [units[part] for part in partition(np.arange(len(units)), pool)]
+    done = pool.map(_cut_units, (bounds, node, cutting), parts, stop)
     return [fact for facts in done if facts is not None for fact in facts]
 
 

@@ -19,7 +19,7 @@ from mipverify.proof.cuts import LayerCuts
 
 @dataclass(frozen=True, eq=False)
 class Layered:
-    """z = inputs @ x + units @ y + bias for all pre-activations z (N,), up to doubt (N,).
+    """z = inputs @ x + units @ y + bias for all pre-activations z (N,), up to error_bound (N,).
 
     relus: the ReLU node of each layer. begin: where the units of each layer begin, and N. inputs (N, n), units (N, N):
     a row reads units of earlier layers only. seen: by node that holds the input and the first units, how many of them.
@@ -30,7 +30,7 @@ class Layered:
     inputs: np.ndarray
     units: np.ndarray
     bias: np.ndarray
-    doubt: np.ndarray
+    error_bound: np.ndarray
     seen: Mapping[int, int]
 
     @staticmethod
@@ -62,16 +62,16 @@ class Layered:
         inputs: np.ndarray = np.zeros((count, size), dtype)
         units: np.ndarray = np.zeros((count, count), dtype)
         bias: np.ndarray = np.zeros(count, dtype)
-        doubt: np.ndarray = np.zeros(count, dtype)
+        error_bound: np.ndarray = np.zeros(count, dtype)
         for layer, relu in enumerate(relus):
             weight, own = maps[network.relu_source(relu)]
             here = slice(begin[layer], begin[layer + 1])
             inputs[here], bias[here] = weight[:, :size], own
             units[here, : weight.shape[1] - size] = weight[:, size:]
             node = network.nodes[network.relu_source(relu)]
-            if isinstance(node, Affine) and node.uncertainty is not None:
-                doubt[here] = np.asarray(node.uncertainty).reshape(-1)
-        return Layered(tuple(relus), tuple(begin), inputs, units, bias, doubt, seen)
+            if isinstance(node, Affine) and node.error_bound is not None:
+                error_bound[here] = np.asarray(node.error_bound).reshape(-1)
+        return Layered(tuple(relus), tuple(begin), inputs, units, bias, error_bound, seen)
 
     def layer(self, index: int) -> slice:
         """The units of a layer."""
@@ -143,4 +143,4 @@ def _holds_all(node: Affine, sources: list[int], ends: list[int]) -> bool:
         expected[begin:end] = np.arange(end - begin)
         if not np.array_equal(term.operator.indices, expected):
             return False
-    return node.uncertainty is None
+    return node.error_bound is None

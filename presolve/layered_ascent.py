@@ -127,17 +127,17 @@ class LayeredAscent:
         scale = 1.0
         for step in range(search.iterations + 1):
             now = alpha.arrays[0], beta.arrays[0], weight.arrays[0]
-            met = _Pass(self, state, *now)
-            better = np.flatnonzero(met.value > value[alive])
-            value[alive[better]] = met.value[better]
+            reached = _Pass(self, state, *now)
+            better = np.flatnonzero(reached.value > value[alive])
+            value[alive[better]] = reached.value[better]
             for kept, array in zip(best, now, strict=True):
                 kept[:, alive[better]] = array[:, better]
             open_ = value[alive] <= search.enough
             if step == search.iterations or not open_.any() or (stop is not None and stop()):
                 break
-            slopes, splits, excess = met.gradients()
+            slopes, splits, excess = reached.gradients()
             if size is None:
-                size = self._size(met.coefficients)
+                size = self._size(reached.coefficients)
             alpha.ascend({0: slopes}, scale)
             if self.with_beta:
                 beta.ascend({0: splits}, scale, {0: size})
@@ -242,7 +242,7 @@ class _Pass:
             if before:
                 z[here] += layered.units[here, :before] @ y[:before]
             if index in self.kinks:
-                y[here], phases[here] = self._respond(index, here, z[here])
+                y[here], phases[here] = self._relaxed_point(index, here, z[here])
             else:
                 upper = state.above[here] * z[here] + state.offset[here]
                 y[here] = np.where(self.coefficients[here] > 0, alpha[here] * z[here], upper)
@@ -253,8 +253,8 @@ class _Pass:
             excess -= cuts.inputs @ self.point + cuts.units @ y
         return slopes, np.abs(state.sign) * -z, excess
 
-    def _respond(self, index: int, here: slice, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """y and a at pre-activations z of a layer with cuts (as in `respond`)."""
+    def _relaxed_point(self, index: int, here: slice, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """y and a at pre-activations z of a layer with cuts (as in `relaxed_point`)."""
         kink, phase = self.kinks[index]
         state, alpha = self.state, self.alpha[here]
         lower, upper, free, active = (v[here] for v in (state.lower, state.upper, state.free, state.active))

@@ -100,20 +100,20 @@ def _with_cuts(
     lower, upper = (pick(side[source], samples) for side in (intervals.lower, intervals.upper))
     own = np.broadcast_to(slopes[node], x.shape).reshape(count, -1)
     flat = x.reshape(count, -1), lower.reshape(len(lower), -1), upper.reshape(len(upper), -1)
-    return respond(rows.relaxed[node], *flat, own)
+    return relaxed_point(rows.relaxed[node], *flat, own)
 
 
-def respond(
-    met: CutRelaxation, x: np.ndarray, lower: np.ndarray, upper: np.ndarray, slopes: np.ndarray
+def relaxed_point(
+    relaxed: CutRelaxation, x: np.ndarray, lower: np.ndarray, upper: np.ndarray, slopes: np.ndarray
 ) -> tuple[Any, Any]:
     """y and a (R, units) at pre-activations x (R, units): the derivatives of the envelope by weight and phase."""
-    low, high = np.where(met.free, lower, -1.0), np.where(met.free, upper, 1.0)
+    low, high = np.where(relaxed.free, lower, -1.0), np.where(relaxed.free, upper, 1.0)
     on_chord = (x - low) / (high - low)
-    through = np.where(met.phase > 0, 1 + (1 - slopes) * x / -low, slopes * x / high)
-    a = np.where(met.kink, through, on_chord)
-    y = np.where(met.kink, slopes * x, high * on_chord)
+    through = np.where(relaxed.phase > 0, 1 + (1 - slopes) * x / -low, slopes * x / high)
+    a = np.where(relaxed.kink, through, on_chord)
+    y = np.where(relaxed.kink, slopes * x, high * on_chord)
     active = np.broadcast_to(lower >= 0, x.shape)
-    return np.where(met.free, y, np.where(active, x, 0)), np.where(met.free, a, active)
+    return np.where(relaxed.free, y, np.where(active, x, 0)), np.where(relaxed.free, a, active)
 
 
 def optimize_rows(
@@ -137,7 +137,7 @@ def optimize_rows(
     """
     start = start or Evidence()
     surrogate = surrogate or bounds.surrogate()
-    thin = rows.surrogate()
+    surrogate_rows = rows.surrogate()
     count, reach = len(rows), max(rows.coefficients)
     shapes = {node: (count, *bounds.network.nodes[node].shape) for node in bounds.network.relus if node <= reach}
     free = {
@@ -164,13 +164,13 @@ def optimize_rows(
     }
     if search.iterations and alpha:
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is proven to be worth nothing
-            if layered is not None and observe is None and fits(layered, surrogate, thin, start.cuts):
+            if layered is not None and observe is None and fits(layered, surrogate, surrogate_rows, start.cuts):
                 layers = {k: layer for k, layer in thin_cuts.items() if isinstance(layer, LayerCuts)}
-                ascent = LayeredAscent(layered, surrogate, thin, alpha, sign, beta, layers, weight)
+                ascent = LayeredAscent(layered, surrogate, surrogate_rows, alpha, sign, beta, layers, weight)
                 alpha, beta, weight = ascent.run(search, stop)
             else:
                 found = Evidence(alpha, beta, thin_cuts, weight)
-                alpha, beta, weight = _ascend(surrogate, thin, search, found, sign, free, stop, observe)
+                alpha, beta, weight = _ascend(surrogate, surrogate_rows, search, found, sign, free, stop, observe)
     return evaluate_rows(bounds, rows, Evidence(alpha, beta, start.cuts, weight))
 
 
@@ -212,8 +212,8 @@ def _ascend(
             break
         values = relaxed_values(intervals, reached, rows.samples, alpha)
         sources = {k: values[intervals.network.relu_source(k)] for k in alpha}
-        met = [k for k in alpha if k in reached.passed]
-        slope_ascent.ascend({k: np.where(free[k], _bend(reached, k) * sources[k], 0) for k in met}, scale)
+        nodes = [k for k in alpha if k in reached.passed]
+        slope_ascent.ascend({k: np.where(free[k], _bend(reached, k) * sources[k], 0) for k in nodes}, scale)
         answers = {
             k: _with_cuts(intervals, k, reached, rows.samples, sources[k], alpha) for k in cuts if k in reached.relaxed
         }
@@ -236,8 +236,8 @@ def _bend(rows: InputRows, node: int) -> np.ndarray:
     """The derivative of a line's slope by the choice between 0 and 1 that it stands for, (R, *shape)."""
     if node not in rows.relaxed:
         return np.maximum(rows.passed[node], 0)
-    met = rows.relaxed[node]
-    return np.where(met.kink, met.right - met.left, 0).reshape(rows.passed[node].shape)
+    relaxed = rows.relaxed[node]
+    return np.where(relaxed.kink, relaxed.right - relaxed.left, 0).reshape(rows.passed[node].shape)
 
 
 def _excess(cuts: Cuts, y: np.ndarray, a: np.ndarray, z: np.ndarray) -> np.ndarray:

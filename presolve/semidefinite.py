@@ -16,7 +16,7 @@ import numpy as np
 from mipverify.presolve.ascent import Adam
 
 from mipverify.proof.facts import Assumption, RowBounds
-from mipverify.proof.semidefinite import SemidefiniteRelaxation, Shallow, Terms
+from mipverify.proof.semidefinite import SemidefiniteRelaxation, SingleLayer, Terms
 
 RANK = 8  # of the vectors
 DECAY = 0.96  # of the steps of lines
@@ -63,15 +63,15 @@ class Optimized:
 
 
 class SemidefiniteSearch:
-    """Dual variables of the semidefinite relaxation of a shallow network, for any of its rows and any known signs."""
+    """Dual variables of the semidefinite relaxation of one unstable layer, for any rows and any known signs."""
 
-    def __init__(self, shallow: Shallow):
-        self.relaxation = SemidefiniteRelaxation(shallow)
+    def __init__(self, single_layer: SingleLayer):
+        self.relaxation = SemidefiniteRelaxation(single_layer)
         self.surrogate = self.relaxation.weights.astype(np.float32)
 
     def start(self, row: int) -> Vectors:
         """Somewhere to start a row from: lines by the middle of the box, vectors at random."""
-        convex = self.relaxation.shallow.coefficients[row] >= 0
+        convex = self.relaxation.single_layer.coefficients[row] >= 0
         lines = np.where(convex & (self.relaxation.middle > 0), np.float32(1), np.float32(0))
         signs = np.random.default_rng(0).standard_normal((len(lines), RANK), np.float32)
         _make_unit(signs)
@@ -125,7 +125,7 @@ class SemidefiniteSearch:
         alpha, beta = alpha.T, np.concatenate([v * length, strength[:, None]], axis=1)
         bound = self.relaxation.prove(rows, assumptions, lines, alpha, beta, stop)
         y = np.matmul(inputs.transpose(1, 0, 2), one[:, :, None])[..., 0]
-        minimizer = self.relaxation.shallow.center + self.relaxation.shallow.radius * np.clip(y, -1, 1)
+        minimizer = self.relaxation.single_layer.center + self.relaxation.single_layer.radius * np.clip(y, -1, 1)
         gap = np.where(known == 0, v * (length - np.abs(z)), 0.0)
         return Optimized(bound, Vectors(lines, np.moveaxis(signs, 1, 0), one), minimizer, gap)
 

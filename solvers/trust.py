@@ -45,7 +45,7 @@ def out_of_range(milp: Milp) -> str:
     return ""
 
 
-def what_emptiness_shows(capped: Milp, solution: Solution, cap: float, control: Solution) -> Word:
+def check_infeasibility_claim(capped: Milp, solution: Solution, cap: float, control: Solution) -> Word:
     """What may be used of a claim that no point has an objective of at most `cap`, with `cap` far above tolerances.
 
     control: the same solver's answer to the same program under a cap that a known point meets. A solver that calls

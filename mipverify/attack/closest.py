@@ -1,4 +1,4 @@
-"""The closest violating input in one linear piece of a network: what turns a rough counterexample into a sharp one."""
+"""The closest violating input in one activation region of a network: from a rough counterexample to a sharp one."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ FLOAT32 = 2e-7  # relative, more than what rounding a coordinate changes
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
-    """The linear piece around a point x (n,): `matrix @ (x' - x) + value >= 0` (m, n), (m,) holds for x' in it.
+class ActivationRegion:
+    """The activation region around a point x (n,): `matrix @ (x' - x) + value >= 0` (m, n), (m,) holds for x' in it.
 
     The last row is the negative of the margin.
     """
@@ -30,14 +30,14 @@ class Piece:
     units: tuple[tuple[int, int], ...]
 
 
-def piece_around(
+def region_around(
     margins: Network,
     point: np.ndarray,
     condition: int,
     units: Mapping[int, np.ndarray],
     flipped: frozenset[tuple[int, int]] = frozenset(),
-) -> Piece:
-    """The piece in which a point lies, and where one output of a margin network is not positive.
+) -> ActivationRegion:
+    """The region in which a point lies, and where one output of a margin network is not positive.
 
     units: by pre-activation node, the flat units whose sign may change at all. flipped: units (node, unit) whose sign
     is to be the other one.
@@ -61,7 +61,7 @@ def piece_around(
     matrix, constant = _linear(margins, margins.output, np.array([condition]), active)
     rows.append(-matrix)
     value.append(-(matrix @ point + constant))
-    return Piece(point, np.concatenate(rows), np.concatenate(value), tuple(named))
+    return ActivationRegion(point, np.concatenate(rows), np.concatenate(value), tuple(named))
 
 
 def _linear(
@@ -89,20 +89,20 @@ def _linear(
 
 
 def closest_in(
-    piece: Piece,
+    region: ActivationRegion,
     perturbation: Perturbation,
     slack: float,
     open_session: Callable[[], LpSession],
     limit: float = np.inf,
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """The closest input (n,) of a piece whose margin is at most -slack, and the rows (A,) that hold it back.
+    """The closest input (n,) of a region whose margin is at most -slack, and the rows (A,) that hold it back.
 
     None where there is none, or none up to a distance `limit`. Rows enter the problem as they turn out to be violated:
     few of them matter.
     """
     center, scale = perturbation.center, perturbation.scale
-    matrix = piece.matrix * scale
-    value = piece.value + piece.matrix @ (center - piece.point)
+    matrix = region.matrix * scale
+    value = region.value + region.matrix @ (center - region.point)
     value[-1] -= slack
     matrix, value = _with_constraints(matrix, value, perturbation)
     size = np.linalg.norm(matrix, axis=1) + 1e-12
@@ -112,7 +112,7 @@ def closest_in(
     low, high = np.where(scale > 0, low, 0.0), np.where(scale > 0, high, 0.0)
     program = step_program(perturbation.norm, low, high, open_session)
     used = np.zeros(len(matrix), bool)
-    more = np.arange(len(piece.units), len(matrix))  # the margin, and the constraints
+    more = np.arange(len(region.units), len(matrix))  # the margin, and the constraints
     for _ in range(ROUNDS):
         used[more] = True
         program.add(matrix[more], value[more])
@@ -123,7 +123,7 @@ def closest_in(
         missing = np.flatnonzero((rows < -1e-9) & ~used)
         if not len(missing):
             tight = np.flatnonzero(rows < 1e-8)
-            return center + scale * step, tight[tight < len(piece.units)]
+            return center + scale * step, tight[tight < len(region.units)]
         more = missing[np.argsort(rows[missing])[:50]]
     return None
 
@@ -131,7 +131,7 @@ def closest_in(
 def _with_constraints(
     matrix: np.ndarray, value: np.ndarray, perturbation: Perturbation
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the piece and of the perturbation's inequalities, in scaled steps from the center."""
+    """Rows of the region and of the perturbation's inequalities, in scaled steps from the center."""
     if perturbation.matrix is None or perturbation.offset is None:
         return matrix, value
     room = perturbation.offset - perturbation.matrix @ perturbation.center

@@ -13,7 +13,7 @@ SETTINGS = Attack(steps=12)
 ROWS = 256  # walks at once
 
 
-def signs_met(
+def find_signs(
     network: Network,
     lower: np.ndarray,
     upper: np.ndarray,
@@ -26,7 +26,7 @@ def signs_met(
     lower, upper: float32 box (n,). A walk down and one up for each unit, from the middle of the box. project: as in
     `pgd`.
     """
-    met = np.zeros((2, len(units)), bool)
+    seen = np.zeros((2, len(units)), bool)
     for begin in range(0, len(units), ROWS // 2):
         some = units[begin : begin + ROWS // 2]
         count = len(some)
@@ -41,5 +41,5 @@ def signs_met(
         middle = np.tile(0.5 * (lower + upper), (2 * count, 1)).astype(np.float32)
         start = middle if project is None else project(middle)
         descend(network, start, lower[None], upper[None], rows, SETTINGS, accept, stop, project)
-        met[:, begin : begin + count] = own.reshape(2, count)
-    return met[0], met[1]
+        seen[:, begin : begin + count] = own.reshape(2, count)
+    return seen[0], seen[1]

@@ -17,7 +17,7 @@ from mipverify.engine.state import Update
 from mipverify.engine.verdict import Witness
 from mipverify.network import Network
 from mipverify.network.validation import points_of, validated
-from mipverify.parallel import ALONE, Crew, Hands
+from mipverify.parallel import SERIAL, Executor, ProcessPool
 from mipverify.proof.bounds import Bounds
 from mipverify.specification import Box, Case
 
@@ -46,7 +46,7 @@ class Bisection(ABC):
         self.seed, self.solver, self.report = seed, solver, progress or silent
         self.replay = validated(network, points_of([(box.float32_lower, box.float32_upper)]))
         self.margin_networks = MarginNetworks(network)
-        self.pool: Hands = ALONE
+        self.pool: Executor = SERIAL
         self.lower, self.upper = -np.inf, np.inf
         self.trusted: list[str] = []
         self.reason = ""
@@ -87,7 +87,7 @@ class Bisection(ABC):
 
     def close_with(self, workers: int) -> None:
         """The same with so many processes that share the work."""
-        with Crew(workers) as self.pool:
+        with ProcessPool(workers) as self.pool:
             self.close()
 
     def narrow(self) -> None:

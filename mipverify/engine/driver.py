@@ -14,7 +14,7 @@ from mipverify.engine.problem import Problem
 from mipverify.engine.stage import Stage, Work
 from mipverify.engine.state import State, Update
 from mipverify.errors import Stopped
-from mipverify.parallel import ALONE, Hands
+from mipverify.parallel import SERIAL, Executor
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Course:
     problem: Problem
     clock: Clock
     report: Callable[[str, str], None] = silent
-    pool: Hands = ALONE
+    pool: Executor = SERIAL
     state: State = field(init=False)
     ran: list[Stage] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)

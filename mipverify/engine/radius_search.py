@@ -9,13 +9,13 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from mipverify.attack.closest import Piece, closest_in, piece_around
+from mipverify.attack.closest import ActivationRegion, closest_in, region_around
 from mipverify.attack.gradient import values_and_gradient
-from mipverify.attack.nearby import kicked
+from mipverify.attack.restarts import random_restarts
+from mipverify.engine.activation_regions import nearest_condition, unstable_units, walk_regions
 from mipverify.engine.bisection import CLOSE, Bisection
 from mipverify.engine.budget import Clock, Deadline
 from mipverify.engine.judge import Judge, meets
-from mipverify.engine.pieces import nearest_condition, unstable_units, walk_pieces
 from mipverify.engine.problem import Problem
 from mipverify.engine.schedule import CASCADE, CROWN_ONLY, DISTANCE, PROOF, THOROUGH_ATTACK
 from mipverify.engine.stage import Stage
@@ -28,19 +28,19 @@ from mipverify.specification.perturbation import Perturbation
 from mipverify.specification.sets import InputSet
 
 PROBES = 6  # bisections with fast bounds
-PIECES = 40  # linear pieces looked at while a witness is sharpened
+REGIONS = 40  # activation regions looked at while a witness is sharpened
 KICKS = 40  # walks from a witness in one round
 ROUNDS = 16  # at most, and as long as one of the last IDLE ones came closer
 IDLE = 2
-ENDS = 6  # pieces solved after a round, of the walks that ended lowest
+ENDS = 6  # regions solved after a round, of the walks that ended lowest
 FIRST_STEP = 0.05  # by which a round of walks tries to come closer
 INSIDE = 0.999  # of the best distance, for the ball in which the walks look
 SLACK = 1e-6  # below zero, at which a margin is aimed: relative to the network's scores
 MOST_SLACK = 1e-3  # below zero, up to which that is raised where the original disagrees
 FURTHER_OUT = 1.25  # times the radius of one attack to the next, until there is a witness
 NEAREST = 1e-9  # of the cap: where attacks begin at least
-FARTHEST = 1 + 1e-3  # times the best distance, beyond which a piece's closest point is of no use
-CLOSER = 1e-7  # relative: by how much less far a piece's closest point must be
+FARTHEST = 1 + 1e-3  # times the best distance, beyond which a region's closest point is of no use
+CLOSER = 1e-7  # relative: by how much less far a region's closest point must be
 IDLE_GAIN = 0.1  # of the gap: a round of walks that came less closer was idle
 
 
@@ -83,7 +83,7 @@ class RadiusSearch(Bisection):
         self.unstable: list[int] = []
         self.proven = np.zeros(len(self.conditions))  # the radius within which each condition is excluded
         self.around: tuple[float, Bounds] | None = None  # bounds that hold up to a radius
-        self.pieces: set[bytes] = set()  # that walks ended in, and that were solved
+        self.regions: set[bytes] = set()  # that walks ended in, and that were solved
         self.at_center = False  # the witness is the center, or the float32 that a network gets in its place
         self.watching = 0.0  # seconds of the question under way
         self._units_of = lru_cache(maxsize=2)(self._units)
@@ -209,7 +209,7 @@ class RadiusSearch(Bisection):
         return max(best, NEAREST * self.cap)
 
     def improve_witness(self) -> None:
-        """Lower the upper bound by walks around the witness, each ended by the closest point of its linear piece."""
+        """Lower the upper bound by walks around the witness, each ended by the closest point of its region."""
         if self.witness is None or self.upper == 0:
             return
         with self.clock.stage("attack"):
@@ -218,7 +218,7 @@ class RadiusSearch(Bisection):
                 if self.closed or deadline.over() or idle == IDLE:
                     return
                 before, inside = self.upper, min(INSIDE, 1 - step)
-                self._kick(deadline, inside)
+                self._restart(deadline, inside)
                 if inside < INSIDE:  # still far: larger steps are cheaper than exact ones
                     step = step if self.upper < before else step / 4
                     if 1 - step >= INSIDE:
@@ -228,7 +228,7 @@ class RadiusSearch(Bisection):
                     self._sharpen()
                 idle = idle + 1 if self.upper > before * (1 - IDLE_GAIN * self.gap) else 0
 
-    def _kick(self, deadline: Deadline, inside: float) -> None:
+    def _restart(self, deadline: Deadline, inside: float) -> None:
         """One round of walks: half of them toward the witness's own condition, the others toward all that are open."""
         assert self.witness is not None
         radius = inside * self.upper
@@ -240,7 +240,7 @@ class RadiusSearch(Bisection):
         conditions = np.append(np.full(KICKS // 2, own), np.resize(open_, KICKS // 2)).astype(int)
 
         start = inputs.nearest_float32(self.witness.input[None])[0]
-        points, values = kicked(margins, start, low, high, conditions, self.rng, project, deadline.over)
+        points, values = random_restarts(margins, start, low, high, conditions, self.rng, project, deadline.over)
         hits = np.argsort(values)[:ENDS]
         met = [self._try(points[walk]) for walk in hits[values[hits] <= 0]]
         if inside < INSIDE and any(met):
@@ -253,22 +253,22 @@ class RadiusSearch(Bisection):
                 return
 
     def _end(self, point: np.ndarray, condition: int, units: dict[int, np.ndarray]) -> bool:
-        """Try the closest point of the piece around a point; whether it is a piece that was not looked at before."""
+        """Try the closest point of the region around a point; whether it is a region that was not looked at before."""
         place = self.margins.values(point.reshape(1, *self.margins.input_shape))
         signs = [place[source].reshape(-1)[chosen] > 0 for source, chosen in units.items()]
         key = np.packbits(np.concatenate([*signs, np.arange(len(self.conditions)) == condition])).tobytes()
-        if key in self.pieces:
+        if key in self.regions:
             return False
-        self.pieces.add(key)
+        self.regions.add(key)
         found = closest_in(
-            piece_around(self.margins, point, condition, units), self.perturbation, SLACK, lp_session, self.upper
+            region_around(self.margins, point, condition, units), self.perturbation, SLACK, lp_session, self.upper
         )
         if found is not None:
             self._try(found[0])
         return True
 
     def _near_miss(self, problem: Problem, clock: Clock, points: np.ndarray) -> Witness | None:
-        """Minimizers of relaxed nodes lie in pieces that are hard to exclude: one of them may hold a closer point."""
+        """Minimizers of relaxed nodes lie in regions that are hard to exclude: one of them may hold a closer point."""
         begin = self.clock.elapsed()
         if self.watching > self.shares.watching * clock.elapsed():
             return None
@@ -315,7 +315,7 @@ class RadiusSearch(Bisection):
         return True
 
     def _sharpen(self) -> None:
-        """Walk from the witness through neighboring linear pieces, each solved exactly, while they come closer."""
+        """Walk from the witness through neighboring activation regions, each solved exactly, while they come closer."""
         if self.witness is None or self.upper == 0:
             return
         margins, point = self.margins, self.witness.input.astype(np.float64)
@@ -324,9 +324,9 @@ class RadiusSearch(Bisection):
         slack = SLACK * (1 + float(np.abs(self.network.forward(point.reshape(shape))).max()))
         best = np.inf
 
-        def improve(piece: Piece) -> Iterable[int] | None:
+        def improve(region: ActivationRegion) -> Iterable[int] | None:
             nonlocal best, slack
-            found = closest_in(piece, self.perturbation, slack, lp_session, min(best, self.upper * FARTHEST))
+            found = closest_in(region, self.perturbation, slack, lp_session, min(best, self.upper * FARTHEST))
             if found is None:
                 return None
             nearest, tight = found
@@ -335,14 +335,14 @@ class RadiusSearch(Bisection):
                 return None
             while not self._try(nearest) and slack < MOST_SLACK:
                 slack *= 10
-                again = closest_in(piece, self.perturbation, slack, lp_session)
+                again = closest_in(region, self.perturbation, slack, lp_session)
                 if again is None:
                     break
                 nearest, tight = again
             best = far
             return tight
 
-        walk_pieces(margins, point, units, improve, PIECES, self.deadline.within(share=self.shares.pieces))
+        walk_regions(margins, point, units, improve, REGIONS, self.deadline.within(share=self.shares.regions))
 
     @cached_property
     def margins(self) -> Network:

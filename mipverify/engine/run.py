@@ -21,7 +21,7 @@ from mipverify.engine.verdict import Verdict
 from mipverify.network import Network
 from mipverify.network.replay import Replay
 from mipverify.network.validation import points_of, validated
-from mipverify.parallel import Crew
+from mipverify.parallel import ProcessPool
 from mipverify.specification import Specification
 
 MOST_VALIDATED = 4  # boxes on whose points the network is compared with its original
@@ -61,7 +61,7 @@ class Run:
         stages = RECORDED if self.proof and self.stages is CASCADE else self.stages
         cases = [score_case(self.network, case) for case in self.specification.cases]
         try:
-            with Crew(1 if self.proof else self.workers) as crew:
+            with ProcessPool(1 if self.proof else self.workers) as pool:
                 for turn, (case, stated) in enumerate(zip(cases, self.specification.cases, strict=True)):
                     problem = Problem.of(
                         self.network,
@@ -73,7 +73,7 @@ class Run:
                         turn=turn,
                         record=self.proof,
                     )
-                    self.courses.append(Course(problem, self.clock, self.progress, crew))
+                    self.courses.append(Course(problem, self.clock, self.progress, pool))
                     if self.start is not None:
                         self.courses[-1].take(self.start.update(problem))
                     if self.courses[-1].run(stages).witness is not None:

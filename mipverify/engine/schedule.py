@@ -139,14 +139,14 @@ THOROUGH_ATTACK: tuple[Stage, ...] = (GradientAttack(name="attack", attack=Attac
 class Shares:
     """Of the time that a search has left.
 
-    proof: for one proof close to the witness; retry: for one half way, where that came to nothing. pieces: for linear
-    pieces around one witness. walks: from a witness, to come closer. watching: of the time of a proof, for points that
+    proof: for one proof close to the witness; retry: for one half way, where that came to nothing. regions: for linear
+    regions around one witness. walks: from a witness, to come closer. watching: of the time of a proof, for points that
     it comes across.
     """
 
     proof: float
     retry: float
-    pieces: float = 0.1
+    regions: float = 0.1
     walks: float = 0.25
     watching: float = 0.15
 

@@ -39,7 +39,7 @@ def phase_search(
         solve_leaf=leaf_solver(work, bounder.root),
         batch=batch,
         most_bytes=MAX_OPEN_BYTES // share,
-        hands=work.pool,
+        pool=work.pool,
         progress=_Progress(work),
     )
 

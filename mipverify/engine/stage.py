@@ -13,7 +13,7 @@ from mipverify.engine.budget import Deadline
 from mipverify.engine.problem import Problem
 from mipverify.engine.state import Fact, State, Update
 from mipverify.engine.verdict import Witness
-from mipverify.parallel import Hands
+from mipverify.parallel import Executor
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Work:
     problem: Problem
     state: State
     deadline: Deadline
-    pool: Hands
+    pool: Executor
     rng: np.random.Generator
     tell: Callable[[Update], None]
     report: Callable[[str, str], None]

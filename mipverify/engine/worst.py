@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mipverify.attack.closest import Piece, closest_in
+from mipverify.attack.closest import ActivationRegion, closest_in
+from mipverify.engine.activation_regions import unstable_units, walk_regions
 from mipverify.engine.bisection import CLOSE, Bisection
 from mipverify.engine.budget import Clock, Deadline
-from mipverify.engine.pieces import unstable_units, walk_pieces
 from mipverify.engine.schedule import CASCADE, LP_TIGHTENING, MARGIN, THOROUGH_ATTACK, TIGHTENED, TIGHTENING
 from mipverify.engine.shown import html_table, number, seconds, vector
 from mipverify.engine.stage import Stage
@@ -34,9 +34,9 @@ from mipverify.specification.robustness import misclassified
 GAP = 1e-4
 ONCE = (TIGHTENING, LP_TIGHTENING)  # of intermediate bounds, which the level does not touch
 DESCENTS = 6  # halvings with attacks only
-HALVINGS = 20  # while a linear piece is searched for its smallest margin,
+HALVINGS = 20  # while a activation region is searched for its smallest margin,
 EXACT = 0.1  # of the gap that is allowed: to which that is found
-PIECES = 20  # linear pieces looked at after a witness
+REGIONS = 20  # activation regions looked at after a witness
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ class _Search(Bisection):
         return True
 
     def _descend(self) -> None:
-        """Lower the upper bound by bisection with attacks only, then in linear pieces."""
+        """Lower the upper bound by bisection with attacks only, then in activation regions."""
         low = self.lower
         for _ in range(DESCENTS):
             if self.clock.over() or self.closed or self.upper - low <= self._allowed():
@@ -251,26 +251,26 @@ class _Search(Bisection):
         self._sharpen()
 
     def _sharpen(self) -> None:
-        """Walk from the witness to its piece's smallest margin, and on to neighboring pieces while that lowers it."""
+        """Walk from the witness to its region's smallest margin, and on to neighboring regions while that lowers it."""
         if not np.isfinite(self.lower):
             return
         margins = self.margin_networks.of(self.at_zero.conditions)
         units = unstable_units(margins, self.inputs, self.around)
         point = self.witness.input.astype(np.float64)
-        deadline = self.deadline.within(share=self.shares.pieces)
+        deadline = self.deadline.within(share=self.shares.regions)
 
-        def improve(piece: Piece) -> Iterable[int] | None:
-            # The smallest margin -s for which the closest input of the piece is near enough.
+        def improve(region: ActivationRegion) -> Iterable[int] | None:
+            # The smallest margin -s for which the closest input of the region is near enough.
             low, high, best = -self.upper, -self.lower, None
             for _ in range(HALVINGS):
                 if high - low <= EXACT * self._allowed() or deadline.over():
                     break
                 middle = 0.5 * low + 0.5 * high
-                found = closest_in(piece, self.perturbation, middle, lp_session)
+                found = closest_in(region, self.perturbation, middle, lp_session)
                 if found is not None and self.perturbation.distance(found[0]) <= self.radius:
                     low, best = middle, found
                 else:
                     high = middle
             return best[1] if best is not None and self._take(best[0]) else None
 
-        walk_pieces(margins, point, units, improve, PIECES, deadline)
+        walk_regions(margins, point, units, improve, REGIONS, deadline)

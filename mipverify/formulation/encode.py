@@ -220,7 +220,7 @@ def _moves(network: Network, node: Node) -> bool:
     return (
         isinstance(node, Affine)
         and node.bias is None
-        and node.uncertainty is None
+        and node.error_bound is None
         and all(isinstance(term.operator, Index) for term in node.terms)
         and not any(isinstance(network.nodes[source], Affine) for source in sources(node))
     )
@@ -248,8 +248,8 @@ def _affine(
         matrix = matrix + operator @ builder.widen(inner)
         constant = constant + operator @ shift
     off = _rounding(builder, terms, constant)
-    if node.uncertainty is not None:  # a reduced network: what multiplying out may have lost
-        off = off + np.broadcast_to(np.asarray(node.uncertainty, np.float64), node.shape).reshape(-1)
+    if node.error_bound is not None:  # a reduced network: what multiplying out may have lost
+        off = off + np.broadcast_to(np.asarray(node.error_bound, np.float64), node.shape).reshape(-1)
     if off.any():  # it gets columns of its own
         columns = builder.add_columns(-off, off, f"rounding{index}")
         matrix = builder.widen(matrix) + sp.csr_array(

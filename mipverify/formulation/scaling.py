@@ -41,7 +41,7 @@ def _power_of_two(size: np.ndarray) -> np.ndarray:
     return np.where(usable, np.exp2(np.round(np.log2(np.where(usable, size, 1.0)))), 1.0)
 
 
-def blurred(milp: Milp, tolerance: float) -> bool:
+def ill_scaled(milp: Milp, tolerance: float) -> bool:
     """Whether an equilibrated program defines a column by terms so much larger that a tolerance hides its value.
 
     In an equality of `encode` the newest column is the one that the others define.

@@ -40,14 +40,14 @@ class Term:
 class Affine:
     """Sum of `terms` plus `bias` (an array of `shape`, or None).
 
-    uncertainty: what the node stands for may differ from that by this much, entry by entry; None for nothing.
+    error_bound: what the node stands for may differ from that by this much, entry by entry; None for nothing.
     magnitude: entry by entry, the sum of the absolute values of what the bias was added up from; None for |bias|.
     """
 
     shape: tuple[int, ...]
     terms: tuple[Term, ...]
     bias: Array | None = None
-    uncertainty: Array | None = None
+    error_bound: Array | None = None
     magnitude: Array | None = None
 
 

@@ -94,7 +94,7 @@ def propagate_backward(bounds: Bounds, rows: Rows, evidence: Evidence = NOTHING,
         how = passed(bounds, rows.claim, rows.samples, slopes=stored[0], multipliers=stored[1])
     sound = Evidence(slopes, multipliers, evidence.cuts, weights)
     errors = Errors.of(bounds, rows, len(evidence.cuts))
-    found = pass_back(bounds, rows, sound, keep, errors)
+    found = pass_coefficients(bounds, rows, sound, keep, errors)
     parts = found.coefficients, found.constant, found.passed, found.relaxed, errors.total
     return LinearBounds(*parts, bounds, rows.claim, rows.samples, seal=SEAL, derivation=how)
 
@@ -103,7 +103,7 @@ def estimate_backward(
     intervals: Intervals, rows: Rows, evidence: Evidence = NOTHING, *, keep: bool = False
 ) -> InputRows:
     """The same without errors, in whatever precision: for searching."""
-    return pass_back(intervals, rows, evidence, keep, None)
+    return pass_coefficients(intervals, rows, evidence, keep, None)
 
 
 class Errors:
@@ -136,15 +136,15 @@ class Errors:
             size = size + 2 * xp.abs(multipliers)
         rounding = gamma(backward_terms(self.network, index) + self.further, coefficients)
         self.total = self.total + rounding * row_dot(size, self._of(self.bounds.magnitudes[index]))
-        uncertainty = getattr(self.network.nodes[index], "uncertainty", None)
-        if uncertainty is not None:
-            self.total = self.total + row_dot(xp.abs(coefficients), parameter_like(uncertainty, coefficients)[None])
+        error_bound = getattr(self.network.nodes[index], "error_bound", None)
+        if error_bound is not None:
+            self.total = self.total + row_dot(xp.abs(coefficients), parameter_like(error_bound, coefficients)[None])
 
-    def pass_cuts(self, index: int, coefficients: Array, cuts: Cuts, factors: Array, met: CutRelaxation) -> None:
+    def pass_cuts(self, index: int, coefficients: Array, cuts: Cuts, factors: Array, relaxed: CutRelaxation) -> None:
         """Rows are passed back through a ReLU node with cuts."""
         terms = backward_terms(self.network, index) + reads(self.network, index) + self.further
         sizes = self._of(self.bounds.magnitudes[index]), self._of(self.bounds.magnitudes[cuts.source])
-        self.total = self.total + cut_relaxation_error(cuts, factors, _flat(coefficients), met, *sizes, terms)
+        self.total = self.total + cut_relaxation_error(cuts, factors, _flat(coefficients), relaxed, *sizes, terms)
 
 
 def constant_error(bounds: Bounds, node: int, constant: Array, samples: np.ndarray | None) -> Array:
@@ -163,7 +163,7 @@ def claim_error(bounds: Bounds, claim: Claim, constant: Array, samples: np.ndarr
     return total + gamma(terms, constant) * abs(claim.factors) * sizes[entry, units]
 
 
-def pass_back(
+def pass_coefficients(
     intervals: Intervals,
     rows: Rows,
     evidence: Evidence,
@@ -215,8 +215,8 @@ class Passing:
         own = evidence.multipliers.get(index)
         if index in evidence.cuts and index in evidence.cut_multipliers:
             yield self._over_cuts(index, coefficients, below)
-            met = self.relaxed[index]
-            through, coefficients = (v.reshape(coefficients.shape) for v in (met.slope, met.weight))
+            relaxed = self.relaxed[index]
+            through, coefficients = (v.reshape(coefficients.shape) for v in (relaxed.slope, relaxed.weight))
         else:
             positive = array_namespace(coefficients).clip(coefficients, min=0)
             negative = coefficients - positive
@@ -234,10 +234,10 @@ class Passing:
         """Dualize the cuts of a ReLU node: what they leave for the values that they are about."""
         layer, factors = self.evidence.cuts[index], self.evidence.cut_multipliers[index]
         low, high = self._ends(self.intervals.network.relu_source(index))
-        met, gain = relax_with_cuts(layer, factors, *(_flat(v) for v in (coefficients, low, high, below)))
+        relaxed, gain = relax_with_cuts(layer, factors, *(_flat(v) for v in (coefficients, low, high, below)))
         if self.errors is not None:
-            self.errors.pass_cuts(index, coefficients, layer, factors, met)
-        self.relaxed[index], self.constant = met, self.constant + gain
+            self.errors.pass_cuts(index, coefficients, layer, factors, relaxed)
+        self.relaxed[index], self.constant = relaxed, self.constant + gain
         return layer.source, -layer.over_source(factors).reshape(-1, *self.intervals.network.nodes[layer.source].shape)
 
     def _less_multipliers(self, source: int, through: Array, own: Array) -> Array:

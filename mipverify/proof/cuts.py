@@ -222,7 +222,7 @@ def cut_relaxation_error(
     cuts: Cuts,
     multipliers: np.ndarray,
     coefficients: np.ndarray,
-    met: CutRelaxation,
+    relaxed: CutRelaxation,
     magnitude: np.ndarray,
     source_magnitude: np.ndarray,
     terms: int,
@@ -234,8 +234,8 @@ def cut_relaxation_error(
     flat, below = magnitude.reshape(len(magnitude), -1), source_magnitude.reshape(len(source_magnitude), -1)
     size = np.abs(cuts.step) + np.abs(cuts.limit) + cuts.of_units(flat) + cuts.at(below, magnitude=True)
     terms = terms + 4 * flat.shape[1] + 4 * len(cuts) + 40
-    total = row_dot(np.abs(coefficients) + np.abs(met.weight) + np.abs(met.slope), magnitude)
-    return gamma(terms, coefficients) * (total + row_dot(multipliers, size) + np.abs(met.phase).sum(axis=1))
+    total = row_dot(np.abs(coefficients) + np.abs(relaxed.weight) + np.abs(relaxed.slope), magnitude)
+    return gamma(terms, coefficients) * (total + row_dot(multipliers, size) + np.abs(relaxed.phase).sum(axis=1))
 
 
 def cuttable(network: Network) -> dict[int, int]:
@@ -278,7 +278,7 @@ class IdealLayer(Sealed):
         bias = np.zeros(size) if affine.bias is None else np.broadcast_to(affine.bias, affine.shape).reshape(-1)
         rows = term.operator.rows(units, np.zeros(0)).reshape(len(units), -1)
         lower, upper = (side[term.source].reshape(-1).astype(np.float64) for side in (bounds.lower, bounds.upper))
-        deviation = np.zeros(size) if affine.uncertainty is None else np.asarray(affine.uncertainty).reshape(-1)
+        deviation = np.zeros(size) if affine.error_bound is None else np.asarray(affine.error_bound).reshape(-1)
         parts = np.asarray(rows, np.float64), np.asarray(bias, np.float64)[units], lower, upper, deviation[units]
         return cls(node, before, term.source, units, *parts, bounds.scope, seal=SEAL)
 

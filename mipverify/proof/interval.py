@@ -150,7 +150,7 @@ def _propagate(network: Network, lows: list[Array], highs: list[Array], first: i
 def affine_interval(node: Affine, lows: list[Array], highs: list[Array]) -> tuple[Array, Array]:
     """Interval of one affine node from those of earlier nodes, rounding errors included."""
     xp = array_namespace(lows[0])
-    if len(node.terms) == 1 and node.bias is None and node.uncertainty is None:
+    if len(node.terms) == 1 and node.bias is None and node.error_bound is None:
         operator = node.terms[0].operator
         if operator.terms == 1 and not operator.parameters():  # data movement only: exact
             return affine_value(node, lows), affine_value(node, highs)
@@ -172,7 +172,7 @@ def affine_interval(node: Affine, lows: list[Array], highs: list[Array]) -> tupl
         radius = radius + floor(like) * largest.reshape(-1, *[1] * len(node.shape))
     if node.bias is not None:
         radius = radius + error * xp.abs(parameter_like(node.bias, like))[None]
-    if node.uncertainty is not None:
-        radius = radius + parameter_like(node.uncertainty, like)[None]
+    if node.error_bound is not None:
+        radius = radius + parameter_like(node.error_bound, like)[None]
     radius = radius * (1 + 2 * error) + 4 * gamma(1, like) * xp.abs(center) + floor(like)
     return center - radius, center + radius

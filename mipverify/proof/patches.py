@@ -37,7 +37,7 @@ FIRST_ROWS = 64  # in the first chunk, which shows what a row costs
 def convolution(network: Network, node: int) -> Conv | None:
     """The convolution behind an affine node that is nothing but one (and a bias); None for any other node."""
     current = network.nodes[node]
-    if not isinstance(current, Affine) or len(current.terms) != 1 or current.uncertainty is not None:
+    if not isinstance(current, Affine) or len(current.terms) != 1 or current.error_bound is not None:
         return None
     operator = current.terms[0].operator
     if not isinstance(operator, Conv) or operator.groups > 1:

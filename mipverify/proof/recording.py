@@ -37,8 +37,8 @@ def rounded(
     for node, array in slopes.items():
         flat = np.array(array, np.float64).reshape(len(array), -1)
         unstable = np.asarray(bounds.unstable(node)).reshape(-1, flat.shape[1])
-        met = unstable if samples is None or len(unstable) == 1 else unstable[np.unique(samples)]
-        units = np.flatnonzero(met.any(axis=0))
+        reached = unstable if samples is None or len(unstable) == 1 else unstable[np.unique(samples)]
+        units = np.flatnonzero(reached.any(axis=0))
         values = np.rint(np.nan_to_num(flat[:, units]).clip(0, 1) * SLOPE_STEPS).astype(np.uint8)
         flat[:, units] = values / SLOPE_STEPS
         line = np.asarray(_of_rows(bounds.lines[node].lower_slope, samples)).reshape(-1, flat.shape[1])

@@ -2,7 +2,7 @@
 
 Of the thousands of units of a convolutional network often a hundred are unstable. Bounds of subproblems in which
 further units are fixed then cost a few small dense products instead of passes through all layers. The rounding errors
-of multiplying out become an uncertainty of the rows, so that bounds of the reduced network hold for the original.
+of multiplying out become error bounds of the rows, so that bounds of the reduced network hold for the original.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from mipverify.errors import Stopped
 from mipverify.network import Affine, Input, Network, Node, Relu, Term
 from mipverify.network.operators import Dense, Index
-from mipverify.proof.backward import NOTHING, Errors, pass_back
+from mipverify.proof.backward import NOTHING, Errors, pass_coefficients
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.derivation import Derivation, Layer, Lifted, Pre, ReducedTo
 from mipverify.proof.facts import SEAL, Claim, RowBounds, Scope, Sealed, UnitBounds
@@ -206,7 +206,7 @@ def affine_rows(
             raise Stopped
         start = unit_rows(network, node, units[part], None, bounds.like)
         errors = Errors.of(bounds, start, 0)
-        reached = pass_back(bounds, start, NOTHING, True, errors, lines)
+        reached = pass_coefficients(bounds, start, NOTHING, True, errors, lines)
         count, begin = part.stop - part.start, network.input_size
         coefficients[part, :begin] = reached.coefficients.reshape(count, -1)
         for original, own in blocks:

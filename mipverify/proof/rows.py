@@ -126,8 +126,8 @@ def unit_rows(network: Network, node: int, units: np.ndarray, samples: np.ndarra
     if current.bias is not None:
         constant = xp.reshape(parameter_like(current.bias, like), (-1,))[units]
     deviation = None
-    if current.uncertainty is not None:
-        deviation = xp.reshape(parameter_like(current.uncertainty, like), (-1,))[units]
+    if current.error_bound is not None:
+        deviation = xp.reshape(parameter_like(current.error_bound, like), (-1,))[units]
     return Rows(coefficients, samples, constant, deviation, claim, seal=SEAL)
 
 

@@ -32,18 +32,18 @@ LEAST = 1e-4  # of their mean: smaller dual variables are raised to it, since ot
 
 
 @dataclass(frozen=True, eq=False)
-class Shallow(Sealed):
+class SingleLayer(Sealed):
     """Rows linear . x + constant + coefficients . relu(weights x + bias) over a box.
 
-    weights (U, n), bias, uncertainty, lower, upper (U,): of the unstable units; what they stand for may be off by
-    their uncertainty. linear (R, n), coefficients (R, U), constant, deviation (R,): of the rows; likewise. center,
+    weights (U, n), bias, error_bound, lower, upper (U,): of the unstable units; what they stand for may be off by
+    their error bound. linear (R, n), coefficients (R, U), constant, deviation (R,): of the rows; likewise. center,
     radius (n,): of the box. relu: the node of the units; units (U,): their places there, ascending. bounds: within
     which this holds.
     """
 
     weights: np.ndarray
     bias: np.ndarray
-    uncertainty: np.ndarray
+    error_bound: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
     linear: np.ndarray
@@ -57,13 +57,15 @@ class Shallow(Sealed):
     bounds: Bounds
 
     @staticmethod
-    def of(bounds: Bounds) -> Shallow | None:
+    def of(bounds: Bounds) -> SingleLayer | None:
         """The outputs of a network within bounds (batch 1).
 
         None unless the unstable units belong to one ReLU node, or if a bound is not finite.
         """
         if bounds.batch != 1 or bounds.scope.assumptions is not None:
-            raise ValueError("networks are shallow within bounds of one input set, under which nothing is assumed")
+            raise ValueError(
+                "one layer is all that is unstable only within bounds of one input set, under which nothing is assumed"
+            )
         # Rows pass through stable units (`exact_lines`): only the others are units of their own.
         network, exact = bounds.network, exact_lines(bounds)
         unstable = {relu: np.flatnonzero(np.asarray(bounds.unstable(relu)).reshape(-1)) for relu in network.relus}
@@ -78,40 +80,42 @@ class Shallow(Sealed):
         linear, coefficients = np.split(rows, [network.input_size], axis=1)
         box = ball(bounds.lower[0].reshape(-1), bounds.upper[0].reshape(-1))
         hidden = affine_rows(bounds, exact, source, units, [])
-        return Shallow(
+        return SingleLayer(
             *hidden, lower, upper, linear, coefficients, constant, deviation, *box, relu, units, bounds, seal=SEAL
         )
 
 
 class SemidefiniteRelaxation:
-    """The relaxation of a shallow network: what searches and proofs of any of its rows have in common."""
+    """The relaxation of a network with one unstable layer: what searches and proofs of its rows have in common."""
 
-    def __init__(self, shallow: Shallow):
-        self.shallow = shallow
-        low, high = shallow.lower, shallow.upper
+    def __init__(self, single_layer: SingleLayer):
+        self.single_layer = single_layer
+        low, high = single_layer.lower, single_layer.upper
         # |z| <= slope z + offset between low and high: a convex function lies below its values at the ends.
         ends = np.abs(low), np.abs(high)
         self.slope = np.clip((ends[1] - ends[0]) / np.maximum(high - low, np.finfo(float).tiny), -1, 1)
         self.offset = np.maximum(ends[1] - self.slope * high, ends[0] - self.slope * low)
         self.offset = self.offset + 8 * np.finfo(float).eps * (ends[0] + ends[1])
-        self.weights = shallow.weights * shallow.radius  # of y
-        self.middle = shallow.weights @ shallow.center + shallow.bias  # z where y = 0
-        self.linear = shallow.linear * shallow.radius
-        self.constant = shallow.constant + shallow.linear @ shallow.center
-        magnitude = np.abs(shallow.center) + shallow.radius
-        self.size = np.abs(shallow.weights) @ magnitude + np.abs(shallow.bias)
-        self.row_size = np.abs(shallow.linear) @ magnitude + np.abs(shallow.constant)
-        self.mean = np.abs(shallow.coefficients).mean(axis=1) + np.finfo(np.float32).tiny
+        self.weights = single_layer.weights * single_layer.radius  # of y
+        self.middle = single_layer.weights @ single_layer.center + single_layer.bias  # z where y = 0
+        self.linear = single_layer.linear * single_layer.radius
+        self.constant = single_layer.constant + single_layer.linear @ single_layer.center
+        magnitude = np.abs(single_layer.center) + single_layer.radius
+        self.size = np.abs(single_layer.weights) @ magnitude + np.abs(single_layer.bias)
+        self.row_size = np.abs(single_layer.linear) @ magnitude + np.abs(single_layer.constant)
+        self.mean = np.abs(single_layer.coefficients).mean(axis=1) + np.finfo(np.float32).tiny
 
     def signs(self, assumptions: Sequence[Assumption]) -> np.ndarray:
         """What assumptions (K,) say of the signs of units, (K, U): 1, -1, or 0 for either."""
-        known, units = np.zeros((len(assumptions), len(self.shallow.units)), np.int8), self.shallow.units
-        splits = [(k, unit, s) for k, a in enumerate(assumptions) for r, unit, s in a.splits if r == self.shallow.relu]
+        known, units = np.zeros((len(assumptions), len(self.single_layer.units)), np.int8), self.single_layer.units
+        splits = [
+            (k, unit, s) for k, a in enumerate(assumptions) for r, unit, s in a.splits if r == self.single_layer.relu
+        ]
         if splits:
             entry, unit, sign = np.array(splits).T
             place = np.minimum(np.searchsorted(units, unit), len(units) - 1)
-            met = units[place] == unit
-            known[entry[met], place[met]] = sign[met]
+            found = units[place] == unit
+            known[entry[found], place[found]] = sign[found]
         return known
 
     def prove(
@@ -127,11 +131,11 @@ class SemidefiniteRelaxation:
 
         Where `stop` comes first, nothing is proven; it is not asked before the first one.
         """
-        units, inputs = self.shallow.weights.shape
+        units, inputs = self.single_layer.weights.shape
         if [x.shape for x in (lines, alpha, beta)] != [(len(rows), k) for k in (units, inputs, units + 1)]:
             raise ValueError("each row needs a line for each unit, and dual variables for each input and sign")
-        shallow, terms = self.shallow, Terms(self, rows, self.signs(assumptions))
-        recorded = shallow.bounds.derivation is not None
+        single_layer, terms = self.single_layer, Terms(self, rows, self.signs(assumptions))
+        recorded = single_layer.bounds.derivation is not None
         short = _Short(alpha, beta) if recorded else None
         if short is not None:
             lines = short.lines(terms, lines)
@@ -149,19 +153,21 @@ class SemidefiniteRelaxation:
             if short is not None:
                 short.take(k, np.append(some, units), *used)
         # Rounding: of z and its products, of the row, and of what is added up here.
-        n, units = shallow.weights.shape[1], shallow.weights.shape[0]
-        each = SLACK * shallow.uncertainty + gamma(n + 8, g) * self.size
-        met = np.abs(kappa) + np.abs(terms.coefficients)
-        error = (np.abs(kappa) + v) @ each + gamma(units + 16, g) * (met @ self.size)
+        n, units = single_layer.weights.shape[1], single_layer.weights.shape[0]
+        each = SLACK * single_layer.error_bound + gamma(n + 8, g) * self.size
+        weight = np.abs(kappa) + np.abs(terms.coefficients)
+        error = (np.abs(kappa) + v) @ each + gamma(units + 16, g) * (weight @ self.size)
         error += gamma(n + 16, g) * self.row_size[rows] + gamma(units + 16, g) * np.abs(extra).sum(axis=1)
-        error += shallow.deviation[rows] + gamma(8, g) * (np.abs(value) + highest)
-        error += floor(g) * (1 + np.abs(shallow.center).sum() + shallow.radius.sum()) * (1 + met.sum(axis=1))
+        error += single_layer.deviation[rows] + gamma(8, g) * (np.abs(value) + highest)
+        error += (
+            floor(g) * (1 + np.abs(single_layer.center).sum() + single_layer.radius.sum()) * (1 + weight.sum(axis=1))
+        )
         lower = value - highest - SLACK * error
         lower = np.where(np.isfinite(lower), lower, -np.inf)
-        own = shallow.bounds
+        own = single_layer.bounds
         scope = Scope(wider=own.around, assumptions=tuple(assumptions), whole=own.scope.key, seal=SEAL)
-        claim = Claim(shallow.bounds.network.output, rows, np.ones(len(rows)))
-        how = None if short is None else short.derivation(shallow, claim, assumptions)
+        claim = Claim(single_layer.bounds.network.output, rows, np.ones(len(rows)))
+        how = None if short is None else short.derivation(single_layer, claim, assumptions)
         return RowBounds(scope, claim, None, lower, seal=SEAL, derivation=how)
 
 
@@ -182,12 +188,14 @@ class _Short:
         """The dual variables of a row, those of signs for some of these."""
         self.alpha[row], self.beta[row, some] = alpha, beta
 
-    def derivation(self, shallow: Shallow, claim: Claim, assumptions: Sequence[Assumption]) -> Derivation | None:
+    def derivation(
+        self, single_layer: SingleLayer, claim: Claim, assumptions: Sequence[Assumption]
+    ) -> Derivation | None:
         """How the rows were bounded."""
-        if shallow.bounds.derivation is None or not shallow.bounds.over_boxes:
+        if single_layer.bounds.derivation is None or not single_layer.bounds.over_boxes:
             return None
         splits = tuple(assumption.splits for assumption in assumptions)
-        own = shallow.bounds.derivation, claim.node, claim.units, splits, shallow.relu, shallow.units
+        own = single_layer.bounds.derivation, claim.node, claim.units, splits, single_layer.relu, single_layer.units
         return Semidefinite(*own, self.shares, self.alpha, self.beta)
 
 
@@ -198,7 +206,7 @@ class Terms:
         self, relaxation: SemidefiniteRelaxation, rows: np.ndarray, known: np.ndarray, dtype: type = np.float64
     ):
         self.known, self.free = known, known == 0
-        self.coefficients = relaxation.shallow.coefficients[rows].astype(dtype)
+        self.coefficients = relaxation.single_layer.coefficients[rows].astype(dtype)
         self.convex, self.concave = self.free & (self.coefficients >= 0), self.free & (self.coefficients < 0)
         self.mean = relaxation.mean[rows, None].astype(dtype)
         self.linear, self.constant = relaxation.linear[rows].astype(dtype), relaxation.constant[rows].astype(dtype)

@@ -80,7 +80,7 @@ def sparse(network: Network, node: int) -> bool:
             every += size
             few += size if isinstance(operator, SparseLinear) else 0
     current = network.nodes[node]
-    exact = isinstance(current, Affine) and bool(current.terms) and current.uncertainty is None
+    exact = isinstance(current, Affine) and bool(current.terms) and current.error_bound is None
     return exact and few > LEAST_SPARSE * every
 
 
@@ -133,7 +133,7 @@ class SparseField:
         if isinstance(rows, SparseRows):
             rows.matrix.eliminate_zeros()
             size = rows.matrix.shape[0] * rows.matrix.shape[1]
-            if rows.matrix.nnz > FULL * size or getattr(node, "uncertainty", None) is not None:
+            if rows.matrix.nnz > FULL * size or getattr(node, "error_bound", None) is not None:
                 rows = self.whole(index, rows)
         if isinstance(rows, SparseRows):
             entries = work = rows.longest

@@ -74,7 +74,7 @@ _Step: TypeAlias = Conv | np.ndarray | None  # a convolution; for each channel t
 
 def _steps(network: Network, node: Affine) -> list[_Step] | None:
     """How windows of an affine node become those of each term's source; None where they do not stay windows."""
-    if node.uncertainty is not None:
+    if node.error_bound is not None:
         return None
     found: list[_Step] = []
     for term in node.terms:

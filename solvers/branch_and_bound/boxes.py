@@ -12,7 +12,7 @@ from mipverify.solvers.branch_and_bound.branching.rule import BOX, BranchingRule
 from mipverify.solvers.branch_and_bound.conjunction import settle_condition
 from mipverify.solvers.branch_and_bound.loop import Batch, explore
 
-from mipverify.parallel import ALONE, Hands, dealt
+from mipverify.parallel import SERIAL, Executor, partition
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.boxes import BoxCases, Boxes, Inherited, Settled, Settlement, part_bounds
 from mipverify.proof.facts import Claim, RowBounds
@@ -84,18 +84,18 @@ def search_boxes(
     try_points: Callable[[np.ndarray], object | None] = lambda points: None,
     stop: Callable[[], bool] = never,
     batch: int = BATCH,
-    hands: Hands = ALONE,
+    pool: Executor = SERIAL,
     progress: Callable[[BoxCases, int, int, float], None] | None = None,
     most_inherited: int = MOST_INHERITED,
     branching: str = "influence",
 ) -> BoxOutcome:
     """Prove that rows are positive on an input box (bounds of batch 1), or find where one is not.
 
-    claims: of one row each; one of several units (1, m) is about the largest of them. hands: who bounds the boxes of a
+    claims: of one row each; one of several units (1, m) is about the largest of them. pool: who bounds the boxes of a
     batch. most_inherited: bytes of bounds that open boxes keep for their halves. branching: the name of a rule.
     """
     tree = _BoxTree(_Work(bounds, claims, rule(branching, BOX)), batch, most_inherited, progress)
-    ending = explore(tree, try_points, hands, stop)
+    ending = explore(tree, try_points, pool, stop)
     closed = ending.witness is None and not tree.stack
     reason = UNDECIDABLE if tree.undecidable and tree.stack else ending.reason
     return BoxOutcome(closed, tree.cases.proven(), tree.counted, ending.witness, reason)
@@ -124,12 +124,12 @@ class _BoxTree:
         """A box that cannot be halved any more."""
         return UNDECIDABLE if self.undecidable else ""
 
-    def take(self, hands: Hands) -> Batch:
-        """The newest boxes, dealt out."""
+    def take(self, pool: Executor) -> Batch:
+        """The newest boxes, partitioned."""
         block = _last(self.cases, self.stack, self.batch)
         self.counted += len(block.boxes)
         keep = sum(b.inherited.bytes for b in self.stack if b.inherited is not None) < self.most_inherited
-        blocks = _deal(self.cases, block, dealt(np.arange(len(block.boxes)), hands, LEAST_SHARE))
+        blocks = _deal(self.cases, block, partition(np.arange(len(block.boxes)), pool, LEAST_SHARE))
         return Batch(_process, self.work, [(own, keep) for own in blocks])
 
     def put_back(self, part: tuple[_Block, bool]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mipverify.parallel import ALONE, Hands
+from mipverify.parallel import SERIAL, Executor
 
 Stop = Callable[[], bool]
 
@@ -39,7 +39,7 @@ class Tree(Protocol):
     def obstacle(self) -> str:
         """Why the search must not go on though there is, or ""."""
 
-    def take(self, hands: Hands) -> Batch:
+    def take(self, pool: Executor) -> Batch:
         """The next subproblems, which leave the tree."""
 
     def put_back(self, part: Any) -> None:
@@ -61,14 +61,14 @@ class Ending:
     reason: str = ""
 
 
-def explore(tree: Tree, try_points: Callable[[np.ndarray], object | None], hands: Hands, stop: Stop) -> Ending:
+def explore(tree: Tree, try_points: Callable[[np.ndarray], object | None], pool: Executor, stop: Stop) -> Ending:
     """Work on a tree until nothing is open, `try_points` accepts a point, or the search may not go on."""
     while tree.open():
         reason = "time" if stop() else tree.obstacle()
         if reason:
             return Ending(reason=reason)
-        batch = tree.take(hands)
-        results = (ALONE if batch.here else hands).map(batch.work, batch.context, batch.parts, stop)
+        batch = tree.take(pool)
+        results = (SERIAL if batch.here else pool).map(batch.work, batch.context, batch.parts, stop)
         for part, done in zip(batch.parts, results, strict=True):
             if done is None:
                 tree.put_back(part)

@@ -15,11 +15,11 @@ from mipverify.presolve import Search
 from mipverify.presolve.cutting import cut_units
 from mipverify.presolve.layers import tighten_by_layer
 from mipverify.presolve.optimized import optimized_units
-from mipverify.solvers.branch_and_bound.hidden import Effort, stabilize
+from mipverify.solvers.branch_and_bound.stabilization import Effort, stabilize
 
 from mipverify.errors import Stopped
 from mipverify.network import Network
-from mipverify.parallel import ALONE, Hands
+from mipverify.parallel import SERIAL, Executor
 from mipverify.proof.bounds import Bounds, prefix
 from mipverify.proof.facts import UnitBounds
 from mipverify.proof.interval import tighten
@@ -28,20 +28,20 @@ from mipverify.proof.reduction import reduce
 
 # Which of some units of a network's output are known not to be positive somewhere, and not to be negative.
 WITHOUT_CUTS = Search(iterations=40)  # where derivations are recorded
-SignsMet: TypeAlias = Callable[[Network, np.ndarray], tuple[np.ndarray, np.ndarray]]
+FindSigns: TypeAlias = Callable[[Network, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def progressive_tighten(
     bounds: Bounds,
     effort: Effort | None = None,
-    signs_met: SignsMet | None = None,
+    find_signs: FindSigns | None = None,
     stop: Callable[[], bool] = never,
-    hands: Hands = ALONE,
+    pool: Executor = SERIAL,
 ) -> Bounds:
     """Bounds tightened by optimized CROWN with cuts, then by branching on the phases below, for one entry.
 
-    signs_met: spares trees that cannot be closed; nothing rests on it. Once `stop` returns true, units keep the bounds
-    they have. hands: who works on the units of a layer.
+    find_signs: spares trees that cannot be closed; nothing rests on it. Once `stop` returns true, units keep the bounds
+    they have. pool: who works on the units of a layer.
     """
     effort = effort or Effort()
 
@@ -55,7 +55,7 @@ def progressive_tighten(
             return []
         below = reduced.bounds
         if below.derivation is None:
-            own = [*cut_units(below, below.network.output, units, stop, hands)]
+            own = [*cut_units(below, below.network.output, units, stop, pool)]
         else:  # cuts have no derivations
             entries = np.zeros(len(units), int)
             own = [*optimized_units(below, below.network.output, entries, units, WITHOUT_CUTS, stop)]
@@ -65,8 +65,8 @@ def progressive_tighten(
         open_ = np.flatnonzero((low < 0) & (high > 0))
         if below.network.relus and len(open_):
             some, none = units[open_], np.zeros(len(open_), bool)
-            met = (none, none) if signs_met is None else signs_met(part.network, some)
-            found = stabilize(below, some, (low[open_], high[open_]), met, effort, stop, hands)
+            signs_seen = (none, none) if find_signs is None else find_signs(part.network, some)
+            found = stabilize(below, some, (low[open_], high[open_]), signs_seen, effort, stop, pool)
             facts.extend(reduced.lifted_outputs(fact) for fact in found)
         return facts
 

@@ -10,7 +10,7 @@ import numpy as np
 from mipverify.solvers.branch_and_bound.loop import Batch, Stop, explore
 from mipverify.solvers.branch_and_bound.splits import Node, NodeStore
 
-from mipverify.parallel import ALONE, Hands, dealt
+from mipverify.parallel import SERIAL, Executor, partition
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.cases import PhaseCases
 from mipverify.proof.facts import Claim, RowBounds
@@ -90,7 +90,7 @@ class PhaseSearch:
     roots: where to start, for each condition (`root`). try_points: shown the inputs (R, *input_shape) that minimize
     relaxed nodes; if it returns something, that ends the search. solve_leaf: a node in which no unit is left to split,
     where the dual ascent alone did not finish, with a better bound if it finds one. batch: nodes that are bounded
-    together; half as many are split. most_bytes: of slopes and multipliers of open nodes. hands: who bounds them.
+    together; half as many are split. most_bytes: of slopes and multipliers of open nodes. pool: who bounds them.
     progress: shown the search now and then, when all open nodes are in its store: the least of their bounds is proven
     of its conditions.
     """
@@ -104,10 +104,10 @@ class PhaseSearch:
         solve_leaf: Callable[[Node], Node] = lambda node: node,
         batch: int = BATCH,
         most_bytes: int = MAX_OPEN_BYTES,
-        hands: Hands = ALONE,
+        pool: Executor = SERIAL,
         progress: Callable[[PhaseSearch], None] = lambda search: None,
     ):
-        self.try_points, self.hands = try_points, hands
+        self.try_points, self.pool = try_points, pool
         self.tree = _PhaseTree(bounder, roots, solve_leaf, batch, most_bytes, lambda: progress(self))
 
     @property
@@ -149,7 +149,7 @@ class PhaseSearch:
     def run(self, stop: Stop = lambda: False, *, split: bool = True) -> Outcome:
         """Go on until all is closed, something is found, or it may not go on; split: beyond the roots."""
         self.tree.splitting = split
-        ending, tree = explore(self.tree, self.try_points, self.hands, stop), self.tree
+        ending, tree = explore(self.tree, self.try_points, self.pool, stop), self.tree
         reason = UNDECIDED_LEAF if tree.stuck else ending.reason
         closed = ending.witness is None and not self.lowest()
         return Outcome(closed, tree.cases.proven(), tree.conditions, tree.nodes, ending.witness, reason)
@@ -203,13 +203,13 @@ class _PhaseTree:
             return UNDECIDED_LEAF
         return "memory" if len(self.store) * self.store.bytes_per_node() > self.most_bytes else ""
 
-    def take(self, hands: Hands) -> Batch:
-        """Roots, all here; else the worst nodes, dealt out."""
+    def take(self, pool: Executor) -> Batch:
+        """Roots, all here; else the worst nodes, partitioned."""
         self.splits = not self.fresh
         if self.fresh:
             some, self.fresh = self.fresh[: self.batch], self.fresh[self.batch :]
             return Batch(bound_roots, self.bounder, [some], here=True)
-        return Batch(expand, self.bounder, dealt(self.store.pop(max(1, self.batch // 2)), hands))
+        return Batch(expand, self.bounder, partition(self.store.pop(max(1, self.batch // 2)), pool))
 
     def put_back(self, part: Sequence[Node]) -> None:
         """Nodes that were not split."""

@@ -1,4 +1,4 @@
-"""The bounder of phase splitting in shallow networks: semidefinite relaxations, whose signs are fixed one by one."""
+"""The bounder of splits where one layer is unstable: semidefinite relaxations, whose signs are fixed one by one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mipverify.solvers.branch_and_bound.branching.rule import SEMIDEFINITE, Bran
 from mipverify.solvers.branch_and_bound.splits import Node
 
 from mipverify.proof.facts import EVERYWHERE, Claim
-from mipverify.proof.semidefinite import Shallow
+from mipverify.proof.semidefinite import SingleLayer
 
 # Searches of a node, each where the ones before did not suffice: rounds, and the first step of lines.
 ROOT = ((12, 0.15), (40, 0.05))
@@ -33,14 +33,14 @@ class SemidefiniteNode(Node):
 
 
 class SemidefiniteBounder:
-    """Bounds subproblems of a shallow network under fixed ReLU phases by its semidefinite relaxation."""
+    """Bounds subproblems of one unstable layer under fixed ReLU phases by their semidefinite relaxation."""
 
-    def __init__(self, shallow: Shallow, input_shape: tuple[int, ...], branching: str = "largest gap"):
+    def __init__(self, single_layer: SingleLayer, input_shape: tuple[int, ...], branching: str = "largest gap"):
         self.branching: BranchingRule[Gaps, tuple[int, int] | None] = rule(branching, SEMIDEFINITE)
-        self.search, self.input_shape, self.shallow = SemidefiniteSearch(shallow), input_shape, shallow
-        outputs = shallow.bounds.network.output_size
-        self.root = shallow.bounds
-        self.claim = Claim(shallow.bounds.network.output, np.arange(outputs), np.ones(outputs))
+        self.search, self.input_shape, self.single_layer = SemidefiniteSearch(single_layer), input_shape, single_layer
+        outputs = single_layer.bounds.network.output_size
+        self.root = single_layer.bounds
+        self.claim = Claim(single_layer.bounds.network.output, np.arange(outputs), np.ones(outputs))
 
     def start(self, condition: int) -> SemidefiniteNode:
         """The whole problem of one condition."""
@@ -70,8 +70,8 @@ class SemidefiniteBounder:
     ) -> list[tuple[SemidefiniteNode, SemidefiniteNode] | None]:
         """The two children of each node, as the branching rule chooses; None where all concave units have signs."""
         rows = [node.condition for node in nodes]
-        concave = (self.signs(nodes) == 0) & (self.shallow.coefficients[rows] < 0)
-        gaps = Gaps(np.stack([node.gap for node in nodes]), concave, self.shallow.relu, self.shallow.units)
+        concave = (self.signs(nodes) == 0) & (self.single_layer.coefficients[rows] < 0)
+        gaps = Gaps(np.stack([node.gap for node in nodes]), concave, self.single_layer.relu, self.single_layer.units)
         chosen = self.branching.choose(gaps)
         return [
             None if split is None else (self._child(node, split[1], 1), self._child(node, split[1], -1))
@@ -84,8 +84,8 @@ class SemidefiniteBounder:
 
     def _child(self, node: SemidefiniteNode, unit: int, sign: int) -> SemidefiniteNode:
         lines = node.vectors.lines.copy()
-        lines[self.shallow.units == unit] = 0  # its multiplier now
-        splits = (*node.splits, (self.shallow.relu, unit, sign))
+        lines[self.single_layer.units == unit] = 0  # its multiplier now
+        splits = (*node.splits, (self.single_layer.relu, unit, sign))
         assumption, vectors = replace(node.assumption, splits=splits), replace(node.vectors, lines=lines)
         return replace(node, assumption=assumption, vectors=vectors, fact=None)
 

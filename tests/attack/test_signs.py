@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mipverify.attack.signs import signs_met
+from mipverify.attack.signs import find_signs
 from tests.presolve import nets
 
 
@@ -20,7 +20,7 @@ def test_signs_are_met_where_points_of_the_box_have_them() -> None:
         units = rng.permutation(140)[:135]
         least, most = values.min(axis=0)[units], values.max(axis=0)[units]
         reach = 0.2  # from one point of the grid to the next
-        down, up = signs_met(network, lower, upper, units)
+        down, up = find_signs(network, lower, upper, units)
         assert not (down & (least > reach)).any()
         assert not (up & (most < -reach)).any()
         found += int((down & (least < 0)).sum() + (up & (most > 0)).sum())

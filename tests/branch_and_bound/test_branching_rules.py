@@ -17,7 +17,7 @@ from mipverify.proof.bounds import assume
 from mipverify.proof.facts import Claim
 from mipverify.proof.reduction import reduce
 from mipverify.proof.rows import unit_rows
-from mipverify.proof.semidefinite import Shallow
+from mipverify.proof.semidefinite import SingleLayer
 from tests.branch_and_bound.test_search import Answer, after, check, margins_of
 from tests.branch_and_bound.test_semidefinite import shallow_question
 from tests.soundness.exact import Question, random_question
@@ -34,10 +34,10 @@ def by_rule(question: Question, name: str) -> Outcome | Answer | None:
     if RULES[name].bounder == CROWN:
         return PhaseSearch(*phase_start(question, name)).run(after(600))
     if RULES[name].bounder == SEMIDEFINITE:
-        shallow = Shallow.of(reduce(crown(margins_of(question))).bounds)
-        if shallow is None:
+        single_layer = SingleLayer.of(reduce(crown(margins_of(question))).bounds)
+        if single_layer is None:
             return None
-        bounder = SemidefiniteBounder(shallow, (2,), name)
+        bounder = SemidefiniteBounder(single_layer, (2,), name)
         return PhaseSearch(bounder, [bounder.start(c) for c in range(len(question.conditions))]).run(after(2000))
     assert RULES[name].bounder == BOX
     bounds, case = margins_of(question), question.specification().cases[0]

@@ -104,11 +104,11 @@ def test_what_the_network_is_in_doubt_about_lowers_bounds() -> None:
     before, _ = solve(programs, PhaseBounder(bounds, rows), [root(k) for k in range(3)])
     nodes, moved, rng = [], [], np.random.default_rng(1)
     for node in bounds.network.nodes:
-        if isinstance(node, Affine) and node.uncertainty is not None:
+        if isinstance(node, Affine) and node.error_bound is not None:
             assert node.bias is not None
             off = rng.choice([-0.25, 0.25], size=node.shape)
             moved.append(replace(node, bias=node.bias + off))
-            nodes.append(replace(node, uncertainty=node.uncertainty + 0.25))
+            nodes.append(replace(node, error_bound=node.error_bound + 0.25))
         else:
             moved.append(node)
             nodes.append(node)

@@ -15,7 +15,7 @@ from mipverify.network import Network
 from mipverify.proof.bounds import Bounds, assume
 from mipverify.proof.facts import Assumption
 from mipverify.proof.reduction import reduce
-from mipverify.proof.semidefinite import Shallow
+from mipverify.proof.semidefinite import SingleLayer
 from tests.branch_and_bound.test_search import after, check, margins_of
 from tests.presolve import nets
 from tests.soundness.exact import Question, random_question
@@ -37,10 +37,10 @@ def by_signs(asked: Question, polls: int) -> Outcome | None:
 
 
 def search_of(asked: Question) -> PhaseSearch | None:
-    shallow = Shallow.of(reduce(crown(margins_of(asked))).bounds)
-    if shallow is None:  # nothing is unstable
+    single_layer = SingleLayer.of(reduce(crown(margins_of(asked))).bounds)
+    if single_layer is None:  # nothing is unstable
         return None
-    bounder = SemidefiniteBounder(shallow, (2,))
+    bounder = SemidefiniteBounder(single_layer, (2,))
     return PhaseSearch(bounder, [bounder.start(c) for c in range(len(asked.conditions))], batch=2)
 
 
@@ -93,9 +93,9 @@ def positive_search(seed: int) -> tuple[PhaseSearch, float]:
     lower, upper = np.full(8, -0.5), np.full(8, 0.5)
     row = lowest_sampled(network, lower, upper, [1.0])
     least = 0.01 * (1 + abs(row))
-    shallow = Shallow.of(within(raised(network, least - row), lower, upper))
-    assert shallow is not None
-    bounder = SemidefiniteBounder(shallow, (8,))
+    single_layer = SingleLayer.of(within(raised(network, least - row), lower, upper))
+    assert single_layer is not None
+    bounder = SemidefiniteBounder(single_layer, (8,))
     return PhaseSearch(bounder, [bounder.start(0)], batch=2), least
 
 
@@ -104,12 +104,12 @@ def within(network: Network, lower: np.ndarray, upper: np.ndarray) -> Bounds:
     return reduce(crown(interval(network, lower[None], upper[None]))).bounds
 
 
-def least_inside(points: np.ndarray, values: np.ndarray, shallow: Shallow, node: SemidefiniteNode) -> float:
-    z = points @ shallow.weights.T + shallow.bias
+def least_inside(points: np.ndarray, values: np.ndarray, single_layer: SingleLayer, node: SemidefiniteNode) -> float:
+    z = points @ single_layer.weights.T + single_layer.bias
     inside = np.ones(len(points), bool)
     for relu, unit, sign in node.splits:
-        assert relu == shallow.relu
-        inside &= sign * z[:, shallow.units.tolist().index(unit)] >= 0
+        assert relu == single_layer.relu
+        inside &= sign * z[:, single_layer.units.tolist().index(unit)] >= 0
     return float(values[inside, node.condition].min()) if inside.any() else np.inf
 
 
@@ -118,18 +118,18 @@ def test_no_node_is_bounded_above_the_best_point_in_it(seed: int) -> None:
     rng = np.random.default_rng(seed)
     network = nets.dense(rng, (5, 16, 2))
     lower, upper = np.full(5, -0.7), np.full(5, 0.7)
-    shallow = Shallow.of(within(network, lower, upper))
-    assert shallow is not None
+    single_layer = SingleLayer.of(within(network, lower, upper))
+    assert single_layer is not None
     points = nets.points(rng, lower[None], upper[None], 20000)[:, 0]
     values = network.forward(points)
-    bounder = SemidefiniteBounder(shallow, (5,))
+    bounder = SemidefiniteBounder(single_layer, (5,))
     level: Sequence[SemidefiniteNode] = [bounder.start(0), bounder.start(1)]
     checked = 0
     for _ in range(5):
         level, minimizers = bounder.raise_bounds(level)
         assert minimizers.shape == (len(level), 5)
         for node in level:
-            least = least_inside(points, values, shallow, node)
+            least = least_inside(points, values, single_layer, node)
             assert node.lower <= least
             checked += np.isfinite(least)
         level = [child for pair in bounder.split(level) if pair is not None for child in pair]
@@ -141,7 +141,7 @@ def test_it_starts_where_nothing_is_assumed() -> None:
     bounds = within(network, np.full(5, -0.7), np.full(5, 0.7))
     relu = bounds.network.relus[0]
     with pytest.raises(ValueError, match="nothing is assumed"):
-        Shallow.of(assume(bounds, [Assumption(((relu, 0, -1),))], [None]))
+        SingleLayer.of(assume(bounds, [Assumption(((relu, 0, -1),))], [None]))
 
 
 def test_a_question_is_decided_by_it_and_says_so() -> None:

@@ -96,16 +96,16 @@ def test_distortion_with_workers(bin_folder: Path, hostile: Path, tmp_path: Path
     assert not (tmp_path / "imported").exists(), (tmp_path / "imported").read_text()
 
 
-def test_members_of_a_crew_join(bin_folder: Path, hostile: Path, tmp_path: Path) -> None:
-    """What `verify` would hide: it does the work of members that cannot start."""
+def test_pool_workers_join(bin_folder: Path, hostile: Path, tmp_path: Path) -> None:
+    """What `verify` would hide: it does the work of workers that cannot start."""
     code = (
-        "import time; from mipverify.parallel import Crew\n"
-        "with Crew(2) as crew:\n"
+        "import time; from mipverify.parallel import ProcessPool\n"
+        "with ProcessPool(2) as pool:\n"
         "    until = time.monotonic() + 30\n"
-        "    while crew.count < 2 and time.monotonic() < until:\n"
-        "        crew.map(getattr, 1, ['real'], lambda: False)\n"
+        "    while pool.count < 2 and time.monotonic() < until:\n"
+        "        pool.map(getattr, 1, ['real'], lambda: False)\n"
         "        time.sleep(0.05)\n"
-        "    print(crew.count)\n"
+        "    print(pool.count)\n"
     )
     for place in places(hostile):
         done = run([bin_folder / "python", "-P", "-c", code], place)

@@ -19,7 +19,7 @@ from mipverify.engine.driver import Course
 from mipverify.engine.leaves import leaf_solver
 from mipverify.engine.schedule import CROWN, INTERVAL
 from mipverify.engine.stage import Work
-from mipverify.parallel import ALONE
+from mipverify.parallel import SERIAL
 from mipverify.proof.facts import Assumption
 from mipverify.proof.reduction import reduce
 from mipverify.proof.rows import unit_rows
@@ -34,7 +34,7 @@ from tests.soundness.nets import question as box_question
 
 def at_work(found: Course) -> Work:
     deadline, rng = Deadline(found.clock), np.random.default_rng(0)
-    return Work(found.problem, found.state, deadline, ALONE, rng, found.take, found.report)
+    return Work(found.problem, found.state, deadline, SERIAL, rng, found.take, found.report)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l1", "l2"])

@@ -58,7 +58,7 @@ def test_steps_tell_what_each_stage_came_to() -> None:
     assert [step["unstable"] for step in steps if step["unstable"] is not None] == sorted(
         (step["unstable"] for step in steps if step["unstable"] is not None), reverse=True
     )
-    assert any("hidden bounds" in step["why"] for step in steps)
+    assert any("intermediate bounds" in step["why"] for step in steps)
 
 
 def test_no_time_is_no_answer() -> None:

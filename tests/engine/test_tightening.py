@@ -1,4 +1,4 @@
-"""The passes over hidden bounds within a question: they hold at all its inputs, and end with its time."""
+"""The passes over intermediate bounds within a question: they hold at all its inputs, and end with its time."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_a_large_network_is_not_reduced_or_branched_on(large: Network) -> None:
         ((400, 1500, 5), 0.4, 0.91, ["semidefinite", "semidefinite branching"]),
         ((10, 400, 400, 5), 0.5, 0.8, ["input splitting"]),
     ],
-    ids=["phases", "cuts", "shallow", "boxes"],
+    ids=["phases", "cuts", "single_layer", "boxes"],
 )
 def test_stages_that_branch(widths: tuple[int, ...], radius: float, share: float, stages: list[str]) -> None:
     network = dense(random_layers(np.random.default_rng(0), widths))

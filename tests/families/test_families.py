@@ -111,7 +111,7 @@ def test_no_sample_violates_what_holds(name: str, radius: float) -> None:
 @pytest.mark.parametrize("name", ["blur", "brightness and contrast", "mixture"])
 def test_a_violation_is_an_image_of_the_family(name: str, noisy: bool) -> None:
     image, label = sample(3)
-    if name == "blur":  # what the blurred image shows is called wrong instead
+    if name == "blur":  # what the ill_scaled image shows is called wrong instead
         label = (label + 1) % 10
     family = families(3)[name]
     family = family.with_noise(0.02) if noisy else family

@@ -47,7 +47,7 @@ def test_what_multiplying_out_may_have_lost_is_left_open() -> None:
     small = reduce(crown(interval(nets.dense(rng, (4, 8, 1)), *box))).bounds
     exact = HIGHS.solve(encode(small.network, small).minimize(0), limits=Limits(30.0)).objective
     doubtful = tuple(
-        replace(node, uncertainty=np.full(node.shape, 0.25))
+        replace(node, error_bound=np.full(node.shape, 0.25))
         if isinstance(node, Affine) and node.bias is not None
         else node
         for node in small.network.nodes

@@ -12,7 +12,7 @@ from torch import nn
 
 from mipverify.errors import InputError
 from mipverify.network import Input, Network, Relu
-from mipverify.proof.backward import NOTHING, estimate_minimum, pass_back, unit_minimum
+from mipverify.proof.backward import NOTHING, estimate_minimum, propagate_backward, unit_minimum
 from mipverify.proof.bounds import Bounds, Intervals
 from mipverify.proof.facts import UnitBounds
 from mipverify.proof.interval import affine_interval
@@ -74,7 +74,9 @@ def with_improved_lines(network: Network, lower: np.ndarray, upper: np.ndarray) 
             sides = []
             own = unit_rows(network, index, units, samples, low)
             for rows in (own, own.negated()):
-                sides.append(estimate_minimum(before, pass_back(before, rows, NOTHING, False, None, lines), samples))
+                sides.append(
+                    estimate_minimum(before, propagate_backward(before, rows, NOTHING, False, None, lines), samples)
+                )
             flat = low.reshape(len(low), -1), high.reshape(len(high), -1)
             flat[0][samples, units] = np.maximum(flat[0][samples, units], sides[0])
             flat[1][samples, units] = np.minimum(flat[1][samples, units], -sides[1])

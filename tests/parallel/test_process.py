@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mipverify.parallel import Crew
+from mipverify.parallel import ProcessPool
 from mipverify.parallel.process import start, tied
 from tests.parallel import work
 
@@ -35,7 +35,7 @@ def alive(pid: int) -> bool:
 
 def test_a_busy_child_ends_when_the_other_side_hangs_up() -> None:
     """Without the kernel's help, which only Linux gives."""
-    process, connection = start("mipverify.parallel.member")
+    process, connection = start("mipverify.parallel.worker")
     assert connection.recv() == "ready"
     connection.send(("context", os.getpid()))
     connection.send(("work", (work.slow_elsewhere, 1)))
@@ -47,7 +47,7 @@ def test_a_busy_child_ends_when_the_other_side_hangs_up() -> None:
 
 def test_interrupts_of_the_terminal_leave_a_child_alone() -> None:
     """From its very first moment."""
-    process, connection = start("mipverify.parallel.member")
+    process, connection = start("mipverify.parallel.worker")
     for _ in range(20):
         process.send_signal(signal.SIGINT)
         time.sleep(0.02)
@@ -62,15 +62,16 @@ def test_interrupts_of_the_terminal_leave_a_child_alone() -> None:
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
-def test_members_and_solvers_end_with_a_killed_process(sent: signal.Signals) -> None:
+def test_workers_and_solvers_end_with_a_killed_process(sent: signal.Signals) -> None:
     script = (
-        "import subprocess, os; from mipverify.parallel import Crew; from mipverify.parallel.process import tied\n"
+        "import subprocess, os; from mipverify.parallel import ProcessPool\n"
+        "from mipverify.parallel.process import tied\n"
         "from tests.parallel import work\n"
         "solver = subprocess.Popen(tied(['/bin/sleep', '600']))\n"
-        "crew = Crew(3)\n"
-        "while crew.count < 3: crew.map(getattr, 1, ['real'], lambda: False)\n"
-        "print(solver.pid, *(member.process.pid for member in crew._members), flush=True)\n"
-        "crew.map(work.slow_elsewhere, os.getpid(), [1, 2, 3], lambda: False)\n"
+        "pool = ProcessPool(3)\n"
+        "while pool.count < 3: pool.map(getattr, 1, ['real'], lambda: False)\n"
+        "print(solver.pid, *(worker.process.pid for worker in pool._workers), flush=True)\n"
+        "pool.map(work.slow_elsewhere, os.getpid(), [1, 2, 3], lambda: False)\n"
     )
     # Not by the working directory: PYTHONSAFEPATH may be set.
     env = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -90,17 +91,17 @@ def test_a_tied_command_runs_with_its_arguments_and_exit_code() -> None:
     assert (done.stdout, done.returncode) == ("a b", 5)
 
 
-def test_a_killed_members_part_keeps_its_limit() -> None:
-    """What a member that died was doing is done here, by the same clock."""
-    with Crew(2) as crew:
-        assert wait_for(lambda: crew.map(getattr, 1, ["real"], lambda: False) == [1] and crew.count == 2)
-        (member,) = crew._members
+def test_a_killed_workers_part_keeps_its_limit() -> None:
+    """What a worker that died was doing is done here, by the same clock."""
+    with ProcessPool(2) as pool:
+        assert wait_for(lambda: pool.map(getattr, 1, ["real"], lambda: False) == [1] and pool.count == 2)
+        (worker,) = pool._workers
         end = time.monotonic() + 2.0
 
         def stop() -> bool:
             if time.monotonic() > end - 1.5:
-                member.process.kill()
+                worker.process.kill()
             return time.monotonic() > end
 
-        crew.map(work.waits_for_the_end, None, [1, 2], stop)
+        pool.map(work.waits_for_the_end, None, [1, 2], stop)
         assert time.monotonic() - end < 1.0

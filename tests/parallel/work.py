@@ -1,4 +1,4 @@
-"""What a crew is asked to do in these tests; its members import it by name."""
+"""What a pool is asked to do in these tests; its workers import it by name."""
 
 from __future__ import annotations
 

@@ -140,6 +140,6 @@ def test_networks_of_torch_modules_are_read_as_well() -> None:
     assert Layered.of(network) is None  # not a reduced one, and no reason to fail
     plain = interval(network, lower, upper)
     assert (optimized_crown(plain).lower[-1] > crown(plain).lower[-1] - 1e-6).all()
-    shallow = Network.from_torch(torch.nn.Sequential(*layers[:2], torch.nn.Linear(7, 2)).eval(), (5,))
-    assert Layered.of(shallow) is None
+    single_layer = Network.from_torch(torch.nn.Sequential(*layers[:2], torch.nn.Linear(7, 2)).eval(), (5,))
+    assert Layered.of(single_layer) is None
     assert Layered.of(Network.from_torch(torch.nn.Sequential(layers[0]).eval(), (5,))) is not None

@@ -1,4 +1,4 @@
-"""Reduced networks: the same function up to their uncertainty, and bounds that hold for the original."""
+"""Reduced networks: the same function up to their error bounds, and bounds that hold for the original."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_reduced_network_is_the_network_on_its_box(kind, seed: int) -> None:
     given, wanted = small.network.forward(x).reshape(200, -1), network.forward(x).reshape(200, -1)
     output = small.network.nodes[small.network.output]
     assert isinstance(output, Affine)
-    assert output.uncertainty is not None
+    assert output.error_bound is not None
     assert (np.abs(given - wanted) <= 1e-9 * (1 + np.abs(wanted))).all()
     units = np.arange(network.output_size)
     rows = unit_rows(small.network, small.network.output, units, None, small.like)
@@ -103,8 +103,8 @@ def test_facts_about_something_else_are_not_lifted() -> None:
         tighten(bounds, [unit_minimum(reduced.bounds, small.output, None, outputs)])
 
 
-def test_uncertainty_counts() -> None:
-    """Bounds hold whatever a node's values are within its uncertainty, here of all nodes of a reduced network."""
+def test_error_bounds_count() -> None:
+    """Bounds hold whatever a node's values are within its error bound, here of all nodes of a reduced network."""
     rng = np.random.default_rng(1)
     network = dense(rng)
     lower, upper = (side[:1] for side in boxes(rng, network))
@@ -114,10 +114,10 @@ def test_uncertainty_counts() -> None:
     def changed(deviation: float, signs: bool = False) -> Network:
         nodes = []
         for node in small.nodes:
-            if isinstance(node, Affine) and node.uncertainty is not None:
+            if isinstance(node, Affine) and node.error_bound is not None:
                 moved = deviation * rng.choice([-1.0, 1.0], node.shape)
                 bias = node.bias + moved if signs else node.bias
-                node = replace(node, bias=bias, uncertainty=np.full(node.shape, deviation))
+                node = replace(node, bias=bias, error_bound=np.full(node.shape, deviation))
             nodes.append(node)
         return Network(tuple(nodes), small.output, input_name=small.input_name)
 
@@ -139,10 +139,10 @@ def test_bounds_of_a_doubtful_node_leave_its_own_doubt_open() -> None:
     box = np.full((1, 4), -1.0), np.full((1, 4), 1.0)
     small = reduce(crown(interval(dense(rng, (4, 10, 3)), *box))).bounds
     *below, last = small.network.nodes
-    doubts, units = np.array([0.5, 0.25, 0.0]), np.arange(3)
+    ratios, units = np.array([0.5, 0.25, 0.0]), np.arange(3)
 
     def bound(doubt: np.ndarray) -> list[np.ndarray]:
-        network = Network((*below, replace(last, uncertainty=doubt)), len(below))
+        network = Network((*below, replace(last, error_bound=doubt)), len(below))
         bounds = crown(interval(network, *box))
         rows = unit_rows(network, network.output, units, None, bounds.like)
         nodes, _, _ = PhaseBounder(bounds, rows).solve([root(int(k)) for k in units], Search(iterations=0))
@@ -153,6 +153,6 @@ def test_bounds_of_a_doubtful_node_leave_its_own_doubt_open() -> None:
         lows = row_minimum(bounds, rows).lower, two.lower, again, doubled, np.array([node.lower for node in nodes])
         return [*lows, -two.upper, -negative]
 
-    for firm, open_ in zip(bound(np.zeros(3)), bound(doubts), strict=True):
-        assert (open_ <= firm - doubts).all()
-        np.testing.assert_allclose(open_, firm - doubts, atol=0.02)
+    for firm, open_ in zip(bound(np.zeros(3)), bound(ratios), strict=True):
+        assert (open_ <= firm - ratios).all()
+        np.testing.assert_allclose(open_, firm - ratios, atol=0.02)

@@ -16,7 +16,7 @@ from mipverify.network.operators import Dense
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.facts import EVERYWHERE, Assumption
 from mipverify.proof.reduction import reduce
-from mipverify.proof.semidefinite import SemidefiniteRelaxation, Shallow, _highest
+from mipverify.proof.semidefinite import SemidefiniteRelaxation, SingleLayer, _highest
 from tests.presolve import nets
 
 WIDTHS = [(3, 5, 2), (6, 14, 3), (30, 60, 3), (60, 25, 4)]
@@ -26,8 +26,8 @@ def reduced(network: Network, lower: np.ndarray, upper: np.ndarray) -> Bounds:
     return reduce(interval(network, lower[None], upper[None])).bounds
 
 
-def shallow_of(network: Network, lower: np.ndarray, upper: np.ndarray) -> Shallow:
-    found = Shallow.of(reduced(network, lower, upper))
+def shallow_of(network: Network, lower: np.ndarray, upper: np.ndarray) -> SingleLayer:
+    found = SingleLayer.of(reduced(network, lower, upper))
     assert found is not None
     return found
 
@@ -37,25 +37,25 @@ def box(rng: np.random.Generator, network: Network, radius: float = 0.4) -> tupl
     return lower[0], upper[0]
 
 
-def assumed(shallow: Shallow, known: np.ndarray) -> list[Assumption]:
-    """Assumptions that give the units of a shallow network these signs (K, U): 1, -1, or 0 for either."""
+def assumed(single_layer: SingleLayer, known: np.ndarray) -> list[Assumption]:
+    """Assumptions that give the units of one unstable layer these signs (K, U): 1, -1, or 0 for either."""
     return [
-        Assumption(tuple((shallow.relu, int(shallow.units[u]), int(row[u])) for u in np.flatnonzero(row)))
+        Assumption(tuple((single_layer.relu, int(single_layer.units[u]), int(row[u])) for u in np.flatnonzero(row)))
         for row in known
     ]
 
 
 def solve(
-    shallow: Shallow, rows: np.ndarray, assumptions: list[Assumption] | None = None, rounds: int = 30
+    single_layer: SingleLayer, rows: np.ndarray, assumptions: list[Assumption] | None = None, rounds: int = 30
 ) -> Optimized:
-    search = SemidefiniteSearch(shallow)
+    search = SemidefiniteSearch(single_layer)
     vectors = Vectors.stack([search.start(int(row)) for row in rows])
     return search.solve(rows, assumptions or [EVERYWHERE] * len(rows), vectors, rounds, 0.15)
 
 
-def lower_of(shallow: Shallow, count: int, rounds: int = 30) -> np.ndarray:
+def lower_of(single_layer: SingleLayer, count: int, rounds: int = 30) -> np.ndarray:
     """What is proven of the first outputs where nothing is assumed."""
-    return np.asarray(solve(shallow, np.arange(count), rounds=rounds).bound.lower)
+    return np.asarray(solve(single_layer, np.arange(count), rounds=rounds).bound.lower)
 
 
 @pytest.mark.parametrize("widths", WIDTHS)
@@ -65,10 +65,10 @@ def test_bounds_hold_at_points(widths: tuple[int, ...], rounds: int) -> None:
         rng = np.random.default_rng(seed)
         network = nets.dense(rng, widths)
         lower, upper = box(rng, network)
-        shallow = Shallow.of(reduced(network, lower, upper))
-        if shallow is None:  # nothing is unstable in this box
+        single_layer = SingleLayer.of(reduced(network, lower, upper))
+        if single_layer is None:  # nothing is unstable in this box
             continue
-        found = solve(shallow, np.arange(widths[-1]), rounds=rounds)
+        found = solve(single_layer, np.arange(widths[-1]), rounds=rounds)
         values = network.forward(nets.points(rng, lower[None], upper[None], 3000)[:, 0])
         assert np.isfinite(found.bound.lower).all()
         assert (found.bound.lower <= values.min(axis=0)).all()
@@ -83,14 +83,14 @@ def test_stable_units_count_once() -> None:
         lower, upper = box(rng, network, 0.3)
         bounds = interval(network, lower[None], upper[None])
         stable += int((np.asarray(bounds.lower[network.relu_source(network.relus[0])]) >= 0).sum())
-        shallow = Shallow.of(bounds)  # not reduced: rows pass through active units, which are no units then
-        assert shallow is not None
-        assert len(shallow.units) == int(np.asarray(bounds.unstable(network.relus[0])).sum())
-        found = lower_of(shallow, 2, rounds=40)
+        single_layer = SingleLayer.of(bounds)  # not reduced: rows pass through active units, which are no units then
+        assert single_layer is not None
+        assert len(single_layer.units) == int(np.asarray(bounds.unstable(network.relus[0])).sum())
+        found = lower_of(single_layer, 2, rounds=40)
         points = nets.points(rng, lower[None], upper[None], 2000)[:, 0]
         assert (found <= network.forward(points).min(axis=0)).all()
-        hidden = np.maximum(points @ shallow.weights.T + shallow.bias, 0)
-        again = points @ shallow.linear.T + shallow.constant + hidden @ shallow.coefficients.T
+        hidden = np.maximum(points @ single_layer.weights.T + single_layer.bias, 0)
+        again = points @ single_layer.linear.T + single_layer.constant + hidden @ single_layer.coefficients.T
         np.testing.assert_allclose(again, network.forward(points), atol=1e-9)
     assert stable > 50
 
@@ -99,8 +99,8 @@ def test_they_are_close_where_triangles_add_up() -> None:
     rng = np.random.default_rng(5)
     network = nets.dense(rng, (60, 40, 4))
     lower, upper = np.full(60, -0.3), np.full(60, 0.3)
-    shallow = shallow_of(network, lower, upper)
-    found = lower_of(shallow, 4)
+    single_layer = shallow_of(network, lower, upper)
+    found = lower_of(single_layer, 4)
     by_lines = optimized_crown(interval(network, lower[None], upper[None])).lower[network.output][0]
     points = nets.points(rng, lower[None], upper[None], 4000)[:, 0]
     for _ in range(60):  # steps down along the gradient: a bound on the bound from the other side
@@ -121,13 +121,13 @@ def test_bounds_under_known_signs_hold_where_the_signs_do() -> None:
         network = nets.dense(rng, (4, 9, 2))
         lower, upper = box(rng, network, 0.8)
         bounds = reduced(network, lower, upper)
-        shallow = shallow_of(network, lower, upper)
+        single_layer = shallow_of(network, lower, upper)
         points = nets.points(rng, lower[None], upper[None], 20000)[:, 0]
-        z = points @ shallow.weights.T + shallow.bias
+        z = points @ single_layer.weights.T + single_layer.bias
         rows = np.repeat([0, 1], 6)
-        known = rng.choice([-1, 0, 1], (12, len(shallow.bias)), p=[0.2, 0.6, 0.2])
-        found = solve(shallow, rows, assumed(shallow, known), rounds=40).bound
-        free = lower_of(shallow, 2, rounds=40)
+        known = rng.choice([-1, 0, 1], (12, len(single_layer.bias)), p=[0.2, 0.6, 0.2])
+        found = solve(single_layer, rows, assumed(single_layer, known), rounds=40).bound
+        free = lower_of(single_layer, 2, rounds=40)
         values = bounds.network.forward(points)
         for k, row in enumerate(rows):
             inside = (known[k] * z >= 0).all(axis=1)
@@ -143,17 +143,19 @@ def test_bounds_speak_of_the_part_of_the_input_set_that_was_assumed() -> None:
     rng = np.random.default_rng(12)
     network = nets.dense(rng, (4, 9, 2))
     lower, upper = box(rng, network, 0.8)
-    shallow = shallow_of(network, lower, upper)
-    known = rng.choice([-1, 0, 1], (2, len(shallow.units)))
-    assumptions = assumed(shallow, known)
-    elsewhere = Assumption(((shallow.relu + 1, 0, 1), (shallow.relu, 10**6, -1)))  # of other nodes, or stable units
-    np.testing.assert_array_equal(SemidefiniteRelaxation(shallow).signs([*assumptions, elsewhere])[:2], known)
-    assert not SemidefiniteRelaxation(shallow).signs([elsewhere]).any()
-    fact = solve(shallow, np.array([1, 0]), assumptions).bound
+    single_layer = shallow_of(network, lower, upper)
+    known = rng.choice([-1, 0, 1], (2, len(single_layer.units)))
+    assumptions = assumed(single_layer, known)
+    elsewhere = Assumption(
+        ((single_layer.relu + 1, 0, 1), (single_layer.relu, 10**6, -1))
+    )  # of other nodes, or stable units
+    np.testing.assert_array_equal(SemidefiniteRelaxation(single_layer).signs([*assumptions, elsewhere])[:2], known)
+    assert not SemidefiniteRelaxation(single_layer).signs([elsewhere]).any()
+    fact = solve(single_layer, np.array([1, 0]), assumptions).bound
     assert [fact.scope.assumption(k) for k in range(2)] == assumptions
-    assert shallow.bounds.scope.key in fact.scope.wider
+    assert single_layer.bounds.scope.key in fact.scope.wider
     assert fact.claim is not None
-    assert (fact.claim.node, fact.claim.units.tolist()) == (shallow.bounds.network.output, [1, 0])
+    assert (fact.claim.node, fact.claim.units.tolist()) == (single_layer.bounds.network.output, [1, 0])
 
 
 def test_a_lying_search_proves_nothing_that_is_wrong() -> None:
@@ -162,9 +164,9 @@ def test_a_lying_search_proves_nothing_that_is_wrong() -> None:
     for seed in range(30):
         network = nets.dense(np.random.default_rng(seed), (4, 8, 2))
         lower, upper = np.full(4, -0.8), np.full(4, 0.8)
-        shallow = shallow_of(network, lower, upper)
-        count = len(shallow.bias)
-        relaxation = SemidefiniteRelaxation(shallow)
+        single_layer = shallow_of(network, lower, upper)
+        count = len(single_layer.bias)
+        relaxation = SemidefiniteRelaxation(single_layer)
 
         def prove(
             lines: np.ndarray,
@@ -192,7 +194,7 @@ def test_a_lying_search_proves_nothing_that_is_wrong() -> None:
     assert proven > 30
 
 
-def one_unit(coefficient: float) -> Shallow:
+def one_unit(coefficient: float) -> SingleLayer:
     """coefficient * relu(z) for z = x in [0.99, 1.01], which interval arithmetic knows to be in [-0.01, 2.01] only."""
     two, one = np.array([[51.0], [50.0]]), np.array([[1.0, -1.0]])
     nodes = (
@@ -202,22 +204,22 @@ def one_unit(coefficient: float) -> Shallow:
         Relu((1,), 2),
         Affine((1,), (Term(3, Dense(np.array([[coefficient]]))),)),
     )
-    shallow = Shallow.of(interval(Network(nodes, 4), np.array([[0.99]]), np.array([[1.01]])))
-    assert shallow is not None
-    assert shallow.lower[0] < 0 < shallow.upper[0]
-    return shallow
+    single_layer = SingleLayer.of(interval(Network(nodes, 4), np.array([[0.99]]), np.array([[1.01]])))
+    assert single_layer is not None
+    assert single_layer.lower[0] < 0 < single_layer.upper[0]
+    return single_layer
 
 
 @pytest.mark.parametrize(
     ("sign", "coefficient", "lines"), [(0, 1.0, 2.0), (1, 1.0, -3.0), (0, -1.0, -2.0), (0, -1.0, 3.0)]
 )
 def test_lines_out_of_their_range_prove_nothing_that_is_wrong(sign: int, coefficient: float, lines: float) -> None:
-    shallow = one_unit(coefficient)
+    single_layer = one_unit(coefficient)
     least, proven = min(0.99 * coefficient, 1.01 * coefficient), 0
     for alpha, beta in ((0.02, (0.5, 0.5)), (0.02, (1.0, 1.0)), (0.1, (3.0, 3.0)), (0.04, (1e-9, 0.04))):
         duals = np.array([[alpha]]), np.array([beta])
-        assumptions = assumed(shallow, np.full((1, 1), sign))
-        fact = SemidefiniteRelaxation(shallow).prove(np.zeros(1, int), assumptions, np.full((1, 1), lines), *duals)
+        assumptions = assumed(single_layer, np.full((1, 1), sign))
+        fact = SemidefiniteRelaxation(single_layer).prove(np.zeros(1, int), assumptions, np.full((1, 1), lines), *duals)
         assert fact.lower[0] <= least
         proven += bool(np.isfinite(fact.lower[0]))
     assert proven
@@ -230,12 +232,12 @@ def test_an_eigenvalue_that_lies_is_found_out(monkeypatch: pytest.MonkeyPatch) -
     seen = 0
     for seed in range(30):
         network = nets.dense(np.random.default_rng(seed), (4, 8, 2))
-        shallow = shallow_of(network, lower, upper)
-        concave = np.flatnonzero((shallow.coefficients < 0).any(axis=1))[:1]
+        single_layer = shallow_of(network, lower, upper)
+        concave = np.flatnonzero((single_layer.coefficients < 0).any(axis=1))[:1]
         if not len(concave):
             continue
-        relaxation, best = SemidefiniteRelaxation(shallow), solve(shallow, concave)
-        evidence = best.vectors.lines, rng.random((1, 4)) + 0.1, rng.random((1, len(shallow.bias) + 1)) + 0.1
+        relaxation, best = SemidefiniteRelaxation(single_layer), solve(single_layer, concave)
+        evidence = best.vectors.lines, rng.random((1, 4)) + 0.1, rng.random((1, len(single_layer.bias) + 1)) + 0.1
 
         def prove(r: SemidefiniteRelaxation = relaxation, row: np.ndarray = concave, e: tuple = evidence) -> float:
             return float(r.prove(row, [EVERYWHERE], *e).lower[0])
@@ -270,7 +272,7 @@ def test_the_maximum_over_all_signs_is_below_what_is_proven() -> None:
 
 
 def test_bounds_hold_for_all_that_uncertain_values_may_be() -> None:
-    doubts, moved = np.array([0.1, 0.2, 0.4]), 0
+    ratios, moved = np.array([0.1, 0.2, 0.4]), 0
     for seed in range(10):
         rng = np.random.default_rng(seed)
         network = nets.dense(rng, (6, 14, 3))
@@ -278,19 +280,19 @@ def test_bounds_hold_for_all_that_uncertain_values_may_be() -> None:
         first, hidden, relu, last = network.nodes
         assert isinstance(hidden, Affine)
         assert isinstance(last, Affine)
-        vague = replace(hidden, uncertainty=np.full(14, 0.05)), replace(last, uncertainty=doubts)
-        shallow = Shallow.of(interval(Network((first, vague[0], relu, vague[1]), 3), lower[None], upper[None]))
-        assert shallow is not None
-        found, firm = lower_of(shallow, 3), lower_of(shallow_of(network, lower, upper), 3)
+        vague = replace(hidden, error_bound=np.full(14, 0.05)), replace(last, error_bound=ratios)
+        single_layer = SingleLayer.of(interval(Network((first, vague[0], relu, vague[1]), 3), lower[None], upper[None]))
+        assert single_layer is not None
+        found, firm = lower_of(single_layer, 3), lower_of(shallow_of(network, lower, upper), 3)
         points = nets.points(rng, lower[None], upper[None], 2000)[:, 0]
         z = network.values(points)[1]
         weight = np.asarray(last.terms[0].operator.weight, float)  # type: ignore[attr-defined]
         for row in range(3):
             worst = z - 0.05 * np.sign(weight[row])  # activations moved to where they do most harm
-            least = (np.maximum(worst, 0) @ weight[row] + last.bias[row] - doubts[row]).min()
+            least = (np.maximum(worst, 0) @ weight[row] + last.bias[row] - ratios[row]).min()
             assert found[row] <= least
             moved += least < firm[row]
-    assert moved, "values that stay above the bounds without uncertainty would show no fault"
+    assert moved, "values that stay above the bounds without error bounds would show no fault"
 
 
 def test_outputs_scale_as_they_should() -> None:
@@ -310,7 +312,7 @@ def test_outputs_scale_as_they_should() -> None:
 def test_networks_of_two_unstable_layers_are_refused() -> None:
     rng = np.random.default_rng(1)
     network = nets.dense(rng, (4, 10, 10, 2))
-    assert Shallow.of(reduced(network, np.full(4, -1.0), np.full(4, 1.0))) is None
+    assert SingleLayer.of(reduced(network, np.full(4, -1.0), np.full(4, 1.0))) is None
     # In a small box the second layer of some network is stable, and the first is not.
     found = 0
     for seed in range(20):
@@ -318,10 +320,10 @@ def test_networks_of_two_unstable_layers_are_refused() -> None:
         network = nets.dense(rng, (4, 10, 4, 2))
         center = rng.normal(size=4)
         small = reduced(network, center - 0.08, center + 0.08)
-        shallow = Shallow.of(small)
-        if shallow is None or len(small.network.relus) != 1:
+        single_layer = SingleLayer.of(small)
+        if single_layer is None or len(small.network.relus) != 1:
             continue
-        lower = lower_of(shallow, 2)
+        lower = lower_of(single_layer, 2)
         points = nets.points(rng, center[None] - 0.08, center[None] + 0.08, 2000)[:, 0]
         assert (lower <= network.forward(points).min(axis=0)).all()
         found += 1
@@ -333,8 +335,8 @@ def test_fixed_inputs_and_a_point_are_boxes_too() -> None:
     network = nets.dense(rng, (5, 12, 2))
     center = rng.normal(size=5)
     reach = np.array([0.5, 0.0, 0.3, 0.0, 0.0])
-    shallow = shallow_of(network, center - reach, center + reach)
-    lower = lower_of(shallow, 2)
+    single_layer = shallow_of(network, center - reach, center + reach)
+    lower = lower_of(single_layer, 2)
     points = nets.points(rng, (center - reach)[None], (center + reach)[None], 2000)[:, 0]
     assert np.isfinite(lower).all()
     assert (lower <= network.forward(points).min(axis=0)).all()

@@ -37,7 +37,7 @@ from mipverify.proof.patches import adaptive_patches, parallel_patches
 from mipverify.proof.reduction import reduce
 from mipverify.proof.restated import restated
 from mipverify.proof.rows import functionals, unit_rows
-from mipverify.proof.semidefinite import SemidefiniteRelaxation, Shallow
+from mipverify.proof.semidefinite import SemidefiniteRelaxation, SingleLayer
 from mipverify.proof.separable import separable_minimum
 from mipverify.proof.signs import nonnegative
 from mipverify.proof.sparse_rows import sparse
@@ -334,17 +334,19 @@ def check_semidefinite(rng: np.random.Generator) -> None:
     for spread in (0, 10):
         network = dense(rng, (3, 6, 2), spread)
         bounds = interval(network, *random_box(rng, 3, 0.6))
-        shallow = Shallow.of(bounds)
-        if shallow is None:
+        single_layer = SingleLayer.of(bounds)
+        if single_layer is None:
             continue
-        units, cases = len(shallow.units), _assumptions(rng, bounds, 4)
+        units, cases = len(single_layer.units), _assumptions(rng, bounds, 4)
         rows = rng.integers(0, 2, 4)
         drawn = [rng.normal(0.5, 0.5, (4, units)), 1 + np.abs(rng.normal(0, 2, (4, units))), -rng.random((4, units))]
         best = np.full(4, -np.inf)
         for lines, exponent, lying in itertools.product(drawn, range(-5, 5), (False, True)):
             alpha, beta = (2.0**exponent * (1 + rng.random((4, size))) for size in (3, units + 1))
             with patch("numpy.linalg.eigvalsh", (lambda a: -np.ones(len(a))) if lying else np.linalg.eigvalsh):
-                best = np.maximum(best, SemidefiniteRelaxation(shallow).prove(rows, cases, lines, alpha, beta).lower)
+                best = np.maximum(
+                    best, SemidefiniteRelaxation(single_layer).prove(rows, cases, lines, alpha, beta).lower
+                )
         assert np.isfinite(best).any()
         for x in points(rng, bounds.lower[0], bounds.upper[0], 60):
             values = exact(network, x)

@@ -21,7 +21,7 @@ from mipverify.proof.interval import tighten
 from mipverify.proof.patches import parallel_patches
 from mipverify.proof.restated import restated
 from mipverify.proof.rows import unit_rows
-from mipverify.proof.semidefinite import SemidefiniteRelaxation, Shallow
+from mipverify.proof.semidefinite import SemidefiniteRelaxation, SingleLayer
 from mipverify.specification.sets import Box, Product
 from tests.soundness.nets import dense
 
@@ -88,7 +88,7 @@ def test_weights_below_the_range_of_float32(weight: float) -> None:
 @pytest.mark.parametrize("part", range(3))
 def test_dual_variables_of_another_shape(part: int) -> None:
     network = dense([(np.ones((4, 20)), np.zeros(4)), (-np.ones((1, 4)), [0.0])])
-    relaxation = SemidefiniteRelaxation(Shallow.of(interval(network, -np.ones((1, 20)), np.ones((1, 20)))))
+    relaxation = SemidefiniteRelaxation(SingleLayer.of(interval(network, -np.ones((1, 20)), np.ones((1, 20)))))
     given = [np.zeros((1, 4)), np.ones((1, 20)), np.ones((1, 5))]
     assert np.isfinite(relaxation.prove(FIRST, [Assumption()], *given).lower).all()
     given[part] = given[part][:, :1]

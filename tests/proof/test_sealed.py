@@ -45,7 +45,7 @@ def test_facts_are_sealed() -> None:
         "EntryBounds",
         "Reduced",
         "Planes",
-        "Shallow",
+        "SingleLayer",
         "Boxes",
         "Inherited",
         "Settled",

@@ -15,7 +15,7 @@ from mipverify.solvers.branch_and_bound.programs import NodePrograms
 from mipverify.solvers.branch_and_bound.splits import root
 from mipverify.solvers.highs import HighsSession
 from mipverify.solvers.interface import DualStatus, PrimalStatus, Solution, Termination
-from mipverify.solvers.trust import what_emptiness_shows, what_follows
+from mipverify.solvers.trust import check_infeasibility_claim, what_follows
 
 from mipverify.formulation import Milp
 from mipverify.formulation.lp import LpAnswer
@@ -80,11 +80,11 @@ def test_multipliers_are_evidence_and_no_claim() -> None:
 def test_emptiness_is_believed_only_of_a_solver_that_passes_the_control() -> None:
     milp, solution, exact = honest(2)
     empty = replace(solution, termination=Termination.INFEASIBLE, primal=None, primal_status=PrimalStatus.NONE)
-    claim = what_emptiness_shows(milp, empty, exact - 0.1, control=solution)
+    claim = check_infeasibility_claim(milp, empty, exact - 0.1, control=solution)
     assert exact - 0.2 < claim.lower <= exact - 0.1
     assert "infeasibility" in claim.trusted
-    assert what_emptiness_shows(milp, empty, exact - 0.1, control=empty).lower == -INF
-    assert what_emptiness_shows(milp, solution, exact - 0.1, control=solution).lower == -INF
+    assert check_infeasibility_claim(milp, empty, exact - 0.1, control=empty).lower == -INF
+    assert check_infeasibility_claim(milp, solution, exact - 0.1, control=solution).lower == -INF
 
 
 class LyingSession(HighsSession):

@@ -91,7 +91,7 @@ def raised(network: Network, by: float | np.ndarray) -> Network:
     last = network.nodes[network.output]
     assert isinstance(last, Affine)
     bias = np.broadcast_to(0.0 if last.bias is None else last.bias, last.shape) + np.reshape(by, (-1,))
-    moved = Affine(last.shape, last.terms, bias.reshape(last.shape), last.uncertainty)
+    moved = Affine(last.shape, last.terms, bias.reshape(last.shape), last.error_bound)
     return Network((*network.nodes[: network.output], moved), network.output, input_name=network.input_name)
 
 
@@ -105,6 +105,6 @@ def picked(network: Network, outputs: np.ndarray, by: np.ndarray) -> Network:
 
     rows = [term.operator.rows(outputs, np.zeros(0)).reshape(len(outputs), -1) for term in last.terms]
     terms = tuple(Term(term.source, Dense(own)) for term, own in zip(last.terms, rows, strict=True))
-    doubt = None if last.uncertainty is None else some(last.uncertainty)
+    doubt = None if last.error_bound is None else some(last.error_bound)
     moved = Affine((len(outputs),), terms, some(last.bias) + by, doubt)
     return Network((*network.nodes[: network.output], moved), network.output, input_name=network.input_name)

@@ -57,7 +57,7 @@ class InputSplitting(Stage):
             [Claim(node, np.array([units]), np.ones(1)) for node, units in parts],
             try_points=work.try_points,
             stop=lambda: work.state.decided() or work.deadline.over(),
-            hands=work.pool,
+            pool=work.pool,
             progress=progress,
         )
         work.tell(Update(facts=tuple(outcome.bounds), nodes=outcome.boxes, reason=outcome.reason))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mipverify.attack.signs import signs_met
+from mipverify.attack.signs import find_signs
 from mipverify.engine.features import (
     FEW_DENSE_BINARIES,
     by_milp,
@@ -43,7 +43,7 @@ class CutSample(Stage):
         from mipverify.presolve.cutting import share_cut_off
 
         gain = share_cut_off(work.state.reduced(work.deadline.over).bounds)
-        work.tell(Update(cut_gain=gain, note=f"cuts take {gain:.1%} off the width of hidden bounds"))
+        work.tell(Update(cut_gain=gain, note=f"cuts take {gain:.1%} off the width of intermediate bounds"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class CutTightening(Stage):
 
         state = work.state
         reduced = state.reduced(work.deadline.whole.over)
-        tight = cut_tighten(reduced.bounds, stop=work.deadline.over, hands=work.pool)
+        tight = cut_tighten(reduced.bounds, stop=work.deadline.over, pool=work.pool)
         bounds = tighten(state.proven, reduced.lifted(tight))
         work.tell(Update(facts=(bounds,), hidden_cut=True))
         optimize_conditions(work.outlasting(), FOLLOW_UP)
@@ -72,10 +72,10 @@ class CutTightening(Stage):
 class ProgressiveTightening(Stage):
     """Cuts and trees for unstable units, layer by layer; then the open conditions.
 
-    doubt: the share of its width by which a unit's sign may be in doubt to be worked on.
+    ratio: the share of its width by which a unit's sign may be in ratio to be worked on.
     """
 
-    doubt: float = 0.3
+    ratio: float = 0.3
 
     def applies(self, problem: Problem, state: State) -> str | None:
         """Once, where cuts gain much."""
@@ -89,19 +89,19 @@ class ProgressiveTightening(Stage):
 
     def run(self, work: Work) -> None:
         """One pass."""
-        tighten_layers(work, self.doubt)
+        tighten_layers(work, self.ratio)
         work.tell(Update(hidden_cut=True))
 
 
 @dataclass(frozen=True, kw_only=True)
 class FurtherPasses(Stage):
-    """The same again, and then for units in any doubt, as long as that settles signs.
+    """The same again, and then for units in any ratio, as long as that settles signs.
 
-    doubts: of one kind of passes after the other. settled: the share of the unstable units whose sign a pass must
+    ratios: of one kind of passes after the other. settled: the share of the unstable units whose sign a pass must
     settle, or the next kind is due. more_than: unstable units, below which trees and programs are the better way.
     """
 
-    doubts: tuple[float, ...] = (0.3, 1.0)
+    ratios: tuple[float, ...] = (0.3, 1.0)
     settled: float = 0.02
     more_than: int = FEW_DENSE_BINARIES
 
@@ -119,23 +119,23 @@ class FurtherPasses(Stage):
     def run(self, work: Work) -> None:
         """Passes until none settles enough, or time is up."""
         work.tell(Update(tightened_harder=True))
-        for doubt in self.doubts:
+        for ratio in self.ratios:
             settled = 1.0
             while settled >= self.settled and not work.deadline.over() and not work.state.decided():
-                settled = tighten_layers(work, doubt)
+                settled = tighten_layers(work, ratio)
 
 
-def tighten_layers(work: Work, doubt: float) -> float:
+def tighten_layers(work: Work, ratio: float) -> float:
     """One pass over all layers until the deadline; the share of the unstable units that it has settled."""
     from mipverify.solvers.branch_and_bound import Effort, progressive_tighten
 
     problem, before, whole = work.problem, unstable(work.state), work.deadline.whole
     low, high = problem.float_box
 
-    def met(network: Network, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return signs_met(network, low, high, units, work.deadline.over, problem.project)
+    def signs(network: Network, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return find_signs(network, low, high, units, work.deadline.over, problem.project)
 
-    tight = progressive_tighten(work.state.proven, Effort(doubt=doubt), met, work.deadline.over, work.pool)
+    tight = progressive_tighten(work.state.proven, Effort(ratio=ratio), signs, work.deadline.over, work.pool)
     # Where time was up, layers that were not reached gain by what is known of those before.
     work.learn(crown(tight, whole.over))
     optimize_conditions(work.outlasting(), FOLLOW_UP)

@@ -22,12 +22,12 @@ from mipverify.engine.problem import Problem
 from mipverify.engine.stage import Stage, Work
 from mipverify.engine.state import State, Trusted, Update
 from mipverify.formulation import Encoding, encode
-from mipverify.formulation.scaling import blurred, equilibrated
+from mipverify.formulation.scaling import equilibrated, ill_scaled
 from mipverify.proof.cases import PhaseCases
 from mipverify.proof.facts import Claim
 from mipverify.solvers import get_solver, solver_with
 from mipverify.solvers.interface import Feature, Limits, Solver, Termination
-from mipverify.solvers.trust import Word, least_decisive, what_emptiness_shows, what_follows
+from mipverify.solvers.trust import Word, check_infeasibility_claim, least_decisive, what_follows
 
 CAP = 1e-3  # relative to a margin's bound: a program asks for points up to there, and must be empty beyond doubt
 ENOUGH = 1e-4  # a dual bound above this decides a margin
@@ -133,8 +133,8 @@ class Milp(Stage):
             asked, _ = equilibrated(encoding.minimize_below(condition, known + SLACK * (1 + abs(known))))
             seconds = min(self.control_seconds, deadline.left())
             control = solver.solve(asked, limits=Limits(seconds, objective_target=np.inf), seed=seed)
-            claim = what_emptiness_shows(milp, solution, cap, control)
-        if blurred(milp, solver.tolerance):
+            claim = check_infeasibility_claim(milp, solution, cap, control)
+        if ill_scaled(milp, solver.tolerance):
             claim = Word(float("-inf"), reason="values cancel beyond the tolerances of solvers")
         if claim.trusted:
             work.tell(Update(trusted=Trusted(condition, claim.lower, claim.trusted)))

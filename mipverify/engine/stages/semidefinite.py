@@ -38,14 +38,14 @@ class Semidefinite(Stage):
 
     def run(self, work: Work) -> None:
         """Bound the open conditions, and keep the search for branching."""
-        from mipverify.proof.semidefinite import Shallow
+        from mipverify.proof.semidefinite import SingleLayer
         from mipverify.solvers.branch_and_bound.semidefinite import SemidefiniteBounder
 
-        shallow = Shallow.of(work.state.reduced(work.deadline.over).bounds)
-        if shallow is None:
+        single_layer = SingleLayer.of(work.state.reduced(work.deadline.over).bounds)
+        if single_layer is None:
             return
         size = work.problem.network.input_size
-        bounder = SemidefiniteBounder(shallow, work.problem.network.input_shape)
+        bounder = SemidefiniteBounder(single_layer, work.problem.network.input_shape)
         batch = min(self.batch, max(2, self.entries // size))
         roots = [bounder.start(c) for c in work.state.open().tolist()]
         search = phase_search(work.outlasting(), bounder, roots, batch=batch)

@@ -81,9 +81,9 @@ class Constrained(InputSet):
         """Which of some points (R, n) do not meet the inequalities, decided exactly."""
         wide = x.astype(np.float64)
         excess = wide @ self.matrix.T - self.offset
-        doubt = 2.0**-52 * (self.size + 2) * (np.abs(wide) @ np.abs(self.matrix).T + np.abs(self.offset))
-        out = np.flatnonzero((excess > -doubt).any(axis=1))
-        sure = np.asarray((excess[out] > doubt[out]).any(axis=1))
+        error_bound = 2.0**-52 * (self.size + 2) * (np.abs(wide) @ np.abs(self.matrix).T + np.abs(self.offset))
+        out = np.flatnonzero((excess > -error_bound).any(axis=1))
+        sure = np.asarray((excess[out] > error_bound[out]).any(axis=1))
         held = [not far and rows_hold(self.matrix, self.offset, wide[k]) for k, far in zip(out, sure, strict=True)]
         return out[~np.array(held, bool)]
 

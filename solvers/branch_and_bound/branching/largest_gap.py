@@ -1,4 +1,4 @@
-"""Which unit of a shallow network to split next: the one whose missing sign costs the semidefinite bound most."""
+"""Which unit of one unstable layer to split next: the one whose missing sign costs the semidefinite bound most."""
 
 from __future__ import annotations
 

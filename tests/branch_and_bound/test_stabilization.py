@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from mipverify.presolve import crown, interval, optimized_crown, tighten_by_layer
 from mipverify.solvers.branch_and_bound import Effort, hidden, progressive_tighten
-from mipverify.solvers.branch_and_bound.hidden import stabilize
 from mipverify.solvers.branch_and_bound.search import expand
+from mipverify.solvers.branch_and_bound.stabilization import stabilize
 
 from mipverify.network import Affine, Input, Network, Relu, Term
 from mipverify.network.operators import Dense, Index

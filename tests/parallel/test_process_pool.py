@@ -1,4 +1,4 @@
-"""A crew gives what one process alone gives, whatever befalls its members."""
+"""A pool gives what one process alone gives, whatever befalls its workers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.search import PhaseSearch
 from mipverify.solvers.branch_and_bound.splits import root
 
-from mipverify.parallel import ALONE, Crew, dealt
-from mipverify.parallel.hands import C, R, T, Work
+from mipverify.parallel import SERIAL, ProcessPool, partition
+from mipverify.parallel.executor import C, R, T, Work
 from mipverify.proof.reduction import reduce
 from mipverify.proof.rows import unit_rows
 from tests.parallel import work
@@ -28,11 +28,11 @@ def never() -> bool:
 
 
 @pytest.fixture
-def crew() -> Iterator[Crew]:
-    with Crew(3) as crew:
-        crew.map(work.scaled, [1], [1], never)
-        wait_for(lambda: crew.count == 3)
-        yield crew
+def pool() -> Iterator[ProcessPool]:
+    with ProcessPool(3) as pool:
+        pool.map(work.scaled, [1], [1], never)
+        wait_for(lambda: pool.count == 3)
+        yield pool
 
 
 def wait_for(met: Callable[[], bool]) -> None:
@@ -42,48 +42,48 @@ def wait_for(met: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_results_come_in_order_and_with_the_context_of_each_call(crew: Crew) -> None:
+def test_results_come_in_order_and_with_the_context_of_each_call(pool: ProcessPool) -> None:
     for factor in (2, 3):
         context = [factor]
         for items in ([1, 2, 3], [5, 6, 7, 8, 9]):
-            assert crew.map(work.scaled, context, items, never) == [factor * item for item in items]
+            assert pool.map(work.scaled, context, items, never) == [factor * item for item in items]
 
 
-def test_the_others_take_part(crew: Crew) -> None:
-    assert crew.map(work.where, os.getpid(), [0, 0, 0], never) == [False, True, True]
+def test_the_others_take_part(pool: ProcessPool) -> None:
+    assert pool.map(work.where, os.getpid(), [0, 0, 0], never) == [False, True, True]
 
 
 @pytest.mark.parametrize("trouble", [work.dies_elsewhere, work.fails_elsewhere])
-def test_what_goes_wrong_elsewhere_is_done_here(crew: Crew, trouble: Callable[..., int]) -> None:
-    assert crew.map(trouble, os.getpid(), [1, 2, 3], never) == [1, 2, 3]
-    assert crew.map(work.scaled, [4], [1, 2, 3], never) == [4, 8, 12]
+def test_what_goes_wrong_elsewhere_is_done_here(pool: ProcessPool, trouble: Callable[..., int]) -> None:
+    assert pool.map(trouble, os.getpid(), [1, 2, 3], never) == [1, 2, 3]
+    assert pool.map(work.scaled, [4], [1, 2, 3], never) == [4, 8, 12]
 
 
-def test_when_time_is_up_nobody_is_waited_for(crew: Crew) -> None:
+def test_when_time_is_up_nobody_is_waited_for(pool: ProcessPool) -> None:
     begin = time.monotonic()
-    found = crew.map(work.slow_elsewhere, os.getpid(), [1, 2, 3], lambda: time.monotonic() > begin + 0.2)
+    found = pool.map(work.slow_elsewhere, os.getpid(), [1, 2, 3], lambda: time.monotonic() > begin + 0.2)
     assert time.monotonic() - begin < 5
     assert found == [1, None, None]
-    assert crew.count == 1
+    assert pool.count == 1
 
 
-def test_others_take_the_place_of_those_that_a_stop_cut_short(crew: Crew) -> None:
+def test_others_take_the_place_of_those_that_a_stop_cut_short(pool: ProcessPool) -> None:
     begin = time.monotonic()
-    crew.map(work.slow_elsewhere, os.getpid(), [1, 2], lambda: time.monotonic() > begin + 0.2)
-    assert crew.count == 2
-    crew.map(work.scaled, [1], [1], never)
-    wait_for(lambda: crew.count == 3)
-    assert crew.map(work.where, os.getpid(), [0, 0, 0], never) == [False, True, True]
+    pool.map(work.slow_elsewhere, os.getpid(), [1, 2], lambda: time.monotonic() > begin + 0.2)
+    assert pool.count == 2
+    pool.map(work.scaled, [1], [1], never)
+    wait_for(lambda: pool.count == 3)
+    assert pool.map(work.where, os.getpid(), [0, 0, 0], never) == [False, True, True]
 
 
-def test_an_answer_that_nobody_waited_for_is_not_taken_for_a_later_one(crew: Crew) -> None:
+def test_an_answer_that_nobody_waited_for_is_not_taken_for_a_later_one(pool: ProcessPool) -> None:
     with pytest.raises(RuntimeError):
-        crew.map(work.fails_here, os.getpid(), [1, 2, 3], never)
-    assert crew.map(work.scaled, [5], [1, 2, 3], never) == [5, 10, 15]
+        pool.map(work.fails_here, os.getpid(), [1, 2, 3], never)
+    assert pool.map(work.scaled, [5], [1, 2, 3], never) == [5, 10, 15]
 
 
 class Flickering:
-    """Another number of hands at every look, as when members become ready or die."""
+    """Another number of pool at every look, as when workers become ready or die."""
 
     def __init__(self) -> None:
         self.rng = np.random.default_rng(0)
@@ -93,21 +93,21 @@ class Flickering:
         return int(self.rng.integers(1, 4))
 
     def map(self, work: Work[C, T, R], context: C, items: Sequence[T], stop: Callable[[], bool]) -> list[R | None]:
-        return ALONE.map(work, context, items, stop)
+        return SERIAL.map(work, context, items, stop)
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 7, 64])
 def test_no_item_is_lost_while_hands_come_and_go(size: int) -> None:
-    hands = Flickering()
+    pool = Flickering()
     for _ in range(6):
-        assert sorted(item for part in dealt(list(range(size)), hands) for item in part) == list(range(size))
+        assert sorted(item for part in partition(list(range(size)), pool) for item in part) == list(range(size))
 
 
-def test_members_end_with_their_crew() -> None:
-    with Crew(2) as crew:
-        crew.map(work.scaled, [1], [1], never)
-        (member,) = crew._members
-    assert member.process.poll() is not None
+def test_workers_end_with_their_pool() -> None:
+    with ProcessPool(2) as pool:
+        pool.map(work.scaled, [1], [1], never)
+        (worker,) = pool._workers
+    assert worker.process.poll() is not None
 
 
 class Budget:
@@ -124,12 +124,12 @@ class Budget:
 
 
 class CutShort:
-    """Two hands, of which one has no answer when time is up, at the third call."""
+    """Two pool, of which one has no answer when time is up, at the third call."""
 
     count, calls, over = 2, 0, False
 
     def map(self, work: Work[C, T, R], context: C, items: Sequence[T], stop: Callable[[], bool]) -> list[R | None]:
-        found = ALONE.map(work, context, items, stop)
+        found = SERIAL.map(work, context, items, stop)
         self.calls += 1
         if self.calls >= 3:
             found[0], self.over = None, True
@@ -142,26 +142,26 @@ def test_no_bound_is_told_that_forgets_nodes_without_an_answer() -> None:
     center = rng.normal(size=4)
     bounds = crown(interval(network, center[None] - 0.7, center[None] + 0.7))
     rows = unit_rows(network, network.output, np.arange(3), None, bounds.lower[0])
-    hands, told = CutShort(), []
+    pool, told = CutShort(), []
     search = PhaseSearch(
         PhaseBounder(bounds, rows),
         [root(k) for k in range(3)],
-        hands=hands,
+        pool=pool,
         progress=lambda search: told.append(search.store.lowest()),
     )
-    outcome = search.run(lambda: hands.over)
-    assert hands.over
+    outcome = search.run(lambda: pool.over)
+    assert pool.over
     assert told
     assert max(told) <= min(outcome.lower.values())
 
 
 class Forgetful:
-    """Two hands, of which one never has an answer."""
+    """Two pool, of which one never has an answer."""
 
     count = 2
 
     def map(self, work: Work[C, T, R], context: C, items: Sequence[T], stop: Callable[[], bool]) -> list[R | None]:
-        return [None, *ALONE.map(work, context, items[1:], stop)]
+        return [None, *SERIAL.map(work, context, items[1:], stop)]
 
 
 def test_nothing_is_claimed_of_hidden_units_without_an_answer() -> None:
@@ -172,7 +172,7 @@ def test_nothing_is_claimed_of_hidden_units_without_an_answer() -> None:
         center = rng.normal(size=6)
         lower, upper = center[None] - 0.4, center[None] + 0.4
         start = crown(interval(network, lower, upper))
-        tight = progressive_tighten(start, Effort(200, 1.0), hands=Forgetful())
+        tight = progressive_tighten(start, Effort(200, 1.0), pool=Forgetful())
         values = network.values(nets.points(rng, lower, upper, 20_000)[:, 0])
         for node in network.preactivations:
             seen = np.asarray(values[node]).reshape(20_000, -1)
@@ -182,17 +182,17 @@ def test_nothing_is_claimed_of_hidden_units_without_an_answer() -> None:
     assert settled
 
 
-def test_searches_prove_the_same_with_more_hands(crew: Crew) -> None:
+def test_searches_prove_the_same_with_more_hands(pool: ProcessPool) -> None:
     rng = np.random.default_rng(3)
     network = nets.dense(rng, (4, 12, 12, 2))
     center = rng.normal(size=4)
     bounds = reduce(crown(interval(network, center[None] - 0.5, center[None] + 0.5))).bounds
     rows = unit_rows(bounds.network, bounds.network.output, np.arange(2), None, bounds.lower[0])
     found = []
-    for hands in (ALONE, crew):
-        tight = cut_tighten(bounds, hands=hands)
+    for executor in (SERIAL, pool):
+        tight = cut_tighten(bounds, pool=executor)
         few = Budget(60)
-        search = PhaseSearch(PhaseBounder(bounds, rows), [root(0), root(1)], batch=8, hands=hands, progress=few)
+        search = PhaseSearch(PhaseBounder(bounds, rows), [root(0), root(1)], batch=8, pool=executor, progress=few)
         outcome = search.run(few.spent)
         found.append((tight, outcome))
     (alone, first), (together, second) = found

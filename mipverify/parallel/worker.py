@@ -1,4 +1,4 @@
-"""A process of a `Crew`."""
+"""A process of a `ProcessPool`."""
 
 from __future__ import annotations
 

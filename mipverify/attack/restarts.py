@@ -1,4 +1,4 @@
-"""Points around a known counterexample, kicked away and led back down: other linear pieces, some of them closer."""
+"""Random restarts around a known counterexample, led back down: other activation regions, some of them closer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mipverify.network import Network
 
 STEPS = 24
 FIRST_STEP, LAST_STEP = 0.1, 0.005  # in widths of the box
-LEAST_KICK, LARGEST_KICK = 0.05, 1.0
+LEAST_RESTART, LARGEST_RESTART = 0.05, 1.0
 
 
-def kicked(
+def random_restarts(
     margins: Network,
     point: np.ndarray,
     lower: np.ndarray,
@@ -24,14 +24,14 @@ def kicked(
     project: Callable[[np.ndarray], np.ndarray] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Walks from `point` (n,) in the float32 box lower, upper (n,), kicked at random, the more the later in the list.
+    """Walks from `point` (n,) in the float32 box lower, upper (n,), restarted at random: later ones farther away.
 
     conditions: for each walk (R,), the output of the margin network that it lowers. project: moves points of the box
     into the set. Returns the best point of each walk (R, n) and its margin (R,).
     """
     width, count = upper - lower, len(conditions)
-    kick = rng.permutation(np.linspace(LEAST_KICK, LARGEST_KICK, count)).astype(np.float32)[:, None]
-    x = np.clip(point + kick * width * rng.uniform(-1, 1, (count, len(point))).astype(np.float32), lower, upper)
+    far = rng.permutation(np.linspace(LEAST_RESTART, LARGEST_RESTART, count)).astype(np.float32)[:, None]
+    x = np.clip(point + far * width * rng.uniform(-1, 1, (count, len(point))).astype(np.float32), lower, upper)
     x = x if project is None else project(x)
     rows = np.zeros((count, margins.output_size), np.float32)
     rows[np.arange(count), conditions] = 1

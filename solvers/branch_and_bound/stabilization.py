@@ -15,7 +15,7 @@ from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.search import expand
 from mipverify.solvers.branch_and_bound.splits import Node, root
 
-from mipverify.parallel import ALONE, Hands, dealt
+from mipverify.parallel import SERIAL, Executor, partition
 from mipverify.proof.backward import lower_sides
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.cases import PhaseCases
@@ -33,49 +33,49 @@ LONG = Search(iterations=300, slope_step=0.1, decay=0.99)  # of those in which n
 
 @dataclass(frozen=True)
 class Effort:
-    """How hard to try for the signs of units. nodes: for each. doubt: the largest min(-l, u) / (u - l) of a unit with
+    """How hard to try for the signs of units. nodes: for each. ratio: the largest min(-l, u) / (u - l) of a unit with
     bounds l and u that is attempted."""
 
     nodes: int = 2000
-    doubt: float = 0.3
+    ratio: float = 0.3
 
 
 def stabilize(
     below: Bounds,
     units: np.ndarray,
     known: tuple[np.ndarray, np.ndarray],
-    met: tuple[np.ndarray, np.ndarray],
+    signs_seen: tuple[np.ndarray, np.ndarray],
     effort: Effort,
     stop: Callable[[], bool] = never,
-    hands: Hands = ALONE,
+    pool: Executor = SERIAL,
 ) -> list[UnitBounds]:
     """What branching on the phases below shows of some units (U,) of a network's output [Tjeng et al. 2019, 4.2].
 
-    below: of one box. known: their bounds so far (U,), (U,). met: which of them are known not to be positive somewhere,
+    below: of one box. known: their bounds so far (U,), (U,). signs_seen: which are known not to be positive somewhere,
     and not to be negative, (U,) each.
     Unstable units are worked on until their sign is proven, which is all that a formulation needs to do without their
     binaries, or for that many nodes, or until the gaps of their open nodes add up to too much; on the side that is
     nearer to zero, or on the other one where that is known to be in vain. Units that take both signs are left as they
-    are. Those in least doubt come first; once none of some more is stabilized, the others are left as they are, too.
+    are. Those in least ratio come first; once none of some more is stabilized, the others are left as they are, too.
     """
     lows, highs = known
     clipping = (
         DomainClipping(below.network, CEILING) if below.derivation is None else None
     )  # ceilings have no derivations
     trees, facts = _Trees(below, clipping, effort.nodes), []
-    sides = np.stack([np.where(met[0], np.inf, -lows), np.where(met[1], np.inf, highs)])
+    sides = np.stack([np.where(signs_seen[0], np.inf, -lows), np.where(signs_seen[1], np.inf, highs)])
     distance, sign = sides.min(axis=0), np.where(sides.argmin(axis=0) == 0, 1.0, -1.0)
     share = np.where((lows < 0) & (highs > 0), distance, np.inf) / np.maximum(highs - lows, np.finfo(float).tiny)
     order = np.argsort(share)
-    order = order[share[order] <= effort.doubt]
+    order = order[share[order] <= effort.ratio]
     for begin in range(0, len(order), TOGETHER):
         tried = order[begin : begin + TOGETHER]
         if stop():
             break
         # Powers of two, so that scaling rounds nothing: all trees have about the same way to go.
         factor = sign[tried] * 2.0 ** -np.clip(np.round(np.log2(distance[tried])), -1000, 1000)
-        parts, any_settled = dealt(np.arange(len(tried)), hands), False
-        for fact in hands.map(_raise, trees, [(units[tried[part]], factor[part]) for part in parts], stop):
+        parts, any_settled = partition(np.arange(len(tried)), pool), False
+        for fact in pool.map(_raise, trees, [(units[tried[part]], factor[part]) for part in parts], stop):
             if fact is not None:
                 facts.append(lower_sides(fact))
                 any_settled = any_settled or bool((fact.lower > 0).any())

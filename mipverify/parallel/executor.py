@@ -13,7 +13,7 @@ R = TypeVar("R")
 Work = Callable[[C, T, Callable[[], bool]], R]
 
 
-class Hands(Protocol):
+class Executor(Protocol):
     """Does `work(context, item, stop)` for some items."""
 
     @property
@@ -27,22 +27,22 @@ class Hands(Protocol):
         """
 
 
-class _Alone:
+class _Serial:
     count = 1
 
     def map(self, work: Work[C, T, R], context: C, items: Sequence[T], stop: Callable[[], bool]) -> list[R | None]:
         return [work(context, item, stop) for item in items]
 
 
-ALONE: Hands = _Alone()
+SERIAL: Executor = _Serial()
 
 
-def dealt(items: Any, hands: Hands, least: int = 1) -> list[Any]:
-    """All items (a sequence or an array), dealt out in as many parts as are worked on at once, none below `least`.
+def partition(items: Any, pool: Executor, least: int = 1) -> list[Any]:
+    """All items (a sequence or an array), in as many parts as are worked on at once, none below `least`.
 
     The only place that asks for the number, and it asks once: between two looks it may change, and items be lost.
     """
-    count = min(hands.count, max(1, len(items) // least))
+    count = min(pool.count, max(1, len(items) // least))
     return [items[k::count] for k in range(count)]
 
 

@@ -1,4 +1,4 @@
-"""Linear pieces around a witness, each solved exactly: what turns a rough counterexample into a sharp one."""
+"""Activation regions around a witness, each solved exactly: what turns a rough counterexample into a sharp one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from mipverify.attack.closest import Piece, piece_around
+from mipverify.attack.closest import ActivationRegion, region_around
 from mipverify.engine.budget import Deadline
 from mipverify.network import Network
 from mipverify.presolve import crown
@@ -24,31 +24,31 @@ def unstable_units(network: Network, inputs: InputSet, around: Bounds | None) ->
     return {network.relu_source(node): np.flatnonzero(bounds.unstable(node)) for node in network.relus}
 
 
-def walk_pieces(
+def walk_regions(
     margins: Network,
     point: np.ndarray,
     units: Mapping[int, np.ndarray],
-    improve: Callable[[Piece], Iterable[int] | None],
+    improve: Callable[[ActivationRegion], Iterable[int] | None],
     most: int,
     deadline: Deadline,
 ) -> None:
-    """From the piece of a point (n,) to neighboring ones, while they are better, over `most` pieces.
+    """From the region of a point (n,) to neighboring ones, while they are better, over `most` regions.
 
-    units: by pre-activation node, those whose sign may change. improve: solves a piece; the rows that hold its solution
-    back, beyond which its neighbors lie, or None where it is no better than those before.
+    units: by pre-activation node, those whose sign may change. improve: solves a region; the rows that hold its
+    solution back, beyond which its neighbors lie, or None where it is no better than those before.
     """
     condition = nearest_condition(margins, point)
     flipped: frozenset[tuple[int, int]] = frozenset()
     tried, waiting = {flipped}, [flipped]
     while waiting and len(tried) < most and not deadline.over():
         flipped = waiting.pop(0)
-        piece = piece_around(margins, point, condition, units, flipped)
-        tight = improve(piece)
+        region = region_around(margins, point, condition, units, flipped)
+        tight = improve(region)
         if tight is None:
             continue
         waiting = []
         for row in tight:
-            other = flipped ^ {piece.units[row]}
+            other = flipped ^ {region.units[row]}
             if other not in tried:
                 tried.add(other)
                 waiting.append(other)
