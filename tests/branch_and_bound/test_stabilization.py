@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mipverify.presolve import crown, interval, optimized_crown, tighten_by_layer
-from mipverify.solvers.branch_and_bound import Effort, hidden, progressive_tighten
+from mipverify.solvers.branch_and_bound import Effort, progressive_tighten, stabilization
 from mipverify.solvers.branch_and_bound.search import expand
 from mipverify.solvers.branch_and_bound.stabilization import stabilize
 
@@ -117,7 +117,7 @@ def test_trees_of_units_that_take_both_signs_are_given_up_early(monkeypatch: pyt
         nodes.append(len(done.children))
         return done
 
-    monkeypatch.setattr(hidden, "expand", counted)
+    monkeypatch.setattr(stabilization, "expand", counted)
     facts = stabilize(below, units, (low, high), (np.zeros(len(units), bool),) * 2, Effort(2000, 1.0))
     assert facts
     assert all((fact.lower < 0).all() and (fact.upper > 0).all() for fact in facts)
@@ -141,7 +141,7 @@ def stabilized(bounds: Bounds, monkeypatch: pytest.MonkeyPatch, effort: Effort) 
         nodes.append(len(done.children))
         return done
 
-    monkeypatch.setattr(hidden, "expand", counted)
+    monkeypatch.setattr(stabilization, "expand", counted)
     known = tuple(side[bounds.network.output].reshape(-1) for side in (bounds.lower, bounds.upper))
     facts = stabilize(bounds, np.zeros(1, int), known, (np.zeros(1, bool), np.ones(1, bool)), effort)
     return tighten(bounds, facts), nodes
