@@ -21,7 +21,7 @@ from mipverify_check.answer import (
     read_proof,
 )
 from mipverify_check.errors import BadInputError, RejectedError
-from mipverify_check.many import check_all, named_on_stdin, proofs_in
+from mipverify_check.many import check_all, check_one, named_on_stdin, proofs_in
 from mipverify_check.question import Claim
 
 LONGEST = 1e8  # seconds: timers of the system take no more
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if Path(options.proof).is_dir():
             return check_all(proofs_in(Path(options.proof)), prepared, limits, options.json)
         if options.json:
-            return check_all([options.proof], prepared, limits, True)
+            return check_one(options.proof, prepared, limits)
         return _tell(prepared.answer(read_proof(options.proof), limits))
     except BadInputError as error:
         return _tell(Answer(BAD_INPUT, reason=" ".join(str(error).split())))

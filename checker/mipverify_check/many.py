@@ -29,18 +29,31 @@ def check_all(paths: Iterable[str], prepared: Prepared, limits: Limits, as_json:
     """
     counts: Counter[int] = Counter()
     if as_json:
-        who = {"checker": "mipverify-check", "version": __version__, "arithmetic": prepared.arithmetic}
-        print(json.dumps({**who, "network": prepared.sha256}), flush=True)
+        print(json.dumps(_who(prepared)), flush=True)
     for path, sha256, answer in _answers(paths, prepared, limits):
         counts[answer.code] += 1
-        if as_json:
-            line = {"proof": path, "sha256": sha256, "verdict": answer.verdict, "reason": answer.reason}
-            print(json.dumps({**line, "asked": None if answer.claim is None else answer.claim.asked}), flush=True)
-        else:
-            print(printable(f"{path}: {answer}"), flush=True)
+        told = json.dumps(_record(path, sha256, answer)) if as_json else printable(f"{path}: {answer}")
+        print(told, flush=True)
     if not as_json:
         print(f"{counts[VERIFIED]} of {counts.total()} proofs verified")
     return max((code for code in (VERIFIED, REJECTED, BAD_INPUT) if counts[code]), default=VERIFIED)
+
+
+def check_one(path: str, prepared: Prepared, limits: Limits) -> int:
+    """Print one JSON object about one proof; returns the exit code."""
+    for name, sha256, answer in _answers([path], prepared, limits):
+        print(json.dumps({**_who(prepared), **_record(name, sha256, answer)}))
+    return answer.code
+
+
+def _who(prepared: Prepared) -> dict[str, str]:
+    who = {"checker": "mipverify-check", "version": __version__, "arithmetic": prepared.arithmetic}
+    return {**who, "network": prepared.sha256}
+
+
+def _record(path: str, sha256: str | None, answer: Answer) -> dict[str, object]:
+    asked = None if answer.claim is None else answer.claim.asked
+    return {"proof": path, "sha256": sha256, "verdict": answer.verdict, "reason": answer.reason, "asked": asked}
 
 
 def _answers(paths: Iterable[str], prepared: Prepared, limits: Limits) -> Iterator[tuple[str, str | None, Answer]]:

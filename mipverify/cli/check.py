@@ -2,53 +2,150 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+import json as json_module
+import subprocess
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-PACKAGE = "mipverify_check"
+from mipverify.cli import options as opt
+from mipverify.cli.console import stdout_for_results_only
+from mipverify.cli.streams import say, tell
+from mipverify.errors import InputError
+
+if TYPE_CHECKING:
+    from mipverify.report.checking import Checked
+
+VERIFIED, REJECTED, UNJUDGED = 0, 1, 2  # the exit codes of the checker
+SHOWN = 20  # proofs that are named, of each kind
 
 
 def check(
-    proof: Annotated[str, typer.Argument(help="Proof file; with --witness, the counterexample.", show_default=False)],
-    network: Annotated[str, typer.Argument(help="ONNX file that the proof was made for.", show_default=False)],
+    proof: Annotated[
+        str,
+        typer.Argument(
+            help="Proof file, or a folder of them; the DIR of a report; with --witness, the counterexample.",
+            show_default=False,
+        ),
+    ],
+    network: Annotated[
+        str | None, typer.Argument(help="ONNX file that the proof was made for; a run knows it.", show_default=False)
+    ] = None,
     property: Annotated[  # noqa: A002 - the name that the help shows
         str | None, typer.Argument(help="VNN-LIB property, if the proof is about one.", show_default=False)
     ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compute in rational numbers; for small proofs.")] = False,
     witness: Annotated[bool, typer.Option("--witness", help="Replay a counterexample instead.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Give up a proof after that time.", show_default=False)
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Data of a run, if it is elsewhere now.", show_default=False)
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Processes for a run, by default one for each core.")
+    ] = None,
+    json: opt.Json = False,
 ) -> int:
-    """Check a proof with a small program that shares no code with the verifier.
+    """Check a proof with a small program that shares no code with the verifier, or all proofs of a report.
 
-    It ends with the exit codes of that program: 0 verified, 1 rejected, 2 bad input.
+    It ends with the exit codes of that program: 0 verified, 1 rejected, 2 bad input. What is said of the proofs of a
+    report is written into it; the same command goes on where it stopped.
 
     \b
     Examples:
       mipverify verify net.onnx property.vnnlib --proof net.proof
       mipverify check net.proof net.onnx property.vnnlib
+      mipverify report net.onnx --data mnist_test.npz --eps 0.1 --out run --proofs
+      mipverify check run
       mipverify check --witness witness.txt net.onnx property.vnnlib
     """
-    import subprocess
+    from mipverify.report.database import is_run
+
+    opt.check_limits(1.0 if timeout is None else timeout, 1 if workers is None else workers)
+    if not witness and property is None and is_run(proof):
+        return _check_run(proof, network, data, exact, timeout, workers, json)
+    for name, given in (("--data", data), ("--workers", workers)):
+        if given is not None:
+            raise InputError(f"{name} is for the folder of a report, and {proof} is none")
+    if network is None:
+        raise InputError("check needs NETWORK, the ONNX file that the proof was made for")
+    from mipverify.report.checker import command, environment
+
+    chosen = [name for name, on in (("--exact", exact), ("--witness", witness), ("--json", json)) if on]
+    limits = [] if timeout is None else [f"--timeout={timeout!r}"]
+    paths = ["--", proof, network, *([] if property is None else [property])]
+    return subprocess.run(command(*chosen, *limits, *paths), env=environment(), check=False).returncode
+
+
+def _check_run(
+    directory: str,
+    network: str | None,
+    data: str | None,
+    exact: bool,
+    timeout: float | None,
+    workers: int | None,
+    json: bool,
+) -> int:
     import sys
 
-    chosen = [name for name, on in (("--exact", exact), ("--witness", witness)) if on]
-    paths = ["--", proof, network, *([] if property is None else [property])]
-    command = [sys.executable, "-P", "-m", PACKAGE, *chosen, *paths]
-    return subprocess.run(command, env=_environment(), check=False).returncode
+    from mipverify.parallel import cores
+    from mipverify.report.checking import check_run
+
+    def progress(done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            tell(f"{done:,} of {total:,} proofs")
+
+    with stdout_for_results_only() if json else nullcontext():
+        try:
+            found = check_run(
+                directory,
+                network=network,
+                data=data,
+                exact=exact,
+                timeout=timeout,
+                workers=cores() if workers is None else workers,
+                progress=progress,
+            )
+        except KeyboardInterrupt:
+            tell(f"mipverify: what was checked is noted in {directory}; the same command continues")
+            raise
+    say(json_module.dumps(_record(found), allow_nan=False) if json else _described(found))
+    return REJECTED if found.rejected else UNJUDGED if found.unjudged else VERIFIED
 
 
-def _environment() -> dict[str, str]:
-    """The environment of the checker: installed, or in the folder beside this package, as in a checkout."""
-    import importlib.util
-    import os
+def _record(found: Checked) -> dict[str, Any]:
+    """The object that `--json` prints."""
+    return {
+        **found.result.summary["proofs"],
+        "checked_now": found.judged,
+        "seconds": found.seconds,
+        "rejections": [{"index": sample.index, "reason": sample.proof_check} for sample in found.rejected],
+        "unjudged": [{"index": index, "reason": reason} for index, reason in found.unjudged],
+    }
 
-    from mipverify.errors import InputError
 
-    if importlib.util.find_spec(PACKAGE) is not None:
-        return dict(os.environ)
-    beside = Path(__file__).parents[2] / "checker"
-    if not (beside / PACKAGE).is_dir():
-        raise InputError("the checker is a program of its own, which is not installed: pip install mipverify-check")
-    known = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(beside), *([known] if known else [])])}
+def _described(found: Checked) -> str:
+    """The end of a check for people."""
+    from mipverify.report.live import duration
+
+    proofs, lines = found.result.summary["proofs"], []
+    for kind, some in (
+        ("rejected", [(sample.index, sample.proof_check) for sample in found.rejected]),
+        ("not judged", list(found.unjudged)),
+    ):
+        lines += [f"sample {index}: {kind}: {reason}" for index, reason in some[:SHOWN]]
+        lines += [f"and {len(some) - SHOWN:,} more"] if len(some) > SHOWN else []
+    by = " and ".join(proofs["verified_by"])
+    without = f"; {proofs['without']:,} samples hold without a proof" if proofs["without"] else ""
+    assert found.result.directory is not None
+    return "\n".join(
+        [
+            *lines,
+            f"{proofs['verified']:,} of {proofs['kept']:,} proofs verified{f' by {by}' if by else ''}, "
+            f"{proofs['rejected']:,} rejected{without}",
+            f"{found.judged:,} checked now in {duration(found.seconds)}",
+            f"report  {found.result.directory / 'report.html'}",
+        ]
+    )

@@ -13,6 +13,11 @@ SampleVerdict = Literal["misclassified", "holds", "violated", "unknown"]
 
 VERDICTS: tuple[SampleVerdict, ...] = ("misclassified", "holds", "violated", "unknown")
 
+# What became of the proof file of a sample: there is none, it is kept, or a checker has judged it.
+ProofState = Literal["", "kept", "verified", "rejected"]
+
+PROOF_STATES: tuple[ProofState, ...] = ("", "kept", "verified", "rejected")
+
 # The reason of a sample that the batched stages left undecided and that nothing else has tried yet.
 OPEN = "open"
 
@@ -36,6 +41,8 @@ class SampleResult:
     `adversarial_label` what the network makes of it. `unstable` counts the ReLUs that no bound could fix, per layer.
     `margin_lower_bound` is a sound lower bound of `y_label - max y_other` over the set, where one was computed.
     `proof`: the file that shows that it holds, if one was asked for; kept beside the results, not among them.
+    `proof_state`: what became of that file; `proof_check`: which checker verified it, by which arithmetic, or why it
+    did not; `proof_sha256`: of the file that was judged.
     """
 
     index: int
@@ -52,6 +59,9 @@ class SampleResult:
     reason: str = ""
     trusted: tuple[str, ...] = ()
     proof: bytes | None = None
+    proof_state: ProofState = ""
+    proof_check: str = ""
+    proof_sha256: str = ""
 
     @property
     def decided(self) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mipverify.engine.sample import VERDICTS, SampleResult
+from mipverify.engine.sample import PROOF_STATES, VERDICTS, SampleResult
 from mipverify.report.table import FLOATS, INTEGER, INTEGERS, REAL, SECONDS, TEXT, TEXTS, Column, Shown, Table
 
 # The bound of an undecided sample only rises, and what its proof trusts stays with it.
@@ -71,7 +71,11 @@ SAMPLES = Table[SampleResult](
         Column("nodes", INTEGER, merge="old.nodes + new.nodes"),
         Column("reason", TEXT, shown=Shown("Reason", wide_only=True)),
         Column("trusted", TEXTS, merge=_TRUSTED),
+        Column("proof_state", TEXT, older="", allowed=PROOF_STATES, shown=Shown("Proof", wide_only=True)),
+        Column("proof_check", TEXT, older="", shown=Shown("Proof checked by", wide_only=True)),
+        Column("proof_sha256", TEXT, older=""),
     ),
     SampleResult,
-    replaces="old.verdict = 'unknown'",  # a decision is never replaced
+    # A decision is never replaced, but it may get a proof.
+    replaces="old.verdict = 'unknown' OR (new.verdict = old.verdict AND new.proof_state = 'kept')",
 )

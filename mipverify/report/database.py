@@ -17,6 +17,11 @@ FILE = "results.sqlite"
 FILES = (LOCK, *(FILE + suffix for suffix in ("", "-journal", "-wal", "-shm")))  # what SQLite opens by itself
 
 
+def is_run(directory: str | Path) -> bool:
+    """Whether a folder is that of a run."""
+    return (Path(directory) / FILE).is_file()
+
+
 class StoreError(MipverifyError):
     """The store cannot be written, e.g. because the disk is full. What was stored before stays."""
 

@@ -36,7 +36,7 @@ def keep_proofs(directory: Path, results: Iterable[SampleResult]) -> list[Sample
                 part.replace(path)  # whole, or not at all
             except OSError as error:
                 raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
-            result = replace(result, proof=None)
+            result = replace(result, proof=None, proof_state="kept")
         kept.append(result)
     return kept
 

@@ -245,7 +245,7 @@ def _run(
     _check_labels(data.labels, selection, network.output_size)
     if class_names and len(class_names) != network.output_size:
         raise InputError(f"{len(class_names)} names of classes, but the network has {network.output_size} outputs")
-    options = limits.options()
+    options = {**limits.options(), "samples": [selection.start, selection.stop], "class_names": list(class_names)}
     with RunStore(directory, configuration, version=__version__, options=options) as store:
         finished = store.finished(retry_unknown=limits.retry_unknown)
         if store.sessions() == 1:

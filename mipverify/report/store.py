@@ -54,11 +54,14 @@ SESSIONS = Table[Session](
 class RunStore:
     """The finished samples of one run in `DIR/results.sqlite`.
 
-    Opening it again with the same question continues the run; with another one it raises InputError. Only one
-    process at a time may hold it. Use as a context manager, from one thread.
+    Opening it again with the same question continues the run; with another one it raises InputError. Without a
+    configuration it is opened as it is: no session begins. Only one process at a time may hold it. Use as a context
+    manager, from one thread.
     """
 
-    def __init__(self, directory: Path, configuration: RunConfiguration, *, version: str, options: dict[str, Any]):
+    def __init__(
+        self, directory: Path, configuration: RunConfiguration | None, *, version: str, options: dict[str, Any]
+    ):
         self._database = RunDatabase(directory, "run", (SESSIONS, SAMPLES), "a report")
         self._connection = self._database.connection
         try:
@@ -68,11 +71,13 @@ class RunStore:
             raise
         self._began = time.monotonic()
 
-    def _begin(self, configuration: RunConfiguration, version: str, options: dict[str, Any]) -> int | None:
+    def _begin(self, configuration: RunConfiguration | None, version: str, options: dict[str, Any]) -> int | None:
         """Note a session of this run; returns its number."""
         path = self._database.path
         with self._database.beginning() as (connection, about):
             stored = _configuration(about, path)
+            if configuration is None:
+                return None
             if stored is None:
                 self._database.describe(connection, {"schema": str(SCHEMA), **asdict(configuration)})
             elif different := configuration.differences(stored):
@@ -107,6 +112,19 @@ class RunStore:
         condition = "WHERE verdict != 'unknown'" if retry_unknown else ""
         with self._database.access():
             return {index for (index,) in self._connection.execute(f"SELECT sample FROM samples {condition}")}
+
+    def mark(self, results: Collection[SampleResult]) -> None:
+        """Store what became of the proofs of samples that are there, and nothing else of them."""
+        with self._database.transaction() as connection:
+            connection.executemany(
+                "UPDATE samples SET proof_state = ?, proof_check = ?, proof_sha256 = ? WHERE sample = ?",
+                [(r.proof_state, r.proof_check, r.proof_sha256, r.index) for r in results],
+            )
+
+    def last_session(self) -> tuple[str, dict[str, Any]]:
+        """Version and options of the last start."""
+        row = self._connection.execute("SELECT version, options FROM sessions ORDER BY id DESC LIMIT 1").fetchone()
+        return ("", {}) if row is None else (row[0], json.loads(row[1]))
 
     def seconds(self) -> float:
         """Wall time of all sessions."""

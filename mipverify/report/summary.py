@@ -77,6 +77,7 @@ def summarize(
             stage: {"samples": number, "seconds": float(spent[stage])} for stage, number in stages.most_common()
         },
         "trusted": dict(Counter(name for result in results for name in result.trusted).most_common()),
+        "proofs": proofs(results),
         "nodes": sum(result.nodes for result in results),
         "unstable": mean_unstable(results),
         "peak_memory_of_a_worker": peak_memory or None,
@@ -89,6 +90,21 @@ def summarize(
         "preprocessing": json.loads(configuration.settings),
         "options": options,
         "version": version,
+    }
+
+
+def proofs(results: Sequence[SampleResult]) -> dict[str, Any] | None:
+    """How many proofs a run keeps, what checkers made of them, and which; None where it was not asked for any."""
+    states = Counter(result.proof_state for result in results if result.verdict == "holds")
+    if set(states) <= {""}:
+        return None
+    checkers = Counter(result.proof_check for result in results if result.proof_state == "verified")
+    return {
+        "kept": states.total() - states[""],
+        "verified": states["verified"],
+        "rejected": states["rejected"],
+        "without": states[""],
+        "verified_by": dict(checkers.most_common()),
     }
 
 

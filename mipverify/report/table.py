@@ -153,7 +153,7 @@ class Table(Generic[Result]):
     """A table of results, one a row; the first column is its key, an integer.
 
     name: in the database. make: a result from its stored attributes, by name. replaces: SQL, whether a stored row is
-    replaced by another attempt, from the `old` row.
+    replaced by another attempt, from the `old` row and the `new` one.
     """
 
     name: str
@@ -209,14 +209,13 @@ class Table(Generic[Result]):
         key = self._stored[0].column
         connection.executemany(
             f"INSERT INTO {self.name} AS old ({', '.join(map(_quoted, names))}) VALUES ({', '.join('?' * len(names))}) "
-            f"ON CONFLICT ({_quoted(key)}) DO UPDATE SET {', '.join(merged)} WHERE {self.replaces}",
+            f"ON CONFLICT ({_quoted(key)}) DO UPDATE SET {', '.join(merged)} WHERE {_of_new(self.replaces)}",
             [tuple(self._value(column, result) for column in self._stored) for result in results],
         )
 
     @staticmethod
     def _merged(column: Column) -> str:
-        """`new` is what SQLite calls `excluded`."""
-        return column.merge.replace("new.", "excluded.") if column.merge else f'excluded."{column.column}"'
+        return _of_new(column.merge) if column.merge else f'excluded."{column.column}"'
 
     @staticmethod
     def _value(column: Column, result: Result) -> Any:
@@ -314,6 +313,11 @@ class Table(Generic[Result]):
 def _shown(column: Column, result: Any) -> Any:
     assert column.shown is not None
     return column.of(result) if column.shown.of is None else column.shown.of(result)
+
+
+def _of_new(sql: str) -> str:
+    """`new` is what SQLite calls `excluded`."""
+    return sql.replace("new.", "excluded.")
 
 
 def _quoted(name: str) -> str:
