@@ -94,13 +94,3 @@ def test_readme_command_works(
     shown = capfd.readouterr()
     assert code in ((0, 3) if name == "distortion" else (0,)), shown
     assert shown.out
-
-
-def test_readme_calls_work(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(folder)
-    text = (ROOT / "README.md").read_text()
-    block = re.search(r"^    import mipverify\n(?:(?:    .*)?\n)+", text, re.MULTILINE)
-    assert block is not None
-    exec(re.sub(r"^    ", "", block[0], flags=re.MULTILINE), {})  # noqa: S102
-    first, second = capsys.readouterr().out.splitlines()
-    assert (first.split()[0], second) == ("holds", "holds")
