@@ -41,8 +41,15 @@ image, label, other = data.image(8), data.label(8), data.image(9)
 
 GIVEN = {
     "CONTRIBUTING.md": """
+from collections.abc import Iterator
 from dataclasses import dataclass
 import numpy as np
+from mipverify.network.builder import Builder, Tensor
+from mipverify.network.rewrites.registry import OnnxNode, rewrite
+from mipverify.proof.backward import Evidence, both, row_minimum
+from mipverify.proof.bounds import Bounds
+from mipverify.proof.facts import UnitBounds
+from mipverify.proof.rows import unit_rows
 from mipverify.engine.problem import Problem
 from mipverify.engine.stage import Stage, Work
 from mipverify.engine.state import State
@@ -69,6 +76,17 @@ asked = mipverify.load_vnnlib("property.vnnlib")
 sampling = Sampling(name="sampling", budget=Budget(share=0.05))
 found = mipverify.verify(mipverify.load("net.onnx"), asked, timeout=2, stages=(INTERVAL, sampling))
 assert found.verdict in ("holds", "unknown")
+
+from mipverify.presolve import interval
+from mipverify.presolve.layers import tighten_by_layer
+network = mipverify.load("net.onnx")
+x = np.random.default_rng(0).random((20, 1, *network.input_shape))
+bounds = interval(network, x[0] - 0.3, x[0] + 0.3)
+tight = tighten_by_layer(bounds, find)
+widths = [sum((b.upper[n] - b.lower[n]).sum() for n in network.preactivations) for b in (tight, bounds)]
+assert widths[0] < widths[1]
+for node, value in enumerate(network.values((x[0] + 0.6 * (x[1:] - 0.5)).reshape(19, *network.input_shape))):
+    assert (tight.lower[node] <= value + 1e-9).all() and (value - 1e-9 <= tight.upper[node]).all()
 """,
     "docs/benchmark.md": "assert len(result.outcomes) == 2\n",
     "docs/data.md": "assert mipverify.verify(network, asked, timeout=10).verdict\n",

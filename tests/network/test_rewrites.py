@@ -362,6 +362,20 @@ def build_derived_shape(draw: Draw) -> tuple[Graph, str]:
     return g, g.node("Sub", [y, product])
 
 
+def build_fold(draw: Draw) -> tuple[Graph, str]:
+    rank = 2  # of one axis, ONNX Runtime 1.32 misplaces dilated blocks of all channels but the first
+    block, strides, dilations = ([draw(st.integers(1, 3)) for _ in range(rank)] for _ in range(3))
+    low, high = ([draw(st.integers(0, 2)) for _ in range(rank)] for _ in range(2))
+    sizes = zip(block, dilations, low, high, strict=True)
+    image = [max(1, dilation * (size - 1) + 1 - a - b) + draw(st.integers(0, 4)) for size, dilation, a, b in sizes]
+    padded = zip(image, low, high, block, strides, dilations, strict=True)
+    counts = [(n + a + b - d * (k - 1) - 1) // s + 1 for n, a, b, k, s, d in padded]
+    columns = draw(st.integers(1, 2)) * int(np.prod(block))
+    g = Graph([draw(st.integers(1, 2)), columns, int(np.prod(counts))], opset=18)
+    shapes = [g.constant(image, np.int64), g.constant(block, np.int64)]
+    return g, g.node("Col2Im", ["x", *shapes], strides=strides, dilations=dilations, pads=[*low, *high])
+
+
 BUILDERS = {
     name.removeprefix("build_"): function for name, function in globals().copy().items() if name[:6] == "build_"
 }
