@@ -12,24 +12,30 @@ if TYPE_CHECKING:
     from mipverify.engine.distortion import Distortion
     from mipverify.engine.family import Family, blur, brightness_and_contrast, mixture
     from mipverify.engine.query import load_query
-    from mipverify.engine.verdict import Verdict
+    from mipverify.engine.sample import SampleResult
+    from mipverify.engine.verdict import Verdict, Witness
     from mipverify.engine.worst import WorstMargin
     from mipverify.formulation import embed, to_pulp
     from mipverify.network import Network, load
+    from mipverify.proof_file import Proof
     from mipverify.report.result import AccuracyResult
-    from mipverify.specification import Specification, load_dataset, load_vnnlib, robustness
+    from mipverify.specification import Dataset, Specification, load_dataset, load_vnnlib, robustness
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AccuracyResult",
+    "Dataset",
     "Distortion",
     "Family",
     "InputError",
     "MipverifyError",
     "Network",
+    "Proof",
+    "SampleResult",
     "Specification",
     "Verdict",
+    "Witness",
     "WorstMargin",
     "__version__",
     "adversarial_accuracy",
@@ -60,6 +66,9 @@ _HOMES = {
     "brightness_and_contrast": "mipverify.engine.family",
     "mixture": "mipverify.engine.family",
     "Network": "mipverify.network",
+    "Dataset": "mipverify.specification",
+    "Proof": "mipverify.proof_file",
+    "SampleResult": "mipverify.engine.sample",
     "Specification": "mipverify.specification",
     "Verdict": "mipverify.engine",
     "load": "mipverify.network",
@@ -69,6 +78,7 @@ _HOMES = {
     "robustness": "mipverify.specification",
     "to_pulp": "mipverify.formulation",
     "verify": "mipverify.api.calls",
+    "Witness": "mipverify.engine.verdict",
     "WorstMargin": "mipverify.engine.worst",
     "worst_margin": "mipverify.api.calls",
 }

@@ -38,7 +38,7 @@ class Known:
     witness: ArrayLike | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Distortion:
     """How far the closest adversarial input is: lower <= distance <= upper.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from mipverify.engine.distortion import GAP, Distortion, closest_violation
 from mipverify.engine.verdict import Verdict, Witness
 from mipverify.engine.verify import verify
 from mipverify.errors import InputError
-from mipverify.network import Network
+from mipverify.network import Network, loaded
 from mipverify.network.parameters import blur_columns
 from mipverify.specification import Case, Specification
 from mipverify.specification.perturbation import Perturbation
@@ -36,6 +37,11 @@ class Family:
     perturbation: Perturbation
     clip: tuple[float, float] | None = (0.0, 1.0)
     noise: Any = None
+
+    def __repr__(self) -> str:
+        noise = "" if self.noise is None else ", with noise"
+        count = self.matrix.shape[1] - (0 if self.noise is None else len(self.offset))
+        return f"Family({len(self.offset)} values, {count} parameters{noise})"
 
     def image(self, parameters: ArrayLike) -> np.ndarray:
         """The input (n,) that parameters (k,) stand for, in float64."""
@@ -78,20 +84,37 @@ class Family:
 
     def verify(
         self,
-        network: Network,
+        network: Network | str | Path,
         label: int,
         *,
         radius: object = 1,
         targets: Iterable[int] | None = None,
-        **limits: Any,
+        timeout: float = 300.0,
+        solver: str = "auto",
+        seed: int = 0,
+        workers: int = 1,
+        memory: int | None = None,
+        progress: Callable[[str, str], None] | None = None,
     ) -> Verdict:
-        """Whether an image of the family is classified otherwise; limits as in `mipverify.verify`.
+        """Whether an image of the family is classified otherwise.
 
-        The witness holds the image; `statistics["parameters"]` tells what makes it.
+        network: a network or the path of an ONNX file. radius: the share of the family that is asked about. timeout
+        (seconds), solver, seed, workers, memory (bytes), progress: as in `mipverify.verify`. The witness holds the
+        image; `statistics["parameters"]` tells what makes it. Raises InputError: a network of other inputs or classes.
         """
+        network = loaded(network)
         mapped, inputs = self.within(radius).over(network)
         conditions = misclassified(label, network.output_size, mapped.input_size, targets=targets)
-        verdict = verify(mapped, Specification((Case(inputs, conditions),), "robustness"), **limits)
+        verdict = verify(
+            mapped,
+            Specification((Case(inputs, conditions),), "robustness"),
+            timeout=timeout,
+            solver=solver,
+            seed=seed,
+            workers=workers,
+            memory=memory,
+            progress=progress,
+        )
         if verdict.witness is None:
             return verdict
         witness, parameters = self._image_of(mapped, verdict.witness)
@@ -99,7 +122,7 @@ class Family:
 
     def minimum_distortion(
         self,
-        network: Network,
+        network: Network | str | Path,
         label: int,
         *,
         targets: Iterable[int] | None = None,
@@ -108,10 +131,11 @@ class Family:
         max_distance: float | None = 1.0,
         solver: str = "auto",
         seed: int = 0,
+        workers: int = 1,
         progress: Callable[[str, str], None] | None = None,
     ) -> Distortion:
         """The smallest share of the family that holds an image which is classified otherwise; 1 is the whole family."""
-        mapped, _ = self.within(1).over(network)
+        mapped, _ = self.within(1).over(loaded(network))
         found = closest_violation(
             mapped,
             self.perturbation,
@@ -122,6 +146,7 @@ class Family:
             max_distance=max_distance,
             solver=solver,
             seed=seed,
+            workers=workers,
             progress=progress,
         )
         if found.witness is None:

@@ -63,6 +63,12 @@ class SampleResult:
     proof_check: str = ""
     proof_sha256: str = ""
 
+    def __repr__(self) -> str:
+        found = "" if self.adversarial_label is None else f" as {self.adversarial_label}"
+        return (
+            f"SampleResult({self.index}, label {self.label}: {self.verdict}{found}, {self.stage}, {self.seconds:.3g} s)"
+        )
+
     @property
     def decided(self) -> bool:
         """Whether nothing that is run later could say more."""

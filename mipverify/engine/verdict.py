@@ -29,7 +29,7 @@ class Witness:
         return f"Witness(input {vector(self.input)}, output {vector(self.output)})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Verdict:
     """holds: every violating condition is excluded by a sound bound. violated: `witness` was replayed. Else unknown.
 

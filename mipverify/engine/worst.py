@@ -39,7 +39,7 @@ EXACT = 0.1  # of the gap that is allowed: to which that is found
 REGIONS = 20  # activation regions looked at after a witness
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WorstMargin:
     """lower <= the smallest margin in the set <= upper; the margin is the label's score less the best other score.
 

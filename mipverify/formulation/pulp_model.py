@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from mipverify.errors import InputError
 from mipverify.formulation.program import Row, network_program, one_sided
+from mipverify.network import loaded
 from mipverify.network.snapshot import snapshot
 from mipverify.network.validation import points_of, validated
 from mipverify.specification.sets import Box, InputSet
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pulp
 
     from mipverify.formulation.milp import Milp
     from mipverify.network import Network
 
 
-def to_pulp(network: Network, input_set: InputSet) -> pulp.LpProblem:
-    """A PuLP model of a network over an input set, without an objective.
+def to_pulp(network: Network | str | Path, input_set: InputSet) -> pulp.LpProblem:
+    """A PuLP model of a network, or of an ONNX file, over an input set, without an objective.
 
     Its variables `input_0`, … and `output_0`, … are those of the network, flattened; the others and the constraints
     are named by layer and unit, as in `mipverify.formulation.labels`. Raises InputError as `embed` does.
@@ -28,23 +31,27 @@ def to_pulp(network: Network, input_set: InputSet) -> pulp.LpProblem:
     import pulp
 
     problem = pulp.LpProblem("network", pulp.LpMinimize)
-    _place(problem, network, input_set, None, "")
+    _place(problem, loaded(network), input_set, None, "")
     return problem
 
 
 def embed(
-    problem: pulp.LpProblem, network: Network, inputs: Sequence[pulp.LpVariable], *, name: str = "network"
+    problem: pulp.LpProblem,
+    network: Network | str | Path,
+    inputs: Sequence[pulp.LpVariable],
+    *,
+    name: str = "network",
 ) -> list[pulp.LpVariable]:
     """Put a trained network into a PuLP model as constraints; returns the variables of its outputs, flattened.
 
-    inputs: a variable with finite bounds for each input of the network, flattened. Big-M values and bounds are proven
-    over the box of these by interval arithmetic and CROWN; only ReLUs that stay unstable there get a binary. name:
-    begins the names of all that is added; networks in one model need different ones.
+    network: one, or the path of an ONNX file. inputs: a variable with finite bounds for each input, flattened.
+    Big-M values and bounds are proven over the box of these by interval arithmetic and CROWN; only ReLUs that stay
+    unstable there get a binary. name: begins the names of all that is added; networks in one model need different ones.
 
     Raises InputError where inputs do not fit the network or have no bounds, where a name is taken, where the network
     was read otherwise than ONNX Runtime runs it, and where it ends in a softmax, a sigmoid or a choice of a class.
     """
-    inputs = list(inputs)
+    inputs, network = list(inputs), loaded(network)
     if len(inputs) != network.input_size:
         raise InputError(f"embed: the network has {network.input_size} inputs, not {len(inputs)}")
     for k, variable in enumerate(inputs):

@@ -21,6 +21,7 @@ __all__ = [
     "Term",
     "from_torch",
     "load",
+    "loaded",
     "operators",
     "sources",
     "unsupported_operators",
@@ -38,6 +39,11 @@ def load(source: str | Path | ModelFile) -> Network:
     from mipverify.network.importer import load as read
 
     return read(source)
+
+
+def loaded(network: Network | str | Path) -> Network:
+    """The network itself, or that of an ONNX file. Raises InputError as `load` does."""
+    return network if isinstance(network, Network) else load(network)
 
 
 def unsupported_operators(source: str | Path | ModelFile) -> list[Unsupported]:

@@ -6,7 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,11 @@ class Proof:
     """What a proof file holds. header: JSON, which names the arrays."""
 
     header: Mapping[str, Any]
-    arrays: Mapping[str, np.ndarray] = field(repr=False)
+    arrays: Mapping[str, np.ndarray]
+
+    def __repr__(self) -> str:
+        size = sum(array.nbytes for array in self.arrays.values())
+        return f"Proof({len(self.header.get('facts', ()))} facts, {size} bytes of evidence)"
 
     def to_bytes(self) -> bytes:
         """The file."""

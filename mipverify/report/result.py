@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mipverify.specification.dataset import Dataset
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AccuracyResult:
     """What is known about a test set: `summary` as in summary.json, and every sample in the order of its index.
 
