@@ -19,7 +19,7 @@ from mipverify_check.maps import Coefficients, adjoint, rows
 from mipverify_check.network import Affine, Input, Network, Relu
 
 LARGEST = 2.0**100
-WORKING_BYTES = 2**21  # of one array of a pass
+WORKING_BYTES = 2**19  # of one array of a pass
 
 
 @dataclass(eq=False)
@@ -172,16 +172,23 @@ def ranges(bounds: Bounds, aim: Aim) -> Array:
 
 
 def _in_parts(bounds: Bounds, aim: Aim, evidence: Evidence, both: bool) -> Array:
-    step, count = max(1, WORKING_BYTES // (8 * max(node.size for node in bounds.network.nodes))), len(aim.units)
+    """Passes of as many rows at once as caches hold, judged by how many coefficients a row of the part before has."""
+    begin, count, widest = 0, len(aim.units), max(node.size for node in bounds.network.nodes)
     found = [bounds.network.arithmetic.zeros((2 if both else 1, 0))]
-    for begin in range(0, count, step):
-        end = min(count, begin + step)
-        found.append(_pass(bounds, aim.part(begin, end), evidence.part(begin, end), both))
+    while begin < count:
+        end = min(count, begin + max(1, WORKING_BYTES // (8 * widest)))
+        ends, widest = _pass(bounds, aim.part(begin, end), evidence.part(begin, end), both)
+        found.append(ends)
+        begin = end
     return np.concatenate(found, axis=1)
 
 
-def _pass(bounds: Bounds, aim: Aim, evidence: Evidence, both: bool) -> Array:
+def _pass(bounds: Bounds, aim: Aim, evidence: Evidence, both: bool) -> tuple[Array, int]:
+    widest = 1
+
     def relu(k: int, source: int, a: Coefficients) -> tuple[Coefficients, Array, Array]:
+        nonlocal widest
+        widest = max(widest, len(a.values))
         return _relu(bounds, k, source, a, evidence, aim.of, both)
 
     found = walk(bounds, aim, relu, 2 if both else 1)
@@ -190,18 +197,18 @@ def _pass(bounds: Bounds, aim: Aim, evidence: Evidence, both: bool) -> Array:
     ends[0] = ends[0] - lost
     if both:
         ends[1] = ends[1] + lost
-    return ends
+    return ends, max(widest, len(found.inputs.values))
 
 
 @dataclass(frozen=True, eq=False)
 class Walked:
-    """Rows on the input. inputs: coefficients (n, R). constant: (1, R), or (2, R) for both sides of rows.
+    """Rows on the input. inputs: their coefficients. constant: (1, R), or (2, R) for both sides of rows.
 
     size, error: the sum of all absolute values that went into the constant, and what the coefficients may be off by.
     """
 
     network: Network
-    inputs: Array
+    inputs: Coefficients
     constant: Array
     size: Array
     error: Array
@@ -251,14 +258,14 @@ def walk(bounds: Bounds, aim: Aim, relu: ReluRule, sides: int = 1) -> Walked:
                     add(source, adjoint(linear, a))
                 if node.bias is not None:
                     part = a.times(node.bias[:, None])[None]
-                charged = a.with_values(np.abs(a.values)).times(aim.of(bounds.magnitudes[k]))
+                charged = a.times(aim.of(bounds.magnitudes[k]), absolute=True)
             else:
                 assert isinstance(node, Relu)
                 passed, part, charged = relu(k, node.source, a)
                 add(node.source, passed)
         constant, size, error = constant + part, size + charged, error + loss * charged
     a = _one_hot(bounds, aim) if aim.node == 0 else pending.get(0)
-    inputs = arithmetic.zeros((network.nodes[0].size, count)) if a is None else a.dense()
+    inputs = Coefficients(arithmetic.zeros((network.nodes[0].size, count))) if a is None else a
     return Walked(network, inputs, constant, size, error)
 
 
@@ -292,12 +299,11 @@ def _relu(
             side[at] = np.maximum(side[at], 0) if sign == 1 else np.minimum(side[at], 0)
         at = units, which
         slope[at], offset[at], lower_slope[at] = lines(arithmetic, low[at], high[at])
-    steep = np.abs(a.values)
     if both:  # one line on both sides
         # min(a, 0) . t and max(a, 0) . t, from a . t and |a| . t
-        middle, spread = a.times(offset), a.with_values(steep).times(offset)
-        charged = a.with_values(steep).times(slope * value + offset)
-        return a.with_values(a.values * a.of(slope)), np.stack([middle - spread, middle + spread]) / 2, charged
+        middle, spread = a.times(offset), a.times(offset, absolute=True)
+        charged = a.times(slope * value + offset, absolute=True)
+        return a.scaled(slope), np.stack([middle - spread, middle + spread]) / 2, charged
     lower_slope = lower_slope if evidence.lines == "adaptive" else slope
     if k in evidence.slopes:
         units, numbers = evidence.slopes[k]
@@ -308,7 +314,7 @@ def _relu(
     negative = a.values - positive
     passed = positive * a.of(lower_slope) + negative * a.of(slope)
     part = a.with_values(negative).times(offset)
-    charged = a.with_values(steep).times(np.maximum(slope, lower_slope) * value + offset)
+    charged = a.times(np.maximum(slope, lower_slope) * value + offset, absolute=True)
     if k in evidence.multipliers:
         units, numbers = evidence.multipliers[k]
         mu = arithmetic.array(numbers).T

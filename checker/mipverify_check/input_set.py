@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mipverify_check.arithmetic import Arithmetic, Array
-from mipverify_check.maps import times
+from mipverify_check.maps import Coefficients
 from mipverify_check.question import Ball
 
 
@@ -25,36 +25,38 @@ class InputSet:
     matrix: Array | None = None
     offset: Array | None = None
 
-    def least(self, a: Array, of: Callable[[Array], Array], inequalities: Any, both: bool) -> tuple[Array, Array]:
-        """Lower bounds (1, R) of rows a (inputs, R), with `both` also upper ones (2, R); and sums of absolute values.
+    def least(self, rows: Coefficients, of: Callable[[Array], Array], inequalities: Any, both: bool) -> Any:
+        """Lower bounds (1, R) of rows over inputs, with `both` also upper ones (2, R); and sums of absolute values.
 
         `of` takes what is by column to what is by row. inequalities: multipliers (R, m) of matrix @ x <= offset.
         Errors of long sums are taken off here; the second result, times a few roundings, covers what comes later.
         """
-        arithmetic = self.arithmetic
-        low, high = of(self.lower), of(self.upper)
+        arithmetic, count = self.arithmetic, rows.values.shape[1]
+        low, high = self.lower, self.upper
         size = np.maximum(np.abs(low), np.abs(high))
-        shift, charged = arithmetic.zeros((a.shape[1],)), arithmetic.zeros((a.shape[1],))
+        shift, charged = arithmetic.zeros((count,)), arithmetic.zeros((count,))
         if inequalities is not None and self.matrix is not None and self.offset is not None:
             g: Array = np.maximum(arithmetic.array(inequalities).T, 0)
             weights = np.abs(self.matrix).T @ g
-            a = a + self.matrix.T @ g
+            rows = Coefficients(rows.dense() + self.matrix.T @ g)
             shift = -(self.offset @ g)
-            charged = len(g) * ((weights * size).sum(0) + np.abs(self.offset) @ g)
-        positive = np.maximum(a, 0)
-        negative = a - positive
-        charged = charged + a.shape[0] * times(size, positive - negative)
-        ends = [times(low, positive) + times(high, negative)]
-        if both:
-            ends.append(times(high, positive) + times(low, negative))
+            charged = len(g) * ((weights * of(size)).sum(0) + np.abs(self.offset) @ g)
+        # x lies in center -+ radius, of which the first is exact whatever it is, and the second rounded up
+        center = (low + high) / 2
+        radius = np.maximum(high - center, center - low) * (1 + arithmetic.gamma(4)) + arithmetic.floor
+        steep = rows.with_values(np.abs(rows.values))
+        middle, reach = rows.times(of(center)), steep.times(of(radius))
+        charged = charged + len(low) * (steep.times(of(size)) + reach)
+        ends = [middle - reach, middle + reach] if both else [middle - reach]
         if self.ball is not None:
+            a = rows.dense()
             for i, sign in enumerate((1, -1)[: len(ends)]):
-                value, more = self._within_ball(sign * a, low, high)
+                value, more = self._within_ball(sign * a, of(low), of(high))
                 ends[i] = sign * np.maximum(sign * ends[i], value)
                 charged = charged + more
         lost = arithmetic.gamma(4) * charged
         found = np.stack([ends[0] + shift - lost] + [end + lost for end in ends[1:]])
-        return found, charged / max(1, a.shape[0])
+        return found, charged / max(1, len(low))
 
     def _within_ball(self, a: Array, low: Array, high: Array) -> tuple[Array, Array]:
         """a . x0 - R ||S b||* + min of (a - b) . (x - x0) over the box; any b will do (docs/proof-format.md, 4)."""

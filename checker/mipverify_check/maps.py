@@ -6,13 +6,15 @@ number of products added up in any entry of any result, forward or transposed, a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 
 from mipverify_check.arithmetic import Array
+
+MOST_WINDOWS = 2**22  # entries of windows that are worth being looked at
 
 
 class Map(Protocol):
@@ -32,62 +34,110 @@ class Map(Protocol):
 def rows(linear: Map, units: np.ndarray, signs: Array) -> Coefficients:
     """`signs` (R,) times the rows `units` (R,) of W."""
     if isinstance(linear, Product | Sparse):
-        return linear.rows(units, signs)
+        found = linear.rows(units, signs)
+        return replace(found, of_map=RowsOf(linear, units, signs)) if 8 * len(units) >= linear.outputs else found
     one_hot = np.zeros((linear.outputs, len(units)), signs.dtype)
     one_hot[units, np.arange(len(units))] = signs
     return Coefficients(linear.adjoint(one_hot))
 
 
 def adjoint(linear: Map, a: Coefficients) -> Coefficients:
-    """W' a, on the windows that a holds where that is possible."""
+    """W' a, on the entries that a holds where that is possible."""
     if isinstance(linear, Gather) and linear.identity:
         return a
-    found = linear.adjoint_of_window(a) if isinstance(linear, Product) else None
-    return Coefficients(linear.adjoint(a.dense()) if found is None else found)
+    if isinstance(linear, Scale):
+        return a.scaled(linear.factor)
+    found = linear.adjoint_of_windows(a) if isinstance(linear, Product) else None
+    return Coefficients(linear.adjoint(a.dense())) if found is None else found
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Which of `size` entries rows hold: those of a column of `table` (K, P), -1 for none."""
+
+    table: np.ndarray
+    size: int
+
+    @cached_property
+    def distinct(self) -> bool:
+        """Whether no column names an entry twice."""
+        held = np.sort(self.table, axis=0)
+        return not ((held[1:] == held[:-1]) & (held[1:] >= 0)).any()
 
 
 @dataclass(frozen=True, eq=False)
 class Coefficients:
-    """Rows as columns. values: (size, R); or, with `index` (K, R), those of the entries `index`, the others being 0.
+    """Rows as columns. values: (size, R); or, with `places`, (K, R): row i holds those of column `which[i]` there.
 
-    Entries that are named twice add up.
+    All other entries are 0, as are those of place -1. Entries that are named twice add up. of_map: what rows they are.
     """
 
     values: Array
-    index: np.ndarray | None = None
-    size: int = 0
+    places: Places | None = None
+    which: Any = None  # (R,), where there are places
+    of_map: RowsOf | None = None
 
     def dense(self) -> Array:
         """(size, R)."""
-        if self.index is None:
+        if self.places is None:
             return self.values
-        found = np.zeros((self.size + 1, self.values.shape[1]), self.values.dtype)  # one more for -1, the padding
-        column = np.arange(self.values.shape[1])
-        for place, value in zip(self.index, self.values, strict=True):
-            found[place, column] += value
+        count = self.values.shape[1]
+        found = np.zeros((self.places.size + 1, count), self.values.dtype)  # one more for -1
+        index, column = self.places.table[:, self.which], np.arange(count)
+        if self.places.distinct:
+            found[index, column] = self.values
+        else:
+            for place, value in zip(index, self.values, strict=True):
+                found[place, column] += value
         return found[:-1]
 
-    def times(self, vector: Array) -> Array:
-        """The sum over entries of `vector` (size, 1 or R) times the coefficients, (R,)."""
-        if self.index is not None:
-            return (self.of(vector) * self.values).sum(0)
-        return times(vector, self.values)
+    def times(self, vector: Array, absolute: bool = False) -> Array:
+        """The sum over entries of `vector` (size, 1 or R) times the coefficients, or their absolute values: (R,)."""
+        if self.of_map is not None and vector.shape[1] == 1:
+            return self.of_map.times(vector, absolute)
+        return times(self.of(vector), np.abs(self.values) if absolute else self.values)
+
+    def scaled(self, factor: Array) -> Coefficients:
+        """Coefficient by coefficient times `factor` (size, 1 or R)."""
+        own = None if self.of_map is None or factor.shape[1] != 1 else self.of_map.scaled(factor)
+        return Coefficients(self.values * self.of(factor), self.places, self.which, own)
 
     def of(self, vector: Array) -> Array:
-        """What belongs to each coefficient of `vector` (size, 1 or R): itself, or (K, R) with an index."""
-        if self.index is None:
+        """What belongs to each coefficient of `vector` (size, 1 or R): itself, or (K, R) with places."""
+        if self.places is None:
             return vector
         if vector.shape[1] == 1:
-            return vector[:, 0][self.index]
-        return vector[self.index, np.arange(self.index.shape[1])]
+            return np.take(vector[:, 0][self.places.table], self.which, axis=1)
+        return vector[self.places.table[:, self.which], np.arange(self.values.shape[1])]
 
     def with_values(self, values: Array) -> Coefficients:
-        return Coefficients(values, self.index, self.size)
+        return Coefficients(values, self.places, self.which)
+
+
+@dataclass(frozen=True, eq=False)
+class RowsOf:
+    """`signs` (R,) times the rows `units` (R,) of a map, entries times `factor` (inputs, 1), None for 1.
+
+    What such rows make of a vector is what the map makes of it: all of them at once, without the rows.
+    """
+
+    linear: Product | Sparse
+    units: np.ndarray
+    signs: Array
+    factor: Array | None = None
+
+    def times(self, vector: Array, absolute: bool) -> Array:
+        """As `Coefficients.times`, for a vector (inputs, 1)."""
+        scaled = vector if self.factor is None else (np.abs(self.factor) if absolute else self.factor) * vector
+        return self.linear.apply(scaled, absolute)[self.units, 0] * (np.abs(self.signs) if absolute else self.signs)
+
+    def scaled(self, factor: Array) -> RowsOf:
+        return replace(self, factor=factor if self.factor is None else self.factor * factor)
 
 
 def times(vector: Array, values: Array) -> Array:
     """The sum (R,) over entries of `vector` (n, 1 or R) times `values` (n, R)."""
-    return vector[:, 0] @ values if vector.shape[1] == 1 else (vector * values).sum(0)
+    return vector[:, 0] @ values if vector.shape[1] == 1 else np.einsum("kr,kr->r", vector, values)
 
 
 class Gather:
@@ -155,6 +205,7 @@ class Product:
         self.inputs, self.outputs = inputs, groups * units * index.shape[2]
         self.terms = max(width, units * self.gather.terms) + roundings
         self._magnitude: Any = None
+        self._windows: dict[Places, tuple[Gather, Places] | None] = {}
 
     def _weight(self, absolute: bool) -> Array:
         if absolute and self._magnitude is None:
@@ -176,40 +227,73 @@ class Product:
         )
         return self.gather.gathered(spread)
 
-    def adjoint_of_window(self, a: Coefficients) -> Array | None:
-        """The adjoint of rows that hold few places, the same for all units, as windows of the layer above do.
+    def adjoint_of_windows(self, a: Coefficients) -> Coefficients | None:
+        """The adjoint of rows that hold windows of this product's places, the same ones of each unit; else None."""
+        if a.places is None:
+            return None
+        if a.places not in self._windows:
+            self._windows[a.places] = self._windows_below(a.places)
+        found = self._windows[a.places]
+        if found is None:
+            return None
+        gather, places = found
+        units, count = self.weight.shape[1], a.values.shape[1]
+        spread = np.zeros((gather.outputs + 1, count), a.values.dtype)
+        product = self.weight[0].T @ a.values.reshape(units, -1)
+        spread[:-1] = product.reshape(-1, count)
+        values = gather.gathered(spread)
+        if (places.table < 0).any():  # what was passed to the padding is read by nobody
+            values = np.where(places.table[:, a.which] < 0, self.weight.dtype.type(0), values)
+        return Coefficients(values, places, a.which)
 
-        None for others.
-        """
-        groups, units, _ = self.weight.shape
-        places = self.index.shape[2]
-        if a.index is None or groups != 1 or len(a.index) % units or not self._distinct:
+    def _windows_below(self, places: Places) -> tuple[Gather, Places] | None:
+        """How products of weights and places above (width * places of a window) add up to entries below, and which."""
+        groups, units, width = self.weight.shape
+        count = self.index.shape[2]
+        if groups != 1 or len(places.table) % units or places.table.size * width > MOST_WINDOWS * units:
             return None
-        index = a.index.reshape(units, -1, a.index.shape[1])
-        expected = np.where(index[0] < 0, -1, index[0] + places * np.arange(units)[:, None, None])
-        if (index[0] >= places).any() or (index != expected).any():
+        index = places.table.reshape(units, -1, places.table.shape[1])
+        first = index[0]
+        expected = np.where(first < 0, -1, first + count * np.arange(units)[:, None, None])
+        if (first >= count).any() or (index != expected).any():
             return None
-        some, rows = index.shape[1:]
-        spread = (self.weight[0].T @ a.values.reshape(units, some * rows)).reshape(-1, some, rows)
-        found = np.zeros((self.inputs + 1, rows), spread.dtype)
-        column = np.arange(rows)
-        for place, part in zip(index[0], spread.transpose(1, 0, 2), strict=True):
-            found[self.index[0][:, place], column] += part  # coefficients at place -1, in the padding, are zero
-        return found[:-1]
+        reads = np.where(first < 0, -1, self.index[0][:, first]).reshape(-1, first.shape[1])
+        same = _together(reads)
+        table = np.full((int(same.max(initial=-1)) + 1, reads.shape[1]), -1)
+        np.maximum.at(table, same, reads)
+        if ((reads != table[same]) & np.tile(first >= 0, (width, 1))).any():
+            return None  # windows of different forms
+        return Gather(same, len(table)), Places(table, self.inputs)
 
     @cached_property
-    def _distinct(self) -> bool:
-        """Whether no window holds an entry twice."""
-        held = np.sort(self.index, axis=1)
-        return not ((held[:, 1:] == held[:, :-1]) & (held[:, 1:] >= 0)).any()
+    def places(self) -> Places:
+        """The entries that units read, by group and place."""
+        return Places(np.concatenate(list(self.index), axis=1), self.inputs)
 
     def rows(self, units: np.ndarray, signs: Array) -> Coefficients:
         """`signs` (R,) times the rows of the flat outputs `units` (R,): nothing is added up."""
         groups, count, _ = self.weight.shape
         group, unit, place = np.unravel_index(units, (groups, count, self.index.shape[2]))
-        where, values = self.index[group, :, place].T, self.weight[group, unit].T * signs
-        sparse = Coefficients(np.where(where < 0, 0, values), where, self.inputs)
-        return sparse if 4 * len(where) < self.inputs else Coefficients(sparse.dense())
+        which, values = group * self.index.shape[2] + place, self.weight[group, unit].T * signs
+        if (self.places.table < 0).any():
+            values = np.where(self.places.table[:, which] < 0, self.weight.dtype.type(0), values)
+        sparse = Coefficients(values, self.places, which)
+        return sparse if 4 * len(values) < self.inputs else Coefficients(sparse.dense())
+
+
+def _together(reads: np.ndarray) -> np.ndarray:
+    """(N,): numbers from 0 of classes of rows of reads (N, P); rows with an entry >= 0 in common share one."""
+    same = np.arange(len(reads))
+    while True:
+        before = same.copy()
+        for column in reads.T:
+            held = np.flatnonzero(column >= 0)
+            _, entry = np.unique(column[held], return_inverse=True)
+            least = np.full(len(held), len(reads))
+            np.minimum.at(least, entry, same[held])
+            same[held] = least[entry]
+        if (same == before).all():
+            return np.unique(same, return_inverse=True)[1]
 
 
 class Sparse:
@@ -235,8 +319,11 @@ class Sparse:
 
     def rows(self, units: np.ndarray, signs: Array) -> Coefficients:
         """`signs` (R,) times the rows `units` (R,)."""
-        values, index = self.forward
-        return Coefficients(values[:, units] * signs, index[:, units], self.inputs)
+        return Coefficients(self.forward[0][:, units] * signs, self.places, units)
+
+    @cached_property
+    def places(self) -> Places:
+        return Places(self.forward[1], self.inputs)
 
 
 def _entries(matrix: Array) -> tuple[Array, np.ndarray]:

@@ -241,24 +241,27 @@ def _cover_ball(proof: Proof, question: Any, cases: list[Case], network: Network
     ):
         raise RejectedError("its question is not one of robustness")
     case, numbers = cases[0], [rational(v) for v in entries(parts.get("numbers", []))]
-    which = np.zeros((size, 2), np.int64)
-    if parts["normalization"] is not None:
+    which, normalized = np.zeros((size, 2), np.int64), parts["normalization"] is not None
+    if normalized:
         which = proof.packed(parts["normalization"], size, 2, "iu").astype(np.int64)
         if which.size and not (which.min() >= 0 and which.max() < len(numbers)):
             raise RejectedError("its normalization names no numbers")
     ball = case.ball
-    center, scale = (image, image) if ball is None else (ball.center, ball.scale)
-    together = np.column_stack([image, which, case.box, center, scale])
-    kinds, counts = np.unique(together, axis=0, return_counts=True)
     stretch, shift = Fraction(0), Fraction(0)  # of the question's ball against that of the case
-    for (pixel, mean_at, std_at, low, high, middle, step), count in zip(kinds.tolist(), counts.tolist(), strict=True):
-        p, mean, std = Fraction(pixel), Fraction(0), Fraction(1)
-        if parts["normalization"] is not None:
-            mean, std = numbers[int(mean_at)], numbers[int(std_at)]
+    columns = [image, case.box[:, 0], case.box[:, 1]]
+    columns += [which[:, 0], which[:, 1]] if normalized else [np.zeros(1, np.int64)] * 2
+    columns += [np.zeros(1)] * 2 if ball is None else [ball.center, ball.scale]
+    for (pixel, low, high, mean_at, std_at, middle, step), count in _distinct(columns):
+        p = Fraction(pixel)
+        mean, std = (numbers[mean_at], numbers[std_at]) if normalized else (Fraction(0), Fraction(1))
         if std <= 0:
             raise RejectedError("a standard deviation that is not positive")
-        least, most = (p - eps, p + eps) if domain is None else (max(p - eps, domain[0]), min(p + eps, domain[1]))
-        if least <= most and not (at_most(low, (least - mean) / std) and at_most(-high, (mean - most) / std)):
+        # low <= max(a, b) where it is at most one of them, and so for high; only an empty box may fail this
+        least, most = ([p - eps], [p + eps]) if domain is None else ([domain[0], p - eps], [domain[1], p + eps])
+        if normalized:
+            least, most = ([(v - mean) / std for v in side] for side in (least, most))
+        inside = any(at_most(low, v) for v in least) and any(at_most(-high, -v) for v in most)
+        if not inside and max(least) <= min(most):
             raise RejectedError("the box of its case does not contain that of the question")
         if ball is not None and not step > 0:
             raise RejectedError("the ball of its case is not that of the question")
@@ -273,7 +276,7 @@ def _cover_ball(proof: Proof, question: Any, cases: list[Case], network: Network
     wanted = [row({-1 - label: Fraction(1), -1 - target: Fraction(-1)}, False) for target in targets if target != label]
     if not targets or label in targets or any([w] not in case.conditions for w in wanted):
         raise RejectedError("the conditions of its case are not those of the question")
-    pairs, each = _normalization(which, numbers if parts["normalization"] is not None else [])
+    pairs, each = _normalization(which, numbers if normalized else [])
     asked = {
         "kind": "robustness",
         "image": hashlib.sha256(image.tobytes()).hexdigest(),
@@ -290,6 +293,19 @@ def _cover_ball(proof: Proof, question: Any, cases: list[Case], network: Network
         f"{parts['domain']}{of}) has a score of {targets} that reaches that of {label}",
         asked,
     )
+
+
+def _distinct(columns: Sequence[np.ndarray]) -> list[tuple[tuple[Any, ...], int]]:
+    """The distinct rows of columns, of which some have one entry for all rows; and how often each occurs."""
+    kind: np.ndarray = np.zeros(1, np.int64)
+    for column in columns:
+        values, at = np.unique(column, return_inverse=True)
+        kind = kind * len(values) + at
+        if len(kind) > 1 and kind.max() > 2**40:
+            kind = np.unique(kind, return_inverse=True)[1]
+    _, first, counts = np.unique(kind, return_index=True, return_counts=True)
+    rows = zip(*(np.broadcast_to(column, kind.shape)[first].tolist() for column in columns), strict=True)
+    return list(zip(rows, counts.tolist(), strict=True))
 
 
 def _normalization(which: np.ndarray, numbers: list[Fraction]) -> tuple[list[tuple[str, str]] | None, np.ndarray]:

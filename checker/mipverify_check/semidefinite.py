@@ -79,9 +79,10 @@ def _in_unit_box(bounds: Bounds, found: Walked, more: Array) -> tuple[Array, Arr
     arithmetic, low, high = bounds.network.arithmetic, bounds.set.lower, bounds.set.upper
     center = (low + high) / 2
     radius = np.maximum(high - center, center - low) * (1 + arithmetic.gamma(4)) + arithmetic.floor
-    size = (np.abs(found.inputs) * (np.abs(center) + radius)).sum(0)
+    a = found.inputs.dense()
+    size = (np.abs(a) * (np.abs(center) + radius)).sum(0)
     loss = found.lost(size + more) + arithmetic.gamma(len(low) + 8) * size
-    return found.inputs * radius, found.constant[0] + (found.inputs * center).sum(0), loss
+    return a * radius, found.constant[0] + (a * center).sum(0), loss
 
 
 def least_margin(given: Lifted, signs: np.ndarray, shares: Array, alpha: Array, beta: Array) -> Array:

@@ -13,6 +13,7 @@ from mipverify_check.arithmetic import EXACT, FLOATS, Arithmetic
 from mipverify_check.bounds import Aim, Bounds, Evidence, aim, interval, least, lines, ranges
 from mipverify_check.facts import tightened
 from mipverify_check.input_set import InputSet
+from mipverify_check.maps import Coefficients
 from mipverify_check.network import Network, Relu
 from mipverify_check.operators import lowered
 from mipverify_check.question import Ball
@@ -163,7 +164,7 @@ def test_balls_and_inequalities_hold_and_tighten(norm: str, seed: int, tmp_path:
     # Of a linear function the ball's least value is known: a . x0 - R |S a|*.
     a = rng.normal(size=(5, 1))
     wide = InputSet(FLOATS, center[:, None] - 10 * scale[:, None], center[:, None] + 10 * scale[:, None], inputs.ball)
-    value = wide.least(a, lambda v: v, None, False)[0][0, 0]
+    value = wide.least(Coefficients(a), lambda v: v, None, False)[0][0, 0]
     steep = np.abs(a[:, 0]) * scale
     dual = steep.max() if norm == "l1" else np.sqrt((steep**2).sum())
     assert value <= a[:, 0] @ center - float(radius) * dual + 1e-12
