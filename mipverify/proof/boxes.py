@@ -120,12 +120,12 @@ class BoxCases:
         indices = all(np.issubdtype(part.dtype, np.integer) for part in parts)
         if not indices or not np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(boxes))):
             raise ValueError("each box belongs to one part")
-        dealt = [boxes._take(part) for part in parts]
+        given_out = [boxes._take(part) for part in parts]
         del self._open[boxes.key]
-        self._open.update((part.key, part) for part in dealt)
+        self._open.update((part.key, part) for part in given_out)
         numbers = self._numbers.pop(boxes.key)
-        self._numbers.update((own.key, numbers[part]) for own, part in zip(dealt, parts, strict=True))
-        return dealt
+        self._numbers.update((own.key, numbers[part]) for own, part in zip(given_out, parts, strict=True))
+        return given_out
 
     def join(self, several: Sequence[Boxes]) -> Boxes:
         """Open boxes as one."""
