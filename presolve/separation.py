@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mipverify.proof.cuts import IdealLayer, OwnCuts
+from mipverify.proof.derivation import SLOPE_STEPS
 
 
 def separate_rows(
@@ -20,6 +21,11 @@ def separate_rows(
     promise = np.maximum(-weight[:, units], 0) * np.maximum(y - np.maximum(x, 0), 0)[:, units]
     count = min(most, len(units))
     chosen = np.argpartition(-promise, count - 1, axis=1)[:, :count]
-    w, low, high = (array[chosen] for array in layer.surrogate)
-    phase = np.take_along_axis(a, units[chosen], axis=1)[..., None].astype(np.float32)
-    return layer.cuts(chosen, w * z[:, None, :].astype(np.float32) - low * (1 - phase) < high * phase)
+    phase = np.take_along_axis(a, units[chosen], axis=1)
+    width = np.maximum(layer.upper - layer.lower, np.finfo(float).tiny)
+    return layer.deepest(chosen, _parts((z - layer.lower) / width), _parts(phase))
+
+
+def _parts(share: np.ndarray) -> np.ndarray:
+    """Shares in [0, 1] as whole parts of 1 / SLOPE_STEPS."""
+    return np.rint(np.nan_to_num(share).clip(0, 1) * SLOPE_STEPS).astype(np.uint8)

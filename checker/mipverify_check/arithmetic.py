@@ -32,12 +32,12 @@ class Arithmetic:
     @property
     def floor(self) -> float:
         """More than underflow loses in the sum of any row, even where subnormal numbers are flushed to zero."""
-        return 0.0 if self.exact else 2.0**-800
+        return 0 if self.exact else 2.0**-800  # an integer: a Fraction and a float make a float
 
     def gamma(self, n: int) -> float:
         """Bound of the relative error of n roundings; the factor 4 covers errors in the bound's own computation."""
         if self.exact:
-            return 0.0
+            return 0
         return n * 2.0**-53 / (1 - 4 * n * 2.0**-53)
 
     def array(self, values: Any) -> Array:
@@ -67,6 +67,12 @@ class Arithmetic:
     def above(self, value: Fraction) -> Any:
         """The smallest number held that is at least `value`."""
         return -self.below(-value)
+
+    def checked(self, values: Array) -> Array:
+        """The same values. Raises TypeError where floats have slipped in among rational numbers."""
+        if self.exact and any(isinstance(value, float) for value in values.flat):
+            raise TypeError("a float among rational numbers")
+        return values
 
     def finite(self, values: Array) -> bool:
         return self.exact or bool(np.isfinite(values).all())

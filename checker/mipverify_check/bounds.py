@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,11 @@ from mipverify_check.input_set import InputSet
 from mipverify_check.maps import Coefficients, adjoint, rows
 from mipverify_check.network import Affine, Input, Network, Relu
 
+if TYPE_CHECKING:
+    from mipverify_check.cuts import Cuts
+
 LARGEST = 2.0**100
+Beside = list[tuple[int, Coefficients]]  # nodes, and coefficients that rows have of them besides
 WORKING_BYTES = 2**19  # of one array of a pass
 
 
@@ -68,13 +72,13 @@ def interval(network: Network, inputs: InputSet, known: Bounds | None = None, st
         elif isinstance(node, Input):
             low, high = inputs.lower, inputs.upper
         elif isinstance(node, Relu):
-            low, high = (np.maximum(side[node.source], 0) for side in (found.lower, found.upper))
+            low, high = (np.maximum(side[node.source], arithmetic.array(0)) for side in (found.lower, found.upper))
         else:
             low, high, magnitude = _affine(network, k, node, found, columns)
         if known is not None and k >= start:
             low, high = np.fmax(low, known.lower[k]), np.fmin(high, known.upper[k])
-        found.lower.append(low)
-        found.upper.append(high)
+        found.lower.append(arithmetic.checked(low))
+        found.upper.append(arithmetic.checked(high))
         found.magnitudes.append(magnitude)
     return found
 
@@ -109,6 +113,7 @@ class Evidence:
 
     slopes, multipliers: by ReLU node, units (U,) and numbers (R, U). inequalities: (R, m) or None.
     splits: by node of a pre-activation, (units, rows, signs): the unit is >= 0 (1) or <= 0 (-1) in the set of the row.
+    cuts: of ReLU nodes, or None.
     """
 
     lines: str
@@ -116,6 +121,7 @@ class Evidence:
     multipliers: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     inequalities: np.ndarray | None = None
     splits: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=dict)
+    cuts: Cuts | None = None
 
     def part(self, begin: int, end: int) -> Evidence:
         """That of the rows from `begin` to `end`."""
@@ -128,11 +134,13 @@ class Evidence:
             own = (which >= begin) & (which < end)
             splits[k] = (units[own], which[own] - begin, signs[own])
         inequalities = None if self.inequalities is None else self.inequalities[begin:end]
-        return Evidence(self.lines, cut(self.slopes), cut(self.multipliers), inequalities, splits)
+        cuts = None if self.cuts is None else self.cuts.part(begin, end)
+        return Evidence(self.lines, cut(self.slopes), cut(self.multipliers), inequalities, splits, cuts)
 
     def plain(self) -> bool:
         """Whether a row and its negative are passed back by the same coefficients."""
-        return self.lines == "parallel" and not (self.slopes or self.multipliers or self.inequalities is not None)
+        given = self.slopes or self.multipliers or self.inequalities is not None or self.cuts is not None
+        return self.lines == "parallel" and not given
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,13 +188,13 @@ def _in_parts(bounds: Bounds, aim: Aim, evidence: Evidence, both: bool) -> Array
         ends, widest = _pass(bounds, aim.part(begin, end), evidence.part(begin, end), both)
         found.append(ends)
         begin = end
-    return np.concatenate(found, axis=1)
+    return bounds.network.arithmetic.checked(np.concatenate(found, axis=1))
 
 
 def _pass(bounds: Bounds, aim: Aim, evidence: Evidence, both: bool) -> tuple[Array, int]:
     widest = 1
 
-    def relu(k: int, source: int, a: Coefficients) -> tuple[Coefficients, Array, Array]:
+    def relu(k: int, source: int, a: Coefficients) -> tuple[Coefficients, Array, Array, Beside]:
         nonlocal widest
         widest = max(widest, len(a.values))
         return _relu(bounds, k, source, a, evidence, aim.of, both)
@@ -220,14 +228,14 @@ class Walked:
         return (self.error + steps * (self.size + charged) + arithmetic.floor) * (1 + steps)
 
 
-ReluRule = Callable[[int, int, Coefficients], tuple[Coefficients, Array, Array]]
+ReluRule = Callable[[int, int, Coefficients], tuple[Coefficients, Array, Array, Beside]]
 
 
 def walk(bounds: Bounds, aim: Aim, relu: ReluRule, sides: int = 1) -> Walked:
     """Rows passed back to the input.
 
     relu: takes a ReLU node, its source and coefficients to those of the source, what falls to the constants (sides, R),
-    and the sum of absolute values that errors are relative to.
+    the sum of absolute values that errors are relative to, and coefficients of nodes further down.
     """
     network, count = bounds.network, len(aim.units)
     arithmetic = network.arithmetic
@@ -261,8 +269,10 @@ def walk(bounds: Bounds, aim: Aim, relu: ReluRule, sides: int = 1) -> Walked:
                 charged = a.times(aim.of(bounds.magnitudes[k]), absolute=True)
             else:
                 assert isinstance(node, Relu)
-                passed, part, charged = relu(k, node.source, a)
+                passed, part, charged, beside = relu(k, node.source, a)
                 add(node.source, passed)
+                for source, more in beside:
+                    add(source, more)
         constant, size, error = constant + part, size + charged, error + loss * charged
     a = _one_hot(bounds, aim) if aim.node == 0 else pending.get(0)
     inputs = Coefficients(arithmetic.zeros((network.nodes[0].size, count))) if a is None else a
@@ -278,16 +288,18 @@ def _one_hot(bounds: Bounds, aim: Aim) -> Coefficients:
 
 def _relu(
     bounds: Bounds, k: int, source: int, a: Coefficients, evidence: Evidence, of: Callable[[Array], Array], both: bool
-) -> tuple[Coefficients, Array, Array]:
+) -> tuple[Coefficients, Array, Array, Beside]:
     """Coefficients of ReLU node k replaced by some of its pre-activation.
 
-    Returns these, what falls to the constants (1 or 2, R), and the sum of absolute values that errors are relative to.
+    Returns these, what falls to the constants (1 or 2, R), the sum of absolute values that errors are relative to, and
+    what cuts add to other nodes.
     """
     arithmetic = bounds.network.arithmetic
     low, high = of(bounds.lower[source]), of(bounds.upper[source])
     value = np.maximum(np.abs(low), np.abs(high))
     slope, offset, lower_slope = (of(part) for part in bounds.lines(source))
-    if source in evidence.splits or k in evidence.slopes or k in evidence.multipliers:
+    beside, cut = Beside(), evidence.cuts is not None and k in evidence.cuts.sites
+    if source in evidence.splits or k in evidence.slopes or k in evidence.multipliers or cut:
         a = Coefficients(a.dense())
     shape = a.values.shape
     if source in evidence.splits:
@@ -303,18 +315,22 @@ def _relu(
         # min(a, 0) . t and max(a, 0) . t, from a . t and |a| . t
         middle, spread = a.times(offset), a.times(offset, absolute=True)
         charged = a.times(slope * value + offset, absolute=True)
-        return a.scaled(slope), np.stack([middle - spread, middle + spread]) / 2, charged
+        return a.scaled(slope), np.stack([middle - spread, middle + spread]) / 2, charged, beside
     lower_slope = lower_slope if evidence.lines == "adaptive" else slope
     if k in evidence.slopes:
         units, numbers = evidence.slopes[k]
         lower_slope = np.broadcast_to(lower_slope, shape).copy()
         stable = np.broadcast_to((low >= 0) | (high <= 0), shape)[units]
         lower_slope[units] = np.where(stable, lower_slope[units], _slopes(arithmetic, numbers).T)
-    positive = np.maximum(a.values, 0)
-    negative = a.values - positive
-    passed = positive * a.of(lower_slope) + negative * a.of(slope)
-    part = a.with_values(negative).times(offset)
-    charged = a.times(np.maximum(slope, lower_slope) * value + offset, absolute=True)
+    if cut:
+        assert evidence.cuts is not None
+        passed, part, charged, beside = evidence.cuts.meet(k, a.values, (low, high), lower_slope)
+    else:
+        positive = np.maximum(a.values, 0)
+        negative = a.values - positive
+        passed = positive * a.of(lower_slope) + negative * a.of(slope)
+        part = a.with_values(negative).times(offset)
+        charged = a.times(np.maximum(slope, lower_slope) * value + offset, absolute=True)
     if k in evidence.multipliers:
         units, numbers = evidence.multipliers[k]
         mu = arithmetic.array(numbers).T
@@ -322,7 +338,7 @@ def _relu(
         low, high, value = (np.broadcast_to(side, shape)[units] for side in (low, high, value))
         part = part + (np.maximum(mu, 0) * low + np.minimum(mu, 0) * high).sum(0)
         charged = charged + (2 * np.abs(mu) * value).sum(0)
-    return a.with_values(passed), part[None], charged
+    return a.with_values(passed), part[None], charged, beside
 
 
 def _slopes(arithmetic: Any, numbers: np.ndarray) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from mipverify_check.arithmetic import Array
 from mipverify_check.bounds import LARGEST, Aim, Bounds, Evidence, aim, interval, least, ranges
 from mipverify_check.container import Proof, entries, integer, record
+from mipverify_check.cuts import read as read_cuts
 from mipverify_check.errors import RejectedError
 from mipverify_check.input_set import InputSet
 from mipverify_check.margins import with_margins
@@ -19,6 +21,7 @@ from mipverify_check.semidefinite import least_margin, lift
 from mipverify_check.trees import Splits, box_parts, phase_leaves
 
 PASS = ("lines", "slopes", "multipliers", "inequalities")
+PASS_IN_ONE_SET = (*PASS, "cuts")
 MOST_BOUNDS = 2**28  # bytes of bounds that are kept at one time
 
 
@@ -129,14 +132,18 @@ class Checker:
             raise RejectedError(f"the network has no ReLU layer {part} at {tensor[:80]!r}")
         return layers[part]
 
+    def named(self, network: Network, site: str) -> int:
+        """The same by the number of the site in a string."""
+        return self.relu(network, int(site) if site.isdecimal() and len(site) < 10 else -1)
+
     def source(self, network: Network, site: Any) -> int:
         """The pre-activation node of a site."""
         node = network.nodes[self.relu(network, site)]
         assert isinstance(node, Relu)
         return node.source
 
-    def evidence(self, fact: dict[str, Any], found: Set, rows: int) -> Evidence:
-        """The evidence of a pass of `rows` rows."""
+    def evidence(self, fact: dict[str, Any], found: Set, rows: int, within: Bounds) -> Evidence:
+        """The evidence of a pass of `rows` rows within bounds, or parts of these."""
         lines, network = fact.get("lines", "parallel"), found.network
         held: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {"slopes": {}, "multipliers": {}}
         if lines not in ("parallel", "adaptive", "interval"):
@@ -144,7 +151,7 @@ class Checker:
         for key, kind in (("slopes", "uf"), ("multipliers", "f")):
             given = fact.get(key, {})
             for site, names in record(given, (), tuple(given) if isinstance(given, dict) else ()).items():
-                relu = self.relu(network, int(site) if site.isdecimal() and len(site) < 10 else -1)
+                relu = self.named(network, site)
                 if len(entries(names)) != 2:
                     raise RejectedError(f"its {key} are not given as units and numbers")
                 units = self.proof.array(names[0], (None,), "iu", network.nodes[relu].size)
@@ -155,7 +162,10 @@ class Checker:
         if "inequalities" in fact:
             count = 0 if found.case.matrix is None else len(found.case.matrix)
             weights = self.proof.array(fact["inequalities"], (rows, count), "f")
-        return Evidence(lines, held["slopes"], held["multipliers"], weights)
+        cuts = None
+        if "cuts" in fact:
+            cuts = read_cuts(self.proof, fact["cuts"], partial(self.named, network), within, rows)
+        return Evidence(lines, held["slopes"], held["multipliers"], weights, cuts=cuts)
 
     def interval(self, fact: dict[str, Any]) -> tuple[int, Bounds]:
         """Interval arithmetic from the box of a case."""
@@ -166,7 +176,7 @@ class Checker:
 
     def tighten(self, fact: dict[str, Any]) -> tuple[int, Bounds]:
         """Bounds of units of one pre-activation by passes, then of all nodes behind it."""
-        record(fact, ("rule", "of", "site", "units", "side"), ("within", *PASS))
+        record(fact, ("rule", "of", "site", "units", "side"), ("within", *PASS_IN_ONE_SET))
         number, found, old = self.premise(fact)
         within = self.within(fact, number, old)
         node, side = self.source(found.network, fact["site"]), fact["side"]
@@ -174,7 +184,7 @@ class Checker:
         if side not in ("lower", "upper", "both"):
             raise RejectedError("its side is not known")
         count = len(units)
-        evidence = self.evidence(fact, found, 2 * count if side == "both" else count)
+        evidence = self.evidence(fact, found, 2 * count if side == "both" else count, within)
         low, high = old.lower[node][units, 0], old.upper[node][units, 0]
         if side == "both" and evidence.plain():
             values = ranges(within, aim(node, units))
@@ -189,10 +199,10 @@ class Checker:
 
     def exclude(self, fact: dict[str, Any]) -> None:
         """Conditions whose margins passes show to be positive."""
-        record(fact, ("rule", "of", "conditions"), PASS)
+        record(fact, ("rule", "of", "conditions"), PASS_IN_ONE_SET)
         _, found, old = self.premise(fact)
         conditions = self.proof.array(fact["conditions"], (None,), "iu", len(found.excluded))
-        evidence = self.evidence(fact, found, len(conditions))
+        evidence = self.evidence(fact, found, len(conditions), old)
         values = _least(old, aim(found.margins.node, conditions), evidence)
         shown = found.shown(values, conditions) | bool(old.empty[0])
         if not shown.all():
@@ -207,7 +217,7 @@ class Checker:
         record(
             fact,
             ("rule", "of", "tree"),
-            ("condition", "site", "unit", "side", "empty", "within", "semidefinite", *PASS),
+            ("condition", "site", "unit", "side", "empty", "within", "semidefinite", *PASS_IN_ONE_SET),
         )
         number, found, old = self.premise(fact)
         within = self.within(fact, number, old)
@@ -215,7 +225,7 @@ class Checker:
         tree = self.proof.array(fact["tree"], (None, 2), "i")
         sources = {site: self.source(network, site) for site in np.unique(tree[:, 0]).tolist() if site >= 0}
         leaves, splits = phase_leaves(tree, {k: (node, network.nodes[node].size) for k, node in sources.items()})
-        evidence = replace(self.evidence(fact, found, leaves), splits=splits)
+        evidence = replace(self.evidence(fact, found, leaves, within), splits=splits)
         vacant = self.proof.array(fact["empty"], (leaves,), "iu", 2) if "empty" in fact else np.zeros(leaves, np.int64)
         gone = np.full(leaves, bool(within.empty[0]))
         for node, (units, rows, signs) in splits.items():
@@ -278,7 +288,7 @@ class Checker:
     def boxes(self, fact: dict[str, Any]) -> None:
         """A case distinction on the input box: in every part, each condition is excluded there or further up."""
         record(fact, ("rule", "of", "conditions", "axis", "at", "closed", "sites"), PASS)
-        _, found, _ = self.premise(fact)
+        _, found, old = self.premise(fact)
         network = found.network
         conditions = self.proof.array(fact["conditions"], (None,), "iu", len(found.excluded))
         axis = self.proof.array(fact["axis"], (None,), "i")
@@ -286,7 +296,7 @@ class Checker:
         closed = self.proof.array(fact["closed"], (None, 2), "iu")
         if closed.size and (closed.min() < 0 or (closed.max(0) >= [len(axis), len(conditions)]).any()):
             raise RejectedError("it closes what is not there")
-        evidence = self.evidence(fact, found, len(closed))
+        evidence = self.evidence(fact, found, len(closed), old)
         tight = [self.source(network, site) for site in entries(fact["sites"])]
         needed = np.unique(closed[:, 0])
         low, high = box_parts(axis, at, closed, len(conditions), found.case.box, needed)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mipverify_check.arithmetic import Arithmetic, Array
-from mipverify_check.bounds import Aim, Bounds, Walked, walk
+from mipverify_check.bounds import Aim, Beside, Bounds, Walked, walk
 from mipverify_check.errors import RejectedError
 from mipverify_check.maps import Coefficients
 from mipverify_check.network import Relu
@@ -50,7 +50,7 @@ def lift(bounds: Bounds, margin: Aim, relu: int, units: np.ndarray) -> Lifted:
     assert isinstance(node, Relu)
     captured = arithmetic.zeros((len(units),))
 
-    def exact(k: int, source: int, a: Coefficients) -> tuple[Coefficients, Array, Array]:
+    def exact(k: int, source: int, a: Coefficients) -> tuple[Coefficients, Array, Array, Beside]:
         low, high = bounds.lower[source], bounds.upper[source]
         values = a.dense()
         if k == relu:
@@ -62,7 +62,7 @@ def lift(bounds: Bounds, margin: Aim, relu: int, units: np.ndarray) -> Lifted:
             raise RejectedError("a semidefinite bound of units in several layers")
         passed = np.where(active, values, arithmetic.array(0))
         size = np.maximum(np.abs(low), np.abs(high))
-        return Coefficients(passed), arithmetic.zeros((1, values.shape[1])), (np.abs(passed) * size).sum(0)
+        return Coefficients(passed), arithmetic.zeros((1, values.shape[1])), (np.abs(passed) * size).sum(0), []
 
     own = walk(bounds, margin, exact)
     factors = captured.copy()

@@ -100,7 +100,7 @@ RECORDED: tuple[Stage, ...] = (
     replace(FIRST_BRANCHING, ceiling=None),
     CUT_SAMPLE,
     PROGRESSIVE_TIGHTENING,
-    BranchAndBound(name="branch and bound", ceiling=None, cuts=False),
+    BranchAndBound(name="branch and bound", ceiling=None),
 )
 
 # Many samples of a data set together. Beyond this many multiplications of CROWN for a sample, about a second, it is

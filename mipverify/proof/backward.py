@@ -23,7 +23,7 @@ from mipverify.proof.cuts import CutRelaxation, Cuts, cut_relaxation_error, rela
 from mipverify.proof.derivation import Both, Empty
 from mipverify.proof.facts import SEAL, Claim, RowBounds, UnitBounds
 from mipverify.proof.input_minimum import set_minimum
-from mipverify.proof.recording import passed, rounded, zeros_passed
+from mipverify.proof.recording import passed, rounded, rounded_cuts, zeros_passed
 from mipverify.proof.relaxation import Relaxation
 from mipverify.proof.rounding import (
     SLACK,
@@ -70,8 +70,8 @@ def pick(values: Array, samples: np.ndarray | None) -> Array:
 def propagate_backward(bounds: Bounds, rows: Rows, evidence: Evidence = NOTHING, *, keep: bool = False) -> LinearBounds:
     """Linear lower bounds of rows in terms of the input, whatever the evidence is.
 
-    keep: also the coefficients at ReLU nodes. Where derivations are recorded, evidence is rounded first; with cuts
-    there is none. Raises TypeError where bounds are not proven, ValueError where a cut does not hold on their sets.
+    keep: also the coefficients at ReLU nodes. Where derivations are recorded, evidence is rounded first. Raises
+    TypeError where bounds are not proven, ValueError where a cut does not hold on their sets.
     """
     if not isinstance(bounds, Bounds):
         raise TypeError("rows are bounded within proven bounds alone")
@@ -89,9 +89,11 @@ def propagate_backward(bounds: Bounds, rows: Rows, evidence: Evidence = NOTHING,
     slopes = {node: array.clip(0, 1) for node, array in cast["slopes"].items()}
     weights = {node: array.clip(0, None) for node, array in cast["cut_multipliers"].items()}
     multipliers, how = cast["multipliers"], None
-    if bounds.derivation is not None and not evidence.cuts:
+    met = None if bounds.derivation is None else rounded_cuts(bounds, evidence.cuts, weights)
+    if met is not None:
         slopes, multipliers, *stored = rounded(bounds, rows.samples, slopes, multipliers)
-        how = passed(bounds, rows.claim, rows.samples, slopes=stored[0], multipliers=stored[1])
+        weights = met[0]
+        how = passed(bounds, rows.claim, rows.samples, stored[0], stored[1], met[1])
     sound = Evidence(slopes, multipliers, evidence.cuts, weights)
     errors = Errors.of(bounds, rows, len(evidence.cuts))
     found = pass_coefficients(bounds, rows, sound, keep, errors)

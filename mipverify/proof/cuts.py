@@ -19,6 +19,7 @@ import scipy.sparse as sp
 
 from mipverify.network import Affine, Network
 from mipverify.proof.bounds import Bounds
+from mipverify.proof.derivation import SLOPE_STEPS, CutSets
 from mipverify.proof.facts import SEAL, Scope, Sealed
 from mipverify.proof.rounding import gamma, row_dot
 
@@ -142,12 +143,14 @@ class OwnCuts(_Cuts):
     def _take(self, keep: np.ndarray) -> OwnCuts:
         units, step, limit = (np.take_along_axis(v, keep, axis=1) for v in (self.units, self.step, self.limit))
         matrix = np.take_along_axis(self.matrix, keep[..., None], axis=1)
-        return OwnCuts(self.node, self.source, units, matrix, step, limit, self.scope, seal=SEAL)
+        how = self.derivation.take(keep) if isinstance(self.derivation, CutSets) else None
+        return OwnCuts(self.node, self.source, units, matrix, step, limit, self.scope, seal=SEAL, derivation=how)
 
     def rows(self, keep: np.ndarray) -> OwnCuts:
         """The cuts of some rows, by index."""
         parts = self.units[keep], self.matrix[keep], self.step[keep], self.limit[keep]
-        return OwnCuts(self.node, self.source, *parts, self.scope, seal=SEAL)
+        how = self.derivation.rows(keep) if isinstance(self.derivation, CutSets) else None
+        return OwnCuts(self.node, self.source, *parts, self.scope, seal=SEAL, derivation=how)
 
     def join(self, other: OwnCuts) -> OwnCuts:
         """The cuts of both, row by row. Raises ValueError where they are of different layers or input sets."""
@@ -158,12 +161,15 @@ class OwnCuts(_Cuts):
         pairs = ((self.units, other.units), (self.matrix, other.matrix), (self.step, other.step))
         units, matrix, step = (np.concatenate(pair, axis=1) for pair in pairs)
         limit = np.concatenate([self.limit, other.limit], axis=1)
-        return OwnCuts(self.node, self.source, units, matrix, step, limit, scope, seal=SEAL)
+        one, two = self.derivation, other.derivation
+        how = one.join(two) if isinstance(one, CutSets) and isinstance(two, CutSets) else None
+        return OwnCuts(self.node, self.source, units, matrix, step, limit, scope, seal=SEAL, derivation=how)
 
     def of_row(self, row: int, keep: np.ndarray) -> LayerCuts:
         """Some cuts of one row, by index."""
         parts = self.units[row][keep], sp.csr_array(self.matrix[row][keep]), self.step[row][keep], self.limit[row][keep]
-        return LayerCuts(self.node, self.source, *parts, self.scope, seal=SEAL)
+        how = self.derivation.of_row(row, keep) if isinstance(self.derivation, CutSets) else None
+        return LayerCuts(self.node, self.source, *parts, self.scope, seal=SEAL, derivation=how)
 
 
 Cuts: TypeAlias = LayerCuts | OwnCuts
@@ -280,19 +286,13 @@ class IdealLayer(Sealed):
         lower, upper = (side[term.source].reshape(-1).astype(np.float64) for side in (bounds.lower, bounds.upper))
         deviation = np.zeros(size) if affine.error_bound is None else np.asarray(affine.error_bound).reshape(-1)
         parts = np.asarray(rows, np.float64), np.asarray(bias, np.float64)[units], lower, upper, deviation[units]
-        return cls(node, before, term.source, units, *parts, bounds.scope, seal=SEAL)
+        return cls(node, before, term.source, units, *parts, bounds.scope, seal=SEAL, derivation=bounds.derivation)
 
     @cached_property
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
         """Every product of a weight and its input at the end where it is least, and at the other (U, source)."""
         up = self.weights > 0
         return self.weights * np.where(up, self.lower, self.upper), self.weights * np.where(up, self.upper, self.lower)
-
-    @cached_property
-    def surrogate(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Weights and `ends` in float32, for searching."""
-        weights, low, high = (np.asarray(array, np.float32) for array in (self.weights, *self.ends))
-        return weights, low, high
 
     @cached_property
     def slack(self) -> np.ndarray:
@@ -306,14 +306,33 @@ class IdealLayer(Sealed):
         """The bias and the greatest value of what is summed (U,)."""
         return np.asarray(self.bias + self.ends[1].sum(axis=1))
 
-    def cuts(self, chosen: np.ndarray, inside: np.ndarray) -> OwnCuts:
+    def deepest(self, chosen: np.ndarray, position: np.ndarray, phase: np.ndarray) -> OwnCuts:
+        """The cuts of unstable units by position (R, T) that are deepest at a point of each row.
+
+        position: where in its interval each input is (R, size of source), and phase: that of each unit (R, T), both
+        uint8, in parts of 1 / SLOPE_STEPS. An input belongs to I where that makes the right side less: where
+        w_i (z_i - lo_i (1 - p)) < w_i up_i p. With t_i the position counted from the end lo_i, that is t_i < p.
+        """
+        falling = np.where(self.weights > 0, np.uint8(0), np.uint8(SLOPE_STEPS))[chosen]
+        inside = (position[:, None, :] ^ falling) < phase[..., None]  # 255 - t is t ^ 255
+        how = None
+        if self.derivation is not None:
+            units, first = self.units[chosen], np.zeros(chosen.shape, int)
+            how = CutSets(self.derivation, units, phase, first, position[:, None, :])
+        return self.cuts(chosen, inside, how)
+
+    def cuts(self, chosen: np.ndarray, inside: np.ndarray, how: CutSets | None = None) -> OwnCuts:
         """The cuts of unstable units by position (R, T), each for any set I of inputs (R, T, size of source)."""
         low, high = (np.where(inside, end[chosen], 0.0).sum(axis=2) for end in self.ends)
         weights, step = np.where(inside, self.weights[chosen], 0.0), self.highest[chosen] - high + low
         parts = self.units[chosen], weights, step, self.slack[chosen] - low
-        return OwnCuts(self.node, self.source, *parts, self.scope, seal=SEAL)
+        return OwnCuts(self.node, self.source, *parts, self.scope, seal=SEAL, derivation=how)
 
     def none(self, count: int) -> OwnCuts:
         """No cuts at all for some rows."""
-        empty = np.zeros((count, 0), int)
-        return self.cuts(empty, np.zeros((count, 0, self.weights.shape[1]), bool))
+        nothing, size = np.zeros((count, 0), int), self.weights.shape[1]
+        how = None
+        if self.derivation is not None:
+            points = np.zeros((count, 0, size), np.uint8)
+            how = CutSets(self.derivation, nothing, nothing.astype(np.uint8), nothing, points)
+        return self.cuts(nothing, np.zeros((count, 0, size), bool), how)

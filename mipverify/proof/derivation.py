@@ -95,11 +95,51 @@ class Pre(Derivation):
 
 
 @dataclass(frozen=True, eq=False)
+class CutSets(Derivation):
+    """Cuts of a ReLU layer of a reduced network within its bounds: units, and the points at which they are deepest.
+
+    Cuts that all rows share have units (T,), each row's own have (R, T); so have phases, uint8 multiples of
+    1 / SLOPE_STEPS, and point, which of positions each belongs to. positions: ([R,] K, n), where in its interval each
+    value is that the layer reads, uint8 in the same unit.
+    """
+
+    within: Derivation
+    units: np.ndarray
+    phases: np.ndarray
+    point: np.ndarray
+    positions: np.ndarray
+
+    def take(self, keep: np.ndarray) -> CutSets:
+        """Some of each row's own cuts, by index (R, T)."""
+        units, phases, point = (np.take_along_axis(v, keep, axis=1) for v in (self.units, self.phases, self.point))
+        return CutSets(self.within, units, phases, point, self.positions)
+
+    def rows(self, keep: np.ndarray) -> CutSets:
+        """The cuts of some rows, by index."""
+        units, phases, point = self.units[keep], self.phases[keep], self.point[keep]
+        return CutSets(self.within, units, phases, point, self.positions[keep])
+
+    def join(self, other: CutSets) -> CutSets:
+        """The cuts of both, row by row."""
+        behind = other.point + self.positions.shape[1]
+        pairs = (self.units, other.units), (self.phases, other.phases), (self.point, behind)
+        units, phases, point = (np.concatenate(pair, axis=1) for pair in pairs)
+        return CutSets(self.within, units, phases, point, np.concatenate([self.positions, other.positions], axis=1))
+
+    def of_row(self, row: int, keep: np.ndarray) -> CutSets:
+        """Some cuts of one row, by index, as cuts that all share."""
+        units, phases, point = (v[row][keep] for v in (self.units, self.phases, self.point))
+        return CutSets(self.within, units, phases, point, self.positions[row])
+
+
+@dataclass(frozen=True, eq=False)
 class Pass(Derivation):
-    """Rows passed back within bounds. node, units, factors: what they stand for, (R,); node None: they began as zero.
+    """Rows passed back within bounds. node, units, factors: what they stand for, (R,), 1 or -1 times an entry; node
+    None: they began as zero.
 
     samples: the entry of each row in a batch, None in a batch of one. lines: slopes where there are no others.
     slopes: multiples of 1 / SLOPE_STEPS as uint8. multipliers: float32. two_sided: the negated rows were bounded, too.
+    cuts: by ReLU node, cuts and their multipliers (R, T), float32.
     """
 
     within: Derivation
@@ -111,6 +151,7 @@ class Pass(Derivation):
     slopes: Values = field(default_factory=dict)
     multipliers: Values = field(default_factory=dict)
     two_sided: bool = False
+    cuts: Mapping[int, tuple[CutSets, np.ndarray]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

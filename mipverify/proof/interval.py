@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -17,6 +18,7 @@ from mipverify.proof.derivation import Derivation, Started, Tightened
 from mipverify.proof.facts import SEAL, Scope, UnitBounds
 from mipverify.proof.input_minimum import lies_in
 from mipverify.proof.rounding import ball, floor, gamma, rounding_terms
+from mipverify.proof.trimming import trimmed
 from mipverify.specification.sets import InputSet
 
 
@@ -70,15 +72,13 @@ def tighten(bounds: Bounds, found: Iterable[UnitBounds], *, further: bool = True
     """Bounds with all that was found of single entries, and what interval arithmetic makes of it for later nodes.
 
     further: without it, later nodes keep the bounds they have. Where derivations are recorded, facts without one are
-    left out. Raises ValueError where a fact is about other sets.
+    left out, and of the others what others exceed. Raises ValueError where a fact is about other sets.
     """
     lows, highs = list(bounds.lower), list(bounds.upper)
-    first, fresh, used = len(lows), set(), []
+    first, fresh, used = len(lows), set(), list[_Used]()
     for fact in found:
-        if bounds.derivation is not None:
-            if fact.derivation is None:
-                continue
-            used.append(fact.derivation)
+        if bounds.derivation is not None and fact.derivation is None:
+            continue
         if not bounds.scope.has(fact.scope):
             raise ValueError("a fact about other input sets does not tighten these bounds")
         if fact.samples is None and bounds.batch > 1 and fact.scope.key not in bounds.scope.wider:
@@ -95,6 +95,8 @@ def tighten(bounds: Bounds, found: Iterable[UnitBounds], *, further: bool = True
         low, high = outward(fact.lower, fact.upper, lows[node].dtype)
         np.fmax.at(lows[node].reshape(-1), at.reshape(-1), np.broadcast_to(low, at.shape).reshape(-1))
         np.fmin.at(highs[node].reshape(-1), at.reshape(-1), np.broadcast_to(high, at.shape).reshape(-1))
+        if fact.derivation is not None:
+            used.append(_Used(fact.derivation, node, at, low, high))
         first = min(first, node)
     for node in fresh:
         for side in (lows, highs):
@@ -103,9 +105,35 @@ def tighten(bounds: Bounds, found: Iterable[UnitBounds], *, further: bool = True
         _propagate(bounds.network, lows, highs, first + 1)
     how = bounds.derivation
     if how is not None and used:
-        how = Tightened(how, tuple(used))
+        how = Tightened(how, tuple(d for d in (_needed(bounds, lows, highs, fact) for fact in used) if d is not None))
     own = bounds.network, tuple(lows), tuple(highs), bounds.inputs, bounds.scope, bounds.within
     return Bounds(*own, seal=SEAL, derivation=how)
+
+
+@dataclass(frozen=True, eq=False)
+class _Used:
+    """What was found of entries `at` of a node, flat in its batch, (R,) or (B, R): low, high (R,), and how."""
+
+    how: Derivation
+    node: int
+    at: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def _needed(bounds: Bounds, lows: list[Array], highs: list[Array], fact: _Used) -> Derivation | None:
+    """How the entries were found that nothing exceeds, None where there are none. bounds: from before."""
+    node, count = fact.node, len(lows[fact.node])
+
+    def raised(before: Array, after: Array, own: np.ndarray, sign: int) -> np.ndarray:
+        old = np.broadcast_to(np.asarray(before), (count, *before.shape[1:])).reshape(-1)[fact.at]
+        new = np.asarray(after).reshape(-1)[fact.at]
+        return np.asarray((own == new) & (sign * new > sign * old))
+
+    needed = raised(bounds.lower[node], lows[node], fact.low, 1)
+    needed |= raised(bounds.upper[node], highs[node], fact.high, -1)
+    rows = np.asarray(needed.reshape(-1, len(fact.low)).any(axis=0))  # of any entry, where it is of all alike
+    return trimmed(fact.how, rows)
 
 
 def narrowed(outer: Bounds, network: Network, inputs: InputSet) -> Bounds:

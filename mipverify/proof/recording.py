@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mipverify.network.operators import Array
-from mipverify.proof.derivation import SLOPE_STEPS, Lines, Pass, Values
+from mipverify.proof.derivation import SLOPE_STEPS, Assumed, CutSets, Lines, Pass, ReducedTo, Values
 from mipverify.proof.facts import Claim
 
 if TYPE_CHECKING:
     from mipverify.proof.bounds import Bounds
+    from mipverify.proof.cuts import Cuts
 
 
 def rounded(
@@ -56,12 +57,54 @@ def rounded(
     return short_slopes, short_multipliers, stored_slopes, stored_multipliers
 
 
-def passed(bounds: Bounds, claim: Claim | None, samples: np.ndarray | None, **evidence: Any) -> Pass | None:
-    """The derivation of rows that stand for `claim`, passed back; None where none is recorded, or none can be."""
+def rounded_cuts(
+    bounds: Bounds, cuts: Mapping[int, Cuts], multipliers: Mapping[int, Array]
+) -> tuple[dict[int, Array], dict[int, tuple[CutSets, np.ndarray]]] | None:
+    """Multipliers (R, T) of cuts by ReLU node as they are stored, and what is stored.
+
+    None where some cut was not recorded, or was made within other bounds than these, or what is assumed in these.
+    """
+    within = bounds.derivation.of if isinstance(bounds.derivation, Assumed) else bounds.derivation
+    short: dict[int, Array] = {}
+    stored: dict[int, tuple[CutSets, np.ndarray]] = {}
+    for node, array in multipliers.items():
+        how = cuts[node].derivation if node in cuts else None
+        if not isinstance(how, CutSets) or how.within is not within or not isinstance(within, ReducedTo):
+            return None
+        with np.errstate(over="ignore"):
+            values = np.asarray(array, np.float32)
+        values = np.where(np.isfinite(values), values, np.float32(0))
+        short[node] = values.astype(array.dtype)
+        if values.any():
+            stored[node] = how, values
+    return short, stored
+
+
+def passed(
+    bounds: Bounds,
+    claim: Claim | None,
+    samples: np.ndarray | None,
+    slopes: Values,
+    multipliers: Values,
+    cuts: Mapping[int, tuple[CutSets, np.ndarray]],
+) -> Pass | None:
+    """The derivation of rows that stand for `claim`, passed back; None where none is recorded, or none can be.
+
+    It is one of entries and negated entries: the multipliers of rows that are multiples of these are divided.
+    """
     if bounds.derivation is None or claim is None or claim.units.ndim != 1:
         return None
-    entries = _entries(bounds, samples, len(claim.units))
-    return Pass(bounds.derivation, claim.node, claim.units, np.asarray(claim.factors), entries, **evidence)
+    entries, factors = _entries(bounds, samples, len(claim.units)), np.asarray(claim.factors)
+    size = np.abs(factors)[:, None]  # powers of two: nothing is rounded
+
+    def divided(values: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore", under="ignore"):
+            return values if (size == 1).all() else (values / size).astype(np.float32)
+
+    own = {node: (units, divided(values)) for node, (units, values) in multipliers.items()}
+    shares = {node: (sets, divided(values)) for node, (sets, values) in cuts.items()}
+    rows = bounds.derivation, claim.node, claim.units, np.sign(factors), entries
+    return Pass(*rows, slopes=slopes, multipliers=own, cuts=shares)
 
 
 def entries_passed(

@@ -19,7 +19,7 @@ from mipverify.proof.backward import NOTHING, Errors, pass_coefficients
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.derivation import Derivation, Layer, Lifted, Pre, ReducedTo
 from mipverify.proof.facts import SEAL, Claim, RowBounds, Scope, Sealed, UnitBounds
-from mipverify.proof.interval import interval, tighten
+from mipverify.proof.interval import affine_interval, interval, tighten
 from mipverify.proof.parts import never, row_chunks
 from mipverify.proof.relaxation import Relaxation
 from mipverify.proof.rounding import SLACK
@@ -170,9 +170,16 @@ def _recorded(
 
     Interval arithmetic on rows that were multiplied out may find more, which nobody finds who does not do so.
     """
-    lower, upper = list(tight.lower), list(tight.upper)
-    for node, low, high in known:
-        lower[node], upper[node] = low[None], high[None]
+    lower, upper = list(tight.lower[:1]), list(tight.upper[:1])
+    own = {node: (low[None], high[None]) for node, low, high in known}
+    for index, node in enumerate(tight.network.nodes[1:], 1):
+        if isinstance(node, Relu):
+            low, high = (np.maximum(side[node.source], 0.0) for side in (lower, upper))
+        else:
+            assert isinstance(node, Affine)
+            low, high = own[index] if index in own else affine_interval(node, lower, upper)
+        lower.append(low)
+        upper.append(high)
     layers = tuple(
         Layer(node, tight.network.relu_source(node), original, network.relu_source(original), units)
         for node, original, units in growing.blocks

@@ -9,7 +9,8 @@ import numpy as np
 from mipverify.proof.box_tree import Boxed
 from mipverify.proof.derivation import Pass
 from mipverify.proof_file.file import Arrays, UnprovableError
-from mipverify.proof_file.passes import Sites, leaf_evidence
+from mipverify.proof_file.passes import leaf_evidence
+from mipverify.proof_file.sites import Sites
 from mipverify.proof_file.world import World
 
 

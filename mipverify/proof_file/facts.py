@@ -23,7 +23,8 @@ from mipverify.proof.derivation import (
 )
 from mipverify.proof_file.box_trees import boxes
 from mipverify.proof_file.file import Arrays, UnprovableError
-from mipverify.proof_file.passes import Sites, pass_evidence
+from mipverify.proof_file.passes import pass_evidence
+from mipverify.proof_file.sites import Sites
 from mipverify.proof_file.trees import phases
 from mipverify.proof_file.world import World
 
@@ -132,7 +133,7 @@ class Facts:
             lower, upper = how.lower, how.upper
             if not isinstance(lower, Pass) or not isinstance(upper, Pass):
                 raise UnprovableError("the sides of entries are no passes")
-            if not (lower.slopes or lower.multipliers or upper.slopes or upper.multipliers):
+            if not any(side.slopes or side.multipliers or side.cuts for side in (lower, upper)):
                 own = Pass(lower.within, lower.node, lower.units, lower.factors, lower.samples, two_sided=True)
                 return self._by_pass(number, base, own, entry, world)
             number = self._by_pass(number, base, lower, entry, world)

@@ -8,20 +8,10 @@ from typing import Any
 import numpy as np
 
 from mipverify.proof.derivation import Pass, Values
+from mipverify.proof_file.cuts import cut_evidence
 from mipverify.proof_file.file import Arrays
+from mipverify.proof_file.sites import Sites
 from mipverify.proof_file.world import World
-
-
-class Sites:
-    """The sites that facts name, numbered as they come."""
-
-    def __init__(self) -> None:
-        self.names: dict[tuple[str, int], int] = {}
-
-    def number(self, site: tuple[str, int] | None) -> int:
-        """The number of a site, from now on."""
-        assert site is not None
-        return self.names.setdefault(site, len(self.names))
 
 
 def pass_evidence(how: Pass, rows: np.ndarray, world: World, arrays: Arrays, sites: Sites) -> dict[str, Any]:
@@ -31,7 +21,7 @@ def pass_evidence(how: Pass, rows: np.ndarray, world: World, arrays: Arrays, sit
         own = _by_site([(how, int(row)) for row in rows], name, values, world, arrays, sites)
         if own:
             found[name] = own
-    return found
+    return {**found, **cut_evidence([(how, int(row)) for row in rows], world, arrays, sites)}
 
 
 def _by_site(
@@ -74,4 +64,4 @@ def leaf_evidence(
             own[str(sites.number(place.site))] = [arrays.add(place.of(units)), arrays.add(values)]
         if own:
             found[name] = own
-    return found
+    return {**found, **cut_evidence(rows, world, arrays, sites)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,18 +26,25 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """relus: what the units of ReLU nodes are. claims: the same for the nodes that rows may stand for."""
+    """relus: what the units of ReLU nodes are. claims: the same for the nodes that rows may stand for.
+
+    read: by ReLU node of a reduced network, the layers whose units it reads, behind the input: (place, how many).
+    """
 
     relus: Mapping[int, Place]
     claims: Mapping[int, Place]
+    read: Mapping[int, tuple[tuple[Place, int], ...]] = field(default_factory=dict)
 
     def reduced(self, by: ReducedTo) -> World:
         """The names in a network that this one was reduced to."""
         relus, claims = {}, {by.output: self.claims[by.original]}
+        read, below = {}, list[tuple[Place, int]]()
         for layer in by.layers:
             outer = self.relus[layer.original]
-            relus[layer.relu] = claims[layer.source] = Place(outer.site, outer.of(layer.units))
-        return World(relus, claims)
+            relus[layer.relu] = claims[layer.source] = place = Place(outer.site, outer.of(layer.units))
+            read[layer.relu] = tuple(below)
+            below.append((place, len(layer.units)))
+        return World(relus, claims, read)
 
 
 def world_of(network: Network, margins: Network) -> World:

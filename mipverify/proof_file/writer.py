@@ -13,7 +13,7 @@ from mipverify.network.model_file import ModelFile
 from mipverify.proof.derivation import Derivation
 from mipverify.proof_file.facts import Facts
 from mipverify.proof_file.file import FORMAT, VERSION, Arrays, Proof, UnprovableError
-from mipverify.proof_file.passes import Sites
+from mipverify.proof_file.sites import Sites
 from mipverify.proof_file.world import world_of
 from mipverify.specification import Case, Condition, Specification
 from mipverify.specification.conditions import Row

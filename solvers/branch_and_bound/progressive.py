@@ -11,10 +11,8 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
-from mipverify.presolve import Search
 from mipverify.presolve.cutting import cut_units
 from mipverify.presolve.layers import tighten_by_layer
-from mipverify.presolve.optimized import optimized_units
 from mipverify.solvers.branch_and_bound.stabilization import Effort, stabilize
 
 from mipverify.errors import Stopped
@@ -27,7 +25,6 @@ from mipverify.proof.parts import never
 from mipverify.proof.reduction import reduce
 
 # Which of some units of a network's output are known not to be positive somewhere, and not to be negative.
-WITHOUT_CUTS = Search(iterations=40)  # where derivations are recorded
 FindSigns: TypeAlias = Callable[[Network, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
@@ -54,11 +51,7 @@ def progressive_tighten(
         except Stopped:
             return []
         below = reduced.bounds
-        if below.derivation is None:
-            own = [*cut_units(below, below.network.output, units, stop, pool)]
-        else:  # cuts have no derivations
-            entries = np.zeros(len(units), int)
-            own = [*optimized_units(below, below.network.output, entries, units, WITHOUT_CUTS, stop)]
+        own = cut_units(below, below.network.output, units, stop, pool)
         facts = [reduced.lifted_outputs(fact) for fact in own]
         tight = tighten(part, facts)
         low, high = (side[node].reshape(-1)[units] for side in (tight.lower, tight.upper))

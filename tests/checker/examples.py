@@ -75,6 +75,33 @@ def by_phases(folder: Path, level: str = "0.115") -> Example:
     return found
 
 
+def some_cuts(writer: Writer, rows: int, multipliers: float) -> dict[str, object]:
+    """Two cuts of the second layer at two points, for each of some rows."""
+    rng = np.random.default_rng(3)
+    points = [writer.array(rng.integers(0, 256, (2, size)), np.uint8) for size in (3, 8)]
+    cuts = {
+        "units": writer.array([2, 5], np.uint8),
+        "points": writer.array([0, 1], np.uint8),
+        "phases": writer.array([120, 200], np.uint8),
+        "rows": writer.array(np.repeat(np.arange(rows), 2), np.uint8),
+        "cuts": writer.array(np.tile([0, 1], rows), np.uint8),
+        "multipliers": writer.array(np.full(2 * rows, multipliers), np.float32),
+    }
+    positions = {"0": [writer.array(np.arange(8), np.uint8), points[1]]}
+    return {"inputs": points[0], "positions": positions, "sites": {"1": cuts}}
+
+
+def by_cuts(folder: Path, level: str = "0.1") -> Example:
+    """A condition excluded by a tree and by a pass, both with cuts."""
+    found = tightened(folder, level)
+    writer = found.writer
+    tree = writer.array([[0, 0], [-1, -1], [-1, -1]], np.int8)
+    writer.fact("phases", of=1, condition=0, tree=tree, lines="adaptive", cuts=some_cuts(writer, 2, 0.003))
+    zero = writer.array([0], np.uint8)
+    writer.fact("exclude", of=1, conditions=zero, lines="adaptive", cuts=some_cuts(writer, 1, 0.003))
+    return found
+
+
 def by_boxes(folder: Path, level: str = "0.17") -> Example:
     """The box in four parts."""
     found = started(folder, level)
@@ -123,6 +150,7 @@ def about_an_image(folder: Path, eps: str = "1/8") -> Example:
 EXAMPLES: dict[str, Callable[[Path], Example]] = {
     "passes": by_passes,
     "phases": by_phases,
+    "cuts": by_cuts,
     "boxes": by_boxes,
     "image": about_an_image,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -237,3 +238,19 @@ def test_sums_that_cancel_are_not_believed(tmp_path: Any) -> None:
     inputs = InputSet(FLOATS, np.array([[1.0]]), np.array([[1.0 + 2**-20]]))
     bounds = interval(network, inputs)
     assert least(bounds, aim(network.output.node, np.array([0])), Evidence("parallel"))[0] <= 2.0**-20
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rational_numbers_stay_rational(seed: int, tmp_path: Path) -> None:
+    """One float among them, and sums are rounded without an error bound."""
+    rng = np.random.default_rng(seed)
+    network = read(images(rng) if seed % 2 else dense(rng, [3, 5, 5, 2]), tmp_path, EXACT)
+    size = network.nodes[0].size
+    ball = Ball("l2", np.zeros(size), np.ones(size), Fraction(1, 3))
+    inputs = InputSet(EXACT, EXACT.array(np.full((size, 1), -0.1)), EXACT.array(np.full((size, 1), 0.3)), ball)
+    bounds = interval(network, inputs)
+    units = np.arange(network.output.size)
+    found = [*bounds.lower, *bounds.upper, *bounds.magnitudes]
+    found.append(least(bounds, aim(network.output.node, units), evidence(rng, network, len(units))))
+    found.append(ranges(bounds, aim(network.output.node, units)))
+    assert all(isinstance(value, Fraction | int) for array in found for value in array.flat)

@@ -15,7 +15,7 @@ from mipverify_check.arithmetic import FLOATS
 from mipverify_check.errors import BadInputError, RejectedError
 from onnx import helper
 
-from tests.checker.examples import EXAMPLES, VIOLATED, Example, by_boxes, by_passes, by_phases
+from tests.checker.examples import EXAMPLES, VIOLATED, Example, by_boxes, by_cuts, by_passes, by_phases
 from tests.checker.making import Writer, below, model
 from tests.checker.mutations import mutated, packed, unpacked
 
@@ -50,7 +50,7 @@ def test_corruptions_do_not_change_what_is_claimed(name: str, tmp_path: Path) ->
     assert "rejected" in said
 
 
-@pytest.mark.parametrize("build", [by_passes, by_phases, by_boxes])
+@pytest.mark.parametrize("build", [by_passes, by_phases, by_cuts, by_boxes])
 def test_no_corruption_makes_a_false_claim_verified(build, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     found, rng = build(tmp_path, VIOLATED), np.random.default_rng(11)
     content = found.writer.content()

@@ -13,13 +13,19 @@ import mipverify
 from mipverify.network import Network
 
 
-def dense_file(path: Path, sizes: list[int], seed: int, scale: float = 1.0) -> Network:
-    """A fully connected ReLU network with these sizes of its layers, written to `path` and loaded."""
+def dense_file(path: Path, sizes: list[int], seed: int, scale: float = 1.0, last: float = 1.0) -> Network:
+    """A fully connected ReLU network with these sizes of its layers, written to `path` and loaded.
+
+    last: a power of two, which the last hidden layer is multiplied by, and the output layer's weights are divided by.
+    """
     rng = np.random.default_rng(seed)
     nodes, constants, current = [], [], "x"
     for k, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
         weight = (scale * rng.normal(size=(outputs, inputs)) / np.sqrt(inputs)).astype(np.float32)
         bias = (0.1 * rng.normal(size=outputs)).astype(np.float32)
+        left = len(sizes) - 2 - k
+        weight, bias = (v * np.float32(last) if left == 1 else v for v in (weight, bias))
+        weight = weight / np.float32(last) if left == 0 else weight
         constants += [numpy_helper.from_array(weight, f"w{k}"), numpy_helper.from_array(bias, f"b{k}")]
         nodes.append(helper.make_node("Gemm", [current, f"w{k}", f"b{k}"], [f"z{k}"], transB=1))
         current = f"z{k}"
