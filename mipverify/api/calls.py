@@ -41,6 +41,7 @@ def verify(
     progress: Progress | None = ...,
     stages: Sequence[Stage] | None = ...,
     proof: bool = ...,
+    arithmetic: str = ...,
     input_shape: Sequence[int] | None = ...,
     output: int | str | None = ...,
 ) -> Verdict: ...
@@ -71,6 +72,7 @@ def verify(
     progress: Progress | None = ...,
     stages: Sequence[Stage] | None = ...,
     proof: bool = ...,
+    arithmetic: str = ...,
 ) -> Any: ...
 
 
@@ -98,6 +100,7 @@ def verify(
     progress: Progress | None = None,
     stages: Sequence[Stage] | None = None,
     proof: bool = False,
+    arithmetic: str = "real",
 ) -> Any:
     """Prove that no input of a set is classified otherwise, or find one that is: `verify(model, x, y, eps=0.1)`.
 
@@ -117,11 +120,15 @@ def verify(
     timeout: seconds for each question. solver: what finishes if bounds do not: auto, bab, highs, cbc or scip. workers:
     processes that share the work of one question. memory: cap in bytes. progress: called with a stage's name and text;
     True prints them on stderr.
-    proof: whether what holds must come with `Verdict.proof`, for a network of an ONNX file.
+    proof: whether what holds must come with `Verdict.proof`, for a network of an ONNX file. arithmetic: what `holds` is
+    about: `real`, the real-valued function, or `float32`, every float32 evaluation of an ONNX file's network in any
+    order of summation.
     Raises InputError where arguments do not fit each other.
     """
     run: dict[str, Any] = {"timeout": timeout, "solver": solver, "seed": seed, "workers": workers, "memory": memory}
-    run |= {"progress": _follower(progress), "proof": proof} | ({} if stages is None else {"stages": stages})
+    run |= {"progress": _follower(progress), "proof": proof, "arithmetic": arithmetic} | (
+        {} if stages is None else {"stages": stages}
+    )
     if isinstance(specification, Specification):
         if y is not None or eps is not None:
             raise InputError("a specification states its set: it takes no label and no eps")
@@ -188,6 +195,7 @@ def minimum_distortion(
     workers: int = 1,
     progress: Progress | None = None,
     known: Known | None = None,
+    arithmetic: str = "real",
 ) -> Any:
     """The distance from an input to the closest one that is not classified as its label, by bounds that meet.
 
@@ -196,7 +204,7 @@ def minimum_distortion(
     much. scale: radius of each feature in units of the distance, 0 fixes it. constraints: (coefficients, limit) with
     coefficients . x <= limit. Distances, domain and scale are those of x, the witness is an input of the network. gap:
     relative gap at which the search ends. max_distance: look no further. known: what an earlier search for the same
-    distance came to; this one goes on from there.
+    distance came to; this one goes on from there. arithmetic: what the lower bound is about, as in `verify`.
 
     Raises InputError: arguments out of range, or an input that does not fit the network, the domain or the constraints.
     """
@@ -204,7 +212,7 @@ def minimum_distortion(
     return _each(
         asked, distances.minimum_distortion, domain, scale, norm=norm, targets=targets, constraints=constraints,
         margin=margin, gap=gap, timeout=timeout, max_distance=max_distance, solver=solver, seed=seed, workers=workers,
-        progress=_follower(progress), known=known,
+        progress=_follower(progress), known=known, arithmetic=arithmetic,
     )  # fmt: skip
 
 
@@ -294,6 +302,7 @@ def adversarial_accuracy(
     retry_unknown: bool = False,
     class_names: Sequence[str] = (),
     progress: Callable[[Status], None] | bool | None = None,
+    arithmetic: str = "real",
 ) -> AccuracyResult:
     """Decide for every sample whether any input within `eps` is classified otherwise than by its label.
 
@@ -312,6 +321,7 @@ def adversarial_accuracy(
     cluster   address of a Dask scheduler, or `local`
     class_names  one for each class, for the page, tables and plots of the result
     progress  called with the `Status` of the run; True shows it on stderr
+    arithmetic  what `holds` is about, as in `verify`
 
     Raises InputError if the arguments do not fit each other or `out` holds a run with another question.
     """
@@ -336,5 +346,5 @@ def adversarial_accuracy(
         return reports.adversarial_accuracy(
             asked.network, asked.x, asked.labels, plain(eps), norm=norm, domain=domain, mean=asked.mean, std=asked.std,
             out=out, timeout=timeout, workers=workers, solver=solver, seed=seed, cluster=cluster,
-            retry_unknown=retry_unknown, class_names=class_names, progress=told,
+            retry_unknown=retry_unknown, class_names=class_names, progress=told, arithmetic=arithmetic,
         )  # fmt: skip

@@ -55,6 +55,7 @@ def distortion(
     workers: opt.Workers = 1,
     solver: opt.Solver = "auto",
     seed: opt.Seed = 0,
+    arithmetic: opt.Arithmetic = "real",
     witness: str | None = typer.Option(None, metavar="FILE", help="Write the closest input here, in VNN-COMP's form."),
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -79,6 +80,7 @@ def distortion(
         raise InputError("--samples needs --out DIR, and the other way round")
     opt.check_limits(timeout, workers)
     opt.check_solver(solver)
+    opt.check_arithmetic(arithmetic)
     check_outputs({"--witness": witness}, [network, *data_files(data)])
     given = opt.parse_preprocessing(domain, scale, mean, std, layout)
     asked: dict[str, Any] = {
@@ -91,6 +93,8 @@ def distortion(
         "solver": solver,
         "seed": seed,
     }
+    if arithmetic != "real":
+        asked["arithmetic"] = arithmetic
     if samples is not None:
         assert out is not None
         if label is not None or witness is not None:
@@ -141,6 +145,8 @@ def distortion(
 
 def describe(found: Distortion, label: int, preprocessing: str, *, verbose: bool) -> str:
     """The answer for people."""
+    from mipverify.engine.verdict import ABOUT
+
     color = yellow if found.status == "bounded" else green
     lines = [f"{color(found.status)}  ({found.norm}, {found.seconds:.2f} s)"]
     upper = "no limit found" if found.upper is None else f"{found.upper:.9g}"
@@ -152,6 +158,7 @@ def describe(found: Distortion, label: int, preprocessing: str, *, verbose: bool
         lines.append(f"  reason    {found.reason}")
     if found.witness is not None:
         lines.append(f"  output    {wrong_class(found.witness.output, label)}")
+    lines.append(f"  about     {ABOUT[found.arithmetic]}, from below")
     if found.trusted:
         lines.append(f"  trusts    {', '.join(found.trusted)}")
     lines.append(f"  data      {preprocessing}")

@@ -47,6 +47,13 @@ Targets = Annotated[str | None, typer.Option(metavar="T,...", help="Only these w
 Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="Time limit for each question.")]
 Workers = Annotated[int, typer.Option(metavar="N", help="Processes to use.")]
 Solver = Annotated[str, typer.Option(metavar="NAME", help=f"What finishes if bounds do not. {describe()}.")]
+Arithmetic = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="What `holds` is about: real, the exact function, or float32, every evaluation in any order of summation.",
+    ),
+]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of the random choices.")]
 Memory = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Give up (unknown) beyond this much memory, e.g. 800M or 4G.")
@@ -62,6 +69,12 @@ def check_limits(timeout: float, workers: int) -> None:
         raise InputError(f"--timeout must be a positive number of seconds, not {timeout:g}")
     if workers < 1:
         raise InputError(f"--workers must be at least 1, not {workers}")
+
+
+def check_arithmetic(name: str) -> None:
+    """Refuse an arithmetic that does not exist, before any work."""
+    if name not in ("real", "float32"):
+        raise InputError(f"--arithmetic must be real or float32, not {name!r}")
 
 
 def check_solver(name: str) -> None:

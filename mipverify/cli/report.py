@@ -67,6 +67,7 @@ def report(
     proofs: Proofs = False,
     class_names: ClassNames = None,
     seed: opt.Seed = 0,
+    arithmetic: opt.Arithmetic = "real",
     compare: Compare = None,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -105,6 +106,7 @@ def report(
         proofs,
         class_names,
         seed,
+        arithmetic,
         json,
         quiet,
         verbose,
@@ -127,6 +129,7 @@ def _run(
     proofs: bool,
     class_names: str | None,
     seed: int,
+    arithmetic: str,
     json: bool,
     quiet: bool,
     verbose: bool,
@@ -141,13 +144,15 @@ def _run(
     assert out is not None
     opt.check_limits(timeout, 1 if workers == 0 or workers is None else workers)
     opt.check_solver(solver)
+    opt.check_arithmetic(arithmetic)
     if retry not in (None, "unknown"):
         raise InputError(f"--retry can only be unknown, not {retry!r}")
 
     from mipverify.report.live import Live
     from mipverify.report.run import Limits, run_report
 
-    limits = Limits(timeout, workers, solver, seed, cluster, retry_unknown=retry is not None, proofs=proofs)
+    again = retry is not None
+    limits = Limits(timeout, workers, solver, seed, cluster, again, proofs=proofs, arithmetic=arithmetic)
     with stdout_for_results_only() if json else nullcontext(), Live(quiet=quiet, verbose=verbose) as live:
         try:
             result = run_report(
@@ -176,6 +181,7 @@ def _run(
 
 def describe(result: AccuracyResult, page: Path) -> str:
     """The end of a run for people."""
+    from mipverify.engine.verdict import ABOUT
     from mipverify.report.live import duration
 
     summary = result.summary
@@ -196,6 +202,7 @@ def describe(result: AccuracyResult, page: Path) -> str:
             "",
             f"{summary['samples']:,} samples in {duration(summary['seconds'])}, "
             f"{1000 * summary['seconds'] / total:.1f} ms a sample",
+            f"about   {ABOUT[summary['arithmetic']]}",
             f"data    {result.preprocessing}",
             f"report  {page}",
         ]

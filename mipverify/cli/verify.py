@@ -48,6 +48,7 @@ def verify(
     ),
     solver: opt.Solver = "auto",
     seed: opt.Seed = 0,
+    arithmetic: opt.Arithmetic = "real",
     memory: opt.Memory = None,
     witness: str | None = typer.Option(None, metavar="FILE", help="Write a counterexample here, in VNN-COMP's form."),
     result_file: str | None = typer.Option(
@@ -81,6 +82,7 @@ def verify(
     opt.check_limits(timeout, workers)
     cap = opt.parse_memory(memory)
     opt.check_solver(solver)
+    opt.check_arithmetic(arithmetic)
     outputs = {"--witness": witness, "--result-file": result_file, "--proof": proof}
     networks = _named(network)
     check_outputs(outputs, [*networks.values(), property, *data_files(data)])
@@ -106,6 +108,7 @@ def verify(
                 memory=cap,
                 progress=progress,
                 proof=proof is not None,
+                arithmetic=arithmetic,
             )
 
     if proof is not None and verdict.proof is not None:
@@ -204,6 +207,8 @@ def describe(verdict: Verdict, question: Question | None, *, verbose: bool, proo
     """The verdict for people. proof: where one was written."""
     word = {"holds": green, "violated": red, "unknown": yellow}[verdict.verdict](verdict.verdict)
     lines = [f"{word}  ({verdict.stage}, {verdict.seconds:.2f} s)"]
+    if verdict.about():
+        lines.append(f"  about   {verdict.about()}")
     if verdict.verdict == "unknown":
         lines.append(f"  reason  {verdict.reason}")
     if verdict.margin_lower_bound is not None and verdict.verdict != "violated":

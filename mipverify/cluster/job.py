@@ -25,6 +25,7 @@ class SampleJob:
     network  what was read of an ONNX file, which each worker imports, or a Network that comes from no file
     data     the samples; fitted to the network by each worker
     proofs   whether what holds must come with a proof file
+    arithmetic  what `holds` is about
     """
 
     network: ModelFile | Network
@@ -35,6 +36,7 @@ class SampleJob:
     seed: int = 0
     verifier: str = "mipverify.engine.batch:verify_batch"
     proofs: bool = False
+    arithmetic: str = "real"
 
     batched = True
 
@@ -58,7 +60,7 @@ class Verifier:
         module, _, name = job.verifier.partition(":")
         self._verify: Callable[..., Iterator[SampleResult]] = getattr(import_module(module), name)
         self._job = job
-        self._network = imported(job.network)
+        self._network = imported(job.network, job.arithmetic)
         data = job.data.fit_to(self._network.input_shape)
         self._images, self._labels = data.images, data.labels
         self._kept = LeftOpen()  # between the batches and the work on single samples that this worker gets
@@ -94,11 +96,12 @@ def as_sent(network: Network) -> ModelFile | Network:
     return network if network.file is None else network.file
 
 
-def imported(network: ModelFile | Network) -> Network:
-    """The network that was sent."""
+def imported(network: ModelFile | Network, arithmetic: str = "real") -> Network:
+    """The network that was sent, in an arithmetic."""
     from mipverify.network import Network, load
+    from mipverify.network.deployed import in_arithmetic
 
-    return network if isinstance(network, Network) else load(network)
+    return in_arithmetic(network if isinstance(network, Network) else load(network), arithmetic)
 
 
 def peak_memory() -> int:

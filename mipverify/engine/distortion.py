@@ -18,6 +18,7 @@ from mipverify.engine.shown import html_table, number, seconds, vector
 from mipverify.engine.verdict import Witness
 from mipverify.errors import InputError
 from mipverify.network import Network
+from mipverify.network.deployed import in_arithmetic
 from mipverify.network.snapshot import snapshot
 from mipverify.parallel.guard import LeftBehindError, run_within
 from mipverify.specification.perturbation import Perturbation
@@ -44,7 +45,7 @@ class Distortion:
 
     status: "optimal", the bounds meet within the gap; "bounded", they do not yet; "none", there is no adversarial input
     in the domain, or none within the largest distance asked about: `lower` is that distance and `upper` is None.
-    witness: a replayed input at distance `upper`. trusted: as in `Verdict`.
+    witness: a replayed input at distance `upper`. trusted, arithmetic (of `lower`): as in `Verdict`.
     """
 
     status: Literal["optimal", "bounded", "none"]
@@ -56,6 +57,7 @@ class Distortion:
     trusted: tuple[str, ...] = ()
     statistics: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
+    arithmetic: Literal["real", "float32"] = "real"
 
     def __repr__(self) -> str:
         upper = "" if self.upper is None else f" to {number(self.upper)}"
@@ -82,6 +84,7 @@ class Distortion:
             "distance": {"lower": self.lower, "upper": self.upper},
             "witness": witness,
             "norm": self.norm,
+            "arithmetic": self.arithmetic,
             "seconds": round(self.seconds, 4),
             "trusted": list(self.trusted),
             "statistics": self.statistics,
@@ -110,6 +113,7 @@ def minimum_distortion(
     workers: int = 1,
     progress: Callable[[str, str], None] | None = None,
     known: Known | None = None,
+    arithmetic: str = "real",
 ) -> Distortion:
     """The distance from `image` (of the network's input shape) to the closest input that is not classified as `label`.
 
@@ -118,7 +122,8 @@ def minimum_distortion(
     with coefficients . x <= limit. mean, std: the network takes (x - mean) / std, as in `robustness`; distances, domain
     and scale are those of x, the witness is an input of the network. gap: relative gap at which the search ends.
     max_distance: look no further. workers: processes that share the work of one question. known: what an earlier
-    search for the same distance came to; this one goes on from there.
+    search for the same distance came to; this one goes on from there. arithmetic: what the lower bound is about, as in
+    `verify`.
 
     Raises:
         InputError: arguments out of range, or an image that does not fit the network, the domain or the constraints.
@@ -140,6 +145,7 @@ def minimum_distortion(
         workers=workers,
         progress=progress,
         known=known,
+        arithmetic=arithmetic,
     )
 
 
@@ -162,10 +168,11 @@ def closest_violation(
     workers: int = 1,
     progress: Callable[[str, str], None] | None = None,
     known: Known | None = None,
+    arithmetic: str = "real",
 ) -> Distortion:
     """The smallest radius at which a perturbation reaches a wrong class; arguments as in `minimum_distortion`."""
     started = time.perf_counter()
-    network = snapshot(network)
+    network = in_arithmetic(snapshot(network), arithmetic)
     if perturbation.size != network.input_size:
         raise InputError(f"the image has {perturbation.size} values, the network {network.input_size} inputs")
     if not 0 < gap < 1:
@@ -201,4 +208,5 @@ def closest_violation(
         tuple(dict.fromkeys(search.trusted)),
         search.statistics(),
         (reason or search.reason or "time") if status == "bounded" else "",
+        network.arithmetic,
     )

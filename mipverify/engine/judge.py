@@ -10,6 +10,7 @@ import numpy as np
 from mipverify.engine.verdict import Witness
 from mipverify.network import Network
 from mipverify.network.replay import Replay
+from mipverify.network.rounding_error import error_bounds
 from mipverify.specification import Case, Condition
 
 LIKELY = 1e-4  # of a margin's size, relative and absolute: up to here above zero the original may see it otherwise
@@ -41,8 +42,11 @@ class Replaying:
     def first_violation(self, points: np.ndarray, conditions: np.ndarray, entry: int = 0) -> Witness | None:
         """As `Judge.first_violation`."""
         x = self.case.inputs.nearest_float32(points.reshape(len(points), -1))
-        guess = self.margins.forward(x.reshape(len(x), *self.network.input_shape)).reshape(len(x), -1)
+        values = self.margins.values(x.reshape(len(x), *self.network.input_shape))
+        guess = values[self.margins.output].reshape(len(x), -1)
         near = LIKELY * (1 + np.abs(guess))
+        if self.network.arithmetic == "float32":  # rounding itself may violate, and is looked for
+            near = near + error_bounds(self.margins, values, double=False)[self.margins.output].reshape(1, -1)
         likely = np.flatnonzero((guess <= near)[:, conditions].any(axis=1))
         likely = likely[np.argsort(guess[likely].min(axis=1))][:MOST_REPLAYED]
         if not len(likely):

@@ -144,6 +144,7 @@ def _verdict(
         network={"path": network.path, "sha256": network.sha256},
         property={"path": specification.path, "sha256": specification.sha256},
         notes=_notes(specification),
+        arithmetic=network.arithmetic,
     )
 
 

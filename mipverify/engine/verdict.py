@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from mipverify.proof_file import Proof
 
 
+ABOUT = {
+    "real": "the real-valued function",
+    "float32": "every float32 evaluation, in any order of summation, with or without fused multiply-add",
+}
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Witness:
     """An input (n,) float32 inside the stated set and the output (k,) of the original file there, which violates.
@@ -37,7 +43,8 @@ class Verdict:
     trusted: what the verdict takes on a solver's word; empty where every step is certified here.
     statistics: unstable ReLUs by layer, nodes, binaries, seconds by stage. reason: why it is unknown.
     notes: what a reader must know of the question besides: coordinates that no float32 meets exactly. proof: of what
-    holds, if one was asked for.
+    holds, if one was asked for. arithmetic: what it is about: `real`, the network's real-valued function, or
+    `float32`, every evaluation in float32 whatever the order of summation. Witnesses are ONNX Runtime's in any case.
     """
 
     verdict: Literal["holds", "violated", "unknown"]
@@ -52,11 +59,17 @@ class Verdict:
     property: dict[str, str | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     proof: Proof | None = field(default=None, repr=False)
+    arithmetic: Literal["real", "float32"] = "real"
+
+    def about(self) -> str:
+        """What `holds` speaks of, in words; empty for other verdicts."""
+        return ABOUT[self.arithmetic] if self.verdict == "holds" else ""
 
     def __repr__(self) -> str:
         parts = [self.verdict, seconds(self.seconds), self.stage]
         if self.margin_lower_bound is not None:
             parts.append(f"margin >= {number(self.margin_lower_bound)}")
+        parts += [self.arithmetic] if self.arithmetic != "real" else []
         parts += [self.reason] if self.reason else []
         parts += [f"trusts {', '.join(self.trusted)}"] if self.trusted else []
         return f"Verdict({', '.join(parts)})"
@@ -68,7 +81,10 @@ class Verdict:
         if self.witness is not None:
             rows |= {"counterexample": vector(self.witness.input), "output there": vector(self.witness.output)}
         unstable = self.statistics.get("unstable_relus") or []
-        rows |= {"unstable ReLUs": ", ".join(map(str, unstable)), "trusted": ", ".join(self.trusted)}
+        rows |= {"about": self.about()} | {
+            "unstable ReLUs": ", ".join(map(str, unstable)),
+            "trusted": ", ".join(self.trusted),
+        }
         return html_table(self.verdict, rows | {"notes": "; ".join(self.notes)})
 
     def to_json(self) -> dict[str, Any]:
@@ -86,6 +102,7 @@ class Verdict:
             "verdict": self.verdict,
             "seconds": round(self.seconds, 4),
             "stage": self.stage,
+            "arithmetic": self.arithmetic,
             "margin_lower_bound": margin if margin is not None and np.isfinite(margin) else None,
             "witness": witness,
             "trusted": list(self.trusted),

@@ -12,6 +12,7 @@ from mipverify.engine.schedule import CASCADE, rest_of_cascade
 from mipverify.engine.stage import Stage
 from mipverify.engine.verdict import Verdict
 from mipverify.network import Network
+from mipverify.network.deployed import in_arithmetic
 from mipverify.network.snapshot import snapshot
 from mipverify.parallel.guard import LeftBehindError, run_within
 from mipverify.solvers.registry import require_choice
@@ -30,6 +31,7 @@ def verify(
     progress: Callable[[str, str], None] | None = None,
     stages: Sequence[Stage] = CASCADE,
     proof: bool = False,
+    arithmetic: str = "real",
 ) -> Verdict:
     """Prove that no input of the specification's set meets a violating condition, or find one that does.
 
@@ -39,10 +41,11 @@ def verify(
     unknown.
     progress: called with a stage's name and a short text. stages: what to run, for measurements. proof: whether what
     holds must come with `Verdict.proof`; no solver's word counts then, and all is done in one process.
-    Raises InputError where network and property do not fit.
+    arithmetic: what `holds` is about, the real-valued function, or with `float32` every evaluation in float32.
+    Raises InputError where network and property do not fit, or float32 cannot be spoken of.
     """
     require_choice(solver)
-    network = snapshot(network)
+    network = in_arithmetic(snapshot(network), arithmetic)
     run = Run(network, specification, Clock(timeout), solver, seed, workers, progress or silent, stages, proof)
     if memory is not None:
         from mipverify.engine.confined import run_confined  # most questions need no other process

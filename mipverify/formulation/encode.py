@@ -203,7 +203,7 @@ def encode(network: Network, bounds: Bounds, output: int | None = None, stop: Ca
         elif isinstance(node, Relu):
             relus[index], expressions[index] = _relu(builder, index, before[node.source], high, bounds)
         else:
-            expressions[index] = _affine(builder, index, node, expressions)
+            expressions[index] = _affine(builder, index, node, expressions, bounds.deviation(index))
         if index in read:
             before[index] = _columns_of(builder, index, expressions[index], low, high)
         elif index in materialized:
@@ -220,7 +220,7 @@ def _moves(network: Network, node: Node) -> bool:
     return (
         isinstance(node, Affine)
         and node.bias is None
-        and node.error_bound is None
+        and not node.inexact
         and all(isinstance(term.operator, Index) for term in node.terms)
         and not any(isinstance(network.nodes[source], Affine) for source in sources(node))
     )
@@ -236,7 +236,11 @@ def _cone(network: Network, output: int) -> set[int]:
 
 
 def _affine(
-    builder: _Builder, index: int, node: Affine, expressions: dict[int, tuple[Any, np.ndarray]]
+    builder: _Builder,
+    index: int,
+    node: Affine,
+    expressions: dict[int, tuple[Any, np.ndarray]],
+    deviation: np.ndarray | None,
 ) -> tuple[Any, np.ndarray]:
     size = int(np.prod(node.shape))
     matrix = sp.csr_array((size, builder.columns))
@@ -250,6 +254,8 @@ def _affine(
     off = _rounding(builder, terms, constant)
     if node.error_bound is not None:  # a reduced network: what multiplying out may have lost
         off = off + np.broadcast_to(np.asarray(node.error_bound, np.float64), node.shape).reshape(-1)
+    if deviation is not None:
+        off = off + deviation.reshape(-1).astype(np.float64)
     if off.any():  # it gets columns of its own
         columns = builder.add_columns(-off, off, f"rounding{index}")
         matrix = builder.widen(matrix) + sp.csr_array(

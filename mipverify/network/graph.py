@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from array_api_compat import array_namespace
 
@@ -42,6 +42,9 @@ class Affine:
 
     error_bound: what the node stands for may differ from that by this much, entry by entry; None for nothing.
     magnitude: entry by entry, the sum of the absolute values of what the bias was added up from; None for |bias|.
+    steps: the most roundings of float32 that a product takes part in where the file's operators behind this are
+    evaluated; 0 where they only move values. rounded: what these come to in the network that `deployed` makes; None
+    where the node is spoken of in real numbers.
     """
 
     shape: tuple[int, ...]
@@ -49,6 +52,22 @@ class Affine:
     bias: Array | None = None
     error_bound: Array | None = None
     magnitude: Array | None = None
+    steps: int = 0
+    rounded: Rounded | None = None
+
+    @property
+    def inexact(self) -> bool:
+        """Whether the node's value may differ from its expression."""
+        return self.error_bound is not None or (self.rounded is not None and self.rounded.roundings > 0)
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """roundings: the most that a product of a node's multiplied-out block takes part in; 0 for values that are only
+    moved. open: whether the node's only reader goes on with the block; else its value is stored."""
+
+    roundings: int
+    open: bool
 
 
 @dataclass(frozen=True)
@@ -91,6 +110,8 @@ class Network:
     parameters: Any = field(
         default=None, repr=False
     )  # the ParameterMap that makes its input, if it is not the file's own
+    arithmetic: Literal["real", "float32"] = "real"  # whose values its nodes stand for (network/deployed.py)
+    unrounded: str | None = "it was not read from an ONNX file"  # why those of float32 are not known, if they are not
 
     def __post_init__(self) -> None:
         for index, node in enumerate(self.nodes):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from mipverify.errors import InputError
 from mipverify.network.alone import complaint
 from mipverify.network.branches import taken
 from mipverify.network.builder import Builder, Result, RewriteError, Tensor
+from mipverify.network.deployed import steps_of
 from mipverify.network.fold import evaluate
-from mipverify.network.graph import Network, Relu
+from mipverify.network.graph import Affine, Network, Relu
 from mipverify.network.model_file import ModelFile
 from mipverify.network.onnx_reader import OnnxGraph, read
 from mipverify.network.ordering import reads
@@ -69,6 +70,7 @@ class Reading:
     trailing: positions of the nodes at the end that only rank. values: by the file's name of a tensor, what it became.
     tail: what was dropped at the end. problems: why it is not a network, empty if it is one. sites: by the builder's
     ReLU nodes, the first output of the file's node they belong to, and their number among those of that node.
+    unrounded: for nodes of which it is not known how float32 rounds them, why.
     """
 
     graph: OnnxGraph
@@ -78,6 +80,7 @@ class Reading:
     tail: Tail
     problems: list[Unsupported]
     sites: dict[int, tuple[str, int]] = field(default_factory=dict)
+    unrounded: list[str] = field(default_factory=list)
 
     def tensors(self) -> dict[str, Tensor]:
         """What the tensors of the file became, in order; without those behind what was dropped at the end."""
@@ -117,6 +120,7 @@ def load(source: str | Path | ModelFile) -> Network:
         dropped=found.tail.dropped,
         file=graph.file,
         double=graph.double,
+        unrounded=next(iter(found.unrounded), None),
     )
 
 
@@ -167,10 +171,23 @@ def trace(graph: OnnxGraph, stop: bool = True) -> Reading:
             values.update({name: value for name, value in zip(proto.output, outputs, strict=False) if name})
             relus = [k for k, made in enumerate(builder.nodes[begin:], begin) if isinstance(made, Relu)]
             found.sites.update({k: (str(proto.output[0]), part) for part, k in enumerate(relus)})
+            _count_roundings(found, node, begin)
             continue
         if stop:
             break
     return found
+
+
+def _count_roundings(found: Reading, node: OnnxNode, begin: int) -> None:
+    """Enter `Affine.steps` of the builder's nodes from `begin` on, which a node of the file became."""
+    nodes = found.builder.nodes
+    steps, reason = steps_of(node, nodes[begin:])
+    if reason is not None:
+        found.unrounded.append(f"operator {node.operator} (node {node.name!r}): {reason}")
+    for k, count in enumerate(steps, begin):
+        one = nodes[k]
+        if count and isinstance(one, Affine):
+            nodes[k] = replace(one, steps=count)
 
 
 def _rewrite(

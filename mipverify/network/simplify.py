@@ -152,19 +152,20 @@ def _fold(nodes: list[Node], output: int) -> None:
         if not isinstance(node, Affine):
             continue
         terms: list[Term] = []
-        bias, magnitude = node.bias, node.magnitude
+        bias, magnitude, steps = node.bias, node.magnitude, node.steps
         for term in node.terms:
             source = nodes[term.source]
             if isinstance(term.operator, Identity) and isinstance(source, Affine) and uses[term.source] == 1:
                 possible, total = _exact_sum(bias, source.bias, node.shape)
                 if possible:
                     terms += source.terms
+                    steps += source.steps
                     magnitude = _magnitude(bias, magnitude, source, node.shape)
                     bias = total
                     continue
             terms.append(term)
         if len(terms) != len(node.terms) or any(a is not b for a, b in zip(terms, node.terms, strict=True)):
-            nodes[i] = replace(node, terms=tuple(terms), bias=bias, magnitude=magnitude)
+            nodes[i] = replace(node, terms=tuple(terms), bias=bias, magnitude=magnitude, steps=steps)
 
 
 def _magnitude(bias: Array | None, magnitude: Array | None, source: Affine, shape: tuple[int, ...]) -> Array | None:

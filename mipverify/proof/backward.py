@@ -141,6 +141,9 @@ class Errors:
         error_bound = getattr(self.network.nodes[index], "error_bound", None)
         if error_bound is not None:
             self.total = self.total + row_dot(xp.abs(coefficients), parameter_like(error_bound, coefficients)[None])
+        off = self.bounds.deviation(index)
+        if off is not None:
+            self.total = self.total + row_dot(xp.abs(coefficients), self._of(off))
 
     def pass_cuts(self, index: int, coefficients: Array, cuts: Cuts, factors: Array, relaxed: CutRelaxation) -> None:
         """Rows are passed back through a ReLU node with cuts."""
@@ -162,7 +165,12 @@ def claim_error(bounds: Bounds, claim: Claim, constant: Array, samples: np.ndarr
     sizes, units = _flat(bounds.magnitudes[claim.node]), claim.units
     entry = 0 if len(sizes) == 1 else np.arange(len(units)) if samples is None else samples
     terms = rounding_terms(node) + reads(bounds.network, claim.node)
-    return total + gamma(terms, constant) * abs(claim.factors) * sizes[entry, units]
+    total = total + gamma(terms, constant) * abs(claim.factors) * sizes[entry, units]
+    off = bounds.deviation(claim.node)
+    if off is None:
+        return total
+    entry = 0 if len(off) == 1 else np.arange(len(units)) if samples is None else samples
+    return total + abs(claim.factors) * _flat(off)[entry, units]
 
 
 def pass_coefficients(

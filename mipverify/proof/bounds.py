@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from mipverify.network import Input, Network, Relu
+from mipverify.network import Affine, Input, Network, Relu
 from mipverify.network.operators import Array, parameter_like
+from mipverify.proof.deployed import deviation
 from mipverify.proof.derivation import Assumed, Pre, Selected
 from mipverify.proof.facts import SEAL, Assumption, Scope, Sealed, UnitBounds
 from mipverify.proof.on_demand import ByNode, InOrder
@@ -156,6 +157,19 @@ class Bounds(Intervals, Sealed):
             return self.within.magnitudes
         return InOrder(len(self.network.nodes), partial(_magnitude, self.network, self.lower, self.upper))
 
+    def deviation(self, index: int) -> Array | None:
+        """By how much an affine node's value (B, *shape) may be off its expression in float32; None for nothing."""
+        node = self.network.nodes[index]
+        if not isinstance(node, Affine) or node.rounded is None:
+            return None
+        return self._deviations[index]
+
+    @cached_property
+    def _deviations(self) -> Mapping[int, Array | None]:
+        if self.within is not None:
+            return self.within._deviations
+        return ByNode(range(len(self.network.nodes)), partial(deviation, self.network, self.lower, self.upper))
+
     @cached_property
     def underflow(self) -> Sequence[Array]:
         """Above the sum of all underflow errors of a row that starts at or below each node (B,).
@@ -204,7 +218,10 @@ def _magnitude(network: Network, lower: Sequence[Array], upper: Sequence[Array],
         # An underflow is relative to nothing: the error of passing a row through must not vanish with it.
         whole = xp.sum(xp.reshape(source, (total.shape[0], -1)), axis=1)
         total = total + tiny * (1 + whole.reshape(-1, *[1] * (total.ndim - 1)))
-    return total if node.bias is None else total + xp.abs(parameter_like(node.bias, total))[None]
+    if node.bias is not None:
+        total = total + xp.abs(parameter_like(node.bias, total))[None]
+    off = deviation(network, lower, upper, index)
+    return total if off is None else total + off
 
 
 def _underflow(magnitudes: Sequence[Array], index: int, before: Array | None) -> Array:

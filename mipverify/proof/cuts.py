@@ -285,6 +285,9 @@ class IdealLayer(Sealed):
         rows = term.operator.rows(units, np.zeros(0)).reshape(len(units), -1)
         lower, upper = (side[term.source].reshape(-1).astype(np.float64) for side in (bounds.lower, bounds.upper))
         deviation = np.zeros(size) if affine.error_bound is None else np.asarray(affine.error_bound).reshape(-1)
+        off = bounds.deviation(before)
+        if off is not None:
+            deviation = deviation + off.reshape(-1)
         parts = np.asarray(rows, np.float64), np.asarray(bias, np.float64)[units], lower, upper, deviation[units]
         return cls(node, before, term.source, units, *parts, bounds.scope, seal=SEAL, derivation=bounds.derivation)
 

@@ -14,6 +14,7 @@ from mipverify.network.graph import affine_value
 from mipverify.network.operators import Array, parameter_like
 from mipverify.proof.bounds import Bounds, outward
 from mipverify.proof.box_tree import PartsOf
+from mipverify.proof.deployed import deviation
 from mipverify.proof.derivation import Derivation, Started, Tightened
 from mipverify.proof.facts import SEAL, Scope, UnitBounds
 from mipverify.proof.input_minimum import lies_in
@@ -166,7 +167,7 @@ def _propagate(network: Network, lows: list[Array], highs: list[Array], first: i
             low, high = xp.clip(lows[node.source], min=0), xp.clip(highs[node.source], min=0)
         else:
             assert not isinstance(node, Input)
-            low, high = affine_interval(node, lows, highs)
+            low, high = affine_interval(node, lows, highs, deviation(network, lows, highs, index))
         if index < len(lows):
             xp = array_namespace(low)
             lows[index], highs[index] = xp.maximum(low, lows[index]), xp.minimum(high, highs[index])
@@ -175,10 +176,15 @@ def _propagate(network: Network, lows: list[Array], highs: list[Array], first: i
             highs.append(high)
 
 
-def affine_interval(node: Affine, lows: list[Array], highs: list[Array]) -> tuple[Array, Array]:
-    """Interval of one affine node from those of earlier nodes, rounding errors included."""
+def affine_interval(
+    node: Affine, lows: list[Array], highs: list[Array], off: Array | None = None
+) -> tuple[Array, Array]:
+    """Interval of one affine node from those of earlier nodes, rounding errors included.
+
+    off: by how much its value may differ from its expression, beside its error bound.
+    """
     xp = array_namespace(lows[0])
-    if len(node.terms) == 1 and node.bias is None and node.error_bound is None:
+    if len(node.terms) == 1 and node.bias is None and node.error_bound is None and off is None:
         operator = node.terms[0].operator
         if operator.terms == 1 and not operator.parameters():  # data movement only: exact
             return affine_value(node, lows), affine_value(node, highs)
@@ -202,5 +208,7 @@ def affine_interval(node: Affine, lows: list[Array], highs: list[Array]) -> tupl
         radius = radius + error * xp.abs(parameter_like(node.bias, like))[None]
     if node.error_bound is not None:
         radius = radius + parameter_like(node.error_bound, like)[None]
+    if off is not None:
+        radius = radius + off
     radius = radius * (1 + 2 * error) + 4 * gamma(1, like) * xp.abs(center) + floor(like)
     return center - radius, center + radius

@@ -196,6 +196,10 @@ class _PartialErrors(Errors):
         size, terms = self.field.error(index, self.bounds.magnitudes[index], rows)
         terms = max(backward_terms(self.network, index), terms + constant_terms(self.network)) + self.further
         self.total = self.total + gamma(terms, size) * size
+        off = self.bounds.deviation(index)
+        if off is not None:
+            values = self.field.under(index, "deviation", off, rows)
+            self.total = self.total + rows.dot(np.abs(rows.coefficients), values)
 
 
 @dataclass(eq=False)

@@ -25,6 +25,8 @@ def restated(outer: Bounds, units: np.ndarray, bounds: Bounds, own: np.ndarray) 
     nodes = tuple(part.network.nodes[part.network.output] for part in (outer, bounds))
     if not all(isinstance(node, Affine) for node in nodes):
         raise ValueError("the outputs are not affine")
+    if any(isinstance(node, Affine) and node.rounded is not None and node.rounded.roundings for node in nodes):
+        raise ValueError("the outputs are rounded")
     theirs, ours = (
         unit_rows(part.network, part.network.output, chosen, None, np.zeros(1))  # in float64: nothing is rounded off
         for part, chosen in ((outer, units), (bounds, own))

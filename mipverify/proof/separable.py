@@ -129,7 +129,7 @@ class _Sums:
         if isinstance(what, Relu):
             base, function = self._function((what.source, at), depth)
             return base, function.rectified()
-        if isinstance(what, Affine) and what.error_bound is None:
+        if isinstance(what, Affine) and not what.inexact:
             summands, offset = self._summands(what, at)
             if len(summands) == 1:
                 ((source, weight),) = summands
@@ -143,7 +143,7 @@ class _Sums:
 
     def _summands(self, node: Affine, unit: int) -> tuple[list[tuple[_Unit, Fraction]], Fraction]:
         """The units that an affine unit reads, with their weights, and its bias."""
-        if node.error_bound is not None:
+        if node.inexact:
             raise _TooLargeError
         weights: dict[_Unit, Fraction] = {}
         for term, row in zip(node.terms, self._rows(node, unit), strict=True):

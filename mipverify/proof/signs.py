@@ -42,7 +42,7 @@ class _Signs:
 
     def _sums(self, node: Affine, units: np.ndarray, sign: int) -> np.ndarray:
         """The same for sums: whether `sign` times every summand is >= 0."""
-        if node.error_bound is not None:
+        if node.inexact:
             return np.zeros(len(units), bool)
         like = np.zeros(0)
         good = np.ones(len(units), bool)

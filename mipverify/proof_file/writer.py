@@ -59,7 +59,7 @@ def write_proof(
     header = {
         "format": FORMAT,
         "version": VERSION,
-        "arithmetic": "real",
+        "arithmetic": network.arithmetic,
         "network": {"sha256": network.sha256},
         "question": _question(specification, arrays, about or {}),
         "cases": cases,

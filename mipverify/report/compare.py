@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from mipverify.engine.sample import VERDICTS, SampleResult
 from mipverify.errors import InputError
-from mipverify.report.configuration import RunConfiguration
+from mipverify.report.configuration import ARITHMETIC, RunConfiguration
 from mipverify.report.store import read_run
 from mipverify.report.summary import Counts
 
@@ -105,11 +106,13 @@ def write_comparison(path: Path, comparison: Comparison) -> None:
 
 
 def _questions(one: RunConfiguration, two: RunConfiguration) -> dict[str, bool]:
+    mine, theirs = ({ARITHMETIC: "real"} | json.loads(run.settings) for run in (one, two))
     return {
+        "arithmetic": mine.pop(ARITHMETIC) == theirs.pop(ARITHMETIC),
         "network": one.network_sha256 == two.network_sha256,
         "eps": one.eps == two.eps,
         "norm": one.norm == two.norm,
-        "preprocessing": one.settings == two.settings,
+        "preprocessing": mine == theirs,
     }
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from mipverify.engine.sample import VERDICTS, SampleResult
+from mipverify.engine.verdict import ABOUT
 from mipverify.report import plots
 from mipverify.report.columns import SAMPLES
 from mipverify.report.files import Replacing
@@ -57,6 +58,7 @@ def write_page(
         .render(
             summary=summary,
             preprocessing=preprocessing,
+            about=ABOUT[summary["arithmetic"]],
             headline=headline(summary),
             counts={verdict: summary[verdict] for verdict in VERDICTS},
             classes=classes,

@@ -18,7 +18,7 @@ from mipverify.cluster.job import as_sent
 from mipverify.engine.sample import VERDICTS, SampleResult
 from mipverify.errors import InputError
 from mipverify.parallel import cores
-from mipverify.report.configuration import RunConfiguration, canonical_eps, parse_samples
+from mipverify.report.configuration import ARITHMETIC, RunConfiguration, canonical_eps, parse_samples
 from mipverify.report.database import FILE, publishing
 from mipverify.report.files import inputs_of, refuse_overwriting
 from mipverify.report.hashes import hash_arrays, hash_network
@@ -60,7 +60,8 @@ class Status:
 
 @dataclass(frozen=True)
 class Limits:
-    """How to look for the answers; none of it changes the question, so that a run may go on with other values."""
+    """How to look for the answers; none of it but `arithmetic` changes the question, so that a run may go on with other
+    values."""
 
     timeout: float = 120.0
     workers: int | None = None
@@ -70,6 +71,7 @@ class Limits:
     retry_unknown: bool = False
     verifier: str = SampleJob.verifier
     proofs: bool = False
+    arithmetic: str = "real"
 
     def resolved_workers(self) -> int:
         """The number of workers, by default one for each core that this process may use."""
@@ -107,6 +109,7 @@ def adversarial_accuracy(
     retry_unknown: bool = False,
     class_names: Sequence[str] = (),
     progress: Callable[[Status], None] | None = None,
+    arithmetic: str = "real",
 ) -> AccuracyResult:
     """Decide for every sample whether any input within `eps` is classified otherwise than by its label.
 
@@ -122,18 +125,20 @@ def adversarial_accuracy(
     timeout   seconds for each sample
     cluster   address of a Dask scheduler, or `local`
     class_names  one for each class, for the page and the result
+    arithmetic  what `holds` is about: the real-valued function, or with `float32` every evaluation in float32
 
     Raises InputError if the arguments do not fit each other or `out` holds a run with another question.
     """
     import numpy as np
 
     from mipverify.network import load
+    from mipverify.network.deployed import in_arithmetic
     from mipverify.network.snapshot import snapshot
     from mipverify.network.validation import unit_box, validated
     from mipverify.specification.dataset import Dataset
     from mipverify.specification.preprocessing import Preprocessing
 
-    loaded = load(network) if isinstance(network, str | Path) else snapshot(network)
+    loaded = in_arithmetic(load(network) if isinstance(network, str | Path) else snapshot(network), arithmetic)
     given = Preprocessing.of(domain=domain, mean=mean, std=std)
     pixels, classes = np.asarray(images), np.asarray(labels)
     if classes.shape != (len(pixels),) or not np.issubdtype(classes.dtype, np.integer):
@@ -147,10 +152,10 @@ def adversarial_accuracy(
         labels_sha256=hash_arrays(dataset.labels),
         eps=canonical_eps(str(eps)),
         norm=norm,
-        settings=_settings(dataset),
+        settings=_settings(dataset, loaded.arithmetic),
     )
-    job = SampleJob(as_sent(loaded), dataset, configuration.eps, timeout, solver, seed)
-    limits = Limits(timeout, workers, solver, seed, cluster, retry_unknown)
+    job = SampleJob(as_sent(loaded), dataset, configuration.eps, timeout, solver, seed, arithmetic=loaded.arithmetic)
+    limits = Limits(timeout, workers, solver, seed, cluster, retry_unknown, arithmetic=loaded.arithmetic)
     if loaded.module is not None:  # workers get what was traced of it
         validated(loaded, unit_box(loaded))
     with tempfile.TemporaryDirectory() if out is None else nullcontext(str(out)) as directory:
@@ -176,11 +181,12 @@ def run_report(
 ) -> AccuracyResult:
     """The same from files, for the command line: also writes the tables and the page. `samples` as in 0:500."""
     from mipverify.network import load
+    from mipverify.network.deployed import in_arithmetic
     from mipverify.specification import load_dataset
 
     radius = canonical_eps(eps)
     dataset = load_dataset(data, preprocessing)
-    loaded = load(network)
+    loaded = in_arithmetic(load(network), limits.arithmetic)
     refuse_overwriting([("--out", Path(out) / name) for name in WRITTEN], inputs_of(loaded, data))
     configuration = RunConfiguration(
         network=network,
@@ -190,10 +196,10 @@ def run_report(
         labels_sha256=hash_arrays(dataset.labels),
         eps=radius,
         norm=norm,
-        settings=_settings(dataset),
+        settings=_settings(dataset, loaded.arithmetic),
     )
     how = limits.timeout, limits.solver, limits.seed, limits.verifier, limits.proofs
-    job = SampleJob(as_sent(loaded), dataset, radius, *how)
+    job = SampleJob(as_sent(loaded), dataset, radius, *how, arithmetic=loaded.arithmetic)
     result = _run(job, loaded, dataset, configuration, samples, Path(out), limits, progress, class_names)
     publish(result, dataset, loaded)
     return result
@@ -289,9 +295,9 @@ def _verify(job: SampleJob, wanted: list[int], limits: Limits, store: RunStore, 
     return schedule.peak_memory
 
 
-def _settings(data: Dataset) -> str:
-    """What else the verdicts depend on: how stored values become inputs."""
-    return json.dumps(data.record(), sort_keys=True)
+def _settings(data: Dataset, arithmetic: str) -> str:
+    """What else the verdicts depend on: how stored values become inputs, and what `holds` is about."""
+    return json.dumps(data.record() | ({} if arithmetic == "real" else {ARITHMETIC: arithmetic}), sort_keys=True)
 
 
 def _check_labels(labels: NDArray[Any], selection: range, classes: int) -> None:

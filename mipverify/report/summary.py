@@ -11,7 +11,7 @@ from typing import Any
 
 from mipverify.engine.sample import VERDICTS, SampleResult
 from mipverify.report.columns import SAMPLES
-from mipverify.report.configuration import RunConfiguration
+from mipverify.report.configuration import ARITHMETIC, RunConfiguration
 from mipverify.report.files import Replacing
 
 
@@ -57,7 +57,7 @@ def summarize(
     peak_memory: int = 0,
 ) -> dict[str, Any]:
     """The contents of `summary.json`. `seconds` is wall time of all sessions, `peak_memory` bytes of one worker."""
-    counts = Counts.of(results)
+    counts, settings = Counts.of(results), json.loads(configuration.settings)
     stages = Counter(result.stage for result in results)
     spent: Counter[str] = Counter()
     for result in results:
@@ -87,7 +87,8 @@ def summarize(
         "data": {"path": configuration.data, "sha256": configuration.data_sha256},
         "eps": configuration.eps,
         "norm": configuration.norm,
-        "preprocessing": json.loads(configuration.settings),
+        "arithmetic": settings.pop(ARITHMETIC, "real"),
+        "preprocessing": settings,
         "options": options,
         "version": version,
     }

@@ -71,10 +71,12 @@ def test_limits_reach_the_engine(cli: Callable[..., Result], folder: Path, monke
     cli(
         "verify", folder / "net.onnx", folder / "holds.vnnlib",
         "--timeout", "7.5", "--seed", 3, "--workers", 2, "--solver", "cbc", "--memory", "2G",
+        "--arithmetic", "float32",
     )  # fmt: skip
     del seen["progress"]
     assert 2.5 < seen.pop("timeout") < 7.5  # what reading has left of it
-    assert seen == {"seed": 3, "workers": 2, "solver": "cbc", "memory": 2 * 1024**3, "proof": False}
+    limits = {"seed": 3, "workers": 2, "solver": "cbc", "memory": 2 * 1024**3}
+    assert seen == {**limits, "proof": False, "arithmetic": "float32"}
 
 
 def test_internal_failure_is_one_line(

@@ -19,6 +19,12 @@ CASES = [
 ]
 
 
+def test_rounding_decides() -> None:
+    command = [sys.executable, str(EXAMPLES / "rounding.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert re.fullmatch(r"real: holds\nfloat32: violated\n  ONNX Runtime makes 0 of 0\.\d+\n", done.stdout)
+
+
 @pytest.mark.parametrize(("arguments", "says"), CASES)
 def test_example(arguments: list[str], says: str) -> None:
     command = [sys.executable, str(EXAMPLES / arguments[0]), *arguments[1:]]

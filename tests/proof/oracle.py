@@ -61,6 +61,7 @@ from tests.proof.exact import (
     require_bounds,
     residual,
 )
+from tests.proof.float32 import check_deployed  # noqa: F401 - one of CHECKS
 
 
 def check_interval(rng: np.random.Generator) -> None:
