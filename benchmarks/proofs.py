@@ -6,20 +6,23 @@ benchmarks/proofs.py report NET DATA --eps 0.1 [--samples 0:200] [--workers 1]
 
 instances: DIR/instances.csv names networks and properties as VNN-COMP does, with a column `benchmark`, `onnx` and
 `vnnlib`. Each question is asked without and with `--proof` in turn, each a process of its own, and what is proven is
-checked. report: one report without and one with `--proofs`, whose proofs are then all checked. Every proof that is not
-verified is named, and the exit status is 1 then. Seconds of checking include the start of a process for each proof.
+checked. report: one report without and one with `--proofs`, whose proofs are then all checked by `mipverify check DIR`.
+Every proof that is not verified is named, and the exit status is 1 then. Seconds of checking include the start of a
+process, for each proof of an instance and for each worker of a report.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,17 +123,23 @@ def of_report(options: argparse.Namespace, place: Path) -> int:
         code, seconds[name] = run(*asked, "--out", place / name, *more)
         if code not in (HOLDS, UNDECIDED):
             sys.exit(f"the report {name} proofs ended with exit code {code}")
-    proofs = [path for path in sorted((place / "with" / "proofs").rglob("*")) if path.is_file()]
-    checked = [(path, *run("check", path, options.network)) for path in proofs]
-    for path, code, _ in checked:
-        if code != 0:
-            print(f"not verified: {path.name}")
-    size = sum(path.stat().st_size for path in proofs) / 1e6
-    verified = sum(code == 0 for _, code, _ in checked)
-    checking = sum(seconds_of_one for *_, seconds_of_one in checked)
-    print(f"user s: {seconds['without']:.1f} without proofs, {seconds['with']:.1f} with, {checking:.1f} to check them")
-    print(f"{verified} of {len(proofs)} verified, {size:.2f} MB")
-    return int(verified != len(proofs))
+    begin = time.monotonic()
+    _, seconds["check"] = run("check", place / "with", "--workers", options.workers)
+    passed = time.monotonic() - begin
+    with (place / "with" / "samples.csv").open() as file:
+        judged = [row for row in csv.DictReader(file) if row["proof_state"]]
+    for row in judged:
+        if row["proof_state"] != "verified":
+            print(f"not verified: sample {row['index']}: {row['proof_check']}")
+    summary = json.loads((place / "with" / "summary.json").read_text())
+    size = sum(path.stat().st_size for path in (place / "with" / "proofs").iterdir()) / 1e6
+    verified = sum(row["proof_state"] == "verified" for row in judged)
+    print(
+        f"user s: {seconds['without']:.1f} without proofs, {seconds['with']:.1f} with, {seconds['check']:.1f} to check"
+    )
+    print(f"wall s: {summary['seconds']:.1f} with proofs, {passed:.1f} to check them")
+    print(f"{verified} of {summary['holds']} verified, {size:.2f} MB")
+    return int(verified != summary["holds"])
 
 
 if __name__ == "__main__":
