@@ -61,7 +61,7 @@ class Run:
         stages = RECORDED if self.proof and self.stages is CASCADE else self.stages
         cases = [score_case(self.network, case) for case in self.specification.cases]
         try:
-            with ProcessPool(1 if self.proof else self.workers) as pool:
+            with ProcessPool(self.workers) as pool:
                 for turn, (case, stated) in enumerate(zip(cases, self.specification.cases, strict=True)):
                     problem = Problem.of(
                         self.network,

@@ -40,7 +40,7 @@ def verify(
     memory: cap in bytes on what the work may take, which is then done in a process of its own; beyond it the verdict is
     unknown.
     progress: called with a stage's name and a short text. stages: what to run, for measurements. proof: whether what
-    holds must come with `Verdict.proof`; no solver's word counts then, and all is done in one process.
+    holds must come with `Verdict.proof`; no solver's word counts then.
     arithmetic: what `holds` is about, the real-valued function, or with `float32` every evaluation in float32.
     Raises InputError where network and property do not fit, or float32 cannot be spoken of.
     """

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mipverify.parallel.executor import C, R, T, Work
+from mipverify.parallel.residents import Home
 
 if TYPE_CHECKING:
     import subprocess
@@ -22,6 +23,8 @@ class _Worker:
     ready: bool = False
     busy: bool = False
     context: object = None  # the last one it was sent; a reference, so that no other object takes its place
+    home: Home = field(default_factory=Home)
+    mark: int = 0  # in what it was sent of residents: where those of the work begin
 
 
 class ProcessPool:
@@ -91,9 +94,10 @@ class ProcessPool:
         worker.busy = True
         try:
             if worker.context is not context:
-                worker.connection.send(("context", context))
-                worker.context = context
-            worker.connection.send(("work", (work, item)))
+                worker.home.forget()
+                worker.connection.send_bytes(worker.home.dumps(("context", context)))
+                worker.context, worker.mark = context, worker.home.mark()
+            worker.connection.send_bytes(worker.home.dumps(("work", (work, item))))
         except OSError:
             self._dismiss(worker)
             return False
@@ -106,10 +110,12 @@ class ProcessPool:
                     self._dismiss(worker)
                     self._wanted += 1  # another one takes its place at the next `map`: a stop may end a stage only
                     return _STOPPED
-            answer = worker.connection.recv()
+            data = worker.connection.recv_bytes()
         except (EOFError, OSError):
             self._dismiss(worker)
             return _LOST
+        answer = worker.home.loads(data)
+        worker.home.forget(worker.mark)
         worker.busy = False
         return answer
 

@@ -6,6 +6,7 @@ import importlib
 import os
 
 from mipverify.parallel.process import connect
+from mipverify.parallel.residents import Abroad
 
 # What work is made of: loaded before this process says that it is ready.
 NEEDED = ("mipverify.presolve.cutting", "mipverify.solvers.branch_and_bound")
@@ -17,15 +18,15 @@ def main(channel: int, parent: int) -> None:
     for module in NEEDED:
         importlib.import_module(module)
     connection.send("ready")
-    context: object = None
+    context, abroad = None, Abroad()
     while True:
         try:
-            what, content = connection.recv()
+            what, content = abroad.loads(connection.recv_bytes())
             if what == "context":
                 context = content
                 continue
             work, item = content
             # Who stops the work ends this process. An error ends it too: the other side does the work again.
-            connection.send(work(context, item, lambda: False))
+            connection.send_bytes(abroad.dumps(work(context, item, lambda: False)))
         except (EOFError, OSError):
             os._exit(0)

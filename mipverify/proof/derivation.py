@@ -8,12 +8,13 @@ a directed acyclic graph: what the last fact does not reach is not needed. `mipv
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 
 from mipverify.network.operators import Array
+from mipverify.parallel.residents import Resident
 
 SLOPE_STEPS = 255  # slopes of recorded passes are multiples of one 255th: they fit into 8 bits
 
@@ -23,8 +24,12 @@ Splits: TypeAlias = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Derivation:
-    """How one fact was made."""
+class Derivation(Resident):
+    """How one fact was made. It stays in the process of those that it is made of, which are known by identity."""
+
+    def stand_in(self) -> Derivation:
+        """Nothing of it is looked at elsewhere."""
+        return Derivation()
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +81,10 @@ class ReducedTo(Derivation):
     output: int
     original: int
 
+    def stand_in(self) -> ReducedTo:
+        """Of the same kind, which tells whether cuts can be recorded."""
+        return ReducedTo(Derivation(), (), self.output, self.original)
+
 
 @dataclass(frozen=True, eq=False)
 class Lifted(Derivation):
@@ -108,6 +117,10 @@ class CutSets(Derivation):
     phases: np.ndarray
     point: np.ndarray
     positions: np.ndarray
+
+    def stand_in(self) -> CutSets:
+        """All of it, since cuts are chosen from it."""
+        return replace(self)
 
     def take(self, keep: np.ndarray) -> CutSets:
         """Some of each row's own cuts, by index (R, T)."""
