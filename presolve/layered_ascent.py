@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from mipverify.presolve.ascent import Adam, Search
+from mipverify.presolve.inequalities import STEP
 from mipverify.presolve.layered import CutColumns, Layered
 
 from mipverify.proof.bounds import Intervals
@@ -80,6 +81,8 @@ class LayeredAscent:
         self.units = layered.begin[self.layers]
         self.count = count = len(rows)
         self.with_beta, self.with_cuts = list(beta), [relu for relu in layered.relus if relu in weight]
+        held = surrogate.network.inequalities
+        self.held = [layer for layer, relu in enumerate(layered.relus[: self.layers]) if relu in held]
         self.shapes = {relu: array.shape for relu, array in alpha.items()}
         self.alpha = layered.column(alpha, self.layers)
         self.beta = layered.column(beta, self.layers) if beta else np.zeros((self.units, count), np.float32)
@@ -152,11 +155,16 @@ class LayeredAscent:
         return self._by_node(*best)
 
     def _size(self, coefficients: np.ndarray) -> np.ndarray:
-        """The mean size of a row's coefficients at the layer of each unit."""
+        """The mean size of a row's coefficients at the layer of each unit; at that of an inequality, a share of the
+        largest of those of the units that it is about."""
         size = np.abs(coefficients)
+        about = {}
+        for index in self.held:
+            here = np.abs(self.layered.units[self.layered.layer(index), : self.units])
+            about[index] = STEP * np.stack([(own[:, None] * size).max(axis=0) for own in here])
         for index in range(self.layers):
             here = self.layered.layer(index)
-            size[here] = size[here].mean(axis=0)
+            size[here] = about[index] if index in about else size[here].mean(axis=0)
         return size
 
     def _by_node(self, alpha: np.ndarray, beta: np.ndarray, weight: np.ndarray) -> tuple[Arrays, Arrays, Arrays]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from mipverify.presolve.ascent import Adam, Search
+from mipverify.presolve.inequalities import Link, known_signs, links, starting_multipliers, steps
 from mipverify.presolve.layered import Layered
 from mipverify.presolve.layered_ascent import LayeredAscent, fits
 from mipverify.presolve.layers import tighten_by_layer
@@ -151,10 +152,15 @@ def optimize_rows(
     for node in alpha.keys() & start.slopes.keys():  # a unit that has been split since has a slope of its own now
         alpha[node] = np.where(free[node], start.slopes[node], alpha[node])
     sign = {node: s for node, s in (signs or {}).items() if node in shapes}
+    held = known_signs(surrogate, shapes, rows.samples)
+    sign |= held
     beta = {
         node: np.array(start.multipliers[node]) if node in start.multipliers else np.zeros(shapes[node], np.float32)
         for node in sign
     }
+    linked = links(bounds.network) if held else {}
+    fresh = {node: s for node, s in held.items() if node not in start.multipliers}
+    beta |= starting_multipliers(surrogate, surrogate_rows, fresh, linked)
     thin_cuts = {k: layer.dense(np.float32) for k, layer in start.cuts.items() if k in shapes}
     weight = {
         k: np.array(start.cut_multipliers[k])
@@ -170,7 +176,8 @@ def optimize_rows(
                 alpha, beta, weight = ascent.run(search, stop)
             else:
                 found = Evidence(alpha, beta, thin_cuts, weight)
-                alpha, beta, weight = _ascend(surrogate, surrogate_rows, search, found, sign, free, stop, observe)
+                given = surrogate, surrogate_rows, search, found
+                alpha, beta, weight = _ascend(*given, sign, free, linked, stop, observe)
     return evaluate_rows(bounds, rows, Evidence(alpha, beta, start.cuts, weight))
 
 
@@ -181,6 +188,7 @@ def _ascend(
     start: Evidence,
     sign: Mapping[int, np.ndarray],
     free: Mapping[int, np.ndarray],
+    linked: Mapping[int, list[Link]],
     stop: Callable[[], bool] | None,
     observe: Callable[[Mapping[int, np.ndarray], Mapping[int, np.ndarray]], None] | None,
 ) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray], dict[int, np.ndarray]]:
@@ -219,7 +227,8 @@ def _ascend(
         }
         if observe is not None:
             observe(dict(enumerate(values)), {k: a for k, (_, a) in answers.items()})
-        units = units or {k: _size(c) for k, c in reached.passed.items()}
+        if not units:
+            units = {k: _size(c) for k, c in reached.passed.items()} | steps(reached.passed, linked, beta, count)
         excess = {k: _excess(cuts[k], y, a, values[cuts[k].source]) for k, (y, a) in answers.items()}
         weight_ascent.ascend(excess, scale, {k: units[k].reshape(count, 1) for k in excess})
         beta_ascent.ascend({k: np.abs(sign[k]) * -sources[k] for k in beta if k in units}, scale, units)

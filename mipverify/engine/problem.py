@@ -14,7 +14,8 @@ from mipverify.formulation.margin import condition_parts, margin_network
 from mipverify.network import Network
 from mipverify.network.replay import Replay
 from mipverify.proof.bounds import Bounds
-from mipverify.proof.interval import interval, interval_over, narrowed
+from mipverify.proof.interval import interval, interval_over, narrowed, tighten
+from mipverify.proof.subadditive import subadditive
 from mipverify.specification import Case, Condition
 from mipverify.specification.sets import InputSet
 
@@ -112,12 +113,15 @@ class Problem:
         return sides[0].reshape(self.entries, -1), sides[1].reshape(self.entries, -1)
 
     def start(self) -> Bounds:
-        """Interval bounds over the input sets, with what is known of one around."""
+        """Interval bounds over the input sets, with what is known of one around and of differences of two networks."""
         if self.together:
             return interval(self.margins, *self.box, record=self.record)
         if self.around is None or self.record:
-            return interval_over(self.margins, self.inputs, record=self.record)
-        return narrowed(self.around, self.margins, self.inputs)
+            found = interval_over(self.margins, self.inputs, record=self.record)
+        else:
+            found = narrowed(self.around, self.margins, self.inputs)
+        held = [self.margins.relu_source(node) for node in self.margins.inequalities]
+        return tighten(found, [subadditive(found, node) for node in held]) if held else found
 
     @property
     def project(self) -> Callable[[np.ndarray], np.ndarray] | None:

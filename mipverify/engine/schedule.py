@@ -12,6 +12,7 @@ from mipverify.attack.pgd import Attack
 from mipverify.engine.stage import Budget, Stage
 from mipverify.engine.stages.attack import GradientAttack
 from mipverify.engine.stages.crown import Crown, FastLin
+from mipverify.engine.stages.differences import Differences
 from mipverify.engine.stages.evaluation import Evaluation
 from mipverify.engine.stages.input_splitting import InputSplitting
 from mipverify.engine.stages.intermediate import CutSample, CutTightening, FurtherPasses, ProgressiveTightening
@@ -30,6 +31,7 @@ INTERVAL = Interval(name="interval")
 QUICK_ATTACK = GradientAttack(name="quick attack", attack=QUICK, cost_ratio=4)
 CROWN = Crown(name="crown")
 ATTACK = GradientAttack(name="attack", attack=QUICK)
+DIFFERENCES = Differences(name="differences")  # of two networks: what decides most of their questions
 OPTIMIZED_CROWN = OptimizedCrown(name="optimized crown", search=Search(iterations=20))
 INPUT_SPLITTING = InputSplitting(name="input splitting")
 TIGHTENING = NeuronTightening(name="tightening", search=Search(iterations=20))
@@ -132,6 +134,33 @@ def rest_of_cascade(ran: Sequence[Stage]) -> tuple[Stage, ...]:
 CROWN_ONLY: tuple[Stage, ...] = (INTERVAL, CROWN, OPTIMIZED_CROWN)  # proofs in milliseconds
 TIGHTENED: tuple[Stage, ...] = (*CROWN_ONLY, TIGHTENING)
 PROOF = tuple(stage for stage in CASCADE if stage not in (ATTACK, LONG_ATTACK))  # where a witness is known
+# Two networks: most differences are decided by bounds; near the largest one, where both have many kinks, halved boxes
+# creep up to it, and phases do not.
+FIRST_DIFFERENCES: tuple[Stage, ...] = (INTERVAL, CROWN, DIFFERENCES, TIGHTENING)
+WORST_DIFFERENCE: tuple[Stage, ...] = (
+    INTERVAL,
+    DIFFERENCES,
+    TIGHTENING,
+    FIRST_BRANCHING,
+    CUT_SAMPLE,
+    BRANCH_AND_BOUND,
+    replace(INPUT_SPLITTING, budget=Budget(0.5)),
+    LP_TIGHTENING,
+    MILP_AS_ASKED,
+    MILP,
+    LATE_BRANCH_AND_BOUND,
+)
+COMPARISON: tuple[Stage, ...] = (
+    EVALUATION,
+    INTERVAL,
+    QUICK_ATTACK,
+    CROWN,
+    DIFFERENCES,
+    ATTACK,
+    TIGHTENING,
+    LONG_ATTACK,
+    *WORST_DIFFERENCE[3:],
+)
 THOROUGH_ATTACK: tuple[Stage, ...] = (GradientAttack(name="attack", attack=Attack(restarts=4, steps=40)),)
 
 

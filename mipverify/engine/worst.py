@@ -12,31 +12,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mipverify.attack.closest import ActivationRegion, closest_in
-from mipverify.engine.activation_regions import unstable_units, walk_regions
-from mipverify.engine.bisection import CLOSE, Bisection
-from mipverify.engine.budget import Clock, Deadline
-from mipverify.engine.schedule import CASCADE, LP_TIGHTENING, MARGIN, THOROUGH_ATTACK, TIGHTENED, TIGHTENING
+from mipverify.engine.budget import Clock
+from mipverify.engine.lowest import Goal, LowestMargin
 from mipverify.engine.shown import html_table, number, seconds, vector
-from mipverify.engine.stage import Stage
 from mipverify.engine.verdict import Witness
 from mipverify.errors import InputError
 from mipverify.network import Network
 from mipverify.network.snapshot import snapshot
 from mipverify.parallel.guard import LeftBehindError, run_within
-from mipverify.proof.bounds import Bounds
-from mipverify.solvers import lp_session
-from mipverify.specification import Case
-from mipverify.specification.exact import exact_number
+from mipverify.specification import Condition
 from mipverify.specification.perturbation import Perturbation
 from mipverify.specification.robustness import misclassified
 
 GAP = 1e-4
-ONCE = (TIGHTENING, LP_TIGHTENING)  # of intermediate bounds, which the level does not touch
-DESCENTS = 6  # halvings with attacks only
-HALVINGS = 20  # while a activation region is searched for its smallest margin,
-EXACT = 0.1  # of the gap that is allowed: to which that is found
-REGIONS = 20  # activation regions looked at after a witness
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +96,9 @@ def worst_margin(
     if network.order_only:
         raise InputError(f"{network.path or 'the network'}: gives an order of classes, of which there is no margin")
     chosen = None if targets is None else list(targets)
-    search = _Search(network, perturbation, label, chosen, eps, gap, Clock(timeout), seed, solver, progress)
+    goal = _goal(network, label, chosen, gap)
+    clock = Clock(timeout)
+    search = LowestMargin(network, perturbation, eps, goal, clock, seed=seed, solver=solver, progress=progress)
     reason = ""
     try:
         run_within(search.clock, partial(search.close_with, workers))
@@ -137,140 +127,15 @@ def worst_margin(
     )
 
 
-class _Search(Bisection):
-    """Problems about whether some margin is at most a level: a proof raises `lower` to it, a witness lowers `upper`."""
+def _goal(network: Network, label: int, targets: Sequence[int] | None, gap: float) -> Goal:
+    """The label's score less the best other one of the targets."""
 
-    def __init__(
-        self,
-        network: Network,
-        perturbation: Perturbation,
-        label: int,
-        targets: Sequence[int] | None,
-        eps: object,
-        gap: float,
-        clock: Clock,
-        seed: int,
-        solver: str,
-        progress: Callable[[str, str], None] | None,
-    ):
-        self.perturbation, self.label, self.targets, self.gap = perturbation, label, targets, gap
-        self.inputs = perturbation.within(eps)
-        super().__init__(network, self.inputs.box, clock, MARGIN, seed=seed, solver=solver, progress=progress)
-        self.radius = float(exact_number(eps, "eps"))
-        self.around: Bounds | None = None  # the level is about the output only
-        self.cascade = CASCADE
-        self.at_zero = self._case(0.0)
-        center = self.inputs.nearest_float32(perturbation.center[None])[0]
-        self.witness = Witness(center, self.replay.run(center[None])[0])
-        self.upper = self._margin(self.witness.output)
+    def conditions(level: Fraction) -> tuple[Condition, ...]:
+        return misclassified(label, network.output_size, network.input_size, targets=targets, margin=-level)
 
-    @property
-    def closed(self) -> bool:
-        return self.upper - self.lower <= self._allowed()
-
-    done = closed
-
-    def aim(self) -> float:
-        return self.upper - CLOSE * self._allowed()
-
-    def stages(self) -> Sequence[Stage]:
-        return self.cascade
-
-    stages_below = stages
-
-    def close(self) -> None:
-        """As `Bisection.close`."""
-        self.ask(self.upper, TIGHTENED, self.deadline)
-        if not np.isfinite(self.lower):
-            self.reason = "bounds overflow"
-            return
-        self._descend()
-        self.narrow()
-
-    def ask(self, level: float, stages: Sequence[Stage], deadline: Deadline) -> None:
-        """Whether some margin is at most `level`."""
-        self.report("margin", f"{self.lower:.6g} <= margin <= {self.upper:.6g}; asking about {level:.6g}")
-        course = self.run(self._case(level), stages, deadline, around=self.around, start=self.witness)
-        state = course.state
-        if state.bounds is not None:
-            self.around = state.bounds
-            self.cascade = tuple(s for s in self.cascade if s not in ONCE or s not in course.ran)
-        # What is proven of every margin less the level, be it positive or not, bounds the smallest margin.
-        proven = float(np.nextafter(level + float(state.lower.min()), -np.inf))
-        if state.witness is None and not len(state.open()):
-            proven = max(proven, level)
-        if proven > self.lower:
-            self.lower = min(proven, self.upper)
-            self.trusted += state.trusted
-        if state.witness is not None:
-            self._take(state.witness.input)
-            if stages is not THOROUGH_ATTACK:
-                self._sharpen()
-        self.reason = state.reason
-
-    def _case(self, level: float) -> Case:
-        conditions = misclassified(
-            self.label,
-            self.network.output_size,
-            self.network.input_size,
-            targets=self.targets,
-            margin=-Fraction(level),
-        )
-        return Case(self.inputs, conditions)
-
-    def _allowed(self) -> float:
-        return self.gap * max(1.0, abs(self.upper))
-
-    def _margin(self, output: np.ndarray) -> float:
+    def margin(output: np.ndarray) -> float:
         scores = output.reshape(-1).astype(np.float64)
-        others = [k for k in range(len(scores)) if k != self.label] if self.targets is None else self.targets
-        return float(scores[self.label] - max(scores[k] for k in others))
+        others = [k for k in range(len(scores)) if k != label] if targets is None else targets
+        return float(scores[label] - max(scores[k] for k in others))
 
-    def _take(self, point: np.ndarray) -> bool:
-        """Replay a point of the set; whether it has the smallest margin so far."""
-        x = self.inputs.nearest_float32(point[None])[0]
-        if not self.inputs.contains(x):
-            return False
-        output = self.replay.run(x[None])[0]
-        margin = self._margin(output)
-        if not margin < self.upper:
-            return False
-        self.witness, self.upper = Witness(x, output), margin
-        return True
-
-    def _descend(self) -> None:
-        """Lower the upper bound by bisection with attacks only, then in activation regions."""
-        low = self.lower
-        for _ in range(DESCENTS):
-            if self.clock.over() or self.closed or self.upper - low <= self._allowed():
-                break
-            middle = 0.5 * low + 0.5 * self.upper
-            self.ask(middle, THOROUGH_ATTACK, self.deadline)
-            if self.upper > middle:
-                low = middle
-        self._sharpen()
-
-    def _sharpen(self) -> None:
-        """Walk from the witness to its region's smallest margin, and on to neighboring regions while that lowers it."""
-        if not np.isfinite(self.lower):
-            return
-        margins = self.margin_networks.of(self.at_zero.conditions)
-        units = unstable_units(margins, self.inputs, self.around)
-        point = self.witness.input.astype(np.float64)
-        deadline = self.deadline.within(share=self.shares.regions)
-
-        def improve(region: ActivationRegion) -> Iterable[int] | None:
-            # The smallest margin -s for which the closest input of the region is near enough.
-            low, high, best = -self.upper, -self.lower, None
-            for _ in range(HALVINGS):
-                if high - low <= EXACT * self._allowed() or deadline.over():
-                    break
-                middle = 0.5 * low + 0.5 * high
-                found = closest_in(region, self.perturbation, middle, lp_session)
-                if found is not None and self.perturbation.distance(found[0]) <= self.radius:
-                    low, best = middle, found
-                else:
-                    high = middle
-            return best[1] if best is not None and self._take(best[0]) else None
-
-        walk_regions(margins, point, units, improve, REGIONS, deadline)
+    return Goal(conditions=conditions, margin=margin, allowed=lambda upper: gap * max(1.0, abs(upper)))

@@ -42,6 +42,7 @@ def margin_network(network: Network, conditions: Sequence[Condition]) -> Network
         sha256=network.sha256,
         input_name=network.input_name,
         notes=network.notes,
+        inequalities=network.inequalities,
     )
 
 

@@ -107,6 +107,8 @@ class Network:
     tensors: tuple[tuple[str, int], ...] = field(default=(), repr=False)
     sites: Mapping[int, tuple[str, int]] = field(default_factory=dict, repr=False)
     module: Any = field(default=None, repr=False)  # the torch module it was imported from, if any
+    inequalities: tuple[int, ...] = ()  # ReLU nodes whose pre-activations are never negative (`mipverify.network.pair`)
+    pair: tuple[Network, Network] | None = field(default=None, repr=False)  # whose outputs are its own, if it is both
     parameters: Any = field(
         default=None, repr=False
     )  # the ParameterMap that makes its input, if it is not the file's own

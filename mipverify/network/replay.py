@@ -153,10 +153,12 @@ class ModuleReplay:
 def replay_of(network: Network) -> Replay:
     """The original of `network`: its file, else its torch module, else the network itself in float32.
 
-    A network over parameters is replayed on the inputs that they stand for.
+    A network over parameters is replayed on the inputs that they stand for, one of two by both of them.
     """
     if network.parameters is not None:
         return _MappedReplay(network.parameters, replay_of(network.parameters.original))
+    if network.pair is not None:
+        return _PairReplay([replay_of(part) for part in network.pair])
     if isinstance(network.file, ComposedModel):
         return PartsReplay(network.file)
     if network.file is not None:
@@ -174,6 +176,17 @@ class _MappedReplay:
 
     def run(self, x: np.ndarray) -> np.ndarray:
         return self._original.run(self._parameters.inputs(x))
+
+
+class _PairReplay:
+    """Two originals at the same inputs, each by itself: the outputs of the first, and those of the second behind."""
+
+    def __init__(self, originals: Sequence[Replay]):
+        self._originals = originals
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        found = [original.run(x) for original in self._originals]
+        return np.concatenate([np.asarray(outputs, np.float64) for outputs in found], axis=1)  # of either type, exactly
 
 
 class _OwnReplay:

@@ -43,6 +43,11 @@ def validate(network: Network, original: Replay, points: np.ndarray, seed: int =
         whole = network.parameters.original
         validate(whole, replay_of(whole), network.parameters.inputs(points), seed)
         return
+    if network.pair is not None:
+        for part in network.pair:
+            validate(part, replay_of(part), points, seed)
+        _compare_with_parts(network, network.pair, points)
+        return
     if _is_its_own_original(network):
         return
     if isinstance(original, OnnxRuntimeReplay):
@@ -64,6 +69,21 @@ def validate(network: Network, original: Replay, points: np.ndarray, seed: int =
     compare(network, around, original.run(around))
     if isinstance(original, ModuleReplay) and not network.double:
         _compare_in_double(network, original, np.concatenate([points, around]))
+
+
+def _compare_with_parts(network: Network, parts: tuple[Network, Network], points: np.ndarray) -> None:
+    """Compare a network with the two that it is made of, all in float64. Raises RuntimeError where they differ."""
+
+    def computed(part: Network) -> tuple[np.ndarray, np.ndarray]:
+        values = part.values(points.astype(np.float64).reshape(len(points), *part.input_shape))
+        errors = error_bounds(part, values, True)[part.output]
+        return values[part.output].reshape(len(points), -1), np.asarray(errors, np.float64).reshape(1, -1)
+
+    own, error = computed(network)
+    (one, first), (two, second) = (computed(part) for part in parts)
+    apart = np.abs(own - np.concatenate([one, two], axis=1))
+    if not (apart <= error + np.concatenate([first, second], axis=1)).all():
+        raise RuntimeError(f"{_name(network)}: the network of both is not what they are")
 
 
 def _compare_in_double(network: Network, original: ModuleReplay, points: np.ndarray) -> None:

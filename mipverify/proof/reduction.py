@@ -125,17 +125,20 @@ def entries(bounds: Bounds) -> int:
 
 
 def reduce(bounds: Bounds, stop: Callable[[], bool] = never) -> Reduced:
-    """The reduced network over the same box (batch 1): same input, same output, unstable ReLUs only.
+    """The reduced network over the same box (batch 1): same input, same output, unstable ReLUs only, and those of
+    `Network.inequalities`, of whose pre-activations searches use that they are not negative.
 
     Raises ValueError where something is assumed, Stopped once `stop` returns true.
     """
     if bounds.batch != 1 or bounds.scope.assumptions is not None:
         raise ValueError("networks are reduced within bounds of one input set, under which nothing is assumed")
-    network, lines = bounds.network, exact_lines(bounds)
+    network = bounds.network
+    kept = {node: kept_units(bounds, node) for node in network.relus}
+    lines = exact_lines(bounds, kept)
     growing = _Growing(network.input_size, [Input(network.input_shape)])
     known: list[tuple[int, np.ndarray, np.ndarray]] = []
     for node in network.relus:
-        units = np.flatnonzero(np.asarray(bounds.unstable(node)).reshape(-1))
+        units = kept[node]
         if not len(units):
             continue
         source = network.relu_source(node)
@@ -147,7 +150,8 @@ def reduce(bounds: Bounds, stop: Callable[[], bool] = never) -> Reduced:
     output = growing.affine(
         affine_rows(bounds, lines, network.output, np.arange(network.output_size), growing.originals(), stop)
     )
-    small = Network(tuple(growing.nodes), output, input_name=network.input_name)
+    inequalities = tuple(node for node, original, _ in growing.blocks if original in network.inequalities)
+    small = Network(tuple(growing.nodes), output, input_name=network.input_name, inequalities=inequalities)
     layers = tuple((small.relu_source(node), network.relu_source(relu), units) for node, relu, units in growing.blocks)
     inner = interval(small, bounds.lower[0], bounds.upper[0], bounds.inputs)
     facts = [
@@ -224,10 +228,22 @@ def affine_rows(
     return coefficients, constant, error
 
 
-def exact_lines(bounds: Bounds) -> dict[int, Relaxation]:
-    """Lines that pass stable ReLUs as they are and end the way back of unstable ones, with what met these kept."""
+def kept_units(bounds: Bounds, node: int) -> np.ndarray:
+    """The units of a ReLU node that a reduced network has: unstable ones, or all that are not zero (batch 1)."""
+    source = bounds.network.relu_source(node)
+    kept = bounds.upper[source] > 0 if node in bounds.network.inequalities else bounds.unstable(node)
+    return np.flatnonzero(np.asarray(kept).reshape(-1))
+
+
+def exact_lines(bounds: Bounds, kept: Mapping[int, np.ndarray] | None = None) -> dict[int, Relaxation]:
+    """Lines that pass stable ReLUs as they are and end the way back of unstable ones, with what met these kept.
+
+    kept: by ReLU node, units whose way back ends although they may be stable.
+    """
     found = {}
     for node in bounds.network.relus:
         active = np.where(bounds.lower[bounds.network.relu_source(node)] >= 0, 1.0, 0.0)
+        if kept is not None:
+            active.reshape(-1)[kept[node]] = 0.0
         found[node] = Relaxation(active, active, np.zeros_like(active))
     return found

@@ -62,6 +62,7 @@ from tests.proof.exact import (
     residual,
 )
 from tests.proof.float32 import check_deployed  # noqa: F401 - one of CHECKS
+from tests.proof.two_networks import check_kept_units, check_subadditive, check_two_networks
 
 
 def check_interval(rng: np.random.Generator) -> None:
@@ -521,6 +522,8 @@ def check_restated(rng: np.random.Generator) -> None:
             for unit, low, high in zip(fact.units.tolist(), fact.lower.tolist(), fact.upper.tolist(), strict=True):
                 assert Fraction(low) <= values[unit] <= Fraction(high)
 
+
+_OF_TWO_NETWORKS = check_subadditive, check_two_networks, check_kept_units  # found below like those of this file
 
 CHECKS: dict[str, Callable[[np.random.Generator], None]] = {
     name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")
