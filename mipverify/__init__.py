@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from mipverify.formulation import embed, to_pulp
     from mipverify.network import Network, load
     from mipverify.proof_file import Proof
+    from mipverify.report.curve import AccuracyCurve
     from mipverify.report.result import AccuracyResult
     from mipverify.specification import Dataset, Specification, load_dataset, load_vnnlib, robustness
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccuracyCurve",
     "AccuracyResult",
     "Dataset",
     "Distortion",
@@ -56,6 +58,7 @@ __all__ = [
 
 # Resolved on first use: `mipverify --version` and `import mipverify` must not pay for numpy and onnx.
 _HOMES = {
+    "AccuracyCurve": "mipverify.report.curve",
     "AccuracyResult": "mipverify.report.result",
     "adversarial_accuracy": "mipverify.api.calls",
     "Distortion": "mipverify.engine.distortion",

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from mipverify.engine.stage import Stage
     from mipverify.engine.verdict import Verdict
     from mipverify.engine.worst import WorstMargin
-    from mipverify.report.result import AccuracyResult
-    from mipverify.report.run import Status
+    from mipverify.report.tally import Status
 
 Progress = Callable[[str, str], None] | bool
 
@@ -303,14 +302,17 @@ def adversarial_accuracy(
     class_names: Sequence[str] = (),
     progress: Callable[[Status], None] | bool | None = None,
     arithmetic: str = "real",
-) -> AccuracyResult:
+) -> Any:
     """Decide for every sample whether any input within `eps` is classified otherwise than by its label.
+
+    Gives an `AccuracyResult`; for several radii an `AccuracyCurve`, of one run in which what is known at one radius
+    counts at the others.
 
     model     a torch module, a Network or the path of an ONNX file; how it is read: as in `verify`
     images    (N, ...) with values in the domain, as many values each as the network takes; or a DataLoader or data set
               of pairs of inputs and labels
     labels    (N,) integers, for arrays; what the model predicts unless given
-    eps       radius; a string is read exactly, a float as the shortest decimal that means it
+    eps       radius; a string is read exactly, a float as the shortest decimal that means it. Or a list of them
     samples   only the first so many of them
     domain    smallest and largest legal value, read as exactly as `eps`; None for no limits
     mean, std the network takes (x - mean) / std: a number, or one for each channel
@@ -344,7 +346,17 @@ def adversarial_accuracy(
     with ExitStack() as stack:
         told = stack.enter_context(Live(quiet=False, verbose=True)) if progress is True else progress or None
         return reports.adversarial_accuracy(
-            asked.network, asked.x, asked.labels, plain(eps), norm=norm, domain=domain, mean=asked.mean, std=asked.std,
+            asked.network, asked.x, asked.labels, _radii(eps), norm=norm, domain=domain, mean=asked.mean, std=asked.std,
             out=out, timeout=timeout, workers=workers, solver=solver, seed=seed, cluster=cluster,
             retry_unknown=retry_unknown, class_names=class_names, progress=told, arithmetic=arithmetic,
         )  # fmt: skip
+
+
+def _radii(eps: Any) -> Any:
+    """One radius, or a list of several out of any container of them."""
+    if isinstance(eps, str) or not hasattr(eps, "__iter__") or getattr(eps, "ndim", None) == 0:
+        return plain(eps)
+    radii = [plain(radius) for radius in eps]
+    if not radii:
+        raise InputError("eps: at least one radius is needed")
+    return radii

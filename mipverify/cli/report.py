@@ -18,6 +18,7 @@ from mipverify.parallel.threads import use_one_thread
 
 if TYPE_CHECKING:
     from mipverify.report.compare import Comparison
+    from mipverify.report.curve import AccuracyCurve
     from mipverify.report.run import AccuracyResult
     from mipverify.specification.preprocessing import Preprocessing
 
@@ -39,7 +40,10 @@ Compare = Annotated[
     tuple[str, str] | None, typer.Option(metavar="DIR1 DIR2", help="Put two finished runs side by side instead.")
 ]
 
-
+Radii = Annotated[
+    str | None,
+    typer.Option(metavar="E,…", help="Radius of the perturbation, read exactly: 0.1 or 8/255. Several make a curve."),
+]
 ClassNames = Annotated[
     str | None, typer.Option(metavar="A,B,…", help="What the classes are called on the page, from class 0.")
 ]
@@ -50,7 +54,7 @@ def report(
         str | None, typer.Argument(metavar="NETWORK", help="ONNX file (.onnx or .onnx.gz).", show_default=False)
     ] = None,
     data: opt.Data = None,
-    eps: opt.Eps = None,
+    eps: Radii = None,
     norm: opt.Norm = "linf",
     domain: opt.Domain = "0,1",
     scale: opt.Scale = None,
@@ -80,10 +84,11 @@ def report(
       mipverify report net.onnx --data mnist_test.npz --eps 0.1 --out run
       mipverify report net.onnx --data mnist_test.npz --eps 0.1 --out run --retry unknown --timeout 3600
       mipverify report net.onnx --data mnist_test.npz --eps 0.1 --out run --cluster tcp://scheduler:8786
+      mipverify report net.onnx --data mnist_test.npz --eps 0.02,0.05,0.1,0.2 --out curve
       mipverify report --compare run1 run2
 
-    Writes results.sqlite, samples.csv, summary.json and report.html into DIR. Ends with 0 when all samples were run,
-    also if some of them stayed undecided.
+    Writes results.sqlite, samples.csv, summary.json and report.html into DIR, and curve.csv for several radii. Ends
+    with 0 when all samples were run, also if some of them stayed undecided.
     """
     use_one_thread()  # before anything loads numpy
     if compare is not None:
@@ -170,13 +175,48 @@ def _run(
         except KeyboardInterrupt:
             tell(f"mipverify: what was finished is in {out}; the same command continues")
             raise
+    from mipverify.report.curve import AccuracyCurve
+
+    page, curve = Path(out) / "report.html", isinstance(result, AccuracyCurve)
     if json:
         say(json_module.dumps(result.summary, allow_nan=False))
     elif quiet:
-        say(_interval(result.summary))
+        points = result.summary["radii"] if curve else [result.summary]
+        say("\n".join(f"{point['eps']}  {_interval(point)}" if curve else _interval(point) for point in points))
     else:
-        say(describe(result, Path(out) / "report.html"))
+        say(describe_curve(result, page) if isinstance(result, AccuracyCurve) else describe(result, page))
     return DONE
+
+
+def describe_curve(curve: AccuracyCurve, page: Path) -> str:
+    """The end of a run with several radii for people."""
+    from mipverify.engine.verdict import ABOUT
+    from mipverify.report.live import duration
+
+    summary, total = curve.summary, curve.summary["samples"] or 1
+    rows = [
+        (
+            of["eps"],
+            _interval(of),
+            f"{of['holds']:,}",
+            f"{of['violated']:,}",
+            f"{of['unknown']:,}",
+            duration(of["seconds_of_samples"]),
+        )
+        for of in summary["radii"]
+    ]
+    return "\n".join(
+        [
+            table(("radius", "adversarial error", "holds", "violated", "unknown", "time"), rows),
+            "",
+            f"clean error {summary['clean_error']:.2%}",
+            f"{summary['samples']:,} samples in {duration(summary['seconds'])}, "
+            f"{1000 * summary['seconds'] / total:.1f} ms a sample",
+            f"about   {ABOUT[summary['arithmetic']]}",
+            f"data    {curve.preprocessing}",
+            f"report  {page}",
+        ]
+    )
 
 
 def describe(result: AccuracyResult, page: Path) -> str:

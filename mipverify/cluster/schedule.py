@@ -1,11 +1,14 @@
-"""Which sample runs when: batches through the cheap stages first, then what stayed open, hardest last."""
+"""Which sample runs when: batches through the cheap stages first, then what stayed open, hardest last.
+
+An answer may call for further ones, as it does where one sample is asked about several times.
+"""
 
 from __future__ import annotations
 
 import heapq
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar, cast
 
 from mipverify.cluster.executor import Answer, Ended, Executor, Found, Job, Lost, Task
@@ -27,11 +30,23 @@ class Schedule(Generic[A]):
 
     The caller stores what it is given before it asks for more. `peak_memory` is the largest resident size of a
     worker in bytes, `failures` counts tasks that were lost.
+    then: told of every answer, also of those that a batch leaves open; gives the indices that are to be run now. Those
+    that a batch has left open get work of their own. By default these are just what a batch leaves open.
     """
 
-    def __init__(self, executor: Executor, indices: Sequence[int], job: Job):
+    def __init__(
+        self,
+        executor: Executor,
+        indices: Sequence[int],
+        job: Job,
+        then: Callable[[A], Sequence[int]] | None = None,
+    ):
         self._executor, self._job = executor, job
-        self._batches = list(reversed(split(indices, executor.workers))) if job.batched else []
+        self._then = then or (lambda answer: (answer.index,) if answer.open else ())
+        self._size = batch_size(len(indices), executor.workers)
+        self._batches = list(reversed(split(indices, self._size))) if job.batched else []
+        self._waiting: list[int] = []  # for others, to be a batch
+        self._hardness: dict[int, float] = {}  # of what batches left open
         # Hardness and index: the easiest comes first.
         self._open = [] if job.batched else [(0.0, int(index)) for index in sorted(indices)]
         self._suspects: list[int] = []  # to be run with nothing else in flight
@@ -47,7 +62,7 @@ class Schedule(Generic[A]):
 
     def run(self) -> Iterator[list[A]]:
         """Final answers as they arrive, everything that is there at once in one list; empty lists keep time."""
-        while self._batches or self._open or self._suspects or self._in_flight:
+        while self._batches or self._waiting or self._open or self._suspects or self._in_flight:
             self._submit()
             finished: list[A] = []
             for event in self._executor.wait(1.0):
@@ -65,8 +80,8 @@ class Schedule(Generic[A]):
 
     def _submit(self) -> None:
         while self._executor.free > 0 and self._alone not in self._in_flight:
-            if self._batches:
-                indices, only_cheap = self._batches.pop(), True
+            if self._batches or self._worth_a_batch():
+                indices, only_cheap = self._batch(), True
             elif self._open:
                 indices, only_cheap = (heapq.heappop(self._open)[1],), False
             elif self._suspects and not self._in_flight:
@@ -81,15 +96,35 @@ class Schedule(Generic[A]):
             self._missing[task.number] = set(indices)
             self._executor.submit(task)
 
+    def _worth_a_batch(self) -> bool:
+        """Whether enough samples wait for one, or no more of them are on their way."""
+        coming = any(task.only_cheap for task, _ in self._in_flight.values())
+        return len(self._waiting) >= self._size or (bool(self._waiting) and not coming)
+
+    def _batch(self) -> tuple[int, ...]:
+        if self._batches:
+            return self._batches.pop()
+        batch, self._waiting = tuple(self._waiting[: self._size]), self._waiting[self._size :]
+        return batch
+
     def _found(self, number: int, result: A) -> list[A]:
         if number not in self._in_flight or result.index not in self._missing[number]:
             return []
         self._missing[number].remove(result.index)
         self._results += 1
-        if result.open and self._in_flight[number][0].only_cheap:
-            heapq.heappush(self._open, (result.hardness, result.index))
-            return []
-        return [result]
+        left_open = result.open and self._in_flight[number][0].only_cheap
+        if left_open:
+            self._hardness[result.index] = result.hardness
+        self._follow(result)
+        return [] if left_open else [result]
+
+    def _follow(self, result: A) -> None:
+        """Queue what an answer calls for."""
+        for index in self._then(result):
+            if index in self._hardness or not self._job.batched:
+                heapq.heappush(self._open, (self._hardness.get(index, 0.0), index))
+            else:
+                self._waiting.append(index)
 
     def _over(self, number: int, reason: str, *, blame: bool) -> list[A]:
         """Queue again what a task did not deliver, or give up a sample that was the cause too often."""
@@ -115,6 +150,7 @@ class Schedule(Generic[A]):
             late = self._spent.get(index, 0.0) >= self._job.timeout
             if certain and (self._blamed[index] >= ATTEMPTS or late):
                 given_up.append(cast(A, self._job.given_up(index, reason)))
+                self._follow(given_up[-1])
             elif self._blamed[index] >= ATTEMPTS:
                 self._suspects.append(index)
             else:
@@ -122,8 +158,12 @@ class Schedule(Generic[A]):
         return given_up
 
 
-def split(indices: Sequence[int], workers: int) -> list[tuple[int, ...]]:
-    """Batches of about equal size, several for each worker."""
-    wanted = -(-len(indices) // (BATCHES_PER_WORKER * max(workers, 1)))
-    size = min(max(wanted, SMALLEST_BATCH), LARGEST_BATCH)
+def batch_size(count: int, workers: int) -> int:
+    """How many of so many samples make a batch, so that each worker gets several."""
+    wanted = -(-count // (BATCHES_PER_WORKER * max(workers, 1)))
+    return min(max(wanted, SMALLEST_BATCH), LARGEST_BATCH)
+
+
+def split(indices: Sequence[int], size: int) -> list[tuple[int, ...]]:
+    """Batches of at most that size."""
     return [tuple(int(i) for i in indices[at : at + size]) for at in range(0, len(indices), size)]

@@ -40,6 +40,8 @@ class SampleResult:
     `adversarial` is the counterexample, (n,) float32 in the order of the flattened input, for `violated` only;
     `adversarial_label` what the network makes of it. `unstable` counts the ReLUs that no bound could fix, per layer.
     `margin_lower_bound` is a sound lower bound of `y_label - max y_other` over the set, where one was computed.
+    `eps`: the radius that the verdict is about; `decided_at`: the one that was asked about, where the verdict follows
+    from that one's.
     `proof`: the file that shows that it holds, if one was asked for; kept beside the results, not among them.
     `proof_state`: what became of that file; `proof_check`: which checker verified it, by which arithmetic, or why it
     did not; `proof_sha256`: of the file that was judged.
@@ -62,6 +64,8 @@ class SampleResult:
     proof_state: ProofState = ""
     proof_check: str = ""
     proof_sha256: str = ""
+    eps: str = ""
+    decided_at: str = ""
 
     def __repr__(self) -> str:
         found = "" if self.adversarial_label is None else f" as {self.adversarial_label}"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,12 @@ from mipverify.engine.sample import SampleResult
 from mipverify.errors import InputError
 from mipverify.report.checker import CheckerProcess, Judgement
 from mipverify.report.configuration import RunConfiguration
+from mipverify.report.curve import AccuracyCurve, result_of
 from mipverify.report.hashes import hash_arrays
-from mipverify.report.proofs import proof_path
+from mipverify.report.proofs import path_of
 from mipverify.report.result import AccuracyResult
 from mipverify.report.run import publish
 from mipverify.report.store import RunStore, read_run
-from mipverify.report.summary import summarize
 
 if TYPE_CHECKING:
     from mipverify.network import Network
@@ -39,7 +39,7 @@ class Checked:
     judged: how many this call has checked. unjudged: samples whose proof the checker could not judge, and why.
     """
 
-    result: AccuracyResult
+    result: AccuracyResult | AccuracyCurve
     judged: int
     unjudged: tuple[tuple[int, str], ...]
     seconds: float
@@ -47,7 +47,8 @@ class Checked:
     @property
     def rejected(self) -> tuple[SampleResult, ...]:
         """The samples whose proofs are rejected; `proof_check` says why."""
-        return tuple(sample for sample in self.result.samples if sample.proof_state == "rejected")
+        own = (sample for sample in self.result.samples if not sample.decided_at)
+        return tuple(sample for sample in own if sample.proof_state == "rejected")
 
 
 def check_run(
@@ -69,7 +70,8 @@ def check_run(
     """
     folder, begin = Path(directory), time.monotonic()
     configuration, samples, _ = read_run(folder)
-    held = [s for s in samples if s.verdict == "holds" and (s.proof_state or proof_path(folder, s.index).is_file())]
+    place = partial(path_of, folder, several=configuration.curve)
+    held = [s for s in samples if s.verdict == "holds" and (s.proof_state or place(s).is_file())]
     if not held:
         raise InputError(f"{folder}: keeps no proofs; report --proofs makes them")
     files = Files.of(configuration, network, data)
@@ -80,12 +82,12 @@ def check_run(
             if checkers[0].network != configuration.network_sha256:
                 raise InputError(f"{files.path}: is not the network of the run: the SHA-256 differs")
             who = checkers[0].who
-            open_ = [sample for sample in held if not _settled(folder, sample, who)]
+            open_ = [sample for sample in held if not _settled(place(sample), sample, who)]
             for _ in range(1, min(workers, len(open_))):
                 checkers.append(CheckerProcess(files.path, exact=exact, timeout=timeout))
             done, pending, stored = 0, list[SampleResult](), time.monotonic()
             try:
-                with closing(_judgements(folder, open_, checkers)) as judgements:
+                with closing(_judgements(place, open_, checkers)) as judgements:
                     for sample, judgement in judgements:
                         if judgement.verdict == "unjudged":
                             unjudged.append((sample.index, judgement.reason))
@@ -106,12 +108,12 @@ def check_run(
     return Checked(result, len(open_), tuple(unjudged), time.monotonic() - begin)
 
 
-def _settled(folder: Path, sample: SampleResult, who: str) -> bool:
+def _settled(path: Path, sample: SampleResult, who: str) -> bool:
     """Whether this checker has verified the very file that is there."""
     if sample.proof_state != "verified" or sample.proof_check != who:
         return False
     try:
-        return hashlib.sha256(proof_path(folder, sample.index).read_bytes()).hexdigest() == sample.proof_sha256
+        return hashlib.sha256(path.read_bytes()).hexdigest() == sample.proof_sha256
     except OSError:
         return False
 
@@ -128,7 +130,7 @@ def _marked(sample: SampleResult, judgement: Judgement, asked: dict[str, Any], w
 
 
 def _judgements(
-    folder: Path, samples: Sequence[SampleResult], checkers: Sequence[CheckerProcess]
+    place: Callable[[SampleResult], Path], samples: Sequence[SampleResult], checkers: Sequence[CheckerProcess]
 ) -> Generator[tuple[SampleResult, Judgement]]:
     """What checkers say, in the order in which they are done; each takes the next sample when it is free."""
     found: queue.SimpleQueue[tuple[SampleResult, Judgement] | BaseException] = queue.SimpleQueue()
@@ -141,7 +143,7 @@ def _judgements(
                     sample = next(left, None)
                 if sample is None:
                     return
-                path = proof_path(folder, sample.index)
+                path = place(sample)
                 missing = Judgement("rejected", "its file is missing")
                 found.put((sample, checker.judge(path.absolute()) if path.is_file() else missing))
         except BaseException as error:  # noqa: BLE001  # raised where the judgements are read
@@ -193,9 +195,12 @@ class Files:
 
     def asked(self, sample: SampleResult) -> dict[str, Any]:
         """The question about a sample, as the checker says it (docs/proof-format.md, section 6)."""
+        from mipverify.specification.exact import exact_number
+
         pixels, label = self.data.image(sample.index), self.data.label(sample.index)
         return {
             **self._of_all,
+            "eps": str(exact_number(sample.eps, "eps")),
             "image": hashlib.sha256(pixels.reshape(-1).astype("f8").tobytes()).hexdigest(),
             "label": label,
             "targets": [c for c in range(self.network.output_size) if c != label],
@@ -203,14 +208,12 @@ class Files:
 
     @cached_property
     def _of_all(self) -> dict[str, Any]:
-        from mipverify.specification.exact import exact_number
         from mipverify.specification.normalization import Normalization
 
         domain = self.data.preprocessing.domain
         normalization = Normalization.of(self.data.mean, self.data.std, self.data.image_shape)
         return {
             "kind": "robustness",
-            "eps": str(exact_number(self.configuration.eps, "eps")),
             "norm": self.configuration.norm,
             "domain": None if domain is None else [str(limit) for limit in domain],
             "normalization": None
@@ -222,21 +225,21 @@ class Files:
         }
 
 
-def _result(store: RunStore, configuration: RunConfiguration, files: Files, folder: Path) -> AccuracyResult:
+def _result(
+    store: RunStore, configuration: RunConfiguration, files: Files, folder: Path
+) -> AccuracyResult | AccuracyCurve:
     """The run as its last start has left it, with what is known of its proofs."""
     version, options = store.last_session()
     results = store.results()
     begin, end = options.get("samples", (results[0].index, results[-1].index + 1))
     results = [result for result in results if begin <= result.index < end]
-    summary = summarize(
-        results,
-        configuration,
-        selection=range(begin, end),
-        seconds=store.seconds(),
-        sessions=store.sessions(),
-        version=version,
-        options=options,
-        peak_memory=store.peak_memory(),
-    )
+    about = {
+        "selection": range(begin, end),
+        "seconds": store.seconds(),
+        "sessions": store.sessions(),
+        "version": version,
+        "options": options,
+        "peak_memory": store.peak_memory(),
+    }
     names = tuple(options.get("class_names", ()))
-    return AccuracyResult(summary, tuple(results), folder, files.data.described(), files.data, names)
+    return result_of(results, configuration, about, folder, files.data.described(), files.data, names)

@@ -33,49 +33,62 @@ def _unstable(sample: SampleResult) -> Any:
     return sum(sample.unstable) if sample.unstable else None
 
 
-SAMPLES = Table[SampleResult](
-    "samples",
+COLUMNS: tuple[Column, ...] = (
+    Column("index", INTEGER, stored_as="sample", shown=Shown("Index")),
+    Column("label", INTEGER, shown=Shown("Label")),
+    Column(
+        "predicted",
+        INTEGER,
+        merge="iif(new.predicted < 0, old.predicted, new.predicted)",
+        value=predicted,
+        shown=Shown("Predicted"),
+    ),
+    Column("verdict", TEXT, allowed=VERDICTS, shown=Shown("Verdict")),
+    Column("stage", TEXT, shown=Shown("Stage")),
+    Column(
+        "seconds",
+        SECONDS,
+        merge="old.seconds + new.seconds",  # of all attempts
+        shown=Shown("Seconds", lambda sample: round(sample.seconds, 4), digits=3),
+    ),
+    Column(
+        "margin_lower_bound",
+        REAL,
+        nullable=True,
+        merge=_MARGIN,
+        shown=Shown("Margin at least", _margin, wide_only=True),
+    ),
+    Column("adversarial", FLOATS, nullable=True, tabled=False),
+    Column("adversarial_label", INTEGER, nullable=True),
+    Column(
+        "unstable",
+        INTEGERS,
+        merge="CASE WHEN new.unstable = '[]' THEN old.unstable ELSE new.unstable END",
+        shown=Shown("Unstable", _unstable, wide_only=True),
+    ),
+    Column("nodes", INTEGER, merge="old.nodes + new.nodes"),
+    Column("reason", TEXT, shown=Shown("Reason", wide_only=True)),
+    Column("trusted", TEXTS, merge=_TRUSTED),
+    Column("proof_state", TEXT, older="", allowed=PROOF_STATES, shown=Shown("Proof", wide_only=True)),
+    Column("proof_check", TEXT, older="", shown=Shown("Proof checked by", wide_only=True)),
+    Column("proof_sha256", TEXT, older=""),
+)
+
+# A decision is never replaced, but it may get a proof.
+_REPLACES = "old.verdict = 'unknown' OR (new.verdict = old.verdict AND new.proof_state = 'kept')"
+
+SAMPLES = Table[SampleResult]("samples", COLUMNS, SampleResult, _REPLACES)
+
+# The same for a run with several radii: a row for each that was asked about.
+AT_RADII = Table[SampleResult](
+    "radii",
     (
-        Column("index", INTEGER, stored_as="sample", shown=Shown("Index")),
-        Column("label", INTEGER, shown=Shown("Label")),
-        Column(
-            "predicted",
-            INTEGER,
-            merge="iif(new.predicted < 0, old.predicted, new.predicted)",
-            value=predicted,
-            shown=Shown("Predicted"),
-        ),
-        Column("verdict", TEXT, allowed=VERDICTS, shown=Shown("Verdict")),
-        Column("stage", TEXT, shown=Shown("Stage")),
-        Column(
-            "seconds",
-            SECONDS,
-            merge="old.seconds + new.seconds",  # of all attempts
-            shown=Shown("Seconds", lambda sample: round(sample.seconds, 4), digits=3),
-        ),
-        Column(
-            "margin_lower_bound",
-            REAL,
-            nullable=True,
-            merge=_MARGIN,
-            shown=Shown("Margin at least", _margin, wide_only=True),
-        ),
-        Column("adversarial", FLOATS, nullable=True, tabled=False),
-        Column("adversarial_label", INTEGER, nullable=True),
-        Column(
-            "unstable",
-            INTEGERS,
-            merge="CASE WHEN new.unstable = '[]' THEN old.unstable ELSE new.unstable END",
-            shown=Shown("Unstable", _unstable, wide_only=True),
-        ),
-        Column("nodes", INTEGER, merge="old.nodes + new.nodes"),
-        Column("reason", TEXT, shown=Shown("Reason", wide_only=True)),
-        Column("trusted", TEXTS, merge=_TRUSTED),
-        Column("proof_state", TEXT, older="", allowed=PROOF_STATES, shown=Shown("Proof", wide_only=True)),
-        Column("proof_check", TEXT, older="", shown=Shown("Proof checked by", wide_only=True)),
-        Column("proof_sha256", TEXT, older=""),
+        COLUMNS[0],
+        Column("eps", TEXT, shown=Shown("Radius")),
+        *COLUMNS[1:],
+        Column("decided_at", TEXT, stored=False, value=lambda sample: sample.decided_at or sample.eps),
     ),
     SampleResult,
-    # A decision is never replaced, but it may get a proof.
-    replaces="old.verdict = 'unknown' OR (new.verdict = old.verdict AND new.proof_state = 'kept')",
+    _REPLACES,
+    keys=2,
 )

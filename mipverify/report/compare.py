@@ -64,12 +64,15 @@ class Comparison:
 def compare(first: str | Path, second: str | Path) -> Comparison:
     """Compare the runs in two directories.
 
-    Raises InputError if one holds no run, or if they are about different data.
+    Raises InputError if one holds no run or one with several radii, or if they are about different data.
     """
     one, one_samples, one_seconds = read_run(Path(first))
     two, two_samples, two_seconds = read_run(Path(second))
     if (one.data_sha256, one.labels_sha256) != (two.data_sha256, two.labels_sha256):
         raise InputError(f"{first} and {second} are about different data ({one.data} and {two.data})")
+    for directory, run in ((first, one), (second, two)):
+        if run.curve:
+            raise InputError(f"{directory}: is a run with several radii ({run.eps}); runs with one can be compared")
     left, right = ({r.index: r for r in samples} for samples in (one_samples, two_samples))
     common = sorted(left.keys() & right.keys())
     other = [name for name, same in _questions(one, two).items() if not same]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mipverify.errors import InputError
@@ -17,7 +19,7 @@ class RunConfiguration:
     """What has to be the same for two results to belong into one directory.
 
     network, data: paths, which may change. The hashes are of what was read of them: `network_sha256` covers weights in
-    other files, `labels_sha256` labels in another file.
+    other files, `labels_sha256` labels in another file. eps: the radius, or several with commas between.
     """
 
     network: str
@@ -28,6 +30,16 @@ class RunConfiguration:
     eps: str
     norm: str
     settings: str = "{}"  # all else that states the question, as JSON with sorted keys and canonical values
+
+    @property
+    def radii(self) -> tuple[str, ...]:
+        """The radius, or several of them, the smallest first."""
+        return tuple(self.eps.split(","))
+
+    @property
+    def curve(self) -> bool:
+        """Whether it is about several radii."""
+        return len(self.radii) > 1
 
     def differences(self, stored: RunConfiguration) -> list[str]:
         """What this question asks otherwise than `stored` does; file names may change, contents may not."""
@@ -53,6 +65,15 @@ def canonical_eps(text: str) -> str:
     if value < 0:
         raise InputError(f"--eps must be a number that is not negative, not {text!r}")
     return canonical(value)
+
+
+def canonical_radii(texts: Sequence[str]) -> tuple[str, ...]:
+    """Several radii, each as such text, the smallest first."""
+    radii = [canonical_eps(text) for text in texts]
+    twice = [eps for eps, count in Counter(radii).items() if count > 1]
+    if twice:
+        raise InputError(f"--eps names the radius {twice[0]} twice")
+    return tuple(sorted(radii, key=lambda eps: exact_number(eps, "--eps")))
 
 
 def parse_samples(text: str | None, count: int) -> range:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from mipverify.engine.sample import SampleResult
 from mipverify.errors import InputError
 
 if TYPE_CHECKING:
+    from mipverify.report.curve import AccuracyCurve
     from mipverify.report.result import AccuracyResult
 
 SHORTEST = 1e-4  # seconds, the least that is told apart
@@ -25,6 +27,22 @@ def curve(samples: tuple[SampleResult, ...], ax: Any = None) -> Any:
     ax.set(xscale="log", xlabel="seconds a sample", ylabel="samples decided")
     if ax.get_legend_handles_labels()[0]:
         ax.legend()
+    return ax
+
+
+def accuracy_curve(found: AccuracyCurve, ax: Any = None) -> Any:
+    """Adversarial accuracy over the radius, from the clean accuracy at 0: what is proven, and up to what is open."""
+    ax = _pyplot().subplots()[1] if ax is None else ax
+    errors = [point.summary["adversarial_error"] for point in found.points]
+    clean = 1 - found.summary["clean_error"]
+    radii = [0.0, *(float(Fraction(eps)) for eps in found.radii)]
+    lower, upper = ([clean, *(1 - error[side] for error in errors)] for side in ("upper", "lower"))
+    (line,) = ax.plot(radii, lower, marker="o", label="proven")
+    if lower != upper:
+        ax.plot(radii, upper, marker="o", linestyle="--", color=line.get_color(), label="not refuted")
+        ax.fill_between(radii, lower, upper, alpha=0.2, color=line.get_color())
+        ax.legend()
+    ax.set(xlabel="radius", ylabel="adversarial accuracy", ylim=(0.0, 1.02))
     return ax
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mipverify.report.run import Status
+    from mipverify.report.tally import Status
 
 EVERY = 5.0  # seconds between plain lines
 
@@ -56,8 +56,15 @@ def line(status: Status) -> str:
     return (
         f"{counts.samples}/{status.total} done: {counts.holds} hold, {counts.violated} violated, "
         f"{counts.misclassified} misclassified, {counts.unknown} unknown; "
-        f"adversarial error {status.lower:.2%} to {status.upper:.2%}; {duration(status.remaining)} left"
+        f"adversarial error {_errors(status)}; {duration(status.remaining)} left"
     )
+
+
+def _errors(status: Status) -> str:
+    """The interval of the error; with several radii that of each."""
+    if not status.radii:
+        return f"{status.lower:.2%} to {status.upper:.2%}"
+    return ", ".join(f"at {eps} {each.lower:.2%} to {each.upper:.2%}" for eps, each in status.radii)
 
 
 def duration(seconds: float | None) -> str:
@@ -95,6 +102,6 @@ def _panel(status: Status) -> Any:
         (f"{counts.misclassified} misclassified", "magenta"),
         "   ",
         (f"{counts.unknown} unknown", "yellow"),
-        f"   adversarial error {status.lower:.2%} to {status.upper:.2%}",
+        f"   adversarial error {_errors(status)}",
     )
     return Group(head, body)

@@ -1,4 +1,4 @@
-"""The proof files of a run: one for each sample that holds, in a folder of the run."""
+"""The proof files of a run: one for each sample that holds, at each radius that it was proven at, in a folder."""
 
 from __future__ import annotations
 
@@ -15,20 +15,27 @@ if TYPE_CHECKING:
 FOLDER = "proofs"
 
 
-def proof_path(directory: Path, index: int) -> Path:
-    """Where the proof of a sample is kept."""
-    return directory / FOLDER / f"{index:06d}.npz"
+def proof_path(directory: Path, index: int, eps: str = "") -> Path:
+    """Where the proof of a sample is kept. eps: the radius, in a run with several."""
+    return directory / FOLDER / (f"{index:06d}-{eps.replace('/', '_')}.npz" if eps else f"{index:06d}.npz")
 
 
-def keep_proofs(directory: Path, results: Iterable[SampleResult]) -> list[SampleResult]:
+def path_of(directory: Path, result: SampleResult, *, several: bool) -> Path:
+    """The same of a result. several: whether the run has several radii."""
+    return proof_path(directory, result.index, result.eps if several else "")
+
+
+def keep_proofs(directory: Path, results: Iterable[SampleResult], *, several: bool = False) -> list[SampleResult]:
     """Write the proofs that results bring into the folder of a run; the results without them.
+
+    several: whether the run has several radii.
 
     Raises InputError where that is not possible.
     """
     kept = []
     for result in results:
         if result.proof is not None:
-            path = proof_path(directory, result.index)
+            path = path_of(directory, result, several=several)
             try:
                 path.parent.mkdir(exist_ok=True)
                 part = path.with_suffix(".part")
@@ -47,13 +54,14 @@ def forget_proofs(directory: Path) -> None:
     Raises InputError where that is not possible.
     """
     for path in (directory / FOLDER).glob("*.npz"):
-        if path.stem.isdigit():
+        if path.stem.partition("-")[0].isdigit():
             try:
                 path.unlink()
             except OSError as error:
                 raise InputError(f"{path}: cannot be removed: {error.strerror or error}") from None
 
 
-def without_proof(directory: Path, results: Iterable[SampleResult]) -> set[int]:
-    """The indices of results that hold, and have no proof in the folder."""
-    return {r.index for r in results if r.verdict == "holds" and not proof_path(directory, r.index).is_file()}
+def lacks_proof(directory: Path, result: SampleResult, *, several: bool = False) -> bool:
+    """Whether a result holds, and has no proof in the folder."""
+    path = path_of(directory, result, several=several)
+    return result.verdict == "holds" and not path.is_file()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -15,17 +13,20 @@ from typing import TYPE_CHECKING, Any
 from mipverify import __version__
 from mipverify.cluster import SampleJob, Schedule, open_executor
 from mipverify.cluster.job import as_sent
-from mipverify.engine.sample import VERDICTS, SampleResult
+from mipverify.engine.sample import SampleResult
 from mipverify.errors import InputError
 from mipverify.parallel import cores
-from mipverify.report.configuration import ARITHMETIC, RunConfiguration, canonical_eps, parse_samples
+from mipverify.report.configuration import ARITHMETIC, RunConfiguration, canonical_radii, parse_samples
+from mipverify.report.curve import AccuracyCurve, result_of, write_curve
 from mipverify.report.database import FILE, publishing
 from mipverify.report.files import inputs_of, refuse_overwriting
 from mipverify.report.hashes import hash_arrays, hash_network
-from mipverify.report.proofs import forget_proofs, keep_proofs, without_proof
+from mipverify.report.proofs import forget_proofs, keep_proofs, lacks_proof
+from mipverify.report.radii import Ladder
 from mipverify.report.result import AccuracyResult
 from mipverify.report.store import RunStore
-from mipverify.report.summary import Counts, summarize, write_tables
+from mipverify.report.summary import write_tables
+from mipverify.report.tally import Status, Tally
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -35,27 +36,14 @@ if TYPE_CHECKING:
     from mipverify.specification.normalization import Normalization
     from mipverify.specification.preprocessing import Preprocessing
 
-WRITTEN = (FILE, "samples.csv", "samples.parquet", "summary.json", "report.html")  # into the folder of a run
-
-
-@dataclass(frozen=True)
-class Status:
-    """A run in progress. `counts.samples` is what is finished, `total` what was asked for."""
-
-    counts: Counts
-    total: int
-    elapsed: float
-    remaining: float | None
-
-    @property
-    def lower(self) -> float:
-        """What the adversarial error of all samples asked for is at least."""
-        return (self.counts.misclassified + self.counts.violated) / self.total
-
-    @property
-    def upper(self) -> float:
-        """What it is at most."""
-        return 1.0 - self.counts.holds / self.total
+WRITTEN = (
+    FILE,
+    "samples.csv",
+    "samples.parquet",
+    "summary.json",
+    "report.html",
+    "curve.csv",
+)  # into the folder of a run
 
 
 @dataclass(frozen=True)
@@ -94,7 +82,7 @@ def adversarial_accuracy(
     network: Network | str | Path,
     images: ArrayLike,
     labels: ArrayLike,
-    eps: str | float,
+    eps: str | float | Sequence[str | float],
     *,
     norm: str = "linf",
     domain: tuple[object, object] | None = (0, 1),
@@ -110,13 +98,14 @@ def adversarial_accuracy(
     class_names: Sequence[str] = (),
     progress: Callable[[Status], None] | None = None,
     arithmetic: str = "real",
-) -> AccuracyResult:
+) -> AccuracyResult | AccuracyCurve:
     """Decide for every sample whether any input within `eps` is classified otherwise than by its label.
 
     network   a Network or the path of an ONNX file
     images    (N, ...) with values in the domain, as many values each as the network takes
     labels    (N,) integers
-    eps       radius; a string is read exactly, a float as the shortest decimal that means it
+    eps       radius; a string is read exactly, a float as the shortest decimal that means it. Several of them give
+              an `AccuracyCurve`
     domain    smallest and largest legal value, read as exactly as `eps`; None for no limits
     mean, std the network takes (x - mean) / std: a number, or one for each channel
     out       directory that keeps the results, so that the same call goes on where it stopped; also receives the
@@ -143,6 +132,7 @@ def adversarial_accuracy(
     pixels, classes = np.asarray(images), np.asarray(labels)
     if classes.shape != (len(pixels),) or not np.issubdtype(classes.dtype, np.integer):
         raise InputError(f"labels: {len(pixels)} integers are needed, not {classes.dtype} of shape {classes.shape}")
+    radii = canonical_radii([str(radius) for radius in eps] if isinstance(eps, list | tuple) else [str(eps)])
     dataset = Dataset(pixels, classes.astype(np.int64), "in memory", "in memory", hash_arrays(pixels), given)
     configuration = RunConfiguration(
         network=loaded.path or "in memory",
@@ -150,11 +140,11 @@ def adversarial_accuracy(
         data="in memory",
         data_sha256=dataset.sha256,
         labels_sha256=hash_arrays(dataset.labels),
-        eps=canonical_eps(str(eps)),
+        eps=",".join(radii),
         norm=norm,
         settings=_settings(dataset, loaded.arithmetic),
     )
-    job = SampleJob(as_sent(loaded), dataset, configuration.eps, timeout, solver, seed, arithmetic=loaded.arithmetic)
+    job = SampleJob(as_sent(loaded), dataset, radii, timeout, solver, seed, arithmetic=loaded.arithmetic)
     limits = Limits(timeout, workers, solver, seed, cluster, retry_unknown, arithmetic=loaded.arithmetic)
     if loaded.module is not None:  # workers get what was traced of it
         validated(loaded, unit_box(loaded))
@@ -178,13 +168,16 @@ def run_report(
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] = (),
     progress: Callable[[Status], None] | None = None,
-) -> AccuracyResult:
-    """The same from files, for the command line: also writes the tables and the page. `samples` as in 0:500."""
+) -> AccuracyResult | AccuracyCurve:
+    """The same from files, for the command line: also writes the tables and the page.
+
+    samples: as in 0:500. eps: a radius, or several with commas between.
+    """
     from mipverify.network import load
     from mipverify.network.deployed import in_arithmetic
     from mipverify.specification import load_dataset
 
-    radius = canonical_eps(eps)
+    radii = canonical_radii(eps.split(","))
     dataset = load_dataset(data, preprocessing)
     loaded = in_arithmetic(load(network), limits.arithmetic)
     refuse_overwriting([("--out", Path(out) / name) for name in WRITTEN], inputs_of(loaded, data))
@@ -194,27 +187,31 @@ def run_report(
         data=data,
         data_sha256=dataset.sha256,
         labels_sha256=hash_arrays(dataset.labels),
-        eps=radius,
+        eps=",".join(radii),
         norm=norm,
         settings=_settings(dataset, loaded.arithmetic),
     )
     how = limits.timeout, limits.solver, limits.seed, limits.verifier, limits.proofs
-    job = SampleJob(as_sent(loaded), dataset, radius, *how, arithmetic=loaded.arithmetic)
+    job = SampleJob(as_sent(loaded), dataset, radii, *how, arithmetic=loaded.arithmetic)
     result = _run(job, loaded, dataset, configuration, samples, Path(out), limits, progress, class_names)
     publish(result, dataset, loaded)
     return result
 
 
-def publish(result: AccuracyResult, data: Dataset, network: Network) -> None:
+def publish(result: AccuracyResult | AccuracyCurve, data: Dataset, network: Network) -> None:
     """Write the tables and the page of a run into its directory. Raises StoreError if that is not possible."""
-    from mipverify.report.page import write_page
     from mipverify.specification.normalization import Normalization
 
     assert result.directory is not None
     with publishing(result.directory, "the report"):
-        write_tables(result.directory, result.summary, result.samples)
         fitted = data.fit_to(network.input_shape)
         shown = _as_pixels(result.samples, Normalization.of(fitted.mean, fitted.std, fitted.image_shape))
+        if isinstance(result, AccuracyCurve):
+            write_curve(result, shown, fitted.images, data.image_shape)
+            return
+        from mipverify.report.page import write_page
+
+        write_tables(result.directory, result.summary, result.samples)
         page = result.directory / "report.html"
         stored, names = data.image_shape, result.class_names
         words = result.preprocessing
@@ -243,7 +240,7 @@ def _run(
     limits: Limits,
     progress: Callable[[Status], None] | None,
     class_names: Sequence[str] = (),
-) -> AccuracyResult:
+) -> AccuracyResult | AccuracyCurve:
     if configuration.norm != "linf":
         raise InputError(f"--norm {configuration.norm}: a report can be made for linf only")
     data.fit_to(network.input_shape)
@@ -253,42 +250,56 @@ def _run(
         raise InputError(f"{len(class_names)} names of classes, but the network has {network.output_size} outputs")
     options = {**limits.options(), "samples": [selection.start, selection.stop], "class_names": list(class_names)}
     with RunStore(directory, configuration, version=__version__, options=options) as store:
-        finished = store.finished(retry_unknown=limits.retry_unknown)
         if store.sessions() == 1:
             forget_proofs(directory)
-        if limits.proofs:
-            finished -= without_proof(directory, store.results(selection))
-        wanted = [index for index in selection if index not in finished]
+        ladder = _known(store.results(selection), configuration, limits, directory)
+        wanted = ladder.first(selection)
         peak_memory = 0
         if wanted:
-            tally = _Tally([r for r in store.results(selection) if r.index in finished], selection, progress)
-            peak_memory = _verify(job, wanted, limits, store, tally, directory)
+            tally = Tally(ladder, selection, progress)
+            peak_memory = _verify(job, wanted, limits, store, ladder, tally, directory)
         store.finish(peak_memory)
-        results = tuple(store.results(selection))
-        summary = summarize(
-            results,
-            configuration,
-            selection=selection,
-            seconds=store.seconds(),
-            sessions=store.sessions(),
-            version=__version__,
-            options=options,
-            peak_memory=store.peak_memory(),
-        )
-    fitted = data.fit_to(network.input_shape)
-    return AccuracyResult(summary, results, directory, data.described(), fitted, tuple(class_names))
+        results = store.results(selection)
+        about: dict[str, Any] = {
+            "selection": selection,
+            "seconds": store.seconds(),
+            "sessions": store.sessions(),
+            "version": __version__,
+            "options": options,
+            "peak_memory": store.peak_memory(),
+        }
+    shown = directory, data.described(), data.fit_to(network.input_shape), tuple(class_names)
+    return result_of(results, configuration, about, *shown)
 
 
-def _verify(job: SampleJob, wanted: list[int], limits: Limits, store: RunStore, tally: _Tally, directory: Path) -> int:
+def _known(results: Sequence[SampleResult], configuration: RunConfiguration, limits: Limits, directory: Path) -> Ladder:
+    """What earlier sessions have found, as far as it need not be found again."""
+    ladder = Ladder(configuration.radii)
+    for result in results:
+        again = limits.retry_unknown and result.verdict == "unknown"
+        if not (again or (limits.proofs and lacks_proof(directory, result, several=configuration.curve))):
+            ladder.learn(result.index, result)
+    return ladder
+
+
+def _verify(
+    job: SampleJob,
+    wanted: list[int],
+    limits: Limits,
+    store: RunStore,
+    ladder: Ladder,
+    tally: Tally,
+    directory: Path,
+) -> int:
     """Run samples and store what comes back; returns the peak memory of a worker."""
-    workers = min(limits.resolved_workers(), len(wanted))
+    workers, several = min(limits.resolved_workers(), len(wanted)), len(job.radii) > 1
     executor = open_executor(job, workers=workers, cluster=limits.cluster)
     try:
-        schedule = Schedule[SampleResult](executor, wanted, job)
-        for results in schedule.run():
+        schedule = Schedule[SampleResult](executor, wanted, job, ladder.after)
+        for answers in schedule.run():
+            results = [replace(answer, index=answer.index // len(job.radii)) for answer in answers]
             if results:
-                results = keep_proofs(directory, results)
-                store.put(results)
+                store.put(keep_proofs(directory, results, several=several))
             tally.add(results)
     finally:
         executor.close()
@@ -308,24 +319,3 @@ def _check_labels(labels: NDArray[Any], selection: range, classes: int) -> None:
         raise InputError(
             f"data: sample {selection.start + at} has the label {chosen[at]}, but the network has {classes} outputs"
         )
-
-
-class _Tally:
-    """Counts finished samples and tells how far the run is."""
-
-    def __init__(self, before: list[SampleResult], selection: range, tell: Callable[[Status], None] | None):
-        self._found = Counter(result.verdict for result in before)
-        self._before = len(before)
-        self._total = len(selection)
-        self._tell = tell
-        self._began = time.monotonic()
-
-    def add(self, results: list[SampleResult]) -> None:
-        self._found.update(result.verdict for result in results)
-        if self._tell is None:
-            return
-        finished = self._found.total()
-        counts = Counts(finished, *(self._found[verdict] for verdict in VERDICTS))
-        elapsed = time.monotonic() - self._began
-        done = finished - self._before
-        self._tell(Status(counts, self._total, elapsed, elapsed / done * (self._total - finished) if done else None))

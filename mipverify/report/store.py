@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Collection
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from mipverify.errors import InputError
-from mipverify.report.columns import SAMPLES
+from mipverify.report.columns import AT_RADII, SAMPLES
 from mipverify.report.configuration import RunConfiguration
 from mipverify.report.database import FILE, RunDatabase
 from mipverify.report.table import INTEGER, REAL, TEXT, Column, Table
@@ -62,7 +63,9 @@ class RunStore:
     def __init__(
         self, directory: Path, configuration: RunConfiguration | None, *, version: str, options: dict[str, Any]
     ):
-        self._database = RunDatabase(directory, "run", (SESSIONS, SAMPLES), "a report")
+        question = read_question(directory) if configuration is None else configuration
+        self._samples, self._eps = table_of(question), question.eps
+        self._database = RunDatabase(directory, "run", (SESSIONS, self._samples), "a report")
         self._connection = self._database.connection
         try:
             self._session = self._begin(configuration, version, options)
@@ -90,7 +93,7 @@ class RunStore:
     def put(self, results: Collection[SampleResult]) -> None:
         """Store finished samples in one transaction: all are on disk when this returns, or none and StoreError."""
         with self._database.transaction() as connection:
-            SAMPLES.put(connection, results)
+            self._samples.put(connection, results)
             connection.execute(
                 "UPDATE sessions SET seconds = ?, finished = finished + ? WHERE id = ?",
                 (time.monotonic() - self._began, len(results), self._session),
@@ -103,23 +106,14 @@ class RunStore:
             connection.execute("UPDATE sessions SET peak_memory = ? WHERE id = ?", (peak_memory, self._session))
 
     def results(self, samples: range | None = None) -> list[SampleResult]:
-        """The stored samples in the order of their index."""
+        """The stored samples in the order of their index, each with every radius that it was asked about."""
         with self._database.access():
-            return SAMPLES.read(self._connection, samples)
-
-    def finished(self, *, retry_unknown: bool = False) -> set[int]:
-        """Indices that need not run again."""
-        condition = "WHERE verdict != 'unknown'" if retry_unknown else ""
-        with self._database.access():
-            return {index for (index,) in self._connection.execute(f"SELECT sample FROM samples {condition}")}
+            return _with_radius(self._samples.read(self._connection, samples), self._eps)
 
     def mark(self, results: Collection[SampleResult]) -> None:
         """Store what became of the proofs of samples that are there, and nothing else of them."""
         with self._database.transaction() as connection:
-            connection.executemany(
-                "UPDATE samples SET proof_state = ?, proof_check = ?, proof_sha256 = ? WHERE sample = ?",
-                [(r.proof_state, r.proof_check, r.proof_sha256, r.index) for r in results],
-            )
+            self._samples.update(connection, results, ("proof_state", "proof_check", "proof_sha256"))
 
     def last_session(self) -> tuple[str, dict[str, Any]]:
         """Version and options of the last start."""
@@ -150,24 +144,44 @@ class RunStore:
 
 def read_run(directory: Path) -> tuple[RunConfiguration, list[SampleResult], float]:
     """Question, finished samples and wall seconds of the run in `directory`, which may be in progress elsewhere."""
+    with _reading(directory) as (database, configuration):
+        try:
+            samples = _with_radius(table_of(configuration).read(database), configuration.eps)
+        except InputError as error:
+            raise InputError(f"{directory / FILE}: {error}") from None
+        return configuration, samples, _seconds(database)
+
+
+def read_question(directory: Path) -> RunConfiguration:
+    """What the run in `directory` is about."""
+    with _reading(directory) as (_, configuration):
+        return configuration
+
+
+@contextmanager
+def _reading(directory: Path) -> Iterator[tuple[sqlite3.Connection, RunConfiguration]]:
+    """The store of a run, to be read only, and its question. Raises InputError where there is none."""
     path = directory / FILE
     if not path.is_file():
         raise InputError(f"{directory}: holds no run (there is no {FILE})")
     try:
-        database = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)
-        try:
+        with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)) as database:
             configuration = _configuration(dict(database.execute("SELECT key, value FROM run")), path)
             if configuration is None:
                 raise InputError(f"{path}: is not a run store")
-            try:
-                samples = SAMPLES.read(database)
-            except InputError as error:
-                raise InputError(f"{path}: {error}") from None
-            return configuration, samples, _seconds(database)
-        finally:
-            database.close()
+            yield database, configuration
     except sqlite3.DatabaseError as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
+
+
+def table_of(configuration: RunConfiguration) -> Table[SampleResult]:
+    """The table of samples of a run: with one radius or with several."""
+    return AT_RADII if configuration.curve else SAMPLES
+
+
+def _with_radius(samples: list[SampleResult], eps: str) -> list[SampleResult]:
+    """The samples with the only radius of their run, where their table does not have it."""
+    return [sample if sample.eps else replace(sample, eps=eps) for sample in samples]
 
 
 def _configuration(rows: dict[str, str], path: Path) -> RunConfiguration | None:

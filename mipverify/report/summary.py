@@ -13,6 +13,7 @@ from mipverify.engine.sample import VERDICTS, SampleResult
 from mipverify.report.columns import SAMPLES
 from mipverify.report.configuration import ARITHMETIC, RunConfiguration
 from mipverify.report.files import Replacing
+from mipverify.report.table import Table
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,18 @@ def mean_unstable(results: Sequence[SampleResult]) -> list[float]:
     ]
 
 
-def write_tables(directory: Path, summary: dict[str, Any], results: Sequence[SampleResult]) -> list[Path]:
+def write_tables(
+    directory: Path,
+    summary: dict[str, Any],
+    results: Sequence[SampleResult],
+    table: Table[SampleResult] = SAMPLES,
+) -> list[Path]:
     """`samples.csv`, `summary.json` and, where pyarrow is installed, `samples.parquet`; returns their paths.
 
-    Each file is replaced as a whole: a reader never sees half of one.
+    Each file is replaced as a whole: a reader never sees half of one. table: the columns of the samples.
     """
     written = [directory / "samples.csv", directory / "summary.json"]
-    SAMPLES.write_csv(written[0], results)
+    table.write_csv(written[0], results)
     with Replacing(written[1]) as file:
         json.dump(summary, file, indent=2, allow_nan=False)
         file.write("\n")
@@ -136,5 +142,5 @@ def write_tables(directory: Path, summary: dict[str, Any], results: Sequence[Sam
         return written
     path = directory / "samples.parquet"
     with Replacing(path, binary=True) as file:
-        pyarrow.parquet.write_table(SAMPLES.arrow(results), file)
+        pyarrow.parquet.write_table(table.arrow(results), file)
     return [*written, path]

@@ -150,16 +150,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Table(Generic[Result]):
-    """A table of results, one a row; the first column is its key, an integer.
+    """A table of results, one a row; the first columns are its key, of which the first one is an integer.
 
     name: in the database. make: a result from its stored attributes, by name. replaces: SQL, whether a stored row is
-    replaced by another attempt, from the `old` row and the `new` one.
+    replaced by another attempt, from the `old` row and the `new` one. keys: how many columns make the key.
     """
 
     name: str
     columns: tuple[Column, ...]
     make: Callable[..., Result]
     replaces: str = "1"
+    keys: int = 1
 
     @cached_property
     def _stored(self) -> tuple[Column, ...]:
@@ -175,9 +176,16 @@ class Table(Generic[Result]):
     @property
     def schema(self) -> str:
         """The statement that creates the table where there is none."""
-        key, *others = self._stored
-        declared = [f'"{key.column}" INTEGER PRIMARY KEY', *(column.declaration() for column in others)]
+        if self.keys == 1:  # SQLite's own number of the row
+            key, *others = self._stored
+            declared = [f'"{key.column}" INTEGER PRIMARY KEY', *(column.declaration() for column in others)]
+        else:
+            declared = [*(column.declaration() for column in self._stored), f"PRIMARY KEY ({self._key})"]
         return f"CREATE TABLE IF NOT EXISTS {self.name} ({', '.join(declared)})"
+
+    @property
+    def _key(self) -> str:
+        return ", ".join(_quoted(column.column) for column in self._stored[: self.keys])
 
     def upgrades(self, connection: sqlite3.Connection) -> list[str]:
         """Statements that give the table of an earlier version the columns that it has not; none where it is new.
@@ -192,7 +200,7 @@ class Table(Generic[Result]):
             raise InputError(f"has a column {foreign[0]!r} that this version does not know: a newer one wrote it")
         missing = [column for column in self._stored if column.column not in present]
         for column in missing:
-            if column.default is None or column is self._stored[0]:
+            if column.default is None or column in self._stored[: self.keys]:
                 raise InputError(
                     f"was begun by a version that did not record {column.column!r}, "
                     "which cannot be told afterwards: begin a new run"
@@ -205,12 +213,21 @@ class Table(Generic[Result]):
     def put(self, connection: sqlite3.Connection, results: Iterable[Result]) -> None:
         """Store results, or merge them with what is there."""
         names = [column.column for column in self._stored]
-        merged = [f'"{column.column}" = {self._merged(column)}' for column in self._stored[1:]]
-        key = self._stored[0].column
+        merged = [f'"{column.column}" = {self._merged(column)}' for column in self._stored[self.keys :]]
         connection.executemany(
             f"INSERT INTO {self.name} AS old ({', '.join(map(_quoted, names))}) VALUES ({', '.join('?' * len(names))}) "
-            f"ON CONFLICT ({_quoted(key)}) DO UPDATE SET {', '.join(merged)} WHERE {_of_new(self.replaces)}",
+            f"ON CONFLICT ({self._key}) DO UPDATE SET {', '.join(merged)} WHERE {_of_new(self.replaces)}",
             [tuple(self._value(column, result) for column in self._stored) for result in results],
+        )
+
+    def update(self, connection: sqlite3.Connection, results: Iterable[Result], names: Sequence[str]) -> None:
+        """Store these columns, named as attributes, of results that are there, and nothing else of them."""
+        chosen = [column for column in self._stored if column.name in names]
+        keys = self._stored[: self.keys]
+        assigned, where = ([f"{_quoted(column.column)} = ?" for column in some] for some in (chosen, keys))
+        connection.executemany(
+            f"UPDATE {self.name} SET {', '.join(assigned)} WHERE {' AND '.join(where)}",
+            [tuple(self._value(column, result) for column in (*chosen, *keys)) for result in results],
         )
 
     @staticmethod
@@ -226,14 +243,14 @@ class Table(Generic[Result]):
         """Results in the order of their keys, those of a range or all; also those that an earlier version wrote."""
         self.upgrades(connection)  # raises where there is no telling what is missing
         present = self._present(connection)
-        key = _quoted(self._stored[0].column)
+        first = _quoted(self._stored[0].column)
         chosen = [
             _quoted(column.column) if column.column in present else str(column.default) for column in self._stored
         ]
         where, ends = "", tuple[int, ...]()
         if selection is not None:
-            where, ends = f"WHERE {key} >= ? AND {key} < ?", (selection.start, selection.stop)
-        rows = connection.execute(f"SELECT {', '.join(chosen)} FROM {self.name} {where} ORDER BY {key}", ends)
+            where, ends = f"WHERE {first} >= ? AND {first} < ?", (selection.start, selection.stop)
+        rows = connection.execute(f"SELECT {', '.join(chosen)} FROM {self.name} {where} ORDER BY {self._key}", ends)
         return [
             self.make(
                 **{
@@ -278,7 +295,7 @@ class Table(Generic[Result]):
         frame = pd.DataFrame.from_records(
             [self.record(result) for result in results], columns=[column.name for column in self.tabled]
         )
-        return frame.set_index(self._stored[0].name)
+        return frame.set_index([column.name for column in self._stored[: self.keys]])
 
     # ---- the page ----
 

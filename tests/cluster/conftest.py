@@ -34,7 +34,7 @@ def make_job(fake: ModuleType) -> Callable[[Sequence[int]], SampleJob]:
         images[:, 0] = fates
         network = Network((Input((1, 2)),), 0)
         return SampleJob(
-            network, dataset(images, np.arange(len(fates)) % 2), "0.1", 5.0, verifier="fake_verifier:verify_batch"
+            network, dataset(images, np.arange(len(fates)) % 2), ("0.1",), 5.0, verifier="fake_verifier:verify_batch"
         )
 
     return make

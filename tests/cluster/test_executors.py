@@ -138,7 +138,7 @@ from mipverify.cluster.executor import Task
 from mipverify.network import Input, Network
 from mipverify.specification.dataset import Dataset
 data = Dataset(np.zeros((8, 2)), np.zeros(8, int), "d", "d")
-job = SampleJob(Network((Input((1, 2)),), 0), data, "0", 1.0,
+job = SampleJob(Network((Input((1, 2)),), 0), data, ("0",), 1.0,
           verifier="fake_verifier:verify_batch")
 executor = open_executor(job, workers=2)
 executor.submit(Task(1, (0, 1, 2), True))

@@ -57,6 +57,7 @@ from mipverify.report.columns import INTEGER, REAL, Column, Shown
 def share(sample):
     return None
 """,
+    "docs/curves.md": DATA,
     "docs/data.md": 'import mipverify\nnetwork = mipverify.load("colors.onnx")\n',
     "docs/distances.md": DATA,
     "docs/training.md": """
@@ -89,6 +90,7 @@ for node, value in enumerate(network.values((x[0] + 0.6 * (x[1:] - 0.5)).reshape
     assert (tight.lower[node] <= value + 1e-9).all() and (value - 1e-9 <= tight.upper[node]).all()
 """,
     "docs/benchmark.md": "assert len(result.outcomes) == 2\n",
+    "docs/curves.md": 'assert curve.radii == ("0.02", "0.05", "0.1")\n',
     "docs/data.md": "assert mipverify.verify(network, asked, timeout=10).verdict\n",
     "docs/distances.md": "assert worst.lower <= worst.upper and found.lower <= found.upper\n",
     "docs/export.md": 'assert pulp.LpStatus[model.status] == "Optimal"\n',

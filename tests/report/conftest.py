@@ -94,6 +94,7 @@ def make_results() -> Callable[..., list[SampleResult]]:
                     (label + 3) % 10 if point is not None else None,
                     (chance.randrange(50), chance.randrange(20)),
                     reason="time limit" if verdict == "unknown" else "",
+                    eps="0.1",
                 )
             )
         return results
