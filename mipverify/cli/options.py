@@ -12,6 +12,7 @@ from mipverify.errors import InputError
 from mipverify.solvers.registry import describe, require_choice
 
 if TYPE_CHECKING:
+    from mipverify.engine.threats.threat import Threat as Threatened
     from mipverify.specification.preprocessing import Preprocessing
 
 Network = Annotated[str, typer.Argument(metavar="NETWORK", help="ONNX file (.onnx or .onnx.gz).", show_default=False)]
@@ -26,6 +27,14 @@ Data = Annotated[
 Index = Annotated[int | None, typer.Option(metavar="I", help="Which image of the data, from 0.")]
 Eps = Annotated[
     str | None, typer.Option(metavar="E", help="Radius of the perturbation, read exactly: 0.1 or 8/255 or 1e-3.")
+]
+Threat = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME:VALUE,...",
+        help="Another threat than a ball: patch:3, mask:background, mask:FILE, rotation:5, translation:1, scaling:0.1, "
+        "brightness:0.1, contrast:0.1, blur:3, mixture:12.",
+    ),
 ]
 Norm = Annotated[str, typer.Option(metavar="NORM", help="Norm of the perturbation.")]
 Domain = Annotated[str, typer.Option(metavar="LOW,HIGH", help="Legal values of a pixel, or `none`.")]
@@ -101,6 +110,18 @@ def parse_targets(text: str | None) -> tuple[int, ...] | None:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"--targets must be class numbers separated by commas, such as 3,5, not {text!r}") from None
+
+
+def parse_threat(text: str | None) -> Threatened | None:
+    """What an option --threat means."""
+    if text is None:
+        return None
+    from mipverify.engine.threats.parse import parse_threat as parse
+
+    try:
+        return parse(text)
+    except InputError as error:
+        raise InputError(f"--{error}" if str(error).startswith("threat") else f"--threat: {error}") from None
 
 
 def parse_positive(option: str, text: str | None) -> float | None:

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mipverify.cli.options import parse_preprocessing, parse_targets
+from mipverify.cli.options import parse_preprocessing, parse_targets, parse_threat
 from mipverify.errors import InputError
 
 if TYPE_CHECKING:
+    from mipverify.engine.threats.sample import Sample
+    from mipverify.engine.threats.threat import Threat
     from mipverify.network import Network
     from mipverify.specification import Specification
+    from mipverify.specification.dataset import Dataset
     from mipverify.specification.preprocessing import Preprocessing
 
 
@@ -19,12 +22,14 @@ if TYPE_CHECKING:
 class Question:
     """What the user asks: a property file, or the robustness of one image. `about` is what a record should keep.
 
-    preprocessing: what was done to the image, in words; empty for a property file.
+    preprocessing: what was done to the image, in words; empty for a property file. threat: with its sample, where it is
+    about another threat than a ball; the specification is then that of the image as it is.
     """
 
     specification: Specification
     about: dict[str, Any]
     preprocessing: str = ""
+    threat: tuple[Threat, Sample] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class QuestionOptions:
     mean: str | None = None
     std: str | None = None
     layout: str | None = None
+    threat: str | None = None
 
     def stated(self) -> bool:
         """Whether a question is asked at all."""
@@ -59,6 +65,7 @@ class QuestionOptions:
             "--mean": self.mean,
             "--std": self.std,
             "--layout": self.layout,
+            "--threat": self.threat,
         }
         if self.property is not None:
             given = [name for name, value in {"--data": self.data, **of_data}.items() if value is not None]
@@ -69,9 +76,11 @@ class QuestionOptions:
             if given:
                 raise InputError(f"{given[0]} needs --data FILE")
         else:
-            missing = [name for name in ("--index", "--eps") if of_data[name] is None]
+            needed = ("--index",) if self.threat is not None else ("--index", "--eps")
+            missing = [name for name in needed if of_data[name] is None]
             if missing:
                 raise InputError(f"--data needs {' and '.join(missing)} too")
+            check_radius(parse_threat(self.threat), self.eps)
         parse_targets(self.targets)
         if self.data is not None:
             self.preprocessing()
@@ -115,12 +124,13 @@ class QuestionOptions:
             label = dataset.label(index)
             if label >= network.output_size:
                 raise InputError(f"{path}: image {index} has label {label}, the network {network.output_size} classes")
+        threat = parse_threat(self.threat)
         specification = robustness(
             image,
             label,
-            self.eps,
+            self.eps if threat is None else 0,
             num_classes=network.output_size,
-            norm=self.norm,
+            norm=self.norm if threat is None else "linf",
             domain=given.domain,
             targets=parse_targets(self.targets),
             mean=dataset.mean,
@@ -134,9 +144,41 @@ class QuestionOptions:
             "eps": self.eps,
             "norm": self.norm,
             "targets": parse_targets(self.targets),
+            **({} if threat is None else {"threat": threat.text}),
             **dataset.record(),
         }
-        return Question(specification, about, dataset.described())
+        if threat is None:
+            return Question(specification, about, dataset.described())
+        sample = sample_of(dataset, index, label, self.eps, self.norm, parse_targets(self.targets))
+        return Question(specification, about, dataset.described(), (threat, sample))
+
+
+def check_radius(threat: Threat | None, eps: str | None) -> None:
+    """Refuse a threat without the radius that it needs, or with one that it has not."""
+    if threat is not None and threat.radius == "needed" and eps is None:
+        raise InputError(f"--threat {threat.text} needs --eps too")
+    if threat is not None and threat.radius == "none" and eps is not None:
+        raise InputError(f"--threat {threat.text} says itself how far it goes: it takes no --eps")
+
+
+def sample_of(
+    dataset: Dataset, index: int, label: int, eps: str | None, norm: str, targets: tuple[int, ...] | None
+) -> Sample:
+    """A sample of a data set that is fitted to its network."""
+    from mipverify.engine.threats.sample import Sample
+
+    return Sample(
+        dataset.image(index),
+        label,
+        eps,
+        norm,
+        dataset.preprocessing.domain,
+        dataset.mean,
+        dataset.std,
+        targets,
+        dataset.stored.shape[1:],
+        dataset.image,
+    )
 
 
 def _from_property(path: str, network: Network) -> Question:

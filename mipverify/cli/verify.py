@@ -22,6 +22,8 @@ from mipverify.parallel.threads import use_one_thread
 if TYPE_CHECKING:
     from mipverify.engine import Verdict
     from mipverify.engine.budget import Clock
+    from mipverify.engine.threats.sample import Sample
+    from mipverify.engine.threats.threat import Threat
     from mipverify.network import Network
     from mipverify.specification import Specification
 
@@ -35,6 +37,7 @@ def verify(
     index: opt.Index = None,
     eps: opt.Eps = None,
     norm: opt.Norm = "linf",
+    threat: opt.Threat = None,
     domain: opt.Domain = "0,1",
     scale: opt.Scale = None,
     mean: opt.Mean = None,
@@ -68,13 +71,15 @@ def verify(
       mipverify verify net.onnx property.vnnlib --timeout 60
       mipverify verify net.onnx --data mnist_test.npz --index 7 --eps 0.1
       mipverify verify net.onnx --data mnist_test.npz --index 7 --eps 0.1 --targets 3,5 --json
+      mipverify verify net.onnx --data mnist_test.npz --index 7 --threat rotation:5,translation:1
+      mipverify verify net.onnx --data mnist_test.npz --index 7 --threat mask:background --eps 0.3
       mipverify verify net.onnx.gz property.vnnlib.gz --result-file out.txt
       mipverify verify "[('f', 'a.onnx'), ('g', 'b.onnx')]" two_networks.vnnlib
 
     Ends with 0 if the property holds, 10 if it is violated, 3 if neither was shown within the limits.
     """
     use_one_thread()  # before anything loads numpy
-    asked = QuestionOptions(property, data, index, eps, norm, label, targets, domain, scale, mean, std, layout)
+    asked = QuestionOptions(property, data, index, eps, norm, label, targets, domain, scale, mean, std, layout, threat)
     if not asked.stated():
         raise InputError("what is to be verified? Give a PROPERTY file, or --data FILE --index I --eps E")
     asked.check()
@@ -83,6 +88,10 @@ def verify(
     cap = opt.parse_memory(memory)
     opt.check_solver(solver)
     opt.check_arithmetic(arithmetic)
+    if threat is not None:
+        for name, value in (("--proof", proof), ("--memory", memory)):
+            if value is not None:
+                raise InputError(f"{name} cannot be combined with --threat")
     outputs = {"--witness": witness, "--result-file": result_file, "--proof": proof}
     networks = _named(network)
     check_outputs(outputs, [*networks.values(), property, *data_files(data)])
@@ -175,6 +184,8 @@ def ask(read: tuple[Network, Question] | None, clock: Clock, **limits: Any) -> V
 
     reason = "time"
     try:
+        if read is not None and read[1].threat is not None:
+            return _threatened(read[0], *read[1].threat, clock, **limits)
         if read is not None:
             verdict = decide(read[0], read[1].specification, timeout=clock.left(), **limits)
             _check_bounds(verdict, read[1].specification)
@@ -182,6 +193,24 @@ def ask(read: tuple[Network, Question] | None, clock: Clock, **limits: Any) -> V
     except KeyboardInterrupt:  # between the places where the engine itself gives up in good order
         reason = "interrupted"
     return Verdict("unknown", clock.elapsed(), "none" if read else "reading", reason=reason)
+
+
+def _threatened(
+    network: Network,
+    threat: Threat,
+    sample: Sample,
+    clock: Clock,
+    *,
+    solver: str,
+    seed: int,
+    workers: int,
+    progress: Any,
+    arithmetic: str,
+    **_: Any,
+) -> Verdict:
+    from mipverify.engine.threats.threat import Limits
+
+    return threat.verify(network, sample, Limits(clock.left(), solver, seed, workers, progress, arithmetic))
 
 
 def _check_bounds(verdict: Verdict, specification: Specification) -> None:
@@ -215,6 +244,9 @@ def describe(verdict: Verdict, question: Question | None, *, verbose: bool, proo
         lines.append(f"  margin  at least {verdict.margin_lower_bound:.6g}")
     if verdict.witness is not None and question is not None:
         lines.append(f"  output  {_output(verdict, question)}")
+    if worst := verdict.statistics.get("worst"):
+        where = ", ".join(f"{name} {value:.6g}" for name, value in worst.items())
+        lines.append(f"  {'at     ' if verdict.verdict == 'violated' else 'closest'} {where}")
     if verdict.trusted:
         lines.append(f"  trusts  {', '.join(verdict.trusted)}")
     if proof is not None:

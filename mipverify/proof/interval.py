@@ -16,7 +16,9 @@ from mipverify.proof.bounds import Bounds, outward
 from mipverify.proof.box_tree import PartsOf
 from mipverify.proof.deployed import deviation
 from mipverify.proof.derivation import Derivation, Started, Tightened
+from mipverify.proof.enclosure import Enclosure
 from mipverify.proof.facts import SEAL, Scope, UnitBounds
+from mipverify.proof.images import unit_bounds
 from mipverify.proof.input_minimum import lies_in
 from mipverify.proof.rounding import ball, floor, gamma, rounding_terms
 from mipverify.proof.trimming import trimmed
@@ -50,6 +52,13 @@ def interval_inside(root: Bounds, lower: np.ndarray, upper: np.ndarray) -> Bound
         raise ValueError("a box lies outside of the input set")
     how = None if root.derivation is None else PartsOf(root.derivation)
     return _interval(root.network, lower, upper, root.inputs, Scope(wider=root.around, seal=SEAL), how)
+
+
+def interval_of_images(network: Network, images: Enclosure) -> Bounds:
+    """The same for the inputs of each cell of transforms, with what their planes say of the pre-activations."""
+    shape = (-1, *network.input_shape)
+    bounds = _interval(network, images.lower.reshape(shape), images.upper.reshape(shape), None, images.scope)
+    return tighten(bounds, unit_bounds(bounds, images))
 
 
 def _interval(

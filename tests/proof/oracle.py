@@ -47,6 +47,7 @@ from mipverify.specification.sets import Ball, BallInBox, Box, Constrained, Inpu
 from mipverify.specification.sets.ball import BallSplit
 from mipverify.specification.sets.constrained import Multipliers
 from mipverify.specification.sets.product import PartProposals
+from tests.proof import transformed
 from tests.proof.exact import (
     Point,
     below,
@@ -527,4 +528,4 @@ _OF_TWO_NETWORKS = check_subadditive, check_two_networks, check_kept_units  # fo
 
 CHECKS: dict[str, Callable[[np.random.Generator], None]] = {
     name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")
-}
+} | transformed.CHECKS

@@ -1,0 +1,1 @@
+"""What threats make of an image: which entries are which pixels, and what a transformed image is."""
