@@ -17,6 +17,7 @@ from mipverify_check.arithmetic import EXACT, FLOATS
 from mipverify_check.container import opened
 from mipverify_check.errors import BadInputError, RejectedError
 from mipverify_check.facts import Checker
+from mipverify_check.float32 import rounded
 from mipverify_check.network import Network
 from mipverify_check.question import Claim, read_cases, show_covered
 
@@ -35,6 +36,8 @@ def check(proof: bytes, network: Network, sha256: str, path: str | None) -> Clai
         about = given.header.get("network")
         if not isinstance(about, dict) or about.get("sha256") != sha256:
             raise RejectedError("it is about another network: the SHA-256 differs")
+        if given.header["arithmetic"] == "float32":
+            network = rounded(network)
         cases = read_cases(given, network)
         claim = show_covered(given, cases, network, path)
         Checker(given, network, cases).run()

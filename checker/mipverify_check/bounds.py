@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mipverify_check.arithmetic import Arithmetic, Array
+from mipverify_check.float32 import deviation
 from mipverify_check.input_set import InputSet
 from mipverify_check.maps import Coefficients, adjoint, rows
 from mipverify_check.network import Affine, Input, Network, Relu
@@ -28,7 +29,8 @@ WORKING_BYTES = 2**19  # of one array of a pass
 
 @dataclass(eq=False)
 class Bounds:
-    """lower, upper: by node, (size, columns). magnitudes: M_k by node. empty: columns shown to hold no input.
+    """lower, upper: by node, (size, columns). magnitudes: M_k by node. deviations: how far float32 may take the
+    values of some nodes from their expressions. empty: columns shown to hold no input.
 
     One object is never changed once it has been made; its lines are kept.
     """
@@ -38,6 +40,7 @@ class Bounds:
     lower: list[Array] = field(default_factory=list)
     upper: list[Array] = field(default_factory=list)
     magnitudes: list[Array] = field(default_factory=list)
+    deviations: dict[int, Array] = field(default_factory=dict)
     _lines: dict[int, tuple[Array, Array, Array]] = field(default_factory=dict)
 
     @property
@@ -67,19 +70,26 @@ def interval(network: Network, inputs: InputSet, known: Bounds | None = None, st
     arithmetic, columns = network.arithmetic, inputs.lower.shape[1]
     for k, node in enumerate(network.nodes):
         magnitude: Array = arithmetic.zeros((node.size, 1))
+        off: Array | None = None
         if known is not None and k < start:
-            low, high, magnitude = known.lower[k], known.upper[k], known.magnitudes[k]
+            low, high, magnitude, off = known.lower[k], known.upper[k], known.magnitudes[k], known.deviations.get(k)
         elif isinstance(node, Input):
             low, high = inputs.lower, inputs.upper
         elif isinstance(node, Relu):
             low, high = (np.maximum(side[node.source], arithmetic.array(0)) for side in (found.lower, found.upper))
         else:
             low, high, magnitude = _affine(network, k, node, found, columns)
+            off = deviation(network, found.lower, found.upper, k)
+            if off is not None:
+                wider = off + arithmetic.gamma(4) * (magnitude + off)
+                low, high, magnitude = low - wider, high + wider, magnitude + off
         if known is not None and k >= start:
             low, high = np.fmax(low, known.lower[k]), np.fmin(high, known.upper[k])
         found.lower.append(arithmetic.checked(low))
         found.upper.append(arithmetic.checked(high))
         found.magnitudes.append(magnitude)
+        if off is not None:
+            found.deviations[k] = off
     return found
 
 
@@ -249,14 +259,17 @@ def walk(bounds: Bounds, aim: Aim, relu: ReluRule, sides: int = 1) -> Walked:
 
     for k in range(aim.node, 0, -1):
         node, loss = network.nodes[k], arithmetic.gamma(max(network.roundings[k], network.nodes[k].size) + 8)
-        part = arithmetic.zeros((1, count))
+        part, off = arithmetic.zeros((1, count)), bounds.deviations.get(k)
         if k == aim.node and isinstance(node, Affine):  # the rows of its maps are at hand
             sign = arithmetic.array(aim.factors)
             for source, linear in node.terms:
                 add(source, rows(linear, aim.units, sign))
             if node.bias is not None:
                 part = (node.bias[aim.units] * sign)[None]
-            charged = bounds.magnitudes[k][aim.units, 0 if aim.column is None else aim.column] * np.abs(sign)
+            at = aim.units, 0 if aim.column is None else aim.column
+            charged = bounds.magnitudes[k][at] * np.abs(sign)
+            if off is not None:
+                error = error + off[at] * np.abs(sign)
         else:
             a = _one_hot(bounds, aim) if k == aim.node else pending.pop(k, None)
             if a is None:
@@ -267,6 +280,8 @@ def walk(bounds: Bounds, aim: Aim, relu: ReluRule, sides: int = 1) -> Walked:
                 if node.bias is not None:
                     part = a.times(node.bias[:, None])[None]
                 charged = a.times(aim.of(bounds.magnitudes[k]), absolute=True)
+                if off is not None:
+                    error = error + a.times(aim.of(off), absolute=True)
             else:
                 assert isinstance(node, Relu)
                 passed, part, charged, beside = relu(k, node.source, a)

@@ -77,7 +77,8 @@ def opened(data: bytes) -> Proof:
         raise RejectedError(f"its header cannot be read: {error}") from None
     if not isinstance(header, dict):
         raise RejectedError("its header is no object")
-    if header.get("format") != "mipverify proof" or header.get("version") != 1 or header.get("arithmetic") != "real":
+    known = header.get("format") == "mipverify proof" and header.get("version") == 1
+    if not known or header.get("arithmetic") not in ("real", "float32"):
         raise RejectedError("its format, version or arithmetic is not known")
     named = set(_strings(header))
     for member in members:

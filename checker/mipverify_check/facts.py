@@ -331,7 +331,7 @@ def tightened(old: Bounds, node: int, units: np.ndarray, low: Array, high: Array
     lower, upper = list(old.lower), list(old.upper)
     lower[node], upper[node] = lower[node].copy(), upper[node].copy()
     lower[node][units], upper[node][units] = low, high
-    known = Bounds(old.network, old.set, lower, upper, old.magnitudes)
+    known = Bounds(old.network, old.set, lower, upper, old.magnitudes, old.deviations)
     return interval(old.network, old.set, known, node + 1)
 
 

@@ -14,11 +14,18 @@ from mipverify_check.maps import Map
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """Sum of W_t x_t over terms (source node, W_t), plus `bias` (size,), None for zero."""
+    """Sum of W_t x_t over terms (source node, W_t), plus `bias` (size,), None for zero.
+
+    steps: roundings of one product where float32 evaluates this. roundings, open: of its block, once the network is
+    that of float32 evaluations, and whether its only reader goes on with the block (float32.py).
+    """
 
     size: int
     terms: tuple[tuple[int, Map], ...]
     bias: Array | None = None
+    steps: int = 0
+    roundings: int = 0
+    open: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,8 @@ class Network:
     """nodes: each after those that it reads. tensors: by their names in the file.
 
     relus: by the name of an operator's first output, its ReLU nodes in the order of docs/proof-format.md, section 3.
-    monotone: functions at the end that were left out, since they keep the order of the entries.
+    monotone: functions at the end that were left out, since they keep the order of the entries. unrounded: why it is
+    not known what float32 evaluations make of it, if it is not.
     """
 
     arithmetic: Arithmetic
@@ -65,6 +73,7 @@ class Network:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     relus: dict[str, list[int]] = field(default_factory=dict)
     monotone: tuple[str, ...] = ()
+    unrounded: str | None = None
 
     @cached_property
     def reads(self) -> list[int]:

@@ -35,6 +35,7 @@ class OnnxFile:
     input_name: str
     input_shape: tuple[int, ...]
     output_name: str
+    input_type: int = onnx.TensorProto.FLOAT
 
 
 def read_file(path: str, limit: int = LARGEST_FILE) -> tuple[bytes, bytes]:
@@ -83,7 +84,8 @@ def read(path: str) -> OnnxFile:
         raise BadInputError(f"{path}: has {len(inputs)} inputs and {len(graph.output)} outputs instead of one of each")
     nodes = _ordered(graph, {*constants, inputs[0].name, ""}, path)
     shape = _input_shape(inputs[0], path)
-    return OnnxFile(path, digest.hexdigest(), opsets[0], nodes, constants, inputs[0].name, shape, graph.output[0].name)
+    kind, output = inputs[0].type.tensor_type.elem_type, graph.output[0].name
+    return OnnxFile(path, digest.hexdigest(), opsets[0], nodes, constants, inputs[0].name, shape, output, kind)
 
 
 def _load_external(path: str, model: Any, digest: Any) -> None:

@@ -12,6 +12,7 @@ import onnx
 from mipverify_check.arithmetic import Arithmetic
 from mipverify_check.builder import Builder, OnnxNode, Value
 from mipverify_check.errors import BadInputError
+from mipverify_check.float32 import counted
 from mipverify_check.movement import change_of, concat, pad, split
 from mipverify_check.network import Network, Tensor
 from mipverify_check.onnx_file import FLOATS, STANDARD, OnnxFile
@@ -29,13 +30,18 @@ def lowered(file: OnnxFile, arithmetic: Arithmetic) -> Network:
     relus: dict[str, list[int]] = {}
     end = _last_layer(file)
     monotone = tuple(node.op_type for node in file.nodes[end:] if node.op_type in ORDER_KEEPING)
+    unrounded = "it does not take float32" if file.input_type != onnx.TensorProto.FLOAT else None
+    unrounded = f"its last {monotone[0]} rounds, too" if monotone else unrounded
     for i, proto in enumerate(file.nodes[:end]):
+        begin = len(builder.nodes)
         node = OnnxNode(proto, [values[name] if name else None for name in proto.input], file.opset)
         builder.made = []
         try:
             results = _outputs(builder, node)
         except Exception as error:  # noqa: BLE001  # what goes wrong in numpy, where shapes do not fit, is of many kinds
             raise BadInputError(f"{file.path}: node {i} ({proto.op_type}): {error}") from None
+        builder.nodes[begin:], reason = counted(node, builder.nodes[begin:])
+        unrounded = unrounded or (None if reason is None else f"node {i} ({proto.op_type}): {reason}")
         values |= {name: value for name, value in zip(proto.output, results, strict=False) if name}
         missing = [name for later in file.nodes[i + 1 : end] for name in later.input if name and name in proto.output]
         if any(name not in values for name in missing):
@@ -51,7 +57,7 @@ def lowered(file: OnnxFile, arithmetic: Arithmetic) -> Network:
         if proto.op_type not in ORDER_KEEPING or (proto.op_type != "Sigmoid" and over != output.size):
             raise BadInputError(f"{file.path}: the last {proto.op_type} is not over all entries")
     tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-    return Network(arithmetic, builder.nodes, output, tensors, relus, monotone)
+    return Network(arithmetic, builder.nodes, output, tensors, relus, monotone, unrounded)
 
 
 def _last_layer(file: OnnxFile) -> int:

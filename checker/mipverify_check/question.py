@@ -114,6 +114,14 @@ def read_property(path: str, network: Network) -> tuple[Property, str]:
 
 def show_covered(proof: Proof, cases: list[Case], network: Network, path: str | None) -> Claim:
     """Show that the cases cover the question; returns what is claimed. path: of the property, if given."""
+    arithmetic = proof.header["arithmetic"]
+    claim = _covered(proof, cases, network, path, arithmetic == "float32")
+    words = claim.words if arithmetic == "real" else f"of every float32 evaluation, {claim.words}"
+    return Claim(words, {**claim.asked, "arithmetic": arithmetic})
+
+
+def _covered(proof: Proof, cases: list[Case], network: Network, path: str | None, floats: bool) -> Claim:
+    """The same. floats: whether float32 inputs stand for sets that hold none, and must be covered, too."""
     question = proof.header.get("question")
     kind = question.get("kind") if isinstance(question, dict) else None
     if network.monotone:
@@ -125,12 +133,12 @@ def show_covered(proof: Proof, cases: list[Case], network: Network, path: str | 
         asked, sha256 = read_property(path, network)
         if sha256 != parts["sha256"]:
             raise RejectedError("it is about another property: the SHA-256 differs")
-        _cover_clauses(asked, cases)
+        _cover_clauses(asked, cases, floats)
         return Claim(f"the property {path} holds", {"kind": kind, "sha256": sha256})
     if path is not None:
         raise BadInputError(f"the proof is not about a property file, but names its question itself: leave out {path}")
     if kind == "robustness":
-        return _cover_ball(proof, question, cases, network)
+        return _cover_ball(proof, question, cases, network, floats)
     if kind == "sets":
         record(question, ("kind",))
         words = f"no input of the {len(cases)} sets that the proof names meets a condition that it names"
@@ -180,10 +188,14 @@ class _Known:
             return wanted
         return wanted.key in self.rows and wanted.follows_from(self.rows[wanted.key])
 
-    def box_in(self, case: Case) -> bool:
-        """Whether the box lies in that of a case."""
+    def box_in(self, case: Case, floats: bool) -> bool:
+        """Whether the box lies in that of a case; with `floats` also the float32 inputs that stand for it."""
         return all(
-            low is not None and high is not None and at_most(below, low) and at_most(-above, -high)
+            low is not None
+            and high is not None
+            and at_most(below, low)
+            and at_most(-above, -high)
+            and not (floats and _stands_outside(low, high, below, above, case))
             for low, high, (below, above) in zip(self.lower, self.upper, case.box.tolist(), strict=True)
         )
 
@@ -192,25 +204,38 @@ class _Known:
         return any(low is not None and high is not None and low > high for low, high in pairs)
 
 
+def _stands_outside(low: Fraction, high: Fraction, below: float, above: float, case: Case) -> bool:
+    """Whether no float32 lies from low to high, and one that is nearest to them is not held by a case, between below
+    and above there: where it is cut further, such inputs may lie outside."""
+    near = np.float32(float(low))
+    around = [Fraction(float(v)) for v in (near, np.nextafter(near, -np.inf), np.nextafter(near, np.inf))]
+    if any(low <= value <= high for value in around):
+        return False
+    least = min(abs(value - low) for value in around)
+    held = all(Fraction(below) <= v <= Fraction(above) for v in around if abs(v - low) == least)
+    return not held or case.ball is not None or case.matrix is not None
+
+
 def at_most(a: float, b: Fraction) -> bool:
     """Whether a <= b, exactly."""
     above, below = a.as_integer_ratio()
     return above * b.denominator <= b.numerator * below
 
 
-def _cover_clauses(asked: Property, cases: list[Case]) -> None:
+def _cover_clauses(asked: Property, cases: list[Case], floats: bool) -> None:
     common = _Known(asked.inputs)
     common.add(asked.common)
     if common.empty():
         return  # no input meets any clause
-    inside = {id(case): common.box_in(case) for case in cases}
+    inside = {id(case): common.box_in(case, floats) for case in cases}
     for number, clause in enumerate(asked.clauses):
         known = copy.copy(common)
         known.rows, known.lower, known.upper = dict(common.rows), list(common.lower), list(common.upper)
         narrower = known.add(clause)
         if narrower and known.empty():
             continue
-        if not any(_covers(case, known) and (known.box_in(case) if narrower else inside[id(case)]) for case in cases):
+        held = (known.box_in(case, floats) if narrower else inside[id(case)] for case in cases if _covers(case, known))
+        if not any(held):
             raise RejectedError(f"no case of the proof covers clause {number} of the property")
 
 
@@ -226,7 +251,7 @@ def _covers(case: Case, known: _Known) -> bool:
     return any(all(map(known.implies, rows)) for rows in case.conditions)
 
 
-def _cover_ball(proof: Proof, question: Any, cases: list[Case], network: Network) -> Claim:
+def _cover_ball(proof: Proof, question: Any, cases: list[Case], network: Network, floats: bool) -> Claim:
     names = ("kind", "image", "label", "targets", "eps", "norm", "domain", "normalization", "numbers", "data")
     parts = record(question, names[:8], names[8:])
     size, outputs, eps = network.nodes[0].size, network.output.size, rational(parts["eps"])
@@ -261,7 +286,9 @@ def _cover_ball(proof: Proof, question: Any, cases: list[Case], network: Network
         if normalized:
             least, most = ([(v - mean) / std for v in side] for side in (least, most))
         inside = any(at_most(low, v) for v in least) and any(at_most(-high, -v) for v in most)
-        if not inside and max(least) <= min(most):
+        low_end, high_end = max(least), min(most)
+        out = floats and low_end <= high_end and _stands_outside(low_end, high_end, low, high, case)
+        if out or (not inside and low_end <= high_end):
             raise RejectedError("the box of its case does not contain that of the question")
         if ball is not None and not step > 0:
             raise RejectedError("the ball of its case is not that of the question")

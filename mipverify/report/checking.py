@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import queue
 import threading
 import time
@@ -182,7 +181,7 @@ class Files:
         from mipverify.specification import load_dataset
         from mipverify.specification.preprocessing import Preprocessing
 
-        settings = json.loads(configuration.settings)
+        settings = configuration.preprocessing
         domain = None if settings["domain"] == "none" else tuple(settings["domain"].split(","))
         given = Preprocessing.of(**{**settings, "domain": domain})
         path, images = network or configuration.network, data or configuration.data
@@ -214,6 +213,7 @@ class Files:
         normalization = Normalization.of(self.data.mean, self.data.std, self.data.image_shape)
         return {
             "kind": "robustness",
+            "arithmetic": self.configuration.arithmetic,
             "norm": self.configuration.norm,
             "domain": None if domain is None else [str(limit) for limit in domain],
             "normalization": None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from mipverify.engine.sample import VERDICTS, SampleResult
 from mipverify.errors import InputError
-from mipverify.report.configuration import ARITHMETIC, RunConfiguration
+from mipverify.report.configuration import RunConfiguration
 from mipverify.report.store import read_run
 from mipverify.report.summary import Counts
 
@@ -109,13 +108,12 @@ def write_comparison(path: Path, comparison: Comparison) -> None:
 
 
 def _questions(one: RunConfiguration, two: RunConfiguration) -> dict[str, bool]:
-    mine, theirs = ({ARITHMETIC: "real"} | json.loads(run.settings) for run in (one, two))
     return {
-        "arithmetic": mine.pop(ARITHMETIC) == theirs.pop(ARITHMETIC),
+        "arithmetic": one.arithmetic == two.arithmetic,
         "network": one.network_sha256 == two.network_sha256,
         "eps": one.eps == two.eps,
         "norm": one.norm == two.norm,
-        "preprocessing": mine == theirs,
+        "preprocessing": one.preprocessing == two.preprocessing,
     }
 
 

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mipverify.errors import InputError
 from mipverify.specification.exact import canonical, exact_number
@@ -41,6 +42,16 @@ class RunConfiguration:
         """Whether it is about several radii."""
         return len(self.radii) > 1
 
+    @property
+    def arithmetic(self) -> str:
+        """What `holds` is about: `real` or `float32`."""
+        return str(json.loads(self.settings).get(ARITHMETIC, "real"))
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """What lies between stored values and inputs."""
+        return {name: value for name, value in json.loads(self.settings).items() if name != ARITHMETIC}
+
     def differences(self, stored: RunConfiguration) -> list[str]:
         """What this question asks otherwise than `stored` does; file names may change, contents may not."""
         found = []
@@ -52,7 +63,7 @@ class RunConfiguration:
             found.append(f"eps ({stored.eps})")
         if self.norm != stored.norm:
             found.append(f"norm ({stored.norm})")
-        mine, theirs = ({ARITHMETIC: "real"} | json.loads(one.settings) for one in (self, stored))
+        mine, theirs = ({**one.preprocessing, ARITHMETIC: one.arithmetic} for one in (self, stored))
         for name in sorted(mine.keys() | theirs.keys()):
             if mine.get(name) != theirs.get(name):
                 found.append(f"{name} ({theirs.get(name)})")

@@ -11,7 +11,7 @@ from typing import Any
 
 from mipverify.engine.sample import VERDICTS, SampleResult
 from mipverify.report.columns import SAMPLES
-from mipverify.report.configuration import ARITHMETIC, RunConfiguration
+from mipverify.report.configuration import RunConfiguration
 from mipverify.report.files import Replacing
 from mipverify.report.table import Table
 
@@ -58,7 +58,7 @@ def summarize(
     peak_memory: int = 0,
 ) -> dict[str, Any]:
     """The contents of `summary.json`. `seconds` is wall time of all sessions, `peak_memory` bytes of one worker."""
-    counts, settings = Counts.of(results), json.loads(configuration.settings)
+    counts = Counts.of(results)
     stages = Counter(result.stage for result in results)
     spent: Counter[str] = Counter()
     for result in results:
@@ -88,8 +88,8 @@ def summarize(
         "data": {"path": configuration.data, "sha256": configuration.data_sha256},
         "eps": configuration.eps,
         "norm": configuration.norm,
-        "arithmetic": settings.pop(ARITHMETIC, "real"),
-        "preprocessing": settings,
+        "arithmetic": configuration.arithmetic,
+        "preprocessing": configuration.preprocessing,
         "options": options,
         "version": version,
     }
