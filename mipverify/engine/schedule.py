@@ -102,7 +102,9 @@ RECORDED: tuple[Stage, ...] = (
     replace(FIRST_BRANCHING, ceiling=None),
     CUT_SAMPLE,
     PROGRESSIVE_TIGHTENING,
-    BranchAndBound(name="branch and bound", ceiling=None),
+    replace(BRANCH_AND_BOUND, ceiling=None, budget=Budget(leaving=((FURTHER_PASSES, 0.05),))),
+    FURTHER_PASSES,
+    replace(LATE_BRANCH_AND_BOUND, ceiling=None),
 )
 
 # Many samples of a data set together. Beyond this many multiplications of CROWN for a sample, about a second, it is

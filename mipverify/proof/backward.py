@@ -23,7 +23,7 @@ from mipverify.proof.cuts import CutRelaxation, Cuts, cut_relaxation_error, rela
 from mipverify.proof.derivation import Both, Empty
 from mipverify.proof.facts import SEAL, Claim, RowBounds, UnitBounds
 from mipverify.proof.input_minimum import set_minimum
-from mipverify.proof.recording import passed, rounded, rounded_cuts, zeros_passed
+from mipverify.proof.recording import inequalities_met, passed, rounded, rounded_cuts, zeros_passed
 from mipverify.proof.relaxation import Relaxation
 from mipverify.proof.rounding import (
     SLACK,
@@ -37,6 +37,7 @@ from mipverify.proof.rounding import (
     row_dot,
 )
 from mipverify.proof.rows import InputRows, LinearBounds, Rows, functionals, unit_rows
+from mipverify.specification.sets import Constrained, Proposal
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,10 +264,13 @@ class Passing:
 
 def minimum(linear: LinearBounds) -> RowBounds:
     """The minimum of each row over its input set, rounded down; -inf where anything is not finite."""
-    bounds, samples = linear.bounds, linear.samples
-    value, error = _least(bounds, linear, samples)
+    bounds, samples, how, inputs = linear.bounds, linear.samples, linear.derivation, linear.bounds.inputs
+    met = None
+    if bounds.derivation is not None and isinstance(inputs, Constrained):
+        box = (_flat(pick(side[0], samples)) for side in (bounds.lower, bounds.upper))
+        how, met = inequalities_met(how, linear.claim, inputs, _flat(linear.coefficients), *box)
+    value, error = _least(bounds, linear, samples, evidence=met)
     lower = rounded_down(bounds, value, error + linear.error)
-    how = linear.derivation
     return RowBounds(bounds.scope, linear.claim, samples, lower, linear.key, seal=SEAL, derivation=how)
 
 
@@ -278,13 +282,17 @@ def estimate_minimum(intervals: Intervals, rows: InputRows, samples: np.ndarray 
 
 
 def _least(
-    intervals: Intervals, rows: InputRows, samples: np.ndarray | None, sound: bool = True
+    intervals: Intervals,
+    rows: InputRows,
+    samples: np.ndarray | None,
+    sound: bool = True,
+    evidence: Proposal | None = None,
 ) -> tuple[Array, Array]:
     """The least values (R,) of rows over their input sets, and by how much rounding may have raised them."""
     a, constant = rows.coefficients, rows.constant
     lower, upper = (pick(side[0], samples) for side in (intervals.lower, intervals.upper))
     if intervals.inputs is not None and not intervals.over_boxes:
-        value, error = set_minimum(intervals.inputs, _flat(a), _flat(lower), _flat(upper))
+        value, error = set_minimum(intervals.inputs, _flat(a), _flat(lower), _flat(upper), evidence)
         return value + constant, error
     return box_minimum(a, constant, lower, upper, sound)
 

@@ -152,7 +152,8 @@ class Pass(Derivation):
 
     samples: the entry of each row in a batch, None in a batch of one. lines: slopes where there are no others.
     slopes: multiples of 1 / SLOPE_STEPS as uint8. multipliers: float32. two_sided: the negated rows were bounded, too.
-    cuts: by ReLU node, cuts and their multipliers (R, T), float32.
+    cuts: by ReLU node, cuts and their multipliers (R, T), float32. inequalities: multipliers (R, m) of those that the
+    input set is cut by, float32.
     """
 
     within: Derivation
@@ -165,6 +166,7 @@ class Pass(Derivation):
     multipliers: Values = field(default_factory=dict)
     two_sided: bool = False
     cuts: Mapping[int, tuple[CutSets, np.ndarray]] = field(default_factory=dict)
+    inequalities: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)

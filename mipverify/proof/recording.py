@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mipverify.network.operators import Array
-from mipverify.proof.derivation import SLOPE_STEPS, Assumed, CutSets, Lines, Pass, ReducedTo, Values
+from mipverify.proof.derivation import SLOPE_STEPS, Assumed, CutSets, Derivation, Lines, Pass, ReducedTo, Values
 from mipverify.proof.facts import Claim
+from mipverify.specification.sets import Constrained
+from mipverify.specification.sets.constrained import Multipliers
 
 if TYPE_CHECKING:
     from mipverify.proof.bounds import Bounds
@@ -105,6 +108,30 @@ def passed(
     shares = {node: (sets, divided(values)) for node, (sets, values) in cuts.items()}
     rows = bounds.derivation, claim.node, claim.units, np.sign(factors), entries
     return Pass(*rows, slopes=slopes, multipliers=own, cuts=shares)
+
+
+def inequalities_met(
+    how: Derivation | None,
+    claim: Claim | None,
+    inputs: Constrained,
+    rows: np.ndarray,
+    lower: np.ndarray,
+    upper: np.ndarray,
+) -> tuple[Pass | None, Multipliers]:
+    """The evidence for the minima of passed rows (R, n) over a set that is cut by inequalities, as it is stored.
+
+    With it the derivation of the pass, None where there is none, or where what is cut has inequalities of its own.
+    """
+    with np.errstate(over="ignore"):
+        short = inputs.propose(rows, lower, upper).multipliers.clip(min=0).astype(np.float32)
+    short = np.where(np.isfinite(short), short, np.float32(0))
+    mu = short.astype(np.float64)
+    within = inputs.whole.propose(rows + mu @ inputs.matrix, lower, upper)
+    met = Multipliers(within.points, mu, within)
+    if not isinstance(how, Pass) or claim is None or isinstance(inputs.whole, Constrained):
+        return None, met
+    size = np.abs(np.asarray(claim.factors))[:, None]
+    return replace(how, inequalities=(mu / size).astype(np.float32)), met
 
 
 def entries_passed(

@@ -44,4 +44,5 @@ def _pass(how: Pass, keep: np.ndarray) -> Pass:
         slopes=some(how.slopes),
         multipliers=some(how.multipliers),
         cuts={node: cuts(*own) for node, own in how.cuts.items()},
+        inequalities=None if how.inequalities is None else how.inequalities[keep],
     )

@@ -133,7 +133,7 @@ class Facts:
             lower, upper = how.lower, how.upper
             if not isinstance(lower, Pass) or not isinstance(upper, Pass):
                 raise UnprovableError("the sides of entries are no passes")
-            if not any(side.slopes or side.multipliers or side.cuts for side in (lower, upper)):
+            if not any(_has_evidence(side) for side in (lower, upper)):
                 own = Pass(lower.within, lower.node, lower.units, lower.factors, lower.samples, two_sided=True)
                 return self._by_pass(number, base, own, entry, world)
             number = self._by_pass(number, base, lower, entry, world)
@@ -197,6 +197,11 @@ def _first(how: Derivation) -> Derivation:
     while isinstance(how, Tightened):
         how = how.of
     return how
+
+
+def _has_evidence(how: Pass) -> bool:
+    """Whether a pass has any of its own."""
+    return bool(how.slopes or how.multipliers or how.cuts) or how.inequalities is not None
 
 
 def _sides(how: Pass, rows: np.ndarray) -> list[tuple[str, np.ndarray]]:

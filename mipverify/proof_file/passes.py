@@ -21,6 +21,8 @@ def pass_evidence(how: Pass, rows: np.ndarray, world: World, arrays: Arrays, sit
         own = _by_site([(how, int(row)) for row in rows], name, values, world, arrays, sites)
         if own:
             found[name] = own
+    if how.inequalities is not None and how.inequalities[rows].any():
+        found["inequalities"] = arrays.add(how.inequalities[rows])
     return {**found, **cut_evidence([(how, int(row)) for row in rows], world, arrays, sites)}
 
 
@@ -64,4 +66,8 @@ def leaf_evidence(
             own[str(sites.number(place.site))] = [arrays.add(place.of(units)), arrays.add(values)]
         if own:
             found[name] = own
+    given = [None if row is None or row[0].inequalities is None else row[0].inequalities[row[1]] for row in rows]
+    width = next((len(own) for own in given if own is not None), 0)
+    if width:
+        found["inequalities"] = arrays.add(np.stack([np.zeros(width, np.float32) if g is None else g for g in given]))
     return {**found, **cut_evidence(rows, world, arrays, sites)}

@@ -18,7 +18,7 @@ from mipverify.proof_file.world import world_of
 from mipverify.specification import Case, Condition, Specification
 from mipverify.specification.conditions import Row
 from mipverify.specification.exact import canonical
-from mipverify.specification.sets import BallInBox, Box, InputSet
+from mipverify.specification.sets import BallInBox, Box, Constrained, InputSet
 from mipverify.specification.statement import RobustnessStatement
 
 
@@ -99,6 +99,9 @@ def _row(row: Row) -> dict[str, Any]:
 
 def _region(inputs: InputSet, arrays: Arrays) -> dict[str, Any]:
     """What cuts an input set out of its box."""
+    if isinstance(inputs, Constrained) and isinstance(inputs.whole, Box | BallInBox):
+        rows = {"matrix": arrays.add(inputs.matrix), "offset": arrays.add(inputs.offset)}
+        return rows if isinstance(inputs.whole, Box) else {**_region(inputs.whole, arrays), **rows}
     if not isinstance(inputs, BallInBox):
         raise UnprovableError(f"inputs from a set that proof files cannot hold: {inputs}")
     ball = inputs.ball
