@@ -9,16 +9,15 @@ import io
 import itertools
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, cast
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 
-class Resident:
-    """Stays where it was made."""
+class Resident(Protocol):
+    """Stays where it was made: an object of any class that says what stands for it elsewhere."""
 
     def stand_in(self) -> Resident:
         """A new object that stands for this one elsewhere, as far as it is looked at there."""
-        return Resident()
 
 
 class Home:
@@ -94,9 +93,9 @@ class _Pickler(pickle.Pickler):
         self._stand_ins: dict[int, object] = {}  # by identity: sent as they are
 
     def persistent_id(self, item: object) -> object | None:
-        if not isinstance(item, Resident) or id(item) in self._stand_ins:
+        if isinstance(item, type) or not hasattr(type(item), "stand_in") or id(item) in self._stand_ins:
             return None
-        name = self._name(item)
+        name = self._name(cast(Resident, item))
         if isinstance(name, tuple) and name[1] is not None:
             self._stand_ins[id(name[1])] = name[1]
         return name

@@ -14,7 +14,6 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from mipverify.network.operators import Array
-from mipverify.parallel.residents import Resident
 
 SLOPE_STEPS = 255  # slopes of recorded passes are multiples of one 255th: they fit into 8 bits
 
@@ -24,8 +23,8 @@ Splits: TypeAlias = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Derivation(Resident):
-    """How one fact was made. It stays in the process of those that it is made of, which are known by identity."""
+class Derivation:
+    """How one fact was made. It stays in the process that made it (`mipverify.parallel`): it is known by identity."""
 
     def stand_in(self) -> Derivation:
         """Nothing of it is looked at elsewhere."""

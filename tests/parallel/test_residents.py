@@ -10,7 +10,7 @@ from mipverify.parallel.residents import Abroad, Home, Resident
 
 
 @dataclass(frozen=True, eq=False)
-class Kept(Resident):
+class Kept:
     """Looked at elsewhere by `label`; the load stays."""
 
     label: str
