@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,7 +115,7 @@ def tighten(bounds: Bounds, found: Iterable[UnitBounds], *, further: bool = True
         _propagate(bounds.network, lows, highs, first + 1)
     how = bounds.derivation
     if how is not None and used:
-        how = Tightened(how, tuple(d for d in (_needed(bounds, lows, highs, fact) for fact in used) if d is not None))
+        how = Tightened(how, _best(used))
     own = bounds.network, tuple(lows), tuple(highs), bounds.inputs, bounds.scope, bounds.within
     return Bounds(*own, seal=SEAL, derivation=how)
 
@@ -131,19 +131,25 @@ class _Used:
     high: np.ndarray
 
 
-def _needed(bounds: Bounds, lows: list[Array], highs: list[Array], fact: _Used) -> Derivation | None:
-    """How the entries were found that nothing exceeds, None where there are none. bounds: from before."""
-    node, count = fact.node, len(lows[fact.node])
+def _best(found: Sequence[_Used]) -> tuple[Derivation, ...]:
+    """How entries were found, without the rows that others exceed.
 
-    def raised(before: Array, after: Array, own: np.ndarray, sign: int) -> np.ndarray:
-        old = np.broadcast_to(np.asarray(before), (count, *before.shape[1:])).reshape(-1)[fact.at]
-        new = np.asarray(after).reshape(-1)[fact.at]
-        return np.asarray((own == new) & (sign * new > sign * old))
-
-    needed = raised(bounds.lower[node], lows[node], fact.low, 1)
-    needed |= raised(bounds.upper[node], highs[node], fact.high, -1)
-    rows = np.asarray(needed.reshape(-1, len(fact.low)).any(axis=0))  # of any entry, where it is of all alike
-    return trimmed(fact.how, rows)
+    Others that were recorded: intervals may be as tight here and not elsewhere, where the network has other nodes.
+    """
+    highest: dict[tuple[int, int], np.ndarray] = {}  # by node and sign: of lower bounds, and of negated upper ones
+    sides = [(fact, sign, sign * np.asarray(own)) for fact in found for sign, own in ((1, fact.low), (-1, fact.high))]
+    for fact, sign, own in sides:
+        size = 1 + int(fact.at.max(initial=-1))
+        best = highest.setdefault((fact.node, sign), np.zeros(0))
+        if len(best) < size:
+            best = highest[fact.node, sign] = np.concatenate([best, np.full(size - len(best), -np.inf)])
+        np.fmax.at(best, fact.at.reshape(-1), np.broadcast_to(own, fact.at.shape).reshape(-1))
+    needed = [np.zeros(len(fact.low), bool) for fact in found]
+    for k, (fact, sign, own) in enumerate(sides):
+        reached = np.isfinite(own) & (own == highest[fact.node, sign][fact.at])
+        needed[k // 2] |= reached.reshape(-1, len(own)).any(axis=0)  # of any entry, where it is of all alike
+    every = (trimmed(fact.how, rows) for fact, rows in zip(found, needed, strict=True))
+    return tuple(how for how in every if how is not None)
 
 
 def narrowed(outer: Bounds, network: Network, inputs: InputSet) -> Bounds:
