@@ -16,6 +16,7 @@ from mipverify_check.errors import RejectedError
 from mipverify_check.input_set import InputSet
 from mipverify_check.margins import with_margins
 from mipverify_check.network import Network, Relu, Tensor
+from mipverify_check.parameters import over_parameters
 from mipverify_check.question import Case
 from mipverify_check.semidefinite import least_margin, lift
 from mipverify_check.trees import Splits, box_parts, phase_leaves
@@ -97,7 +98,8 @@ class Checker:
         """Case `number` with its network of margins."""
         if number not in self.sets:
             case = self.cases[number]
-            network, margins = with_margins(self.network, case)
+            network = self.network if case.map is None else over_parameters(self.network, case.map)
+            network, margins = with_margins(network, case)
             ar = network.arithmetic
             matrix, offset = ((None if m is None else ar.array(m)) for m in (case.matrix, case.offset))
             if not ar.exact and np.abs(case.box).max(initial=0.0) >= LARGEST:

@@ -14,7 +14,7 @@ from mipverify_check.question import Case
 
 
 def with_margins(network: Network, case: Case) -> tuple[Network, Tensor]:
-    """The network and the tensor of margins, one for each condition; its ReLUs belong to the tensor "".
+    """The network and the tensor of margins, one for each condition; its ReLUs belong to the tensor "", behind others.
 
     All conditions are halved together: of each that has several values left, neighbours are paired by
     max(a, b) = b + relu(a - b), and an odd last one goes on behind the winners.
@@ -63,5 +63,7 @@ def with_margins(network: Network, case: Case) -> tuple[Network, Tensor]:
         base = builder.gather(margins, np.array(kept), (len(kept),))
         margins = builder.sum([(base, 1), (builder.gather(ahead, np.array(gains), (len(kept),)), 1)])
         groups = following
-    extended = replace(network, nodes=builder.nodes, relus={**network.relus, "": builder.made})
+    extended = replace(
+        network, nodes=builder.nodes, relus={**network.relus, "": [*network.relus.get("", ()), *builder.made]}
+    )
     return extended, margins

@@ -15,6 +15,7 @@ from mipverify_check.container import Proof, entries, integer, rational, record
 from mipverify_check.errors import BadInputError, RejectedError
 from mipverify_check.network import Network
 from mipverify_check.onnx_file import read_file
+from mipverify_check.parameters import ParameterMap, read_map
 from mipverify_check.vnnlib import Linear, Property, Row, parse, row
 
 LONGEST_SUM = 2**15  # bits of the denominator of an exact sum, which grows with each summand
@@ -45,7 +46,8 @@ class Ball:
 class Case:
     """No x in the box (inputs, 2), nor in what the ball and matrix @ x <= offset leave of it, meets a condition.
 
-    A condition is met where all of its rows hold. terms: the same rows as they are written, `sum <= 0`.
+    A condition is met where all of its rows hold. terms: the same rows as they are written, `sum <= 0`. map: what makes
+    the network's input of x, None where x is that input.
     """
 
     box: np.ndarray
@@ -54,14 +56,17 @@ class Case:
     offset: np.ndarray | None
     conditions: list[list[Row]]
     terms: list[list[Linear]]
+    map: ParameterMap | None = None
 
 
 def read_cases(proof: Proof, network: Network) -> list[Case]:
     """The cases of a proof. Raises RejectedError."""
     cases = []
-    size, outputs = network.nodes[0].size, network.output.size
+    outputs = network.output.size
     for given in entries(proof.header.get("cases")):
-        parts = record(given, ("box", "conditions"), ("region",))
+        parts = record(given, ("box", "conditions"), ("region", "map"))
+        made = read_map(proof, parts["map"], network.nodes[0].size) if "map" in parts else None
+        size = network.nodes[0].size if made is None else made.size
         box = proof.packed(parts["box"], size, 2).astype(np.float64)
         region = record(parts.get("region", {}), (), ("norm", "center", "scale", "radius", "matrix", "offset"))
         ball = matrix = offset = None
@@ -78,7 +83,7 @@ def read_cases(proof: Proof, network: Network) -> list[Case]:
             raise RejectedError("a condition without rows")
         conditions = [[row for row, _ in rows] for rows in read]
         terms = [[written for _, written in rows] for rows in read]
-        cases.append(Case(box, ball, matrix, offset, conditions, terms))
+        cases.append(Case(box, ball, matrix, offset, conditions, terms, made))
     return cases
 
 
@@ -126,6 +131,9 @@ def _covered(proof: Proof, cases: list[Case], network: Network, path: str | None
     kind = question.get("kind") if isinstance(question, dict) else None
     if network.monotone:
         _require_order_only(cases)
+    mapped = sum(case.map is not None for case in cases)
+    if mapped and (kind != "sets" or floats):
+        raise RejectedError("a case is about parameters, of which its question knows nothing")
     if kind == "vnnlib":
         parts = record(question, ("kind", "sha256"))
         if path is None:
@@ -142,6 +150,8 @@ def _covered(proof: Proof, cases: list[Case], network: Network, path: str | None
     if kind == "sets":
         record(question, ("kind",))
         words = f"no input of the {len(cases)} sets that the proof names meets a condition that it names"
+        if mapped:
+            words += f"; {mapped} of these are images of parameters under maps that it names, too"
         return Claim(words, {"kind": kind})
     raise RejectedError("its question is of a kind that is not known")
 

@@ -95,12 +95,14 @@ class Family:
         workers: int = 1,
         memory: int | None = None,
         progress: Callable[[str, str], None] | None = None,
+        proof: bool = False,
     ) -> Verdict:
         """Whether an image of the family is classified otherwise.
 
         network: a network or the path of an ONNX file. radius: the share of the family that is asked about. timeout
-        (seconds), solver, seed, workers, memory (bytes), progress: as in `mipverify.verify`. The witness holds the
-        image; `statistics["parameters"]` tells what makes it. Raises InputError: a network of other inputs or classes.
+        (seconds), solver, seed, workers, memory (bytes), progress, proof: as in `mipverify.verify`. The witness holds
+        the image; `statistics["parameters"]` tells what makes it. Raises InputError: a network of other inputs or
+        classes.
         """
         network = loaded(network)
         mapped, inputs = self.within(radius).over(network)
@@ -114,6 +116,7 @@ class Family:
             workers=workers,
             memory=memory,
             progress=progress,
+            proof=proof,
         )
         if verdict.witness is None:
             return verdict

@@ -80,6 +80,7 @@ class ParameterMap:
             dropped=original.dropped,
             double=original.double,
             parameters=self,
+            sites={node + shift: site for node, site in original.sites.items()},
         )
 
     def _operator(self, matrix: Any) -> Sparse:

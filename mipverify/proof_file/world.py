@@ -53,8 +53,9 @@ def world_of(network: Network, margins: Network) -> World:
     Raises UnprovableError where ReLUs belong to no node of a file.
     """
     relus, rounds = {}, 0
+    made = 0 if network.parameters is None else len(network.nodes) - len(network.parameters.original.nodes)
     for node in margins.relus:
-        if node >= len(network.nodes):
+        if node >= len(network.nodes) or node <= made:  # of margins, or what clips an input that parameters make
             relus[node] = Place(("", rounds))
             rounds += 1
         elif node in network.sites:

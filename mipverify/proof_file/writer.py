@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from mipverify.network import Network
 from mipverify.network.model_file import ModelFile
+from mipverify.network.parameters import ParameterMap
 from mipverify.proof.derivation import Derivation
 from mipverify.proof_file.facts import Facts
 from mipverify.proof_file.file import FORMAT, VERSION, Arrays, Proof, UnprovableError
@@ -45,8 +47,12 @@ def write_proof(
     grounds: one for each case. Raises UnprovableError where the format has no words for the network, for the question,
     or for a fact that is needed.
     """
-    if type(network.file) is not ModelFile or network.parameters is not None:  # a subclass is put together of several
+    parameters: ParameterMap | None = network.parameters
+    file = network.file if parameters is None else parameters.original.file
+    if type(file) is not ModelFile:  # a subclass is put together of several
         raise UnprovableError("the network is not that of one ONNX file, as it is")
+    if parameters is not None and (parameters.original.parameters is not None or network.arithmetic != "real"):
+        raise UnprovableError("a network of parameters of parameters, or one in float32, is not proven to files")
     arrays, sites, facts, cases = Arrays(), Sites(), list[dict[str, Any]](), []
     for number, (case, ground) in enumerate(zip(specification.cases, grounds, strict=True)):
         _require_order(network, case.conditions)
@@ -54,6 +60,8 @@ def write_proof(
         if missing:
             raise UnprovableError(f"condition {case.conditions[min(missing)].label!r} is excluded without a proof")
         cases.append(_case(case, ground, arrays))
+        if parameters is not None:
+            cases[-1]["map"] = _map(parameters, arrays)
         own = Facts(facts, arrays, sites, world_of(network, ground.margins), number)
         own.exclude(list(ground.by), list(ground.by.values()), ground.entry)
     header = {
@@ -61,7 +69,7 @@ def write_proof(
         "version": VERSION,
         "arithmetic": network.arithmetic,
         "network": {"sha256": network.sha256},
-        "question": _question(specification, arrays, about or {}),
+        "question": _question(specification, arrays, about or {}) if parameters is None else {"kind": "sets"},
         "cases": cases,
         "sites": [list(name) for name in sites.names],
         "facts": facts,
@@ -87,6 +95,22 @@ def _case(case: Case, ground: Ground, arrays: Arrays) -> dict[str, Any]:
     if not isinstance(case.inputs, Box):
         found["region"] = _region(case.inputs, arrays)
     return found
+
+
+def _map(parameters: ParameterMap, arrays: Arrays) -> dict[str, Any]:
+    """What makes the network's input of parameters."""
+
+    def entries(matrix: Any) -> dict[str, str]:
+        held = sp.coo_array(matrix)
+        held.sum_duplicates()
+        held.eliminate_zeros()
+        return {"rows": arrays.add(held.row), "columns": arrays.add(held.col), "values": arrays.add(held.data)}
+
+    found = {"size": parameters.matrix.shape[1], "matrix": entries(parameters.matrix)}
+    found["offset"] = arrays.add(np.asarray(parameters.offset, np.float64))
+    if parameters.clip is not None:
+        found["clip"] = arrays.add(np.array(parameters.clip, np.float64))
+    return found if parameters.noise is None else {**found, "noise": entries(parameters.noise)}
 
 
 def _row(row: Row) -> dict[str, Any]:

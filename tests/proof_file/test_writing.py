@@ -151,14 +151,3 @@ def test_the_command_line_keeps_the_proof_and_says_where(tmp_path: Path) -> None
     shown = run("0.9")  # where nothing holds, no proof of something else is left
     assert (shown["verdict"], shown["proof"]) == ("violated", None)
     assert not path.exists()
-
-
-def test_a_network_of_parameters_is_none_of_a_file(tmp_path: Path) -> None:
-    from mipverify.engine.family import brightness_and_contrast
-
-    network = dense_file(tmp_path / "net.onnx", [6, 12, 3], 0)
-    image = np.random.default_rng(0).random(network.input_shape)
-    label = int(network.forward(image[None]).argmax())
-    verdict = brightness_and_contrast(image, brightness=0.001, contrast=0.001).verify(network, label, proof=True)
-    assert (verdict.verdict, verdict.proof) == ("unknown", None)
-    assert "no proof" in verdict.reason
