@@ -110,12 +110,15 @@ def estimate_backward(
 
 
 class Errors:
-    """The errors of rows (R,) on their way: `total` is how much less their quantities may be."""
+    """The errors of rows (R,) on their way: `total` is how much less their quantities may be.
+
+    deviations: the part of it by which values may be off their expressions in float32.
+    """
 
     def __init__(self, bounds: Bounds, samples: np.ndarray | None, start: Array, further: int):
         """start (R,): what they are from the beginning. further: roundings in any number beside those of a node."""
         self.bounds, self.network, self.samples = bounds, bounds.network, samples
-        self.total, self.further = start, further
+        self.total, self.further, self.deviations = start, further, 0 * start
 
     @staticmethod
     def of(bounds: Bounds, rows: Rows, further: int) -> Errors:
@@ -144,7 +147,11 @@ class Errors:
             self.total = self.total + row_dot(xp.abs(coefficients), parameter_like(error_bound, coefficients)[None])
         off = self.bounds.deviation(index)
         if off is not None:
-            self.total = self.total + row_dot(xp.abs(coefficients), self._of(off))
+            self.deviate(row_dot(xp.abs(coefficients), self._of(off)))
+
+    def deviate(self, lost: Array) -> None:
+        """Values that rows (R,) have passed may be off their expressions, which changes the rows by so much."""
+        self.total, self.deviations = self.total + lost, self.deviations + lost
 
     def pass_cuts(self, index: int, coefficients: Array, cuts: Cuts, factors: Array, relaxed: CutRelaxation) -> None:
         """Rows are passed back through a ReLU node with cuts."""

@@ -79,8 +79,8 @@ class ParallelPassing:
         xp = array_namespace(a)
         positive = xp.clip(a, min=0)
         negative = a - positive
-        # Twice: the offsets are summed once with signs and once without, and so is what is uncertain of a node.
-        error = 2 * (self.errors.total - self.start) + self.start
+        # Twice: the offsets are summed once with signs and once without. Values that are off change both sides by once.
+        error = 2 * (self.errors.total - self.start) + self.start - self.errors.deviations
         size = xp.maximum(xp.abs(lower), xp.abs(upper))
         error = error + gamma(2 * dot_terms(math.prod(a.shape[1:])) + 8, a) * row_dot(positive - negative, size)
         lows = row_dot(positive, lower) + row_dot(negative, upper) + self.constant

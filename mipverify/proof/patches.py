@@ -199,7 +199,7 @@ class _PartialErrors(Errors):
         off = self.bounds.deviation(index)
         if off is not None:
             values = self.field.under(index, "deviation", off, rows)
-            self.total = self.total + rows.dot(np.abs(rows.coefficients), values)
+            self.deviate(rows.dot(np.abs(rows.coefficients), values))
 
 
 @dataclass(eq=False)
