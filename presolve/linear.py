@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
+import scipy
 from mipverify.presolve.layered import Layered
 from mipverify.presolve.layers import tighten_by_layer
 
@@ -48,11 +48,13 @@ class LayeredProgram:
     def __init__(self, network: Network, layered: Layered, rows: Rows):
         self.network, self.layered = network, layered
         n, units = layered.inputs.shape[1], layered.begin[-1]
-        one = sp.eye_array(units, format="csr")
-        affine = sp.hstack([-sp.csr_array(layered.inputs), one, -sp.csr_array(layered.units)])
-        above = sp.hstack([sp.csr_array((units, n)), -one, one])  # y - z
+        one = scipy.sparse.eye_array(units, format="csr")
+        affine = scipy.sparse.hstack(
+            [-scipy.sparse.csr_array(layered.inputs), one, -scipy.sparse.csr_array(layered.units)]
+        )
+        above = scipy.sparse.hstack([scipy.sparse.csr_array((units, n)), -one, one])  # y - z
         # Rows y - slope * z: a slope that is zero somewhere must keep its place, for it is not zero everywhere.
-        self.matrix = sp.csr_array(sp.vstack([affine, above, above], format="csr"))
+        self.matrix = scipy.sparse.csr_array(scipy.sparse.vstack([affine, above, above], format="csr"))
         self.matrix.sort_indices()
         self.places = self.matrix.indptr[2 * units : 3 * units]  # of the slopes: z comes before y
         count = len(rows)
@@ -106,7 +108,7 @@ class LayeredProgram:
         """The program that minimizes `sign` times a row."""
         data = self.matrix.data.copy()
         data[self.places] = -sides.slope
-        matrix = sp.csr_array((data, self.matrix.indices, self.matrix.indptr), shape=self.matrix.shape)
+        matrix = scipy.sparse.csr_array((data, self.matrix.indices, self.matrix.indptr), shape=self.matrix.shape)
         units, bias = len(sides.lower), self.layered.bias
         infinite = np.full(units, np.inf)
         return Milp(

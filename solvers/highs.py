@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
+import scipy
 from mipverify.solvers.interface import (
     LEAST_SECONDS,
     NO_LIMITS,
@@ -229,7 +229,7 @@ class HighsSession:
 
     def add_rows(self, matrix: Any, lower: np.ndarray, upper: np.ndarray) -> None:
         """More rows."""
-        more = sp.csr_array(matrix)
+        more = scipy.sparse.csr_array(matrix)
         arrays = more.indptr[:-1].astype(np.int32), more.indices.astype(np.int32), more.data.astype(np.float64)
         self._engine.addRows(more.shape[0], _infinite(lower), _infinite(upper), more.nnz, *arrays)
         self._rows += more.shape[0]

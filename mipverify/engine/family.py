@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
+import scipy
 from numpy.typing import ArrayLike
 
 from mipverify.engine.distortion import GAP, Distortion, closest_violation
@@ -64,8 +64,10 @@ class Family:
         if self.noise is not None:
             raise InputError("the family has noise already")
         n, own = self.matrix.shape[0], self.perturbation
-        matrix = sp.csr_array(sp.hstack([self.matrix, sp.csr_array((n, n))]))
-        noise = sp.csr_array(sp.hstack([sp.csr_array(self.matrix.shape), sp.eye_array(n)]))
+        matrix = scipy.sparse.csr_array(scipy.sparse.hstack([self.matrix, scipy.sparse.csr_array((n, n))]))
+        noise = scipy.sparse.csr_array(
+            scipy.sparse.hstack([scipy.sparse.csr_array(self.matrix.shape), scipy.sparse.eye_array(n)])
+        )
         rows = None if own.matrix is None else np.hstack([own.matrix, np.zeros((len(own.matrix), n))])
         free = (None,) * n
         joined = replace(
@@ -179,10 +181,10 @@ def blur(image: ArrayLike, size: int = 5, *, clip: tuple[float, float] | None = 
     others = np.delete(columns, size * size // 2, axis=1)
     if size == 1:
         still = Perturbation.around(np.zeros(1), scale=np.zeros(1), domain=None)
-        return Family(sp.csr_array(np.zeros_like(flat)[:, None]), flat, still, clip)
+        return Family(scipy.sparse.csr_array(np.zeros_like(flat)[:, None]), flat, still, clip)
     count = others.shape[1]
     own = Perturbation.around(np.zeros(count), domain=(0, 1), constraints=[(np.ones(count), 1)])
-    return Family(sp.csr_array(others - flat[:, None]), flat, own, clip)
+    return Family(scipy.sparse.csr_array(others - flat[:, None]), flat, own, clip)
 
 
 def brightness_and_contrast(
@@ -199,7 +201,7 @@ def brightness_and_contrast(
     flat = _pixels(np.asarray(image, np.float64), clip)
     scale = np.array([brightness, contrast], np.float64)
     own = Perturbation.around(np.zeros(2), scale=scale, domain=None)
-    return Family(sp.csr_array(np.column_stack([np.ones_like(flat), flat])), flat, own, clip)
+    return Family(scipy.sparse.csr_array(np.column_stack([np.ones_like(flat), flat])), flat, own, clip)
 
 
 def mixture(image: ArrayLike, other: ArrayLike, *, clip: tuple[float, float] | None = None) -> Family:
@@ -212,7 +214,7 @@ def mixture(image: ArrayLike, other: ArrayLike, *, clip: tuple[float, float] | N
     if first.shape != second.shape:
         raise InputError(f"the images to mix have {first.size} and {second.size} values")
     own = Perturbation.around(np.zeros(1), domain=(0, 1))
-    return Family(sp.csr_array((second - first)[:, None]), first, own, clip)
+    return Family(scipy.sparse.csr_array((second - first)[:, None]), first, own, clip)
 
 
 def _pixels(image: np.ndarray, clip: tuple[float, float] | None) -> np.ndarray:

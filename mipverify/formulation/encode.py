@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
+import scipy
 
 from mipverify.errors import Stopped
 from mipverify.formulation.input_rows import SetColumns, confined
@@ -92,8 +92,10 @@ class Encoding:
             place = np.searchsorted(relu.units, cuts.units)
             index = np.tile(np.arange(count), 2)
             columns = np.concatenate([relu.after[place], relu.binary[place]])
-            own = sp.csr_array((np.concatenate([np.ones(count), -cuts.step]), (index, columns)), shape=(count, width))
-            rows = own - sp.csr_array(cuts.matrix) @ self.entries[cuts.source]
+            own = scipy.sparse.csr_array(
+                (np.concatenate([np.ones(count), -cuts.step]), (index, columns)), shape=(count, width)
+            )
+            rows = own - scipy.sparse.csr_array(cuts.matrix) @ self.entries[cuts.source]
             milp = milp.with_rows(rows, np.full(count, -np.inf), cuts.limit)
         return replace(self, milp=milp)
 
@@ -103,7 +105,7 @@ class Encoding:
         The row lets solvers fix columns by propagation, which their own cutoffs do less of.
         """
         milp = self.minimize(output)
-        row = sp.csr_array(milp.objective[None])
+        row = scipy.sparse.csr_array(milp.objective[None])
         return milp.with_rows(row, np.array([-np.inf]), np.array([cap - milp.offset]))
 
 
@@ -141,24 +143,24 @@ class _Builder:
         self.labels.rows.append((label, np.arange(len(low)) if units is None else units))
         count = len(low)
         index = np.arange(count)
-        total = self.widen(matrix) if matrix is not None else sp.csr_array((count, self.columns))
+        total = self.widen(matrix) if matrix is not None else scipy.sparse.csr_array((count, self.columns))
         for columns, values in entries:
             data = np.broadcast_to(np.asarray(values, np.float64), (count,))
-            total = total + sp.csr_array((data, (index, columns)), shape=(count, self.columns))
+            total = total + scipy.sparse.csr_array((data, (index, columns)), shape=(count, self.columns))
         self.rows.append((total, np.asarray(low, np.float64), np.asarray(high, np.float64)))
 
     def widen(self, matrix: Any) -> Any:
         """A matrix over the columns so far, as one over all columns there are now."""
-        return widened(sp.csr_array(matrix), self.columns)
+        return widened(scipy.sparse.csr_array(matrix), self.columns)
 
     def milp(self) -> Milp:
-        matrix = sp.vstack([self.widen(m) for m, _, _ in self.rows], format="csr") if self.rows else None
+        matrix = scipy.sparse.vstack([self.widen(m) for m, _, _ in self.rows], format="csr") if self.rows else None
         if matrix is None:
-            matrix = sp.csr_array((0, self.columns))
+            matrix = scipy.sparse.csr_array((0, self.columns))
         return Milp(
             np.zeros(self.columns),
             0.0,
-            sp.csr_array(matrix),
+            scipy.sparse.csr_array(matrix),
             np.concatenate([low for _, low, _ in self.rows]) if self.rows else np.zeros(0),
             np.concatenate([high for _, _, high in self.rows]) if self.rows else np.zeros(0),
             np.concatenate(self.lower),
@@ -199,7 +201,7 @@ def encode(network: Network, bounds: Bounds, output: int | None = None, stop: Ca
         low, high = (side[index].reshape(-1).astype(np.float64) for side in (bounds.lower, bounds.upper))
         if isinstance(node, Input):
             inputs = builder.add_columns(low, high, "input")
-            expressions[index] = sp.eye_array(len(low), format="csr"), np.zeros(len(low))
+            expressions[index] = scipy.sparse.eye_array(len(low), format="csr"), np.zeros(len(low))
         elif isinstance(node, Relu):
             relus[index], expressions[index] = _relu(builder, index, before[node.source], high, bounds)
         else:
@@ -243,7 +245,7 @@ def _affine(
     deviation: np.ndarray | None,
 ) -> tuple[Any, np.ndarray]:
     size = int(np.prod(node.shape))
-    matrix = sp.csr_array((size, builder.columns))
+    matrix = scipy.sparse.csr_array((size, builder.columns))
     constant = np.zeros(size)
     if node.bias is not None:
         constant = np.broadcast_to(np.asarray(node.bias, np.float64), node.shape).reshape(-1).copy()
@@ -258,10 +260,10 @@ def _affine(
         off = off + deviation.reshape(-1).astype(np.float64)
     if off.any():  # it gets columns of its own
         columns = builder.add_columns(-off, off, f"rounding{index}")
-        matrix = builder.widen(matrix) + sp.csr_array(
+        matrix = builder.widen(matrix) + scipy.sparse.csr_array(
             (np.ones(size), (np.arange(size), columns)), shape=(size, builder.columns)
         )
-    return sp.csr_array(matrix), constant
+    return scipy.sparse.csr_array(matrix), constant
 
 
 def _rounding(builder: _Builder, terms: list[tuple[Any, Any, np.ndarray]], constant: np.ndarray) -> np.ndarray:
@@ -305,7 +307,9 @@ def _own_columns(
     matrix, constant = expression
     columns = builder.add_columns(low, high, f"layer{index}")
     builder.add_rows([(columns, -1.0)], matrix, -constant, -constant, f"layer{index}")
-    ones = sp.csr_array((np.ones(len(low)), (np.arange(len(low)), columns)), shape=(len(low), builder.columns))
+    ones = scipy.sparse.csr_array(
+        (np.ones(len(low)), (np.arange(len(low)), columns)), shape=(len(low), builder.columns)
+    )
     return ones, np.zeros(len(low))
 
 
@@ -326,5 +330,5 @@ def _relu(
     after = np.where(before >= 0, before, -1)  # an active unit is its own pre-activation
     after[units] = y
     kept = np.flatnonzero(after >= 0)
-    matrix = sp.csr_array((np.ones(len(kept)), (kept, after[kept])), shape=(len(before), builder.columns))
+    matrix = scipy.sparse.csr_array((np.ones(len(kept)), (kept, after[kept])), shape=(len(before), builder.columns))
     return ReluColumns(units, x, y, a), (matrix, np.zeros(len(before)))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-import scipy.sparse as sp
+import scipy
 
 from mipverify.network import Affine, Network, Relu, Term
 from mipverify.network.graph import Node
@@ -62,8 +62,8 @@ def _output_rows(conditions: Sequence[Condition]) -> Rows:
     if count * conditions[0].output_rows.shape[1] <= DENSE_ENTRIES:
         return np.concatenate([c.output_rows for c in conditions]).astype(np.float64)
     some = [conditions[begin : begin + 1024] for begin in range(0, len(conditions), 1024)]
-    blocks = [sp.csr_array(np.concatenate([c.output_rows for c in part])) for part in some]
-    return sp.csr_array(sp.vstack(blocks, format="csr"))
+    blocks = [scipy.sparse.csr_array(np.concatenate([c.output_rows for c in part])) for part in some]
+    return scipy.sparse.csr_array(scipy.sparse.vstack(blocks, format="csr"))
 
 
 def _input_rows(conditions: Sequence[Condition], size: int) -> Rows:
@@ -74,7 +74,7 @@ def _input_rows(conditions: Sequence[Condition], size: int) -> Rows:
     ]
     starts = np.concatenate([[0], np.cumsum(np.concatenate(per_row))])
     entries = np.concatenate([rows.data for rows in given]), np.concatenate([rows.indices for rows in given])
-    rows = sp.csr_array((*entries, starts), shape=(len(starts) - 1, size))
+    rows = scipy.sparse.csr_array((*entries, starts), shape=(len(starts) - 1, size))
     return rows.toarray() if rows.shape[0] * size <= DENSE_ENTRIES else rows
 
 
@@ -110,4 +110,4 @@ def _entries(parts: Sequence[tuple[float, np.ndarray, np.ndarray]], shape: tuple
     """The matrix with these values at (rows, columns)."""
     values = np.concatenate([np.full(len(rows), value) for value, rows, _ in parts])
     places = tuple(np.concatenate([part[k] for part in parts]) for k in (1, 2))
-    return Sparse(sp.csr_array((values, places), shape=shape), shape[1:], shape[:1])
+    return Sparse(scipy.sparse.csr_array((values, places), shape=shape), shape[1:], shape[:1])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
+import scipy
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ class Milp:
         """The same with more rows `lower <= matrix @ v <= upper`."""
         return replace(
             self,
-            matrix=sp.csr_array(sp.vstack([self.matrix, matrix], format="csr")),
+            matrix=scipy.sparse.csr_array(scipy.sparse.vstack([self.matrix, matrix], format="csr")),
             row_lower=np.concatenate([self.row_lower, lower]),
             row_upper=np.concatenate([self.row_upper, upper]),
         )
@@ -76,7 +76,7 @@ class Milp:
         return replace(
             self,
             objective=np.concatenate([self.objective, np.zeros(len(lower))]),
-            matrix=sp.csr_array((self.matrix.data, self.matrix.indices, self.matrix.indptr), shape=shape),
+            matrix=scipy.sparse.csr_array((self.matrix.data, self.matrix.indices, self.matrix.indptr), shape=shape),
             lower=np.concatenate([self.lower, lower]),
             upper=np.concatenate([self.upper, upper]),
             integer=np.concatenate([self.integer, np.zeros(len(lower), bool)]),

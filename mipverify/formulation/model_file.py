@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import scipy.sparse as sp
+import scipy
 
 from mipverify.formulation.program import Program, one_sided
 
@@ -38,7 +38,9 @@ def _mps(program: Program) -> Iterator[str]:
     sizes = [len(row.columns) for row in rows]
     at = np.concatenate([np.zeros(0, int), *(row.columns for row in rows)])
     data = np.concatenate([np.zeros(0), *(row.values for row in rows)])
-    matrix = sp.csc_array((data, (np.repeat(np.arange(len(rows)), sizes), at)), shape=(len(rows), milp.columns))
+    matrix = scipy.sparse.csc_array(
+        (data, (np.repeat(np.arange(len(rows)), sizes), at)), shape=(len(rows), milp.columns)
+    )
     inside = False
     for j, name in enumerate(program.columns):
         if milp.integer[j] != inside:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
+import scipy
 
 from mipverify.errors import InputError
 from mipverify.formulation.encode import encode
@@ -109,8 +109,8 @@ def case_program(network: Network, case: Case) -> Program:
     big = np.nextafter(high[least] - low.min(), np.inf)
     index, ones = np.arange(count), np.ones(count)
     entries = [(program.outputs[least], ones), (np.full(count, minimum), -ones), (chosen, big)]
-    rows = sum(sp.csr_array((data, (index, at)), shape=(count, milp.columns)) for at, data in entries)
-    one = sp.csr_array((ones, (np.zeros(count, int), chosen)), shape=(1, milp.columns))
+    rows = sum(scipy.sparse.csr_array((data, (index, at)), shape=(count, milp.columns)) for at, data in entries)
+    one = scipy.sparse.csr_array((ones, (np.zeros(count, int), chosen)), shape=(1, milp.columns))
     milp = milp.with_rows(rows, np.full(count, -np.inf), big).with_rows(one, np.ones(1), np.ones(1))
     return replace(
         program,
@@ -137,7 +137,7 @@ def _program(network: Network, inputs: InputSet, output: str, renamed: dict[str,
     milp = encoding.milp.with_columns(low, high)
     outputs = encoding.milp.columns + np.arange(count)
     matrix, constant = encoding.outputs
-    own = sp.csr_array((np.ones(count), (np.arange(count), outputs)), shape=(count, milp.columns))
+    own = scipy.sparse.csr_array((np.ones(count), (np.arange(count), outputs)), shape=(count, milp.columns))
     milp = milp.with_rows(widened(matrix, milp.columns) - own, -constant, -constant)
     made = [f"{output}_{k}" for k in range(count)]
     columns = names(encoding.labels.columns, encoding.milp.columns, "set", renamed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import scipy.sparse as sp
+import scipy
 
 from mipverify.formulation.milp import Milp
 
@@ -20,13 +20,13 @@ def equilibrated(milp: Milp) -> tuple[Milp, np.ndarray]:
     """
     size = np.maximum(np.abs(milp.lower), np.abs(milp.upper))
     factors = np.where(milp.integer, 1.0, _power_of_two(size))
-    matrix = sp.csr_array(milp.matrix * factors[None, :])
+    matrix = scipy.sparse.csr_array(milp.matrix * factors[None, :])
     largest = np.asarray(abs(matrix).max(axis=1).todense()).reshape(-1) if matrix.nnz else np.zeros(milp.rows)
     divisors = _power_of_two(largest)
     scaled = replace(
         milp,
         objective=milp.objective * factors,
-        matrix=sp.csr_array(matrix / divisors[:, None]),
+        matrix=scipy.sparse.csr_array(matrix / divisors[:, None]),
         row_lower=milp.row_lower / divisors,
         row_upper=milp.row_upper / divisors,
         lower=milp.lower / factors,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from array_api_compat import is_torch_array
 
+from mipverify.network.arrays import is_torch_array
 from mipverify.network.graph import Affine, Input, Node, Relu, Term
 from mipverify.network.operators import Array, Dense, Identity, Index, Operator, Scale, Sparse
 from mipverify.network.sparse_linear import SparseLinear

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 import numpy as np
-from array_api_compat import is_torch_array
 
+from mipverify.network.arrays import is_torch_array
 from mipverify.network.operators import Array, _Weighted, product
 from mipverify.network.transposed import transposed_convolution
 

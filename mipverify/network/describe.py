@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from array_api_compat import is_torch_array
 
+from mipverify.network.arrays import is_torch_array
 from mipverify.network.graph import Affine, Input, Network
 from mipverify.network.operators import Array
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
-from array_api_compat import array_namespace
-
+from mipverify.network.arrays import array_namespace
 from mipverify.network.model_file import ModelFile
 from mipverify.network.operators import Array, Operator, parameter_like
 

@@ -12,7 +12,8 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, is_torch_array
+
+from mipverify.network.arrays import array_namespace, is_torch_array
 
 Array = Any  # a numpy array or a torch tensor: the engine is generic over both
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
+import scipy
 
 from mipverify.errors import InputError
 from mipverify.network.graph import Affine, Input, Network, Node, Relu, Term
@@ -85,7 +85,7 @@ class ParameterMap:
 
     def _operator(self, matrix: Any) -> Sparse:
         size, count = matrix.shape
-        return Sparse(sp.csr_array(matrix), (count,), (size,))
+        return Sparse(scipy.sparse.csr_array(matrix), (count,), (size,))
 
     def _clip(self, nodes: list[Node], terms: tuple[Term, ...], offset: np.ndarray) -> tuple[tuple[Term, ...], Any]:
         """Append the ReLUs that clip a sum of terms: clip(x) = low + relu(x - low) - relu(x - high).

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from array_api_compat import is_torch_array
 
+from mipverify.network.arrays import is_torch_array
 from mipverify.network.builder import Builder, Tensor
 from mipverify.network.graph import Affine, Input, Network, Node, Relu, Term, sources
 from mipverify.network.operators import Array, Identity, Index

@@ -6,9 +6,9 @@ from copy import copy
 from dataclasses import replace
 
 import numpy as np
-from array_api_compat import is_torch_array
 
 from mipverify.errors import InputError
+from mipverify.network.arrays import is_torch_array
 from mipverify.network.graph import Affine, Network, Term
 from mipverify.network.operators import Array, Operator, Transposed, _Weighted
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from mipverify.network import Affine, Input, Relu
+from mipverify.network.arrays import array_namespace
 from mipverify.network.operators import Array, parameter_like
 from mipverify.network.reverse import through_terms, walk_back
 from mipverify.proof.bounds import Bounds, Intervals

@@ -8,9 +8,9 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from mipverify.network import Affine, Input, Network, Relu
+from mipverify.network.arrays import array_namespace
 from mipverify.network.operators import Array, parameter_like
 from mipverify.proof.deployed import deviation
 from mipverify.proof.derivation import Assumed, Pre, Selected

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
-import scipy.sparse as sp
+import scipy
 
 from mipverify.network import Affine, Network
 from mipverify.proof.bounds import Bounds
@@ -69,7 +69,7 @@ class LayerCuts(_Cuts):
         """The units that have cuts, and the matrix that adds up values over them."""
         present, place = np.unique(self.units, return_inverse=True)
         ones = np.ones(len(self), np.float32)  # exact, and of no consequence for the precision of what they multiply
-        return present, sp.csr_array((ones, (place, np.arange(len(self)))), (len(present), len(self)))
+        return present, scipy.sparse.csr_array((ones, (place, np.arange(len(self)))), (len(present), len(self)))
 
     def dense(self, dtype: Any) -> LayerCuts:
         """The same with a dense matrix in another precision, for searching."""
@@ -167,7 +167,8 @@ class OwnCuts(_Cuts):
 
     def of_row(self, row: int, keep: np.ndarray) -> LayerCuts:
         """Some cuts of one row, by index."""
-        parts = self.units[row][keep], sp.csr_array(self.matrix[row][keep]), self.step[row][keep], self.limit[row][keep]
+        matrix = scipy.sparse.csr_array(self.matrix[row][keep])
+        parts = self.units[row][keep], matrix, self.step[row][keep], self.limit[row][keep]
         how = self.derivation.of_row(row, keep) if isinstance(self.derivation, CutSets) else None
         return LayerCuts(self.node, self.source, *parts, self.scope, seal=SEAL, derivation=how)
 

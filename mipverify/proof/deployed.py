@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from array_api_compat import array_namespace
-
+from mipverify.network.arrays import array_namespace
 from mipverify.network.graph import Affine, Network
 from mipverify.network.operators import Array, parameter_like
 from mipverify.proof.rounding import SLACK, gamma, rounding_terms
 
 UNIT = 2.0**-24  # unit roundoff of float32
-TINY = (
-    2.0**-60
-)  # added to stored values: covers those that are flushed to zero, and what is scaled after it underflowed
+TINY = 2.0**-60  # added to stored values: covers what is flushed to zero, and what is scaled after it underflowed
 LOST = 2.0**-100  # above what underflow, to zero or not, loses in one operation, times what is multiplied with later
 LARGEST = 2.0**60  # of the sum of absolute values: below it nothing overflows
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from mipverify.network import Affine, Input, Network, Relu
+from mipverify.network.arrays import array_namespace
 from mipverify.network.graph import affine_value
 from mipverify.network.operators import Array, parameter_like
 from mipverify.proof.bounds import Bounds, outward

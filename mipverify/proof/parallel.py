@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from mipverify.network import Affine, Relu
+from mipverify.network.arrays import array_namespace
 from mipverify.network.operators import Array, parameter_like
 from mipverify.network.reverse import through_terms, walk_back
 from mipverify.proof.backward import Errors, pick

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from array_api_compat import array_namespace
-
+from mipverify.network.arrays import array_namespace
 from mipverify.network.operators import Array
 from mipverify.proof.rounding import floor
 

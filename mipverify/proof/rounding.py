@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from mipverify.network import Affine, Network, sources
+from mipverify.network.arrays import array_namespace
 from mipverify.network.operators import Array, product
 
 # The error terms themselves are computed in rounded arithmetic, from nonnegative numbers only: `gamma` covers

@@ -10,9 +10,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from mipverify.network import Affine, Input, Network, Relu
+from mipverify.network.arrays import array_namespace
 from mipverify.network.operators import Array, parameter_like
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.cuts import CutRelaxation

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-import scipy.sparse as sp
+import scipy
 from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -39,7 +39,7 @@ class LinearSystem:
     @classmethod
     def empty(cls, size: int) -> LinearSystem:
         """No rows over `size` inputs."""
-        return cls(sp.csr_array((0, size)), np.zeros(0), np.zeros(0))
+        return cls(scipy.sparse.csr_array((0, size)), np.zeros(0), np.zeros(0))
 
     @property
     def columns(self) -> int:
@@ -48,9 +48,9 @@ class LinearSystem:
 
     def after_rows(self, matrix: Any, lower: Floats, upper: Floats) -> LinearSystem:
         """The same after more rows over the inputs, sparse (m, n)."""
-        wide = widened(sp.csr_array(matrix), self.columns)
+        wide = widened(scipy.sparse.csr_array(matrix), self.columns)
         return LinearSystem(
-            sp.csr_array(sp.vstack([wide, self.matrix], format="csr")),
+            scipy.sparse.csr_array(scipy.sparse.vstack([wide, self.matrix], format="csr")),
             np.concatenate([lower, self.lower]),
             np.concatenate([upper, self.upper]),
             self.further_lower,
@@ -63,7 +63,9 @@ class LinearSystem:
         found = [rows for rows in (surface.tangents(point) for surface in self.surfaces) if rows is not None]
         if not found:
             return None
-        return sp.csr_array(sp.vstack([rows for rows, _ in found], format="csr")), np.concatenate([r for _, r in found])
+        return scipy.sparse.csr_array(scipy.sparse.vstack([rows for rows, _ in found], format="csr")), np.concatenate(
+            [r for _, r in found]
+        )
 
 
 def side_by_side(systems: Sequence[LinearSystem], sizes: Sequence[int]) -> LinearSystem:
@@ -78,7 +80,7 @@ def side_by_side(systems: Sequence[LinearSystem], sizes: Sequence[int]) -> Linea
         rows.append(placed(system.matrix, columns, total))
         surfaces += [_Placed(surface, columns, total) for surface in system.surfaces]
     return LinearSystem(
-        sp.csr_array(sp.vstack(rows, format="csr")),
+        scipy.sparse.csr_array(scipy.sparse.vstack(rows, format="csr")),
         np.concatenate([system.lower for system in systems]),
         np.concatenate([system.upper for system in systems]),
         np.concatenate([system.further_lower for system in systems]),
@@ -102,10 +104,10 @@ class _Placed:
 
 def placed(matrix: Any, columns: NDArray[np.intp], total: int) -> Any:
     """A sparse matrix (m, c) whose columns become `columns` (c,) of `total`."""
-    entries = sp.coo_array(matrix)
-    return sp.csr_array((entries.data, (entries.row, columns[entries.col])), shape=(matrix.shape[0], total))
+    entries = scipy.sparse.coo_array(matrix)
+    return scipy.sparse.csr_array((entries.data, (entries.row, columns[entries.col])), shape=(matrix.shape[0], total))
 
 
 def widened(matrix: Any, columns: int) -> Any:
     """The same rows over more columns, which they do not read."""
-    return sp.csr_array((matrix.data, matrix.indices, matrix.indptr), shape=(matrix.shape[0], columns))
+    return scipy.sparse.csr_array((matrix.data, matrix.indices, matrix.indptr), shape=(matrix.shape[0], columns))

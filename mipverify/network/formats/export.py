@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 import numpy as np
-from array_api_compat import is_torch_array
 
 from mipverify.errors import InputError
+from mipverify.network.arrays import is_torch_array
 from mipverify.network.convolution import Conv
 from mipverify.network.formats.onnx_writer import OnnxWriter
 from mipverify.network.graph import Affine, Input, Network

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from array_api_compat import is_torch_array
 
+from mipverify.network.arrays import is_torch_array
 from mipverify.network.builder import Builder, RewriteError, Tensor, multiple, scaling
 from mipverify.network.operators import Array, Identity
 from mipverify.network.rewrites.registry import OnnxNode, rewrite

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import scipy.sparse
+import scipy
 
 from mipverify.network.builder import Builder, RewriteError, Tensor, limited
 from mipverify.network.rewrites.registry import OnnxNode, rewrite

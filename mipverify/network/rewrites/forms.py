@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from array_api_compat import is_torch_array
 
+from mipverify.network.arrays import is_torch_array
 from mipverify.network.builder import Builder, RewriteError, Tensor, Value
 from mipverify.network.graph import Affine
 from mipverify.network.operators import Identity, Index, Operator, Scale

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
-import scipy.sparse as sp
+import scipy
 
 from mipverify.specification.linear_system import LinearSystem
 from mipverify.specification.norms.norm import BallNorm, Floats
@@ -49,9 +49,9 @@ class L1(BallNorm):
         rows = []
         for sign in (-1.0, 1.0):  # scale * t >= |x - center|
             entries = np.concatenate([scale[free], np.full(count, sign)])
-            rows.append(sp.csr_array((entries, (index, np.concatenate([sizes, free]))), (count, total)))
-        rows.append(sp.csr_array((np.ones(count), (np.zeros(count, int), sizes)), (1, total)))
+            rows.append(scipy.sparse.csr_array((entries, (index, np.concatenate([sizes, free]))), (count, total)))
+        rows.append(scipy.sparse.csr_array((np.ones(count), (np.zeros(count, int), sizes)), (1, total)))
         lower = np.concatenate([-center[free], center[free], [-np.inf]])
         upper = np.append(np.full(2 * count, np.inf), limit)
-        matrix = sp.csr_array(sp.vstack(rows, format="csr"))
+        matrix = scipy.sparse.csr_array(scipy.sparse.vstack(rows, format="csr"))
         return LinearSystem(matrix, lower, upper, np.zeros(count), np.full(count, limit))

@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Any, ClassVar
 
 import numpy as np
-import scipy.sparse as sp
+import scipy
 
 from mipverify.specification.linear_system import LinearSystem
 from mipverify.specification.norms.norm import BallNorm, Floats
@@ -54,9 +54,11 @@ class L2(BallNorm):
         """A share of the radius for each coordinate that may move, bounded from below by tangents."""
         shares = Shares.of(center, scale, radius, low, high)
         count, total = len(shares.inputs), shares.columns
-        whole = sp.csr_array((np.ones(count), (np.zeros(count, int), len(center) + np.arange(count))), (1, total))
+        whole = scipy.sparse.csr_array(
+            (np.ones(count), (np.zeros(count, int), len(center) + np.arange(count))), (1, total)
+        )
         rows, limit = shares.first()
-        matrix = sp.csr_array(sp.vstack([whole, rows], format="csr"))
+        matrix = scipy.sparse.csr_array(scipy.sparse.vstack([whole, rows], format="csr"))
         lower, upper = np.append(-np.inf, limit), np.append(1.0, np.full(len(limit), np.inf))
         return LinearSystem(matrix, lower, upper, np.zeros(count), np.ones(count), (shares,))
 
@@ -107,7 +109,7 @@ class Shares:
         """Tangents that make the l_1 ball around the l_2 ball, on the sides where the box has room."""
         middle = np.full(len(self.inputs), 1 / np.sqrt(max(len(self.inputs), 1)))
         up, down = self.touching(middle), self.touching(-middle)
-        return sp.csr_array(sp.vstack([up[0], down[0]])), np.concatenate([up[1], down[1]])
+        return scipy.sparse.csr_array(scipy.sparse.vstack([up[0], down[0]])), np.concatenate([up[1], down[1]])
 
     def place(self, point: Floats) -> Floats:
         """w (F,) of a point (columns,)."""
@@ -132,4 +134,4 @@ class Shares:
         rows = np.concatenate([np.arange(len(used))] * 2)
         columns = np.concatenate([self.size + used, self.inputs[used]])
         entries = np.concatenate([width, -2 * d])
-        return sp.csr_array((entries, (rows, columns)), shape=(len(used), self.columns)), limit
+        return scipy.sparse.csr_array((entries, (rows, columns)), shape=(len(used), self.columns)), limit

@@ -8,7 +8,7 @@ from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
-import scipy.sparse as sp
+import scipy
 from numpy.typing import ArrayLike, NDArray
 
 from mipverify.errors import InputError
@@ -121,7 +121,7 @@ class Constrained(InputSet):
 
     def linear_system(self, low: Floats, high: Floats) -> LinearSystem:
         below = np.full(len(self.offset), -np.inf)
-        return self.whole.linear_system(low, high).after_rows(sp.csr_array(self.matrix), below, self.offset)
+        return self.whole.linear_system(low, high).after_rows(scipy.sparse.csr_array(self.matrix), below, self.offset)
 
     def part(self, box: Box) -> Constrained:
         return Constrained(self.whole.part(box), self.matrix, self.offset)
@@ -140,7 +140,11 @@ def _deep_point(whole: InputSet, matrix: Floats, offset: Floats) -> Floats | Non
     ends = np.concatenate([low, system.further_lower, [0.0]]), np.concatenate([high, system.further_upper, [widest]])
     more, depth = system.columns - whole.size, np.linalg.norm(matrix, axis=1)[:, None]
     rows = [
-        LinearConstraint(sp.hstack([matrix, sp.csr_array((len(matrix), more)), depth], format="csr"), -np.inf, offset),
+        LinearConstraint(
+            scipy.sparse.hstack([matrix, scipy.sparse.csr_array((len(matrix), more)), depth], format="csr"),
+            -np.inf,
+            offset,
+        ),
         LinearConstraint(widened(system.matrix, system.columns + 1), system.lower, system.upper),
     ]
     costs = np.append(np.zeros(system.columns), -1.0)
