@@ -24,7 +24,7 @@ class InputSplitting(Stage):
     """
 
     many: ManyStarts = field(default_factory=ManyStarts)
-    patience: int = 500
+    patience: int = 1000
     growth: int = 4
 
     def applies(self, problem: Problem, state: State) -> str | None:
