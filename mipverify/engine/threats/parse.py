@@ -16,8 +16,8 @@ TOGETHER = {  # by name, the group whose members can be combined
     "brightness": "light",
     "contrast": "light",
 }
-ALONE = {"patch": patch, "mask": mask, "blur": blurring, "mixture": mixing}
-NAMES = (*ALONE, *TOGETHER)
+SINGLE = {"patch": patch, "mask": mask, "blur": blurring, "mixture": mixing}
+NAMES = (*SINGLE, *TOGETHER)
 
 
 def parse_threat(text: str) -> Threat:
@@ -26,11 +26,11 @@ def parse_threat(text: str) -> Threat:
     Raises InputError where it means none.
     """
     first = text.partition(":")[0].strip()
-    if first in ALONE:
+    if first in SINGLE:
         name, value = first, text.partition(":")[2].strip()
         if not value:
             raise InputError(f"threat {text!r}: {name} needs a value, such as {name}:{_example(name)}")
-        return ALONE[name](value)
+        return SINGLE[name](value)
     parts: dict[str, str] = {}
     for piece in text.split(","):
         name, _, value = (part.strip() for part in piece.partition(":"))
