@@ -242,8 +242,8 @@ class Sweep:
         self.unstable = bounds.unstable_counts().max(axis=0)[: len(self.network.relus)]
         output = self.margins.output
         entries, units = np.nonzero(~(bounds.lower[output].reshape(len(numbers), -1) > 0))
-        thin, found = bounds.outward(np.float32), []
+        surrogate, found = bounds.outward(np.float32), []
         for part in row_chunks(self.margins, output, len(units)):
-            rows = unit_rows(self.margins, output, units[part], entries[part], thin.like)
-            found.append(lower_sides(over_images(propagate_backward(thin, rows), images)))
+            rows = unit_rows(self.margins, output, units[part], entries[part], surrogate.like)
+            found.append(lower_sides(over_images(propagate_backward(surrogate, rows), images)))
         return images, tighten(bounds, found, further=False)
