@@ -9,6 +9,8 @@ from mipverify.errors import InputError, MipverifyError
 
 if TYPE_CHECKING:
     from mipverify.api.calls import adversarial_accuracy, minimum_distortion, verify, worst_margin
+    from mipverify.api.compare import compare
+    from mipverify.engine.difference import WorstDifference
     from mipverify.engine.distortion import Distortion
     from mipverify.engine.family import Family, blur, brightness_and_contrast, mixture
     from mipverify.engine.query import load_query
@@ -38,11 +40,13 @@ __all__ = [
     "Specification",
     "Verdict",
     "Witness",
+    "WorstDifference",
     "WorstMargin",
     "__version__",
     "adversarial_accuracy",
     "blur",
     "brightness_and_contrast",
+    "compare",
     "embed",
     "load",
     "load_dataset",
@@ -62,6 +66,7 @@ _HOMES = {
     "AccuracyResult": "mipverify.report.result",
     "adversarial_accuracy": "mipverify.api.calls",
     "Distortion": "mipverify.engine.distortion",
+    "compare": "mipverify.api.compare",
     "embed": "mipverify.formulation",
     "minimum_distortion": "mipverify.api.calls",
     "Family": "mipverify.engine.family",
@@ -82,6 +87,7 @@ _HOMES = {
     "to_pulp": "mipverify.formulation",
     "verify": "mipverify.api.calls",
     "Witness": "mipverify.engine.verdict",
+    "WorstDifference": "mipverify.engine.difference",
     "WorstMargin": "mipverify.engine.worst",
     "worst_margin": "mipverify.api.calls",
 }

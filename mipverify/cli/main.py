@@ -23,6 +23,7 @@ COMMANDS = {
     "report": "Adversarial accuracy of a whole test set.",
     "benchmark": "Run a benchmark of VNN-COMP, beside other tools.",
     "distortion": "Distance to the closest adversarial input.",
+    "compare": "How far two networks are apart.",
     "train": "Train a network that is robust and verifies fast.",
     "prune": "Remove small weights and ReLUs that hardly ever switch.",
     "finetune": "Go on training an existing network.",

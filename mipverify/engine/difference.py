@@ -89,6 +89,24 @@ class WorstDifference:
         }
 
 
+def compare(
+    first: Network,
+    second: Network,
+    perturbation: Perturbation,
+    eps: object,
+    within: object = None,
+    same: bool = False,
+    gap: float = GAP,
+    **how: Any,
+) -> WorstDifference | Verdict:
+    """One of the three questions: `differ_within` a distance, `same_class`, or else `worst_difference`."""
+    if within is not None:
+        return differ_within(first, second, perturbation, eps, within, **how)
+    if same:
+        return same_class(first, second, perturbation, eps, **how)
+    return worst_difference(first, second, perturbation, eps, gap=gap, **how)
+
+
 def worst_difference(
     first: Network,
     second: Network,

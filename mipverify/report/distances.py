@@ -9,11 +9,11 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from mipverify.cluster import Schedule, open_executor
 from mipverify.cluster.executor import Task
 from mipverify.cluster.job import as_sent, imported
 from mipverify.engine.distortion import INTERRUPTED, Known, minimum_distortion
 from mipverify.engine.sample import other_class
+from mipverify.report.answers import answers
 from mipverify.report.configuration import parse_samples
 from mipverify.report.database import FILE, publishing
 from mipverify.report.distance_store import DISTANCES, DistanceResult, DistanceStore
@@ -147,7 +147,7 @@ def run_distances(
         if wanted:
             known = {index: before[index] for index in wanted if index in before}
             job = DistanceJob(as_sent(loaded), dataset, asked, known)
-            for done, result in enumerate(_answers(job, wanted, workers), 1):
+            for done, result in enumerate(answers(job, wanted, workers), 1):
                 kept = store.put(result)
                 if progress is not None:
                     progress("samples", f"{done} of {len(wanted)}: {kept.index} {kept.status}")
@@ -173,21 +173,6 @@ def question(network: Network, data: Dataset, asked: Mapping[str, Any]) -> dict[
     }
     others = {name: str(value) for name, value in asked.items() if name not in (*stated, *LIMITS)}
     return stated | others
-
-
-def _answers(job: DistanceJob, wanted: Sequence[int], workers: int) -> Iterator[DistanceResult]:
-    """Answers as they arrive: of this process for one worker, else of others."""
-    if min(workers, len(wanted)) <= 1:
-        runner = job.runner()
-        for number, index in enumerate(wanted):
-            yield from runner.run(Task(number, (index,), only_cheap=False))
-        return
-    executor = open_executor(job, workers=min(workers, len(wanted)))
-    try:
-        for results in Schedule[DistanceResult](executor, wanted, job).run():
-            yield from results
-    finally:
-        executor.close()
 
 
 def _publish(folder: Path, results: Sequence[DistanceResult], data: Dataset) -> Distances:

@@ -57,6 +57,7 @@ from mipverify.report.columns import INTEGER, REAL, Column, Shown
 def share(sample):
     return None
 """,
+    "docs/compare.md": DATA,
     "docs/curves.md": DATA,
     "docs/data.md": 'import mipverify\nnetwork = mipverify.load("colors.onnx")\n',
     "docs/distances.md": DATA,

@@ -50,6 +50,8 @@ def check_subadditive(rng: np.random.Generator) -> None:
         sums = [
             (_sum((rd, 1.0), (ra, -1.0), (rb, 1.0)), name == "whole"),
             (_sum((rd, 1.0), (2, -1.0), (ra, 1.0), (rb, -1.0)), name == "whole"),
+            (_sum((ra, 1.0), (rd, 1.0), (2, -1.0), (rb, -1.0)), name == "whole"),
+            (_sum((ra, 1.0), (rd, 1.0), (1, -1.0), (rb, -1.0)), False),
             (_sum((rd, 1.0), (ra, 1.0), (rb, -1.0)), name == "less"),
             (_sum((rd, 1.0), (2, -1.0), (ra, -1.0), (rb, 1.0)), name == "less"),
             (_sum((rd, 1.0), (2, 1.0), (ra, 1.0), (rb, -1.0)), False),
