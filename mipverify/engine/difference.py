@@ -37,7 +37,7 @@ from mipverify.specification.sets import InputSet
 GAP = 1e-2  # relative, between the proven bounds of an optimal difference
 LEAST = 1e-4  # differences below it are told apart up to the gap of this one: float32 computes little more
 DESCENTS = 2  # halvings with attacks only: bounds are close from the start
-ALL_CLASSES = 5  # up to so many, a winner is compared with every other class
+MOST_CLASSES = 32  # conditions grow with their square, and each by their number
 
 
 @dataclass(frozen=True)
@@ -195,9 +195,9 @@ def same_class(first: Network, second: Network, perturbation: Perturbation, eps:
             raise InputError(
                 f"{network.path or 'the network'}: classes are compared by the scores of two or more of them"
             )
-    center = together.inputs.nearest_float32(perturbation.center[None])
-    scores = first.forward(center.astype(np.float64).reshape(1, *first.input_shape))
-    return together.verify(_other_class(together.outputs, perturbation.size, int(np.argmax(scores))), **how)
+    if together.outputs > MOST_CLASSES:
+        raise InputError(f"{together.outputs} classes: networks of up to {MOST_CLASSES} are compared by their class")
+    return together.verify(_other_class(together.outputs, perturbation.size), **how)
 
 
 class _Together:
@@ -247,26 +247,20 @@ def _apart(outputs: int, inputs: int, distance: Fraction, *, strict: bool) -> tu
     return tuple(Condition.many(rows, inputs, 2 * outputs, names))
 
 
-def _other_class(outputs: int, inputs: int, usual: int) -> tuple[Condition, ...]:
-    """One condition for each pair of classes: one wins in the first network, the other in the second.
-
-    Of more than a few classes a winner is compared with the two of the pair and the `usual` one alone: what is excluded
-    so is excluded. What is met need not be: `_judged` decides.
-    """
+def _other_class(outputs: int, inputs: int) -> tuple[Condition, ...]:
+    """One condition for each pair of classes: one wins in the first network, the other in the second."""
     rows, names = [], []
     for one in range(outputs):
         for other in range(outputs):
             if one == other:
                 continue
-            against = range(outputs) if outputs <= ALL_CLASSES else sorted({one, other, usual})
-            rows.append(
-                [Row({k: Fraction(1), one: Fraction(-1)}, {}, Fraction(0)) for k in against if k != one]
-                + [
-                    Row({outputs + k: Fraction(1), outputs + other: Fraction(-1)}, {}, Fraction(0))
-                    for k in against
-                    if k != other
-                ]
-            )
+            first = [Row({k: Fraction(1), one: Fraction(-1)}, {}, Fraction(0)) for k in range(outputs) if k != one]
+            second = [
+                Row({outputs + k: Fraction(1), outputs + other: Fraction(-1)}, {}, Fraction(0))
+                for k in range(outputs)
+                if k != other
+            ]
+            rows.append(first + second)
             names.append(f"class {one} and class {other}")
     return tuple(Condition.many(rows, inputs, 2 * outputs, names))
 

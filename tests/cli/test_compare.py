@@ -12,6 +12,8 @@ import onnx
 import pytest
 
 import mipverify
+from mipverify.network import Affine, Input, Network, Relu, Term
+from mipverify.network.operators import Dense
 from tests.cli.files import WEIGHT, Result, network
 
 
@@ -79,3 +81,17 @@ def test_networks_that_do_not_fit(cli: Callable[..., Result], folder: Path, tmp_
         result = cli("compare", folder / "net.onnx", tmp_path / "wide.onnx", *data, *more)
         assert (result.code, len(result.lines)) == (2, 1)
         assert "takes inputs of shape" in result.err
+
+
+def test_the_same_class_is_that_of_all_classes() -> None:
+    """Of six classes the same one wins everywhere, and others change places: that is no violation."""
+    rng = np.random.default_rng(0)
+    scores = np.array([9.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+    networks = []
+    for order in (scores, scores[[0, 5, 4, 3, 2, 1]]):
+        weight = 0.01 * rng.normal(size=(6, 2))
+        nodes = Input((2,)), Affine((2,), (Term(0, Dense(np.eye(2))),)), Relu((2,), 1)
+        networks.append(Network((*nodes, Affine((6,), (Term(2, Dense(weight)),), order)), 3))
+    x = np.full(2, 0.5, np.float32)
+    assert mipverify.compare(*networks, x, eps=0.1, same_class=True, timeout=20).verdict == "holds"
+    assert mipverify.compare(*networks, x, eps=0.1, within=1, timeout=20).verdict == "violated"
