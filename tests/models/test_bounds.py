@@ -12,7 +12,7 @@ from torch import nn
 
 from mipverify.errors import InputError
 from mipverify.network import Input, Network, Relu
-from mipverify.proof.backward import NOTHING, estimate_minimum, propagate_backward, unit_minimum
+from mipverify.proof.backward import NOTHING, estimate_minimum, pass_coefficients, unit_minimum
 from mipverify.proof.bounds import Bounds, Intervals
 from mipverify.proof.facts import UnitBounds
 from mipverify.proof.interval import affine_interval
@@ -75,7 +75,7 @@ def with_improved_lines(network: Network, lower: np.ndarray, upper: np.ndarray) 
             own = unit_rows(network, index, units, samples, low)
             for rows in (own, own.negated()):
                 sides.append(
-                    estimate_minimum(before, propagate_backward(before, rows, NOTHING, False, None, lines), samples)
+                    estimate_minimum(before, pass_coefficients(before, rows, NOTHING, False, None, lines), samples)
                 )
             flat = low.reshape(len(low), -1), high.reshape(len(high), -1)
             flat[0][samples, units] = np.maximum(flat[0][samples, units], sides[0])
