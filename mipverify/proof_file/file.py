@@ -71,8 +71,12 @@ class Arrays:
 
     def packed(self, values: np.ndarray) -> dict[str, str]:
         """Rows (n,) or (n, k) of few distinct values, as a table and which of its rows each is."""
-        table, which = np.unique(values, axis=0, return_inverse=True)
-        return {"table": self.add(table), "which": self.add(which.reshape(-1))}
+        kind: np.ndarray = np.zeros(len(values), np.int64)
+        for column in values.reshape(len(values), -1).T:  # faster than rows as a whole, and in the same order
+            own, at = np.unique(column, return_inverse=True)
+            kind = np.unique(kind * len(own) + at, return_inverse=True)[1]
+        _, first, which = np.unique(kind, return_index=True, return_inverse=True)
+        return {"table": self.add(values[first]), "which": self.add(which)}
 
 
 def _smallest(array: np.ndarray) -> Any:

@@ -18,21 +18,19 @@ def pass_evidence(how: Pass, rows: np.ndarray, world: World, arrays: Arrays, sit
     """What some rows of a pass were found with, as the file has it."""
     found: dict[str, Any] = {"lines": how.lines}
     for name, values in (("slopes", how.slopes), ("multipliers", how.multipliers)):
-        own = _by_site([(how, int(row)) for row in rows], name, values, world, arrays, sites)
+        own = _by_site(how, rows, name, values, world, arrays, sites) if len(rows) else {}
         if own:
             found[name] = own
     if how.inequalities is not None and how.inequalities[rows].any():
         found["inequalities"] = arrays.add(how.inequalities[rows])
-    return {**found, **cut_evidence([(how, int(row)) for row in rows], world, arrays, sites)}
+    cuts = [(how, int(row)) for row in rows] if how.cuts else []
+    return {**found, **cut_evidence(cuts, world, arrays, sites)}
 
 
 def _by_site(
-    rows: Sequence[tuple[Pass, int]], name: str, values: Values, world: World, arrays: Arrays, sites: Sites
+    how: Pass, places: np.ndarray, name: str, values: Values, world: World, arrays: Arrays, sites: Sites
 ) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    if not rows:
-        return found
-    how, places = rows[0][0], np.array([row for _, row in rows])
     for node, (units, stored) in values.items():
         some = stored[places]
         used = np.arange(len(units)) if name == "slopes" else np.flatnonzero(some.any(axis=0))
