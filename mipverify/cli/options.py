@@ -124,6 +124,14 @@ def parse_threat(text: str | None) -> Threatened | None:
         raise InputError(f"--{error}" if str(error).startswith("threat") else f"--threat: {error}") from None
 
 
+def check_radius(threat: Threatened | None, eps: str | None) -> None:
+    """Refuse a threat without the radius that it needs, or with one that it has not."""
+    if threat is not None and threat.radius == "needed" and eps is None:
+        raise InputError(f"--threat {threat.text} needs --eps too")
+    if threat is not None and threat.radius == "none" and eps is not None:
+        raise InputError(f"--threat {threat.text} says itself how far it goes: it takes no --eps")
+
+
 def parse_positive(option: str, text: str | None) -> float | None:
     """The float nearest to a number such as 0.1 or 8/255, which must be positive."""
     if text is None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mipverify.cli.options import parse_preprocessing, parse_targets, parse_threat
+from mipverify.cli.options import check_radius, parse_preprocessing, parse_targets, parse_threat
 from mipverify.errors import InputError
 
 if TYPE_CHECKING:
@@ -151,14 +151,6 @@ class QuestionOptions:
             return Question(specification, about, dataset.described())
         sample = sample_of(dataset, index, label, self.eps, self.norm, parse_targets(self.targets))
         return Question(specification, about, dataset.described(), (threat, sample))
-
-
-def check_radius(threat: Threat | None, eps: str | None) -> None:
-    """Refuse a threat without the radius that it needs, or with one that it has not."""
-    if threat is not None and threat.radius == "needed" and eps is None:
-        raise InputError(f"--threat {threat.text} needs --eps too")
-    if threat is not None and threat.radius == "none" and eps is not None:
-        raise InputError(f"--threat {threat.text} says itself how far it goes: it takes no --eps")
 
 
 def sample_of(

@@ -56,6 +56,7 @@ def report(
     data: opt.Data = None,
     eps: Radii = None,
     norm: opt.Norm = "linf",
+    threat: opt.Threat = None,
     domain: opt.Domain = "0,1",
     scale: opt.Scale = None,
     mean: opt.Mean = None,
@@ -85,6 +86,7 @@ def report(
       mipverify report net.onnx --data mnist_test.npz --eps 0.1 --out run --retry unknown --timeout 3600
       mipverify report net.onnx --data mnist_test.npz --eps 0.1 --out run --cluster tcp://scheduler:8786
       mipverify report net.onnx --data mnist_test.npz --eps 0.02,0.05,0.1,0.2 --out curve
+      mipverify report net.onnx --data mnist_test.npz --threat rotation:5,translation:1 --out turned
       mipverify report --compare run1 run2
 
     Writes results.sqlite, samples.csv, summary.json and report.html into DIR, and curve.csv for several radii. Ends
@@ -92,7 +94,7 @@ def report(
     """
     use_one_thread()  # before anything loads numpy
     if compare is not None:
-        _refuse_with_compare({"NETWORK": network, "--data": data, "--eps": eps})
+        _refuse_with_compare({"NETWORK": network, "--data": data, "--eps": eps, "--threat": threat})
         return _compare(compare, out, json=json, quiet=quiet)
     given = opt.parse_preprocessing(domain, scale, mean, std, layout)
     return _run(
@@ -100,6 +102,7 @@ def report(
         data,
         eps,
         norm,
+        threat,
         given,
         samples,
         out,
@@ -123,6 +126,7 @@ def _run(
     data: str | None,
     eps: str | None,
     norm: str,
+    threat: str | None,
     preprocessing: Preprocessing,
     samples: str | None,
     out: str | None,
@@ -139,13 +143,12 @@ def _run(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    needed = {"NETWORK": network, "--data FILE": data, "--eps E": eps, "--out DIR": out}
+    needed = {"NETWORK": network, "--data FILE": data, "--eps E": eps or threat, "--out DIR": out}
     missing = [name for name, value in needed.items() if value is None]
     if missing:
         raise InputError(f"report needs {' and '.join(missing)}")
     assert network is not None
     assert data is not None
-    assert eps is not None
     assert out is not None
     opt.check_limits(timeout, 1 if workers == 0 or workers is None else workers)
     opt.check_solver(solver)
@@ -156,6 +159,8 @@ def _run(
     from mipverify.report.live import Live
     from mipverify.report.run import Limits, run_report
 
+    threatened = opt.parse_threat(threat)
+    opt.check_radius(threatened, eps)
     again = retry is not None
     limits = Limits(timeout, workers, solver, seed, cluster, again, proofs=proofs, arithmetic=arithmetic)
     with stdout_for_results_only() if json else nullcontext(), Live(quiet=quiet, verbose=verbose) as live:
@@ -166,6 +171,7 @@ def _run(
                 eps,
                 out=out,
                 limits=limits,
+                threat=threatened,
                 norm=norm,
                 samples=samples,
                 preprocessing=preprocessing,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mipverify.engine.sample import SampleResult
+    from mipverify.engine.threats.threat import Threat
     from mipverify.network import Network
     from mipverify.network.model_file import ModelFile
     from mipverify.specification.dataset import Dataset
@@ -30,6 +31,7 @@ class SampleJob:
     radii    the smallest first. What tasks and answers call an index is sample * len(radii) + place of the radius
     proofs   whether what holds must come with a proof file
     arithmetic  what `holds` is about
+    threat   what may be done to samples; None for balls of these radii. The radius is empty where it has none
     """
 
     network: ModelFile | Network
@@ -41,6 +43,7 @@ class SampleJob:
     verifier: str = "mipverify.engine.batch:verify_batch"
     proofs: bool = False
     arithmetic: str = "real"
+    threat: Threat | None = None
 
     batched = True
 
@@ -73,6 +76,8 @@ class Verifier:
         self._images, self._labels = data.images, data.labels
         self._kept = LeftOpen()  # between the batches and the work on single samples that this worker gets
         self._inputs: dict[str, Any] = {"domain": data.preprocessing.domain, "mean": data.mean, "std": data.std}
+        if job.threat is not None:
+            self._inputs |= {"threat": job.threat, "stored": data.stored.shape[1:], "other": data.image}
 
     def __reduce__(self) -> tuple[type[Verifier], tuple[SampleJob]]:
         return Verifier, (self._job,)

@@ -42,6 +42,8 @@ class SampleResult:
     `margin_lower_bound` is a sound lower bound of `y_label - max y_other` over the set, where one was computed.
     `eps`: the radius that the verdict is about; `decided_at`: the one that was asked about, where the verdict follows
     from that one's.
+    `worst`: of a threat beyond balls, where or by which parameters the answer was reached; `parts`: of how many input
+    sets it was made.
     `proof`: the file that shows that it holds, if one was asked for; kept beside the results, not among them.
     `proof_state`: what became of that file; `proof_check`: which checker verified it, by which arithmetic, or why it
     did not; `proof_sha256`: of the file that was judged.
@@ -66,6 +68,8 @@ class SampleResult:
     proof_sha256: str = ""
     eps: str = ""
     decided_at: str = ""
+    worst: str = ""
+    parts: int = 1
 
     def __repr__(self) -> str:
         found = "" if self.adversarial_label is None else f" as {self.adversarial_label}"

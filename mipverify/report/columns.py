@@ -69,6 +69,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("nodes", INTEGER, merge="old.nodes + new.nodes"),
     Column("reason", TEXT, shown=Shown("Reason", wide_only=True)),
     Column("trusted", TEXTS, merge=_TRUSTED),
+    Column("worst", TEXT, older="", shown=Shown("Worst at", wide_only=True, if_any=True)),
+    Column("parts", INTEGER, older=1),
     Column("proof_state", TEXT, older="", allowed=PROOF_STATES, shown=Shown("Proof", wide_only=True)),
     Column("proof_check", TEXT, older="", shown=Shown("Proof checked by", wide_only=True)),
     Column("proof_sha256", TEXT, older=""),

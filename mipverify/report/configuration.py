@@ -12,6 +12,7 @@ from typing import Any
 from mipverify.errors import InputError
 from mipverify.specification.exact import canonical, exact_number
 
+THREAT = "threat"  # the setting that names what may be done to samples; left out for balls
 ARITHMETIC = "arithmetic"  # the setting that says what `holds` is about; left out where it is the real-valued function
 
 
@@ -48,9 +49,15 @@ class RunConfiguration:
         return str(json.loads(self.settings).get(ARITHMETIC, "real"))
 
     @property
+    def threat(self) -> str | None:
+        """What may be done to samples, in the words of `--threat`; None for balls."""
+        found = json.loads(self.settings).get(THREAT)
+        return None if found is None else str(found)
+
+    @property
     def preprocessing(self) -> dict[str, Any]:
         """What lies between stored values and inputs."""
-        return {name: value for name, value in json.loads(self.settings).items() if name != ARITHMETIC}
+        return {name: value for name, value in json.loads(self.settings).items() if name not in (ARITHMETIC, THREAT)}
 
     def differences(self, stored: RunConfiguration) -> list[str]:
         """What this question asks otherwise than `stored` does; file names may change, contents may not."""
@@ -63,7 +70,7 @@ class RunConfiguration:
             found.append(f"eps ({stored.eps})")
         if self.norm != stored.norm:
             found.append(f"norm ({stored.norm})")
-        mine, theirs = ({**one.preprocessing, ARITHMETIC: one.arithmetic} for one in (self, stored))
+        mine, theirs = ({**one.preprocessing, ARITHMETIC: one.arithmetic, THREAT: one.threat} for one in (self, stored))
         for name in sorted(mine.keys() | theirs.keys()):
             if mine.get(name) != theirs.get(name):
                 found.append(f"{name} ({theirs.get(name)})")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # What the summaries of all radii have in common stands in that of the run.
 COMMON = (
     *("samples", "misclassified", "clean_error", "sessions", "peak_memory_of_a_worker", "first", "last"),
-    *("network", "data", "norm", "arithmetic", "preprocessing", "options", "version"),
+    *("network", "data", "norm", "threat", "arithmetic", "preprocessing", "options", "version"),
 )
 
 

@@ -16,7 +16,7 @@ from mipverify.cluster.job import as_sent
 from mipverify.engine.sample import SampleResult
 from mipverify.errors import InputError
 from mipverify.parallel import cores
-from mipverify.report.configuration import ARITHMETIC, RunConfiguration, canonical_radii, parse_samples
+from mipverify.report.configuration import ARITHMETIC, THREAT, RunConfiguration, canonical_radii, parse_samples
 from mipverify.report.curve import AccuracyCurve, result_of, write_curve
 from mipverify.report.database import FILE, publishing
 from mipverify.report.files import inputs_of, refuse_overwriting
@@ -31,6 +31,7 @@ from mipverify.report.tally import Status, Tally
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from mipverify.engine.threats.threat import Threat
     from mipverify.network import Network
     from mipverify.specification.dataset import Dataset
     from mipverify.specification.normalization import Normalization
@@ -44,6 +45,9 @@ WRITTEN = (
     "report.html",
     "curve.csv",
 )  # into the folder of a run
+
+
+THREATENED = "mipverify.engine.threats.samples:verify_threatened"
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def adversarial_accuracy(
     network: Network | str | Path,
     images: ArrayLike,
     labels: ArrayLike,
-    eps: str | float | Sequence[str | float],
+    eps: str | float | Sequence[str | float] | None = None,
     *,
     norm: str = "linf",
     domain: tuple[object, object] | None = (0, 1),
@@ -98,6 +102,7 @@ def adversarial_accuracy(
     class_names: Sequence[str] = (),
     progress: Callable[[Status], None] | None = None,
     arithmetic: str = "real",
+    threat: Threat | None = None,
 ) -> AccuracyResult | AccuracyCurve:
     """Decide for every sample whether any input within `eps` is classified otherwise than by its label.
 
@@ -115,6 +120,7 @@ def adversarial_accuracy(
     cluster   address of a Dask scheduler, or `local`
     class_names  one for each class, for the page and the result
     arithmetic  what `holds` is about: the real-valued function, or with `float32` every evaluation in float32
+    threat    what may be done to samples; None for balls of radius `eps`
 
     Raises InputError if the arguments do not fit each other or `out` holds a run with another question.
     """
@@ -132,7 +138,8 @@ def adversarial_accuracy(
     pixels, classes = np.asarray(images), np.asarray(labels)
     if classes.shape != (len(pixels),) or not np.issubdtype(classes.dtype, np.integer):
         raise InputError(f"labels: {len(pixels)} integers are needed, not {classes.dtype} of shape {classes.shape}")
-    radii = canonical_radii([str(radius) for radius in eps] if isinstance(eps, list | tuple) else [str(eps)])
+    given_radii = eps if isinstance(eps, list | tuple) else [] if eps is None else [eps]
+    radii = _radii(threat, [str(radius) for radius in given_radii])
     dataset = Dataset(pixels, classes.astype(np.int64), "in memory", "in memory", hash_arrays(pixels), given)
     configuration = RunConfiguration(
         network=loaded.path or "in memory",
@@ -142,9 +149,10 @@ def adversarial_accuracy(
         labels_sha256=hash_arrays(dataset.labels),
         eps=",".join(radii),
         norm=norm,
-        settings=_settings(dataset, loaded.arithmetic),
+        settings=_settings(dataset, loaded.arithmetic, threat),
     )
-    job = SampleJob(as_sent(loaded), dataset, radii, timeout, solver, seed, arithmetic=loaded.arithmetic)
+    how: dict[str, Any] = {} if threat is None else {"verifier": THREATENED, "threat": threat}
+    job = SampleJob(as_sent(loaded), dataset, radii, timeout, solver, seed, arithmetic=loaded.arithmetic, **how)
     limits = Limits(timeout, workers, solver, seed, cluster, retry_unknown, arithmetic=loaded.arithmetic)
     if loaded.module is not None:  # workers get what was traced of it
         validated(loaded, unit_box(loaded))
@@ -159,10 +167,11 @@ def adversarial_accuracy(
 def run_report(
     network: str,
     data: str,
-    eps: str,
+    eps: str | None,
     *,
     out: str,
     limits: Limits,
+    threat: Threat | None = None,
     norm: str = "linf",
     samples: str | None = None,
     preprocessing: Preprocessing | None = None,
@@ -177,7 +186,7 @@ def run_report(
     from mipverify.network.deployed import in_arithmetic
     from mipverify.specification import load_dataset
 
-    radii = canonical_radii(eps.split(","))
+    radii = _radii(threat, [] if eps is None else eps.split(","))
     dataset = load_dataset(data, preprocessing)
     loaded = in_arithmetic(load(network), limits.arithmetic)
     refuse_overwriting([("--out", Path(out) / name) for name in WRITTEN], inputs_of(loaded, data))
@@ -189,10 +198,13 @@ def run_report(
         labels_sha256=hash_arrays(dataset.labels),
         eps=",".join(radii),
         norm=norm,
-        settings=_settings(dataset, loaded.arithmetic),
+        settings=_settings(dataset, loaded.arithmetic, threat),
     )
-    how = limits.timeout, limits.solver, limits.seed, limits.verifier, limits.proofs
-    job = SampleJob(as_sent(loaded), dataset, radii, *how, arithmetic=loaded.arithmetic)
+    if threat is not None and limits.proofs:
+        raise InputError("--proofs cannot be combined with --threat")
+    verifier = limits.verifier if threat is None else THREATENED
+    how = limits.timeout, limits.solver, limits.seed, verifier, limits.proofs
+    job = SampleJob(as_sent(loaded), dataset, radii, *how, arithmetic=loaded.arithmetic, threat=threat)
     result = _run(job, loaded, dataset, configuration, samples, Path(out), limits, progress, class_names)
     publish(result, dataset, loaded)
     return result
@@ -306,9 +318,20 @@ def _verify(
     return schedule.peak_memory
 
 
-def _settings(data: Dataset, arithmetic: str) -> str:
-    """What else the verdicts depend on: how stored values become inputs, and what `holds` is about."""
-    return json.dumps(data.record() | ({} if arithmetic == "real" else {ARITHMETIC: arithmetic}), sort_keys=True)
+def _settings(data: Dataset, arithmetic: str, threat: Threat | None) -> str:
+    """What else the verdicts depend on: how stored values become inputs, what `holds` is about, and a threat."""
+    settings = data.record() | ({} if arithmetic == "real" else {ARITHMETIC: arithmetic})
+    return json.dumps(settings | ({} if threat is None else {THREAT: threat.text}), sort_keys=True)
+
+
+def _radii(threat: Threat | None, texts: Sequence[str]) -> tuple[str, ...]:
+    """The radii of a run; an empty one for a threat that has none. Raises InputError."""
+    if not texts and threat is not None and threat.radius != "needed":
+        return ("",)
+    if not texts or (threat is not None and threat.radius == "none"):
+        what = "eps" if threat is None else f"threat {threat.text}"
+        raise InputError(f"{what}: takes no radius" if texts else f"{what}: a radius (eps) is needed")
+    return canonical_radii(texts)
 
 
 def _check_labels(labels: NDArray[Any], selection: range, classes: int) -> None:

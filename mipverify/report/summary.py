@@ -88,6 +88,7 @@ def summarize(
         "data": {"path": configuration.data, "sha256": configuration.data_sha256},
         "eps": configuration.eps,
         "norm": configuration.norm,
+        "threat": configuration.threat,
         "arithmetic": configuration.arithmetic,
         "preprocessing": configuration.preprocessing,
         "options": options,

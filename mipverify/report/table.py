@@ -83,13 +83,15 @@ JSON = Kind("TEXT", json.dumps, json.loads, None)
 class Shown:
     """A column of the page: its heading, what is shown of a result (by default the value), and how.
 
-    digits: behind the point, for numbers that have some. wide_only: left out on narrow screens.
+    digits: behind the point, for numbers that have some. wide_only: left out on narrow screens. if_any: left out where
+    no result has anything there.
     """
 
     title: str
     of: Callable[[Any], Any] | None = None
     digits: int | None = None
     wide_only: bool = False
+    if_any: bool = False
 
 
 @dataclass(frozen=True)
@@ -309,6 +311,8 @@ class Table(Generic[Result]):
             if column.shown is None:
                 continue
             found = [_shown(column, result) for result in results]
+            if column.shown.if_any and not any(found):
+                continue
             texts: list[str] | None = None
             if any(isinstance(value, str) for value in found) or column.kind is TEXT:
                 texts = list(column.allowed) or sorted({str(value) for value in found if value is not None})
