@@ -204,7 +204,7 @@ class _Known:
             low is not None
             and high is not None
             and at_most(below, low)
-            and at_most(-above, -high)
+            and at_least(above, high)
             and not (floats and _stands_outside(low, high, below, above, case))
             for low, high, (below, above) in zip(self.lower, self.upper, case.box.tolist(), strict=True)
         )
@@ -230,6 +230,12 @@ def at_most(a: float, b: Fraction) -> bool:
     """Whether a <= b, exactly."""
     above, below = a.as_integer_ratio()
     return above * b.denominator <= b.numerator * below
+
+
+def at_least(a: float, b: Fraction) -> bool:
+    """Whether a >= b, exactly."""
+    above, below = a.as_integer_ratio()
+    return above * b.denominator >= b.numerator * below
 
 
 def _cover_clauses(asked: Property, cases: list[Case], floats: bool) -> None:
@@ -289,17 +295,18 @@ def _cover_ball(proof: Proof, question: Any, cases: list[Case], network: Network
     for (pixel, low, high, mean_at, std_at, middle, step), count in _distinct(columns):
         p = Fraction(pixel)
         mean, std = (numbers[mean_at], numbers[std_at]) if normalized else (Fraction(0), Fraction(1))
-        if std <= 0:
+        if normalized and std <= 0:
             raise RejectedError("a standard deviation that is not positive")
         # low <= max(a, b) where it is at most one of them, and so for high; only an empty box may fail this
         least, most = ([p - eps], [p + eps]) if domain is None else ([domain[0], p - eps], [domain[1], p + eps])
         if normalized:
             least, most = ([(v - mean) / std for v in side] for side in (least, most))
-        inside = any(at_most(low, v) for v in least) and any(at_most(-high, -v) for v in most)
-        low_end, high_end = max(least), min(most)
-        out = floats and low_end <= high_end and _stands_outside(low_end, high_end, low, high, case)
-        if out or (not inside and low_end <= high_end):
-            raise RejectedError("the box of its case does not contain that of the question")
+        inside = any(at_most(low, v) for v in least) and any(at_least(high, v) for v in most)
+        if floats or not inside:
+            low_end, high_end = max(least), min(most)
+            out = not inside or _stands_outside(low_end, high_end, low, high, case)
+            if out and low_end <= high_end:
+                raise RejectedError("the box of its case does not contain that of the question")
         if ball is not None and not step > 0:
             raise RejectedError("the ball of its case is not that of the question")
         if ball is not None:

@@ -71,10 +71,13 @@ class Arrays:
 
     def packed(self, values: np.ndarray) -> dict[str, str]:
         """Rows (n,) or (n, k) of few distinct values, as a table and which of its rows each is."""
-        kind: np.ndarray = np.zeros(len(values), np.int64)
+        kind, kinds = np.zeros(len(values), np.int64), 1
         for column in values.reshape(len(values), -1).T:  # faster than rows as a whole, and in the same order
             own, at = np.unique(column, return_inverse=True)
-            kind = np.unique(kind * len(own) + at, return_inverse=True)[1]
+            if kinds * len(own) > 2**62:
+                used, kind = np.unique(kind, return_inverse=True)
+                kinds = len(used)
+            kind, kinds = kind * len(own) + at, kinds * len(own)
         _, first, which = np.unique(kind, return_index=True, return_inverse=True)
         return {"table": self.add(values[first]), "which": self.add(which)}
 
