@@ -40,6 +40,7 @@ class BenchmarkJob:
     """Instances, and how to look for the answers. Workers read the files where the instances say that they are.
 
     instances, hashes: by index. cap: seconds that no instance gets more than, or None. processes: for each instance.
+    start: seconds of a limit that are set aside for starting and ending, of short limits `SHARE` at most.
     """
 
     instances: Mapping[int, Instance]
@@ -49,6 +50,7 @@ class BenchmarkJob:
     solver: str = "auto"
     seed: int = 0
     memory: str | None = None
+    start: float = START
 
     batched = False
 
@@ -131,7 +133,7 @@ class InstanceRunner:
         pairs = [(name, str(path)) for name, path in instance.networks]
         network = repr(pairs) if pairs[0][0] else pairs[0][1]
         options = {
-            "--timeout": str(max(limit - START, (1 - SHARE) * limit)),
+            "--timeout": str(max(limit - job.start, (1 - SHARE) * limit)),
             "--workers": str(job.processes),
             "--solver": job.solver,
             "--seed": str(job.seed),

@@ -77,7 +77,7 @@ def run_benchmark(
     files = [path for instance in chosen for path in (instance.property_path, *(p for _, p in instance.networks))]
     outputs = [("--out", directory / name) for name in (FILE, RESULTS, TABLE, SUMMARY, PAGE)]
     refuse_overwriting(outputs, [*files, *(tool.path for tool in tools), truth])
-    hashes = _hashes(chosen)
+    hashes = fingerprints(chosen)
     with BenchmarkStore(directory, _fingerprint(everything)) as store:
         job = BenchmarkJob(
             {instance.index: instance for instance in chosen},
@@ -120,7 +120,7 @@ def _run(
         executor.close()
 
 
-def _hashes(instances: Sequence[Instance]) -> dict[int, Hashes]:
+def fingerprints(instances: Sequence[Instance]) -> dict[int, Hashes]:
     """Fingerprints of what instances ask about; each file is read once."""
     from mipverify.network.compose import combined_sha256
     from mipverify.network.model_file import read_model
