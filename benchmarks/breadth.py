@@ -4,9 +4,9 @@
 OMP_NUM_THREADS=1 benchmarks/breadth.py PLACE [--match sat_relu] [--every 5] [--cap 60] [--workers 2] [--out run.csv]
 
 PLACE is what `mipverify benchmark` takes. Nothing of a limit is set aside for the start of a process: an instance is
-late where its process ends more than a second after its limit. Medians are over what is decided rightly; PAR-2 is the mean
-over all, where what is not counts twice its limit. The last line says it all, for comparison with another run. The exit
-code is 1 where an answer is wrong.
+late where its process ends more than a second after its limit. Medians are over what is decided rightly; PAR-2 is the
+mean over all, where what is not counts twice its limit. The last line says it all, for comparison with another run.
+The exit code is 1 where an answer is wrong.
 """
 
 from __future__ import annotations
