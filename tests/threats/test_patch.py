@@ -9,10 +9,13 @@ import pytest
 
 import mipverify
 from mipverify import InputError
+from mipverify.engine.schedule import TOGETHER
+from mipverify.engine.threats import parts
 from mipverify.engine.threats.mask import Mask, mask
 from mipverify.engine.threats.patch import Patch, patch
 from mipverify.engine.threats.sample import Sample
 from mipverify.engine.threats.threat import Limits
+from mipverify.engine.verdict import Verdict
 from mipverify.network import Network
 from tests.soundness.nets import dense, random_layers
 from tests.threats.bundled import margins, network, sample
@@ -27,6 +30,21 @@ def small(seed: int) -> tuple[Network, Sample]:
     image = rng.random(SIDE * SIDE).astype(np.float32)
     label = int(np.argmax(made.forward(image[None])))
     return made, Sample(image, label, eps="0.25")
+
+
+def test_position_that_stays_undecided_for_no_reason_given_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, one = small(3)
+    answers = []
+
+    def no_answer(*_: object, **__: object) -> Verdict:
+        answers.append(Verdict("unknown", 0.0, "milp", margin_lower_bound=-1e-9, reason=""))
+        return answers[-1]
+
+    monkeypatch.setattr(parts, "verify_rest", no_answer)
+    monkeypatch.setattr(parts, "TOGETHER", TOGETHER[:1])
+    verdict = patch(2).verify(made, one, Limits(60))
+    assert answers
+    assert verdict.verdict == "unknown"
 
 
 @pytest.mark.parametrize("seed", range(8))

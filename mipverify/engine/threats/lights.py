@@ -16,7 +16,7 @@ from mipverify.engine.threats.threat import Limits, Threat
 from mipverify.engine.verdict import Verdict
 from mipverify.errors import InputError
 from mipverify.network import Network
-from mipverify.specification.exact import canonical, domain_limits, exact_number
+from mipverify.specification.exact import canonical, domain_limits, exact_number, float_if_exact, float_up
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class _OfFamily(Threat):
             max_distance=1.0 if max_distance is None else max_distance,
             solver=limits.solver,
             seed=limits.seed,
+            workers=limits.workers,
             progress=limits.progress,
         )
         return replace(found, norm=f"share of {self.text}", statistics=self._told(found.statistics))
@@ -80,7 +81,12 @@ class _OfFamily(Threat):
     @staticmethod
     def _clip(sample: Sample) -> tuple[float, float] | None:
         limits = domain_limits(sample.domain)
-        return None if limits is None else (float(limits[0]), float(limits[1]))
+        if limits is None:
+            return None
+        lower, upper = map(float_if_exact, limits)
+        if lower is None or upper is None:  # images clipped to the next float64 would be others than those stated
+            raise InputError(f"domain {sample.domain}: its limits have to be float64 numbers for this threat")
+        return lower, upper
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ class Light(_OfFamily):
 
     def family(self, sample: Sample) -> Family:
         return brightness_and_contrast(
-            sample.image, float(self.brightness), float(self.contrast), clip=self._clip(sample)
+            sample.image, float_up(self.brightness), float_up(self.contrast), clip=self._clip(sample)
         )
 
     def names(self) -> tuple[str, ...]:

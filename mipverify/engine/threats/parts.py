@@ -52,8 +52,9 @@ class PartsRun:
         self.network = in_arithmetic(snapshot(self.network), self.limits.arithmetic)
         self._judged = self.sample.conditions(self.network.output_size)
         self._lower = np.full(len(self.names), -np.inf)
-        size = self.network.input_size
-        self._size = size
+        self._size = self.network.input_size
+        self._trusted: tuple[str, ...] = ()
+        self._nodes, self._stage, self._position = 0, "none", 0
         first = self._part(np.array([0]))
         self._replay = validated(self.network, points_of([(first.float32_lower, first.float32_upper)]))
         self._networks = MarginNetworks(self.network)
@@ -75,7 +76,7 @@ class PartsRun:
             if found is not None:
                 part, witness, stage = found
                 return self._verdict("violated", stage, part, witness)
-        reason, stage = "", self._stage
+        reason, stage, undecided = "", self._stage, False
         for turn, (_, part, start) in enumerate(sorted(self.left, key=lambda one: one[0])):
             if self.clock.over():
                 return self._verdict("unknown", stage, reason="time")
@@ -84,17 +85,13 @@ class PartsRun:
             stage = verdict.stage
             if verdict.verdict == "violated":
                 return self._verdict("violated", stage, part, verdict.witness)
+            undecided |= verdict.verdict != "holds"
             lower = verdict.margin_lower_bound
             self._lower[part] = -np.inf if lower is None else lower
             reason = reason or verdict.reason
             self._trusted = tuple(dict.fromkeys((*self._trusted, *verdict.trusted)))
             self._nodes += int(verdict.statistics.get("nodes", 0))
-        return self._verdict("unknown" if reason else "holds", stage, reason=reason)
-
-    _trusted: tuple[str, ...] = ()
-    _nodes: int = 0
-    _stage: str = "none"
-    _position: int = 0
+        return self._verdict("unknown" if undecided else "holds", stage, reason=reason)
 
     def _part(self, some: np.ndarray) -> Box:
         return self.box.spread((some[:, None] * self._size + np.arange(self._size)).reshape(-1))
@@ -104,7 +101,7 @@ class PartsRun:
         course = Course(self._problem(some), self.clock)
         for position, step in enumerate(TOGETHER):
             why = step.applies(course.problem, course.state)
-            if why is None or self.clock.over():
+            if why is None or (course.ran and self.clock.over()):  # what is handed on has bounds in any case
                 continue
             course.run_stage(step, why, TOGETHER[position + 1 :])
             if position >= self._position:  # of all batches the last stage that any of them needed
