@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -18,9 +19,11 @@ from mipverify.engine.verdict import Witness
 from mipverify.network import Network
 from mipverify.network.validation import points_of, validated
 from mipverify.parallel import SERIAL, Executor, ProcessPool
+from mipverify.parallel.guard import LeftBehindError, run_within
 from mipverify.proof.bounds import Bounds
 from mipverify.specification import Box, Case
 
+INTERRUPTED = "interrupted"  # the reason of a search that Ctrl-C has ended
 CLOSE = 0.9  # of the gap that is allowed: so far below the upper bound a proof closes it, with room for rounding
 
 
@@ -85,8 +88,22 @@ class Bisection(ABC):
     def close(self) -> None:
         """Narrow the bounds until they meet, nothing is left or time is over."""
 
-    def close_with(self, workers: int) -> None:
-        """The same with so many processes that share the work."""
+    def finish(self, workers: int) -> str:
+        """The same with so many processes that share the work; what ended it too early, empty for nothing.
+
+        What is left behind then may bring the bounds closer yet, while they are read.
+        """
+        try:
+            run_within(self.clock, partial(self._close_with, workers))
+        except LeftBehindError:
+            return "time"
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except MemoryError:
+            return "out of memory"
+        return ""
+
+    def _close_with(self, workers: int) -> None:
         with ProcessPool(workers) as self.pool:
             self.close()
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +24,6 @@ from mipverify.errors import InputError
 from mipverify.network import Network
 from mipverify.network.pair import pair, with_inequalities
 from mipverify.network.snapshot import snapshot
-from mipverify.parallel.guard import LeftBehindError, run_within
 from mipverify.presolve import crown
 from mipverify.proof.interval import interval_over
 from mipverify.specification import Case, Condition, Specification
@@ -145,15 +143,7 @@ def worst_difference(
     )
     network = together.network()
     search = LowestMargin(network, perturbation, eps, goal, clock, seed=seed, solver=solver, progress=progress)
-    reason = ""
-    try:
-        run_within(search.clock, partial(search.close_with, workers))
-    except LeftBehindError:
-        reason = "time"
-    except KeyboardInterrupt:
-        reason = "interrupted"
-    except MemoryError:
-        reason = "out of memory"
+    reason = search.finish(workers)
     # What was left behind may bring the bounds closer yet: the margin that is met before the witness, which has it.
     closed, upper, lower, witness = search.closed and not reason, -search.lower, -search.upper, search.witness
     return WorstDifference(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -20,12 +19,10 @@ from mipverify.errors import InputError
 from mipverify.network import Network
 from mipverify.network.deployed import in_arithmetic
 from mipverify.network.snapshot import snapshot
-from mipverify.parallel.guard import LeftBehindError, run_within
 from mipverify.specification.perturbation import Perturbation
 from mipverify.specification.robustness import misclassified
 
 GAP = 1e-4  # relative, between the proven bounds of an optimal distance
-INTERRUPTED = "interrupted"  # the reason of a search that Ctrl-C has ended
 
 
 @dataclass(frozen=True)
@@ -187,15 +184,7 @@ def closest_violation(
     search = RadiusSearch(network, perturbation, conditions, cap, gap, Clock(timeout), seed, solver, progress)
     if known is not None:
         search.resume(known.lower, None if known.witness is None else np.asarray(known.witness, np.float32))
-    reason = ""
-    try:
-        run_within(search.clock, partial(search.close_with, workers))
-    except LeftBehindError:
-        reason = "time"
-    except KeyboardInterrupt:
-        reason = INTERRUPTED
-    except MemoryError:
-        reason = "out of memory"
+    reason = search.finish(workers)
     # What was left behind may bring the bounds closer yet: `upper` before the witness, which is no farther than that.
     lower, upper, status = search.lower, search.upper, _status(search) if not reason else "bounded"
     return Distortion(

@@ -159,7 +159,8 @@ class LowestMargin(Bisection):
             return
         margins = self.margin_networks.of(self.at_zero.conditions)
         units = unstable_units(margins, self.inputs, self.around)
-        units = {node: own for node, own in units.items() if node not in differences(margins)}
+        redundant = differences(margins)
+        units = {node: own for node, own in units.items() if node not in redundant}
         point = self.witness.input.astype(np.float64)
         deadline = self.deadline.within(share=self.shares.regions)
 

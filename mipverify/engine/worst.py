@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +18,6 @@ from mipverify.engine.verdict import Witness
 from mipverify.errors import InputError
 from mipverify.network import Network
 from mipverify.network.snapshot import snapshot
-from mipverify.parallel.guard import LeftBehindError, run_within
 from mipverify.specification import Condition
 from mipverify.specification.perturbation import Perturbation
 from mipverify.specification.robustness import misclassified
@@ -99,15 +97,7 @@ def worst_margin(
     goal = _goal(network, label, chosen, gap)
     clock = Clock(timeout)
     search = LowestMargin(network, perturbation, eps, goal, clock, seed=seed, solver=solver, progress=progress)
-    reason = ""
-    try:
-        run_within(search.clock, partial(search.close_with, workers))
-    except LeftBehindError:
-        reason = "time"
-    except KeyboardInterrupt:
-        reason = "interrupted"
-    except MemoryError:
-        reason = "out of memory"
+    reason = search.finish(workers)
     # What was left behind may bring the bounds closer yet: `upper` before the witness, whose margin is no larger.
     closed, lower, upper = search.closed and not reason, search.lower, search.upper
     return WorstMargin(

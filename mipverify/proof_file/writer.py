@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
+import scipy
 
 from mipverify.network import Network
 from mipverify.network.model_file import ModelFile
@@ -101,7 +101,7 @@ def _map(parameters: ParameterMap, arrays: Arrays) -> dict[str, Any]:
     """What makes the network's input of parameters."""
 
     def entries(matrix: Any) -> dict[str, str]:
-        held = sp.coo_array(matrix)
+        held = scipy.sparse.coo_array(matrix)
         held.sum_duplicates()
         held.eliminate_zeros()
         return {"rows": arrays.add(held.row), "columns": arrays.add(held.col), "values": arrays.add(held.data)}

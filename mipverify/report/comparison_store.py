@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mipverify.errors import InputError
-from mipverify.report.database import RunDatabase
+from mipverify.report.best_known import BestKnown
 from mipverify.report.table import INTEGER, JSON, REAL, SECONDS, TEXT, TEXTS, Column, Shown, Table
 
 SCHEMA = 1
@@ -97,47 +97,10 @@ COMPARISONS = Table[ComparisonResult](
 )
 
 
-class ComparisonStore:
-    """The comparisons of one run in `DIR/results.sqlite`; opened again with the same question it goes on.
-
-    question: what has to be the same, by name. gap, least: as in `ComparisonResult.improved_by`. Raises InputError as
-    `RunDatabase` does, and for another question. Use as a context manager, from one thread.
-    """
+class ComparisonStore(BestKnown[ComparisonResult]):
+    """The comparisons of one run in `DIR/results.sqlite`. gap, least: as in `ComparisonResult.improved_by`."""
 
     def __init__(self, directory: Path, question: dict[str, str], gap: float, least: float):
-        self._gap, self._least = gap, least
-        self._database = RunDatabase(directory, "comparison_run", (COMPARISONS,), "a run of compare")
-        try:
-            with self._database.beginning() as (connection, stored):
-                wanted = {"schema": str(SCHEMA), **question}
-                if not stored:
-                    self._database.describe(connection, wanted)
-                different = sorted(k for k in wanted.keys() | stored.keys() if stored.get(k) != wanted.get(k))
-                if stored and different:
-                    named = ", ".join(f"another {name} ({str(stored.get(name))[:40]})" for name in different)
-                    raise InputError(f"{directory}: holds a run with {named}")
-        except BaseException:
-            self._database.close()
-            raise
-
-    def put(self, result: ComparisonResult) -> ComparisonResult:
-        """Store an answer, or what it adds to an earlier one; returns what is known now."""
-        with self._database.transaction() as connection:
-            for before in COMPARISONS.read(connection, range(result.index, result.index + 1)):
-                result = before.improved_by(result, self._gap, self._least)
-            COMPARISONS.put(connection, [result])
-        return result
-
-    def results(self, selection: range) -> list[ComparisonResult]:
-        """What is known about some samples, in the order of their index."""
-        try:
-            with self._database.access():
-                return COMPARISONS.read(self._database.connection, selection)
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{self._database.path}: is damaged ({error})") from None
-
-    def __enter__(self) -> ComparisonStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._database.close()
+        about = {"schema": str(SCHEMA), **question}
+        better = partial(ComparisonResult.improved_by, gap=gap, least=least)
+        super().__init__(directory, about, COMPARISONS, better, "comparison_run", "a run of compare")

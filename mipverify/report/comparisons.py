@@ -15,6 +15,7 @@ import numpy as np
 
 from mipverify.cluster.executor import Task
 from mipverify.cluster.job import as_sent, imported
+from mipverify.engine.bisection import INTERRUPTED
 from mipverify.engine.difference import LEAST, compare
 from mipverify.engine.verdict import Verdict
 from mipverify.network.pair import pair
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from mipverify.specification.preprocessing import Preprocessing
 
 TABLE, SUMMARY, PAGE = "comparisons.csv", "comparisons.json", "comparisons.html"
-INTERRUPTED = "interrupted"
 ASKED = ("eps", "norm", "within", "same_class", "gap")  # the question; the rest is how to look for the answer
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mipverify.errors import InputError
-from mipverify.report.database import RunDatabase
+from mipverify.report.best_known import BestKnown
 from mipverify.report.table import INTEGER, JSON, REAL, TEXT, TEXTS, Column, Table
 
 SCHEMA = 2
@@ -93,47 +93,10 @@ DISTANCES = Table[DistanceResult](
 )
 
 
-class DistanceStore:
-    """The distances of one run in `DIR/results.sqlite`; opened again with the same question it goes on.
-
-    question: what has to be the same, by name. gap: as in `DistanceResult.improved_by`. Raises InputError as
-    `RunDatabase` does, and for another question. Use as a context manager, from one thread.
-    """
+class DistanceStore(BestKnown[DistanceResult]):
+    """The distances of one run in `DIR/results.sqlite`. gap: as in `DistanceResult.improved_by`."""
 
     def __init__(self, directory: Path, question: dict[str, str], gap: float):
-        self._gap = gap
-        self._database = RunDatabase(directory, "distance_run", (DISTANCES,), "a run of distortion")
-        try:
-            with self._database.beginning() as (connection, stored):
-                wanted = {"schema": str(SCHEMA), **question}
-                if not stored:
-                    self._database.describe(connection, wanted)
-                different = sorted(k for k in wanted.keys() | stored.keys() if stored.get(k) != wanted.get(k))
-                if stored and different:
-                    named = ", ".join(f"another {name} ({str(stored.get(name))[:40]})" for name in different)
-                    raise InputError(f"{directory}: holds a run with {named}")
-        except BaseException:
-            self._database.close()
-            raise
-
-    def put(self, result: DistanceResult) -> DistanceResult:
-        """Store an answer, or what it adds to an earlier one; returns what is known now."""
-        with self._database.transaction() as connection:
-            for before in DISTANCES.read(connection, range(result.index, result.index + 1)):
-                result = before.improved_by(result, self._gap)
-            DISTANCES.put(connection, [result])
-        return result
-
-    def results(self, selection: range) -> list[DistanceResult]:
-        """What is known about some samples, in the order of their index."""
-        try:
-            with self._database.access():
-                return DISTANCES.read(self._database.connection, selection)
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{self._database.path}: is damaged ({error})") from None
-
-    def __enter__(self) -> DistanceStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._database.close()
+        about = {"schema": str(SCHEMA), **question}
+        better = partial(DistanceResult.improved_by, gap=gap)
+        super().__init__(directory, about, DISTANCES, better, "distance_run", "a run of distortion")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from mipverify.cluster.executor import Task
 from mipverify.cluster.job import as_sent, imported
-from mipverify.engine.distortion import INTERRUPTED, Known, minimum_distortion
+from mipverify.engine.bisection import INTERRUPTED
+from mipverify.engine.distortion import Known, minimum_distortion
 from mipverify.engine.sample import other_class
 from mipverify.report.answers import answers
 from mipverify.report.configuration import parse_samples
