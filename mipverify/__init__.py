@@ -10,6 +10,7 @@ from mipverify.errors import InputError, MipverifyError
 if TYPE_CHECKING:
     from mipverify.api.calls import adversarial_accuracy, minimum_distortion, verify, worst_margin
     from mipverify.api.compare import compare
+    from mipverify.api.session import Session
     from mipverify.engine.difference import WorstDifference
     from mipverify.engine.distortion import Distortion
     from mipverify.engine.family import Family, blur, brightness_and_contrast, mixture
@@ -37,6 +38,7 @@ __all__ = [
     "Network",
     "Proof",
     "SampleResult",
+    "Session",
     "Specification",
     "Verdict",
     "Witness",
@@ -77,6 +79,7 @@ _HOMES = {
     "Dataset": "mipverify.specification",
     "Proof": "mipverify.proof_file",
     "SampleResult": "mipverify.engine.sample",
+    "Session": "mipverify.api.session",
     "Specification": "mipverify.specification",
     "Verdict": "mipverify.engine",
     "load": "mipverify.network",

@@ -20,7 +20,7 @@ def unstable_units(network: Network, inputs: InputSet, around: Bounds | None) ->
 
     around: what is known over a set around it.
     """
-    bounds = crown(interval_over(network, inputs) if around is None else narrowed(around, network, inputs))
+    bounds = crown(interval_over(network, inputs) if around is None else narrowed(network, inputs, around))
     return {network.relu_source(node): np.flatnonzero(bounds.unstable(node)) for node in network.relus}
 
 

@@ -144,7 +144,7 @@ class Bisection(ABC):
             solver=self.solver,
             seed=self.seed,
             turn=self.questions,
-            around=around,
+            around=() if around is None else (around,),
         )
         clock = Clock(deadline.left(), stages=self.clock.stages)
         if judge is not None:

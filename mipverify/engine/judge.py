@@ -48,9 +48,9 @@ class Replaying:
         if self.network.arithmetic == "float32":  # rounding itself may violate, and is looked for
             near = near + error_bounds(self.margins, values, double=False)[self.margins.output].reshape(1, -1)
         likely = np.flatnonzero((guess <= near)[:, conditions].any(axis=1))
-        likely = likely[np.argsort(guess[likely].min(axis=1))][:MOST_REPLAYED]
         if not len(likely):
             return None
+        likely = likely[np.argsort(guess[likely][:, conditions].min(axis=1))][:MOST_REPLAYED]
         for point, output in zip(x[likely], self.replay.run(x[likely]), strict=True):
             if not self.case.inputs.contains(point):
                 continue

@@ -48,9 +48,9 @@ class Problem:
     entries: how many input sets of the network are asked about together, each by itself; `inputs` is then the box of
     all of them, one after the other. asked: mask (entries, k) of the conditions that each is asked about; else None.
     judge: who accepts a counterexample. solver: auto, bab or the name of a MILP solver. seed, turn: of all random
-    choices; several problems of one question have turns of their own. around: bounds over an input set around it, of a
-    network that may differ in its last nodes; they are where interval arithmetic starts. record: whether a proof is to
-    be written: what has no derivation counts as nothing then.
+    choices; several problems of one question have turns of their own. around: bounds over input sets around it, of
+    networks that may differ in their last nodes; they are where interval arithmetic starts. record: whether a proof is
+    to be written: what has no derivation counts as nothing then.
     """
 
     network: Network
@@ -61,7 +61,7 @@ class Problem:
     solver: str = "auto"
     seed: int = 0
     turn: int = 0
-    around: Bounds | None = None
+    around: tuple[Bounds, ...] = ()
     record: bool = False
     entries: int = 1
     asked: np.ndarray | None = None
@@ -77,7 +77,7 @@ class Problem:
         solver: str = "auto",
         seed: int = 0,
         turn: int = 0,
-        around: Bounds | None = None,
+        around: tuple[Bounds, ...] = (),
         record: bool = False,
     ) -> Problem:
         """The problem of a case.
@@ -116,10 +116,10 @@ class Problem:
         """Interval bounds over the input sets, with what is known of one around and of differences of two networks."""
         if self.together:
             return interval(self.margins, *self.box, record=self.record)
-        if self.around is None or self.record:
+        if not self.around or self.record:
             found = interval_over(self.margins, self.inputs, record=self.record)
         else:
-            found = narrowed(self.around, self.margins, self.inputs)
+            found = narrowed(self.margins, self.inputs, *self.around)
         held = [self.margins.relu_source(node) for node in self.margins.inequalities]
         return tighten(found, [subadditive(found, node) for node in held]) if held else found
 

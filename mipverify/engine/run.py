@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -21,19 +22,34 @@ from mipverify.engine.verdict import Verdict
 from mipverify.network import Network
 from mipverify.network.replay import Replay
 from mipverify.network.validation import points_of, validated
-from mipverify.parallel import ProcessPool
+from mipverify.parallel import Executor, ProcessPool
+from mipverify.proof.bounds import Bounds
 from mipverify.specification import Specification
+from mipverify.specification.sets import InputSet
 
 MOST_VALIDATED = 4  # boxes on whose points the network is compared with its original
 MOST_NAMED = 20  # coordinates in a note
 MOST_STEPS = 100  # told of: a property of many cases has many
 
 
+@dataclass(frozen=True, eq=False)
+class AtHand:
+    """What others before made, for runs on the same network to use.
+
+    replay: its original, compared with it in the input sets of the question. pool: who works on parts of the work.
+    around: bounds over sets around an input set.
+    """
+
+    replay: Replay
+    pool: Executor
+    around: Callable[[InputSet], tuple[Bounds, ...]]
+
+
 @dataclass(eq=False)
 class Run:
     """One call of `verify`, whose arguments these are, and the courses of the problems that it has come to.
 
-    start: what is known already of the only case.
+    start: what is known already of the only case. at_hand: what need not be made anew.
     """
 
     network: Network
@@ -46,14 +62,16 @@ class Run:
     stages: Sequence[Stage]
     proof: bool = False
     start: HandedOn | None = None
+    at_hand: AtHand | None = None
     courses: list[Course] = field(default_factory=list)
 
     @cached_property
     def replay(self) -> Replay:
         """The network's original, compared with it; raises InputError where network and property do not fit."""
         self.specification.require_network(self.network)
-        cases = self.specification.cases[:MOST_VALIDATED]
-        return validated(self.network, points_of([(case.box.float32_lower, case.box.float32_upper) for case in cases]))
+        if self.at_hand is not None:
+            return self.at_hand.replay
+        return validated(self.network, compared_at(self.specification))
 
     def finish(self) -> Verdict:
         """Go through all cases, and say what they came to; raises InputError like `replay`."""
@@ -61,7 +79,7 @@ class Run:
         stages = RECORDED if self.proof and self.stages is CASCADE else self.stages
         cases = [score_case(self.network, case) for case in self.specification.cases]
         try:
-            with ProcessPool(self.workers) as pool:
+            with self._pool() as pool:
                 for turn, (case, stated) in enumerate(zip(cases, self.specification.cases, strict=True)):
                     problem = Problem.of(
                         self.network,
@@ -72,6 +90,7 @@ class Run:
                         seed=self.seed,
                         turn=turn,
                         record=self.proof,
+                        around=self.at_hand.around(case.inputs) if self.at_hand is not None else (),
                     )
                     self.courses.append(Course(problem, self.clock, self.progress, pool))
                     if self.start is not None:
@@ -83,6 +102,10 @@ class Run:
         except MemoryError:
             return self.verdict("out of memory")
         return self.verdict()
+
+    def _pool(self) -> AbstractContextManager[Executor]:
+        """Who works on parts of the work: for this run alone, or kept for others."""
+        return ProcessPool(self.workers) if self.at_hand is None else nullcontext(self.at_hand.pool)
 
     def verdict(self, reason: str = "") -> Verdict:
         """What the problems came to. reason: why they were given up, if they were."""
@@ -107,6 +130,15 @@ class Run:
             return replace(verdict, proof=write_proof(self.network, self.specification, grounds))
         except UnprovableError as error:
             return replace(verdict, verdict="unknown", reason=f"no proof can be written: {error}")
+
+
+def compared_at(specification: Specification, most: int | None = None) -> np.ndarray:
+    """The float32 points (P, n) of its input sets at which a network is compared with its original.
+
+    most: of each set, its middle and corners.
+    """
+    cases = specification.cases[:MOST_VALIDATED]
+    return np.concatenate([points_of([(case.box.float32_lower, case.box.float32_upper)])[:most] for case in cases])
 
 
 def _verdict(
@@ -143,12 +175,12 @@ def _verdict(
         reason=reason if word == "unknown" else "",
         network={"path": network.path, "sha256": network.sha256},
         property={"path": specification.path, "sha256": specification.sha256},
-        notes=_notes(specification),
+        notes=notes_on(specification),
         arithmetic=network.arithmetic,
     )
 
 
-def _notes(specification: Specification) -> tuple[str, ...]:
+def notes_on(specification: Specification) -> tuple[str, ...]:
     """What the verdict must say of the input set."""
     stated: dict[str, str] = {}
     names: set[str] = set()

@@ -153,7 +153,7 @@ class HandedOn:
 
     def update(self, problem: Problem) -> Update:
         """The same for the problem of the sample alone; ValueError where it is another one."""
-        bounds = narrowed(self.bounds, problem.margins, problem.inputs)
+        bounds = narrowed(problem.margins, problem.inputs, self.bounds)
         if not (self.bounds.finite()[0] and bounds.finite()[0]):
             return Update(facts=(bounds,), hints=self.hints)
         margins = restated(self.bounds, self.columns, bounds, np.arange(len(self.columns)))

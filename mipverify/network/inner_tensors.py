@@ -16,18 +16,26 @@ from mipverify.network.rounding_error import node_error
 ENTRIES = 2**22  # of all nodes together at the points that are compared at once
 
 
-def compare_tensors(network: Network, points: np.ndarray, around: np.ndarray) -> None:
+def replay_of_tensors(network: Network) -> OnnxRuntimeReplay | None:
+    """The file of a network, which gives the inner tensors that are compared; None where there are none."""
+    if not network.tensors or network.file is None:
+        return None
+    return OnnxRuntimeReplay(network.file, [name for name, _ in network.tensors])
+
+
+def compare_tensors(
+    network: Network, points: np.ndarray, around: np.ndarray, replay: OnnxRuntimeReplay | None = None
+) -> None:
     """Raise InputError that names the first tensor whose value at a point is not that of its node.
 
     points: (P, n), of the input set. A tensor that is NaN or infinite there is refused: beyond the range of its type,
     what the file computes is not the real-valued function that is verified, whatever later layers make of it.
     around: (R, n), others, of which those are left out where some tensor is NaN or infinite.
-    A network that comes from no file has no tensors to compare.
+    A network that comes from no file has no tensors to compare. replay: of these tensors, if it is at hand.
     """
-    names = [name for name, _ in network.tensors]
-    if not names or network.file is None:
+    replay, names = replay or replay_of_tensors(network), [name for name, _ in network.tensors]
+    if replay is None:
         return
-    replay = OnnxRuntimeReplay(network.file, names)
     size = sum(int(np.prod(node.shape)) for node in network.nodes)
     each = max(1, ENTRIES // size)
     for inside, group in ((True, points), (False, around)):
@@ -79,11 +87,11 @@ def _require_equal(
     read, allowed = value.reshape(len(value), -1), error.reshape(len(error), -1)
     if any(len(row) != read.shape[1] for row in rows):
         raise InputError(f"{where} has {len(rows[0])} entries in ONNX Runtime and {read.shape[1]} as read")
-    for run, mine, bound in zip(rows, read, allowed, strict=True):
-        wrong = np.flatnonzero(~(np.abs(run - mine) <= bound))
-        if len(wrong):
-            entry = int(wrong[0])
-            raise InputError(
-                f"{where}: entry {entry} is {run[entry]:.9g} in ONNX Runtime and {mine[entry]:.9g} as read, of which "
-                f"rounding explains {bound[entry]:.3g}"
-            )
+    run, allowed = np.stack(rows), np.broadcast_to(allowed, read.shape)
+    wrong = ~(np.abs(run - read) <= allowed)
+    if wrong.any():
+        at = tuple(np.argwhere(wrong)[0])
+        raise InputError(
+            f"{where}: entry {at[1]} is {run[at]:.9g} in ONNX Runtime and {read[at]:.9g} as read, of which "
+            f"rounding explains {allowed[at]:.3g}"
+        )

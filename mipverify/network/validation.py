@@ -16,7 +16,7 @@ import numpy as np
 from mipverify.errors import InputError
 from mipverify.network.compose import ComposedModel
 from mipverify.network.graph import Network
-from mipverify.network.inner_tensors import compare_tensors
+from mipverify.network.inner_tensors import compare_tensors, replay_of_tensors
 from mipverify.network.replay import ModuleReplay, OnnxRuntimeReplay, Replay, replay_of
 from mipverify.network.rounding_error import error_bounds, unit_roundoff
 from mipverify.network.snapshot import snapshot
@@ -35,8 +35,33 @@ def validated(network: Network, points: np.ndarray, seed: int = 0) -> Replay:
     return original
 
 
-def validate(network: Network, original: Replay, points: np.ndarray, seed: int = 0) -> None:
-    """The same for an original that is at hand."""
+class Original:
+    """The original of a network, held open: compared with it at the points of one question after the other."""
+
+    def __init__(self, network: Network):
+        self.network, self.replay = network, replay_of(network)
+        self._inner: OnnxRuntimeReplay | None = None
+
+    def compare(self, points: np.ndarray, seed: int = 0) -> None:
+        """As `validated`."""
+        self._inner = self._inner or replay_of_tensors(self.network)
+        validate(self.network, self.replay, points, seed, self._inner)
+
+    @property
+    def at_once(self) -> int:
+        """How many points are compared at most; of more, the first ones."""
+        return most_points(self.network)
+
+
+def most_points(network: Network) -> int:
+    """At how many points a network is compared with its original at once."""
+    return max(1, MOST_ENTRIES // sum(math.prod(node.shape) for node in network.nodes) // 2)
+
+
+def validate(
+    network: Network, original: Replay, points: np.ndarray, seed: int = 0, inner: OnnxRuntimeReplay | None = None
+) -> None:
+    """The same for an original that is at hand. inner: and for its inner tensors, as `replay_of_tensors` gives it."""
     network = snapshot(network)
     points = np.asarray(points, dtype=np.float32).reshape(len(points), -1)
     if network.parameters is not None:
@@ -62,9 +87,9 @@ def validate(network: Network, original: Replay, points: np.ndarray, seed: int =
         low, high = network.file.within
         around = np.clip(around, low, high).astype(np.float32)
         around = around[((low <= around) & (around <= high)).all(axis=1)]
-    each = max(1, MOST_ENTRIES // sum(math.prod(node.shape) for node in network.nodes) // 2)
+    each = most_points(network)
     points, outputs, around = points[:each], outputs[:each], around[:each]
-    compare_tensors(network, points, around)
+    compare_tensors(network, points, around, inner)
     compare(network, points, outputs)
     compare(network, around, original.run(around))
     if isinstance(original, ModuleReplay) and not network.double:

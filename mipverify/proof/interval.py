@@ -152,26 +152,27 @@ def _best(found: Sequence[_Used]) -> tuple[Derivation, ...]:
     return tuple(how for how in every if how is not None)
 
 
-def narrowed(outer: Bounds, network: Network, inputs: InputSet) -> Bounds:
-    """Interval bounds over one input set, with what is known over one around it.
+def narrowed(network: Network, inputs: InputSet, *around: Bounds) -> Bounds:
+    """Interval bounds over one input set, with what is known over some around it.
 
-    network: may differ from that of `outer` in later nodes. Where that input set is not seen to be one around, or
-    something is assumed there, nothing is taken over.
+    network: may differ from theirs in later nodes. Where an input set is not seen to be one around, or something is
+    assumed there, nothing is taken over.
     """
     found = interval_over(network, inputs)
     lower, upper = found.lower[0], found.upper[0]
-    inside = outer.batch == 1 and outer.scope.assumptions is None and outer.lower[0].shape == lower.shape
-    if not inside or not bool((lower >= outer.lower[0]).all() and (upper <= outer.upper[0]).all()):
-        return found
-    if not lies_in(inputs, outer.inputs):
-        return found
     facts = []
-    for node in network.preactivations:
-        if network.nodes[: node + 1] != outer.network.nodes[: node + 1]:
-            break  # nodes are compared by identity
-        low, high = (side[node].reshape(-1) for side in (outer.lower, outer.upper))
-        facts.append(UnitBounds(found.scope, node, None, np.arange(len(low)), low, high, seal=SEAL))
-    return tighten(found, facts)
+    for outer in around:
+        inside = outer.batch == 1 and outer.scope.assumptions is None and outer.lower[0].shape == lower.shape
+        if not inside or not bool((lower >= outer.lower[0]).all() and (upper <= outer.upper[0]).all()):
+            continue
+        if not lies_in(inputs, outer.inputs):
+            continue
+        for node in network.preactivations:
+            if network.nodes[: node + 1] != outer.network.nodes[: node + 1]:
+                break  # nodes are compared by identity
+            low, high = (side[node].reshape(-1) for side in (outer.lower, outer.upper))
+            facts.append(UnitBounds(found.scope, node, None, np.arange(len(low)), low, high, seal=SEAL))
+    return tighten(found, facts) if facts else found
 
 
 def _propagate(network: Network, lows: list[Array], highs: list[Array], first: int) -> None:

@@ -61,6 +61,7 @@ def share(sample):
     "docs/curves.md": DATA,
     "docs/data.md": 'import mipverify\nnetwork = mipverify.load("colors.onnx")\n',
     "docs/distances.md": DATA,
+    "docs/sessions.md": DATA,
     "docs/training.md": """
 import torch
 from torch.nn.functional import cross_entropy
@@ -95,6 +96,7 @@ for node, value in enumerate(network.values((x[0] + 0.6 * (x[1:] - 0.5)).reshape
     "docs/data.md": "assert mipverify.verify(network, asked, timeout=10).verdict\n",
     "docs/distances.md": "assert worst.lower <= worst.upper and found.lower <= found.upper\n",
     "docs/export.md": 'assert pulp.LpStatus[model.status] == "Optimal"\n',
+    "docs/sessions.md": "assert {answer.verdict for answer in answers} <= {'holds', 'violated'}\n",
     "docs/vnnlib.md": 'assert verdict.verdict == "violated"\n',
 }
 PRINTED = {"README.md": ["holds", "holds"]}  # first words of lines

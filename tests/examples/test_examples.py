@@ -15,6 +15,7 @@ CASES = [
     (["brightness_and_contrast.py", "--gap", "0.05", "--grid", "11"], r"optimal, share 0\.\d+ to 0\.\d+"),
     (["tabular.py"], r"optimal: l1 distance 0\.\d+ to 0\.\d+\napproved with: (income|debt|savings)"),
     (["surrogate.py"], r"32 ReLUs, \d+ binaries\nPULP_CBC_CMD: profit 0\.8\d+ .*\nHiGHS: profit 0\.8"),
+    (["many_questions.py", "--count", "10"], r"0\.02: 10 of 10 hold\n.*\n.*\n30 questions in"),
     (["curve.py", "--count", "10"], r"0\.1: accuracy .*\n\d+ questions for 40 verdicts"),
     (["tabular.py", "--norm", "l2"], r"optimal: l2 distance 0\.\d+ to 0\.\d+"),
 ]

@@ -243,7 +243,7 @@ def check_restriction(rng: np.random.Generator) -> None:
     for small, large in (balls, cuts, (cuts[0], box), [Product((each,)) for each in balls]):
         bounds = interval(network, box.lower[None], box.upper[None], small)
         around = tighten(bounds, [unit_minimum(bounds, 1, None, np.arange(4))])
-        require_bounds(narrowed(around, network, large), rng)
+        require_bounds(narrowed(network, large, around), rng)
 
 
 def check_patches(rng: np.random.Generator) -> None:
@@ -476,10 +476,13 @@ def check_narrowed(rng: np.random.Generator) -> None:
     lower, upper = random_box(rng, 2, 0.3)
     small = interval(network, lower, upper)
     small = tighten(small, [unit_minimum(small, network.output, None, np.arange(3))])
-    require_bounds(narrowed(small, network, Box.from_floats(lower - 0.4, upper + 0.4)), rng)
-    require_bounds(narrowed(small, network, Box.from_floats(lower + 0.1, upper - 0.1)), rng)
+    require_bounds(narrowed(network, Box.from_floats(lower - 0.4, upper + 0.4), small), rng)
+    require_bounds(narrowed(network, Box.from_floats(lower + 0.1, upper - 0.1), small), rng)
     other = dense(rng, (2, 5, 3))
-    require_bounds(narrowed(small, other, Box.from_floats(lower, upper)), rng)
+    require_bounds(narrowed(other, Box.from_floats(lower, upper), small), rng)
+    beside = interval(network, lower + 0.2, upper + 0.2)
+    beside = tighten(beside, [unit_minimum(beside, network.output, None, np.arange(3))])
+    require_bounds(narrowed(network, Box.from_floats(lower + 0.1, upper - 0.1), beside, small), rng)
 
 
 def check_scales(rng: np.random.Generator) -> None:
