@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, overload
 
 from mipverify.api.inputs import array, class_numbers, collected, first, is_loader
+from mipverify.api.progress import Progress, follower
 from mipverify.api.questions import Batch, Reading, batch, broadcast, module_of, plain, sets, spread_domain
 from mipverify.engine import distortion as distances
 from mipverify.engine import worst as worsts
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from mipverify.engine.verdict import Verdict
     from mipverify.engine.worst import WorstMargin
     from mipverify.report.tally import Status
-
-Progress = Callable[[str, str], None] | bool
 
 
 @overload
@@ -125,7 +123,7 @@ def verify(
     Raises InputError where arguments do not fit each other.
     """
     run: dict[str, Any] = {"timeout": timeout, "solver": solver, "seed": seed, "workers": workers, "memory": memory}
-    run |= {"progress": _follower(progress), "proof": proof, "arithmetic": arithmetic} | (
+    run |= {"progress": follower(progress), "proof": proof, "arithmetic": arithmetic} | (
         {} if stages is None else {"stages": stages}
     )
     if isinstance(specification, Specification):
@@ -138,13 +136,6 @@ def verify(
     questions = sets(asked, eps, norm=norm, domain=domain, targets=targets, mask=mask)
     found = tuple(verify_network(asked.network, question, **run) for question in questions)
     return found[0] if asked.single else found
-
-
-def _follower(progress: Progress | None) -> Callable[[str, str], None] | None:
-    """Who is told of stages: the caller's own function, or a line on stderr for each."""
-    if progress is True:
-        return lambda stage, text: print(f"{stage}: {text}" if text else stage, file=sys.stderr)
-    return progress or None
 
 
 def _network(
@@ -211,7 +202,7 @@ def minimum_distortion(
     return _each(
         asked, distances.minimum_distortion, domain, scale, norm=norm, targets=targets, constraints=constraints,
         margin=margin, gap=gap, timeout=timeout, max_distance=max_distance, solver=solver, seed=seed, workers=workers,
-        progress=_follower(progress), known=known, arithmetic=arithmetic,
+        progress=follower(progress), known=known, arithmetic=arithmetic,
     )  # fmt: skip
 
 
@@ -255,7 +246,7 @@ def worst_margin(
 
     return _each(
         asked, ask, domain, scale, norm=norm, targets=targets, constraints=constraints, gap=gap, timeout=timeout,
-        solver=solver, seed=seed, workers=workers, progress=_follower(progress),
+        solver=solver, seed=seed, workers=workers, progress=follower(progress),
     )  # fmt: skip
 
 

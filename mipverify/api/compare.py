@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mipverify.api.inputs import array
+from mipverify.api.progress import Progress, follower
 from mipverify.api.questions import Reading, batch, broadcast, plain, spread_domain
 from mipverify.engine import difference
 from mipverify.errors import InputError
@@ -35,7 +35,7 @@ def compare(
     solver: str = "auto",
     seed: int = 0,
     workers: int = 1,
-    progress: Callable[[str, str], None] | bool | None = None,
+    progress: Progress | None = None,
 ) -> Any:
     """How far two networks are apart within `eps` of an input: `compare(net, pruned, x, eps=0.1)`.
 
@@ -56,8 +56,8 @@ def compare(
     asked, other = batch(first, x, None, reading), batch(second, x, None, reading)
     scales = [None] * len(asked.x) if scale is None else broadcast(array(scale, "scale"), asked, "scale")
     limits, radius = spread_domain(domain, asked), plain(eps)
-    told = (lambda stage, text: print(f"{stage}: {text}", file=sys.stderr)) if progress is True else progress or None
-    how: dict[str, Any] = {"timeout": timeout, "solver": solver, "seed": seed, "workers": workers, "progress": told}
+    how: dict[str, Any] = {"timeout": timeout, "solver": solver, "seed": seed, "workers": workers}
+    how["progress"] = follower(progress)
     found = []
     for image, own in zip(asked.x, scales, strict=True):
         around = Perturbation.around(image, norm=norm, scale=own, domain=limits, mean=asked.mean, std=asked.std)

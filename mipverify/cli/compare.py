@@ -109,7 +109,7 @@ def compare(
             found = difference.compare(
                 *both, around, eps, within, same_class, gap, workers=workers, progress=progress, **limits
             )
-    word = found.verdict if hasattr(found, "verdict") else found.status
+    word = _word(found)
     if json:
         about = {"path": data, "sha256": dataset.sha256, "index": index}
         record = {
@@ -120,7 +120,7 @@ def compare(
         }
         say(json_module.dumps(record, allow_nan=False))
     elif quiet:
-        say(word if hasattr(found, "verdict") else f"{found.upper:.9g}")
+        say(f"{found.upper:.9g}" if isinstance(found, difference.WorstDifference) else word)
     else:
         say(describe(found, dataset.described(), verbose=verbose))
     if witness is not None and found.witness is not None:
@@ -155,12 +155,21 @@ def _check(
         raise InputError("--witness is for one image, with --index")
 
 
+def _word(found: WorstDifference | Verdict) -> str:
+    """How a question ended."""
+    from mipverify.engine.difference import WorstDifference
+
+    return found.status if isinstance(found, WorstDifference) else found.verdict
+
+
 def describe(found: WorstDifference | Verdict, preprocessing: str, *, verbose: bool) -> str:
     """The answer for people."""
-    word = found.verdict if hasattr(found, "verdict") else found.status
+    from mipverify.engine.difference import WorstDifference
+
+    word = _word(found)
     color = {"violated": red, "unknown": yellow, "bounded": yellow}.get(word, green)
     lines = [f"{color(word)}  ({found.seconds:.2f} s)"]
-    if not hasattr(found, "verdict"):
+    if isinstance(found, WorstDifference):
         lines.append(f"  difference  {found.lower:.9g} to {found.upper:.9g}")
     if found.reason:
         lines.append(f"  reason      {found.reason}")

@@ -15,7 +15,7 @@ from mipverify.engine.batch_proofs import BatchProofs
 from mipverify.engine.budget import Clock
 from mipverify.engine.driver import Course
 from mipverify.engine.sample import OPEN, SampleResult, SampleVerdict, other_class
-from mipverify.engine.samples import HandedOn, LeftOpen, Samples
+from mipverify.engine.samples import HandedOn, LeftOpen, Samples, answered
 from mipverify.engine.schedule import TOGETHER
 from mipverify.engine.state import Grounds
 from mipverify.engine.verify import verify, verify_rest
@@ -242,20 +242,4 @@ def _alone(
         verdict = verify(network, specification, timeout=timeout, solver=solver, seed=seed, proof=True)
     else:
         verdict = verify_rest(network, specification, start, timeout=timeout, solver=solver, seed=seed)
-    witness = verdict.witness
-    return SampleResult(
-        open_.index,
-        open_.label,
-        open_.predicted,
-        verdict.verdict,
-        verdict.stage,
-        open_.seconds + verdict.seconds,
-        verdict.margin_lower_bound,
-        adversarial=None if witness is None else witness.input,
-        adversarial_label=None if witness is None else other_class(witness.output, open_.label),
-        unstable=tuple(verdict.statistics["unstable_relus"]),
-        nodes=int(verdict.statistics["nodes"]),
-        reason=verdict.reason,
-        trusted=verdict.trusted,
-        proof=None if verdict.proof is None else verdict.proof.to_bytes(),
-    )
+    return answered(open_, verdict)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from mipverify.engine.problem import MarginNetworks, Problem
-from mipverify.engine.sample import SampleResult
+from mipverify.engine.sample import SampleResult, other_class
 from mipverify.engine.stage import Stage
 from mipverify.engine.state import State, Update
-from mipverify.engine.verdict import Witness
+from mipverify.engine.verdict import Verdict, Witness
 from mipverify.network import Network
 from mipverify.network.replay import Replay
 from mipverify.proof.bounds import Bounds
@@ -21,6 +21,25 @@ from mipverify.proof.interval import narrowed
 from mipverify.proof.restated import restated
 from mipverify.specification import Box, Case, Condition
 from mipverify.specification.robustness import misclassified
+
+
+def answered(sample: SampleResult, verdict: Verdict) -> SampleResult:
+    """A sample that was open, with the verdict of work of its own."""
+    witness = verdict.witness
+    return replace(
+        sample,
+        verdict=verdict.verdict,
+        stage=verdict.stage,
+        seconds=sample.seconds + verdict.seconds,
+        margin_lower_bound=verdict.margin_lower_bound,
+        adversarial=None if witness is None else witness.input,
+        adversarial_label=None if witness is None else other_class(witness.output, sample.label),
+        unstable=tuple(verdict.statistics.get("unstable_relus", ())),
+        nodes=int(verdict.statistics.get("nodes", 0)),
+        reason=verdict.reason,
+        trusted=verdict.trusted,
+        proof=None if verdict.proof is None else verdict.proof.to_bytes(),
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from mipverify.engine.sample import OPEN, SampleResult, other_class
-from mipverify.engine.samples import LeftOpen
+from mipverify.engine.sample import OPEN, SampleResult
+from mipverify.engine.samples import LeftOpen, answered
 from mipverify.engine.threats.sample import Sample
 from mipverify.engine.threats.threat import Limits, Threat
 from mipverify.errors import InputError
@@ -59,24 +60,8 @@ def verify_threatened(
         sample = Sample(image, result.label, eps or None, "linf", domain, mean, std, None, stored, other)
         limits = Limits(timeout, solver, seed, arithmetic=network.arithmetic)
         verdict = threat.verify(network, sample, limits)
-        witness = verdict.witness
-        yield SampleResult(
-            result.index,
-            result.label,
-            result.predicted,
-            verdict.verdict,
-            verdict.stage,
-            result.seconds + verdict.seconds,
-            verdict.margin_lower_bound,
-            adversarial=None if witness is None else witness.input,
-            adversarial_label=None if witness is None else other_class(witness.output, result.label),
-            unstable=tuple(verdict.statistics.get("unstable_relus", ())),
-            nodes=int(verdict.statistics.get("nodes", 0)),
-            reason=verdict.reason,
-            trusted=verdict.trusted,
-            worst=described(verdict.statistics.get("worst")),
-            parts=int(verdict.statistics.get("parts", 1)),
-        )
+        worst, parts = described(verdict.statistics.get("worst")), int(verdict.statistics.get("parts", 1))
+        yield replace(answered(result, verdict), worst=worst, parts=parts)
 
 
 def described(worst: dict[str, Any] | None) -> str:
