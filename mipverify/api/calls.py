@@ -177,7 +177,7 @@ def minimum_distortion(
     input_shape: Sequence[int] | None = None,
     output: int | str | None = None,
     margin: object = 0,
-    gap: float = distances.GAP,
+    gap: float | None = None,
     timeout: float = 300.0,
     max_distance: float | None = None,
     solver: str = "auto",
@@ -186,6 +186,7 @@ def minimum_distortion(
     progress: Progress | None = None,
     known: Known | None = None,
     arithmetic: str = "real",
+    threat: str | None = None,
 ) -> Any:
     """The distance from an input to the closest one that is not classified as its label, by bounds that meet.
 
@@ -195,10 +196,24 @@ def minimum_distortion(
     coefficients . x <= limit. Distances, domain and scale are those of x, the witness is an input of the network. gap:
     relative gap at which the search ends. max_distance: look no further. known: what an earlier search for the same
     distance came to; this one goes on from there. arithmetic: what the lower bound is about, as in `verify`.
+    threat: another one than a ball, as `--threat` has it ("rotation:30"): the radius of a patch or of masked pixels is
+    looked for, else the smallest share of the threat; gap is then 1e-2 by default, and images of a mixture are those of
+    the batch.
 
     Raises InputError: arguments out of range, or an input that does not fit the network, the domain or the constraints.
     """
     asked = batch(model, x, y, Reading(input_shape, output, layout, mean, std, transform))
+    if threat is not None:
+        from mipverify.api.threats import distances_of_threat
+
+        if scale is not None or constraints or known is not None or plain(margin) != 0:
+            raise InputError("a threat takes no scale, constraints, margin or known distance")
+        return distances_of_threat(
+            asked, threat, domain, norm=norm, targets=targets, max_distance=max_distance, timeout=timeout,
+            solver=solver, seed=seed, workers=workers, progress=follower(progress), arithmetic=arithmetic,
+            **({} if gap is None else {"gap": gap}),
+        )  # fmt: skip
+    gap = distances.GAP if gap is None else gap
     return _each(
         asked, distances.minimum_distortion, domain, scale, norm=norm, targets=targets, constraints=constraints,
         margin=margin, gap=gap, timeout=timeout, max_distance=max_distance, solver=solver, seed=seed, workers=workers,

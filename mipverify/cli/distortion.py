@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from mipverify.report.distances import Distances
     from mipverify.specification.preprocessing import Preprocessing
 
-Gap = Annotated[float, typer.Option(metavar="G", help="Relative gap between the bounds at which to stop.")]
+Gap = Annotated[
+    float | None,
+    typer.Option(
+        metavar="G",
+        help="Relative gap between the bounds at which to stop. [default: 1e-4, with --threat 1e-2]",
+        show_default=False,
+    ),
+]
 Farthest = Annotated[
     str | None, typer.Option(metavar="D", help="Look no further than this distance, such as 0.1 or 8/255.")
 ]
@@ -47,7 +54,7 @@ def distortion(
     label: opt.Label = None,
     targets: opt.Targets = None,
     margin: Margin = "0",
-    gap: Gap = 1e-4,
+    gap: Gap = None,
     max_distance: Farthest = None,
     timeout: opt.Timeout = 300.0,
     samples: Samples = None,
@@ -56,6 +63,7 @@ def distortion(
     solver: opt.Solver = "auto",
     seed: opt.Seed = 0,
     arithmetic: opt.Arithmetic = "real",
+    threat: opt.Threat = None,
     witness: str | None = typer.Option(None, metavar="FILE", help="Write the closest input here, in VNN-COMP's form."),
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -68,10 +76,15 @@ def distortion(
       mipverify distortion net.onnx --data mnist_test.npz --index 8
       mipverify distortion net.onnx --data mnist_test.npz --index 8 --norm l2 --targets 3,5 --gap 1e-3
       mipverify distortion net.onnx --data mnist_test.npz --samples 0:50 --norm l1 --out distances
+      mipverify distortion net.onnx --data mnist_test.npz --index 8 --threat rotation:30
 
-    A tie counts as wrong. Ends with 0 if the bounds met (or nothing within --max-distance is wrong), 3 if not in time.
+    A tie counts as wrong. With --threat the radius of a patch or of masked pixels is looked for, else the smallest
+    share of the threat: 1 is all of it. Ends with 0 if the bounds met (or nothing within --max-distance is wrong), 3 if
+    not in time.
     """
     use_one_thread()  # before anything loads numpy
+    from mipverify.specification.exact import exact_number
+
     if data is None:
         raise InputError("distortion needs --data FILE")
     if (index is None) == (samples is None):
@@ -87,7 +100,7 @@ def distortion(
         "norm": norm,
         "targets": opt.parse_targets(targets),
         "margin": margin,
-        "gap": gap,
+        "gap": gap if gap is not None else 1e-2 if threat is not None else 1e-4,
         "max_distance": opt.parse_positive("--max-distance", max_distance),
         "timeout": timeout,
         "solver": solver,
@@ -95,15 +108,21 @@ def distortion(
     }
     if arithmetic != "real":
         asked["arithmetic"] = arithmetic
+    threatened = opt.parse_threat(threat)
+    if threatened is not None and exact_number(margin, "--margin") != 0:
+        raise InputError("--margin cannot be combined with --threat")
     if samples is not None:
         assert out is not None
         if label is not None or witness is not None:
             raise InputError("--label and --witness are for one image, not for --samples")
+        asked |= {} if threatened is None else {"threat": threatened}
         return _many(network, data, given, samples, out, asked, workers=workers, json=json, quiet=quiet)
     assert index is not None
     with stdout_for_results_only() if json else nullcontext():
         from mipverify.cli.progress import Progress
         from mipverify.engine.distortion import minimum_distortion
+        from mipverify.engine.threats.distance import OPTIONS, distance_of_threat
+        from mipverify.engine.threats.sample import Sample
         from mipverify.network import load
         from mipverify.report.files import inputs_of
         from mipverify.specification import load_dataset
@@ -114,19 +133,25 @@ def distortion(
         image = dataset.image(index)
         right = dataset.label(index) if label is None else label
         with Progress(hidden=quiet) as progress:
-            found = minimum_distortion(
-                loaded,
-                image,
-                right,
-                domain=given.domain,
-                mean=dataset.mean,
-                std=dataset.std,
-                progress=progress,
-                **asked,
-            )
+            if threatened is not None:
+                sample = Sample.of(dataset, index, right, None, norm, asked["targets"])
+                how = {name: asked[name] for name in OPTIONS if name in asked}
+                found = distance_of_threat(loaded, threatened, sample, workers=workers, progress=progress, **how)
+            else:
+                found = minimum_distortion(
+                    loaded,
+                    image,
+                    right,
+                    domain=given.domain,
+                    mean=dataset.mean,
+                    std=dataset.std,
+                    progress=progress,
+                    **asked,
+                )
     if json:
         about = {"path": data, "sha256": dataset.sha256, "index": index, "label": right}
         kept = {key: value for key, value in asked.items() if key not in ("timeout", "solver", "seed")}
+        kept |= {} if threatened is None else {"threat": threatened.text}
         record = {
             **found.to_json(),
             "network": {"path": loaded.path, "sha256": loaded.sha256},
@@ -156,6 +181,9 @@ def describe(found: Distortion, label: int, preprocessing: str, *, verbose: bool
         lines.append(f"  distance  {found.lower:.9g} to {upper}")
     if found.status == "bounded":
         lines.append(f"  reason    {found.reason}")
+    worst = found.statistics.get("worst")
+    if worst:
+        lines.append("  closest   " + ", ".join(f"{name} {value:.5g}" for name, value in worst.items()))
     if found.witness is not None:
         lines.append(f"  output    {wrong_class(found.witness.output, label)}")
     lines.append(f"  about     {ABOUT[found.arithmetic]}, from below")

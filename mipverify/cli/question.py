@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from mipverify.engine.threats.threat import Threat
     from mipverify.network import Network
     from mipverify.specification import Specification
-    from mipverify.specification.dataset import Dataset
     from mipverify.specification.preprocessing import Preprocessing
 
 
@@ -149,28 +148,10 @@ class QuestionOptions:
         }
         if threat is None:
             return Question(specification, about, dataset.described())
-        sample = sample_of(dataset, index, label, self.eps, self.norm, parse_targets(self.targets))
+        from mipverify.engine.threats.sample import Sample
+
+        sample = Sample.of(dataset, index, label, self.eps, self.norm, parse_targets(self.targets))
         return Question(specification, about, dataset.described(), (threat, sample))
-
-
-def sample_of(
-    dataset: Dataset, index: int, label: int, eps: str | None, norm: str, targets: tuple[int, ...] | None
-) -> Sample:
-    """A sample of a data set that is fitted to its network."""
-    from mipverify.engine.threats.sample import Sample
-
-    return Sample(
-        dataset.image(index),
-        label,
-        eps,
-        norm,
-        dataset.preprocessing.domain,
-        dataset.mean,
-        dataset.std,
-        targets,
-        dataset.stored.shape[1:],
-        dataset.image,
-    )
 
 
 def _from_property(path: str, network: Network) -> Question:

@@ -14,6 +14,8 @@ from mipverify.cluster.job import as_sent, imported
 from mipverify.engine.bisection import INTERRUPTED
 from mipverify.engine.distortion import Known, minimum_distortion
 from mipverify.engine.sample import other_class
+from mipverify.engine.threats.distance import OPTIONS, distance_of_threat
+from mipverify.engine.threats.sample import Sample
 from mipverify.report.answers import answers
 from mipverify.report.configuration import parse_samples
 from mipverify.report.database import FILE, publishing
@@ -48,7 +50,7 @@ class Distances:
 class DistanceJob:
     """Minimum distortion of the samples of a data set, as workers get it.
 
-    asked: arguments of `minimum_distortion`. known: by sample, what an earlier run has found.
+    asked: arguments of `minimum_distortion`, and perhaps a threat. known: by sample, what an earlier run has found.
     """
 
     network: ModelFile | Network
@@ -100,7 +102,13 @@ class Measurer:
         asked = {**self._job.asked, **inputs, "timeout": timeout}
         if before is not None:
             asked["known"] = Known(before.lower, None if before.witness is None else before.witness["input"])
-        found = minimum_distortion(self._network, self._data.image(index), label, **asked)
+        threat = asked.pop("threat", None)
+        if threat is None:
+            found = minimum_distortion(self._network, self._data.image(index), label, **asked)
+        else:
+            sample = Sample.of(self._data, index, label, None, asked["norm"], asked["targets"])
+            how = {name: asked[name] for name in OPTIONS if name in asked}
+            found = distance_of_threat(self._network, threat, sample, **how)
         return DistanceResult(
             index,
             label,
@@ -128,7 +136,8 @@ def run_distances(
     workers: int = 1,
     progress: Callable[[str, str], None] | None = None,
 ) -> Distances:
-    """Minimum distortion of the samples BEGIN:END of a data set; asked: other arguments of `minimum_distortion`.
+    """Minimum distortion of the samples BEGIN:END of a data set; asked: other arguments of `minimum_distortion`, and
+    perhaps a `threat`, of which the distances are then shares or radii.
 
     Writes results.sqlite, distances.csv and distances.json into `out`. Samples whose bounds have not met run again:
     they go on from the bounds and the witness that are there, and keep the better of both answers.
@@ -172,8 +181,8 @@ def question(network: Network, data: Dataset, asked: Mapping[str, Any]) -> dict[
         "gap": repr(float(asked["gap"])),
         "max_distance": "none" if farthest is None else repr(float(farthest)),
     }
-    others = {name: str(value) for name, value in asked.items() if name not in (*stated, *LIMITS)}
-    return stated | others
+    others = {name: str(value) for name, value in asked.items() if name not in (*stated, *LIMITS, "threat")}
+    return stated | others | ({"threat": asked["threat"].text} if "threat" in asked else {})
 
 
 def _publish(folder: Path, results: Sequence[DistanceResult], data: Dataset) -> Distances:

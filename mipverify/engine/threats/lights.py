@@ -60,7 +60,7 @@ class _OfFamily(Threat):
             workers=limits.workers,
             progress=limits.progress,
         )
-        return replace(found, norm=f"share of {self.text}", statistics=self._told(found.statistics))
+        return replace(found, norm=self.measured_in(sample.norm), statistics=self._told(found.statistics))
 
     def _told(self, statistics: Mapping[str, object]) -> dict[str, object]:
         parameters = statistics.get("parameters")

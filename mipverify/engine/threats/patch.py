@@ -68,6 +68,9 @@ class Patch(Threat):
         size = still.size
         return Box.joined([still, free]).spread((np.arange(size) + size * masks).reshape(-1))
 
+    def measured_in(self, norm: str) -> str:
+        return f"{norm} within a patch"
+
     def verify(self, network: Network, sample: Sample, limits: Limits) -> Verdict:
         masks, names = self.positions(sample)
         return verify_parts(network, self.boxes(sample, masks), names, sample, limits)
@@ -90,7 +93,7 @@ class Patch(Threat):
             moved = float(np.abs(x - np.asarray(sample.image, np.float64).reshape(-1)).max())
             return Shared(verdict, min(radius, moved * (1 + 1e-9) + 1e-12))
 
-        return smallest_share(ask, most, "linf within a patch", limits, gap)
+        return smallest_share(ask, most, self.measured_in(sample.norm), limits, gap)
 
 
 def patch(size: object) -> Patch:

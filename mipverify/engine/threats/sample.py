@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mipverify.errors import InputError
-from mipverify.specification import Condition
+from mipverify.specification import Condition, Dataset
 from mipverify.specification.normalization import Normalization
 from mipverify.specification.robustness import misclassified
 from mipverify.specification.threats.pixels import Pixels
@@ -34,6 +34,29 @@ class Sample:
     targets: tuple[int, ...] | None = None
     stored: tuple[int, ...] = ()
     other: Callable[[int], NDArray[Any]] | None = None
+
+    @staticmethod
+    def of(
+        dataset: Dataset,
+        index: int,
+        label: int,
+        eps: object = None,
+        norm: str = "linf",
+        targets: Iterable[int] | None = None,
+    ) -> Sample:
+        """A sample of a data set that is fitted to its network."""
+        return Sample(
+            dataset.image(index),
+            label,
+            eps,
+            norm,
+            dataset.preprocessing.domain,
+            dataset.mean,
+            dataset.std,
+            None if targets is None else tuple(targets),
+            dataset.stored.shape[1:],
+            dataset.image,
+        )
 
     @property
     def pixels(self) -> Pixels:

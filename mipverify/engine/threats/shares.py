@@ -50,7 +50,11 @@ def smallest_share(
         left = limits.timeout - (time.perf_counter() - began)
         if left <= 0:
             break
-        answer = ask(radius, replace(limits, timeout=left if questions == 0 else 0.5 * left))
+        try:
+            answer = ask(radius, replace(limits, timeout=left if questions == 0 else 0.5 * left))
+        except KeyboardInterrupt:
+            reason = "interrupted"
+            break
         questions, nodes = questions + 1, nodes + int(answer.verdict.statistics.get("nodes") or 0)
         if answer.verdict.verdict == "holds":
             lower, fruitless = radius, 0
@@ -60,6 +64,8 @@ def smallest_share(
             worst = answer.verdict.statistics.get("worst")
         else:
             open_from, fruitless, reason = min(open_from, radius), fruitless + 1, answer.verdict.reason
+            if reason == "interrupted":
+                break
         if lower >= most or upper - lower <= gap * upper:
             break
         end = min(upper, open_from)

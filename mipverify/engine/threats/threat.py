@@ -42,6 +42,10 @@ class Threat(ABC):
     def verify(self, network: Network, sample: Sample, limits: Limits) -> Verdict:
         """Whether any input that the threat makes of a sample is classified otherwise. Raises InputError."""
 
+    def measured_in(self, norm: str) -> str:
+        """What its distances are called: a norm where it has a radius, else shares of it."""
+        return norm if self.radius == "needed" else f"share of {self.text}"
+
     @abstractmethod
     def distance(
         self, network: Network, sample: Sample, limits: Limits, gap: float = GAP, max_distance: float | None = None

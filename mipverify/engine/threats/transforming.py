@@ -68,7 +68,8 @@ class Transforming(Threat):
         def ask(share: float, limits: Limits) -> Shared:
             return self._swept(network, sample, limits, Fraction(share))
 
-        return smallest_share(ask, 1.0 if max_distance is None else max_distance, f"share of {self.text}", limits, gap)
+        most = 1.0 if max_distance is None else max_distance
+        return smallest_share(ask, most, self.measured_in(sample.norm), limits, gap)
 
     def _swept(self, network: Network, sample: Sample, limits: Limits, share: Fraction) -> Shared:
         """The answer about a share of the threat, and the share that its counterexample needs."""
