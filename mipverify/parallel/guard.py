@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-GRACE = 0.5  # seconds after its end in which work may still come back in good order
+GRACE = 0.25  # seconds after its end in which work may come back in good order; a process has 1 for that and its start
 NAME = "mipverify-work"
 PATIENCE = 10.0  # seconds: an interpreter does not end well under native code that has yet to return to it
 
