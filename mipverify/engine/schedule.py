@@ -17,6 +17,7 @@ from mipverify.engine.stages.evaluation import Evaluation
 from mipverify.engine.stages.input_splitting import InputSplitting
 from mipverify.engine.stages.intermediate import CutSample, CutTightening, FurtherPasses, ProgressiveTightening
 from mipverify.engine.stages.interval import Interval
+from mipverify.engine.stages.look_ahead import LookAhead
 from mipverify.engine.stages.lp_tightening import LpTightening
 from mipverify.engine.stages.milp import Milp
 from mipverify.engine.stages.optimized_crown import NeuronTightening, OptimizedCrown
@@ -39,6 +40,7 @@ SEMIDEFINITE = Semidefinite(name="semidefinite")
 LONG_ATTACK = GradientAttack(name="long attack", attack=Attack(restarts=16, steps=60))
 # Branching on phases with other bounds follows, which some networks need more.
 SEMIDEFINITE_BRANCHING = SemidefiniteBranching(name="semidefinite branching", budget=Budget(0.5))
+LOOK_AHEAD = LookAhead(name="look-ahead", budget=Budget(0.5))
 FIRST_BRANCHING = FirstBranching(name="first branching")
 CUT_SAMPLE = CutSample(name="cut sample")
 # Dense networks live on their intermediate bounds; what is left is enough to branch on those of easy problems.
@@ -74,6 +76,7 @@ CASCADE: tuple[Stage, ...] = (
     SEMIDEFINITE,
     LONG_ATTACK,
     SEMIDEFINITE_BRANCHING,
+    LOOK_AHEAD,
     FIRST_BRANCHING,
     CUT_SAMPLE,
     PROGRESSIVE_TIGHTENING,

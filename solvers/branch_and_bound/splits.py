@@ -67,10 +67,14 @@ def root(condition: int) -> Node:
 
 
 class NodeStore:
-    """Open nodes, worst bound first: the order in which counterexamples are found and the global bound rises."""
+    """Open nodes, worst bound first: the order in which counterexamples are found and the global bound rises.
+
+    Of equal bounds the deepest comes first: where splits raise no bound until they contradict each other, as in
+    networks that encode combinatorial problems, a tree that is searched level by level never ends.
+    """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Node]] = []
+        self._heap: list[tuple[float, int, int, Node]] = []
         self._count = itertools.count()
 
     def __len__(self) -> int:
@@ -78,14 +82,14 @@ class NodeStore:
 
     def __iter__(self) -> Iterator[Node]:
         """All of them, in no order."""
-        return (node for _, _, node in self._heap)
+        return (node for *_, node in self._heap)
 
     def push(self, node: Node) -> None:
-        heapq.heappush(self._heap, (node.lower, next(self._count), node))
+        heapq.heappush(self._heap, (node.lower, -len(node.splits), next(self._count), node))
 
     def pop(self, count: int) -> list[Node]:
         """The `count` worst nodes, or all there are."""
-        return [heapq.heappop(self._heap)[2] for _ in range(min(count, len(self._heap)))]
+        return [heapq.heappop(self._heap)[-1] for _ in range(min(count, len(self._heap)))]
 
     def lowest(self) -> float:
         """The proven bound over all open nodes; inf where none is open."""
@@ -93,4 +97,4 @@ class NodeStore:
 
     def bytes_per_node(self) -> int:
         """Size of one node's arrays."""
-        return self._heap[0][2].bytes if self._heap else 0
+        return self._heap[0][-1].bytes if self._heap else 0
