@@ -59,8 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
     return run(arguments, "mipverify", _application)
 
 
-def run(arguments: list[str] | None, name: str, application: Callable[[Any], Any]) -> int:
-    """The same for a program of another name; application: makes its commands, given typer."""
+def run(arguments: list[str] | None, name: str, application: Callable[[Any, list[str]], Any]) -> int:
+    """The same for a program of another name; application: makes its commands, given typer and the arguments."""
     if arguments is None:
         return _ended(run(sys.argv[1:], name, application))
     open_streams()
@@ -102,17 +102,17 @@ def _ended(code: int) -> int:
     return code
 
 
-def _run(arguments: list[str], name: str, application: Callable[[Any], Any]) -> int:
+def _run(arguments: list[str], name: str, application: Callable[[Any, list[str]], Any]) -> int:
     import typer
 
-    command = typer.main.get_command(application(typer))
+    command = typer.main.get_command(application(typer, arguments))
     code = command.main(arguments or ["--help"], prog_name=name, standalone_mode=False)
     if code == 130:  # how typer reports Ctrl-C
         raise KeyboardInterrupt
     return DONE if code is None else int(code)
 
 
-def _application(typer: Any) -> Any:
+def _application(typer: Any, arguments: list[str]) -> Any:
     # Plain help: rich would double the time that `--help` takes.
     application = typer.Typer(
         help=HELP, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
@@ -126,9 +126,11 @@ def _application(typer: Any) -> Any:
             say(f"mipverify {__version__}")
             raise typer.Exit
 
-    for name, summary in COMMANDS.items():
+    # typer reads the annotations of every command that it is given, which takes as long as many a question.
+    asked = arguments[:1] if arguments and arguments[0] in COMMANDS else COMMANDS
+    for name in asked:
         command = getattr(import_module(f"mipverify.cli.{name}"), name)
-        application.command(name, short_help=summary)(command)
+        application.command(name, short_help=COMMANDS[name])(command)
     return application
 
 

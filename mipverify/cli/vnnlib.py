@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     return run(arguments, "mipverify-vnnlib", _application)
 
 
-def _application(typer_module: Any) -> Any:
+def _application(typer_module: Any, arguments: list[str]) -> Any:
     application = typer_module.Typer(
         help=HELP,
         rich_markup_mode=None,

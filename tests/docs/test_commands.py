@@ -36,7 +36,7 @@ def commands(text: str) -> Iterator[str]:
 
 def shown() -> list[tuple[str, str]]:
     """(where, command) of all texts that users read."""
-    application = typer.main.get_command(_application(typer))
+    application = typer.main.get_command(_application(typer, []))
     texts = {name: (ROOT / name).read_text() for name in DOCUMENTS}
     texts["mipverify --help"] = application.help or ""
     for name, command in application.commands.items():  # type: ignore[attr-defined]
@@ -53,7 +53,7 @@ def test_every_command_is_shown_somewhere_and_in_the_readme() -> None:
 
 @pytest.mark.parametrize(("where", "command"), shown())
 def test_command_is_understood(where: str, command: str) -> None:
-    application = typer.main.get_command(_application(typer))
+    application = typer.main.get_command(_application(typer, []))
     name, *arguments = shlex.split(command)[1:]
     known = application.commands  # type: ignore[attr-defined]
     assert name in known, where
