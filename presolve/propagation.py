@@ -18,7 +18,7 @@ from mipverify.presolve.layered import Layered
 
 TOUCHES = 1e-7  # relative to the size of a value: closer than that, bounds do not exclude each other
 WORTH = 1e-3  # of a width: smaller gains are not followed up
-SHORTER = 5.0  # how many times a constraint with one step less to go counts
+SHORTER = 2.0  # how many times a constraint with one step less to go counts
 ROUNDS = 40  # of propagation, after which what is left is taken as it is
 
 

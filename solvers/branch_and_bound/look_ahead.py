@@ -19,7 +19,7 @@ from mipverify.solvers.branch_and_bound.splits import Node
 from mipverify.proof.bounds import Bounds, assume
 from mipverify.proof.facts import EVERYWHERE
 
-CANDIDATES = 32  # units of which both phases are tried
+CANDIDATES = 8  # units of which both phases are tried
 BOTH = 1024.0  # what splits count of which both phases fix something, beside those of which only one does
 EMPTY = 1e4  # what a phase counts that leaves nothing
 FIXED = 0.01  # what a unit counts that gets a sign

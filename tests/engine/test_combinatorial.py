@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -89,11 +91,23 @@ def test_what_propagation_says_wrongly_proves_nothing(tmp_path: Path, monkeypatc
     assert verdict.verdict != "holds"
 
 
-def test_the_same_tree_whatever_the_time_limit(tmp_path: Path) -> None:
+def test_the_same_tree_and_bound_whatever_the_limit_and_the_load(tmp_path: Path) -> None:
     network, specification = question(tmp_path, formula(1, 110))
-    found = [
-        mipverify.verify(network, specification, timeout=limit, stages=WITHOUT_INPUT_SPLITTING, workers=workers)
-        for limit, workers in ((60, 1), (200, 1), (60, 2))
-    ]
-    assert len({(one.margin_lower_bound, one.statistics["nodes"]) for one in found[:2]}) == 1
+    found, busy = [], []
+    try:
+        for limit, others in ((60, 0), (200, 0), (60, 4)):
+            busy += [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(others)]
+            found.append(mipverify.verify(network, specification, timeout=limit, stages=WITHOUT_INPUT_SPLITTING))
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
     assert {one.verdict for one in found} == {"holds"}
+    assert {one.stage for one in found} == {"look-ahead"}
+    assert len({(one.margin_lower_bound, one.statistics["nodes"]) for one in found}) == 1
+
+
+def test_processes_share_the_nodes_and_change_no_verdict(tmp_path: Path) -> None:
+    network, specification = question(tmp_path, formula(1, 110))
+    verdict = mipverify.verify(network, specification, timeout=60, stages=WITHOUT_INPUT_SPLITTING, workers=2)
+    assert (verdict.verdict, verdict.stage) == ("holds", "look-ahead")

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 class LookAhead(Stage):
     """Splits of phases that propagation chooses, condition by condition, while they close parts of the tree.
 
-    most_entries: of a reduced network, units times what they read, up to which propagation is cheap. trial: nodes after
-    which at least one must be closed. batch: nodes that are bounded together: few, for deep trees are small ones.
+    most_coefficients: of a reduced network, units times what they may read. most_entries: of these, not zero, up to
+    which propagation is cheap. trial: nodes after which at least one must be closed. batch: nodes that are bounded
+    together: few, for deep trees are small ones.
     """
 
+    most_coefficients: int = 2**20
     most_entries: int = 2**16
     trial: int = 256
     batch: int = 16
@@ -39,7 +41,7 @@ class LookAhead(Stage):
             return None
         units = unstable(state)
         together = any(len(problem.parts[c][1]) > 1 for c in state.open())
-        if not together or not units or units * (units + problem.network.input_size) > 4 * self.most_entries:
+        if not together or not units or units * (units + problem.network.input_size) > self.most_coefficients:
             return None
         return "several rows must be met together"
 
