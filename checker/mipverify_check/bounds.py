@@ -189,6 +189,25 @@ def ranges(bounds: Bounds, aim: Aim) -> Array:
     return _in_parts(bounds, aim, Evidence("parallel"), True)
 
 
+def planes(bounds: Bounds, aim: Aim, evidence: Evidence) -> tuple[Array, Array]:
+    """a (R, inputs) and c (R,) with each row >= a . x + c on its set, which is one for all."""
+    found = walk(bounds, aim, lambda k, source, a: _relu(bounds, k, source, a, evidence, aim.of, False))
+    a = found.inputs.dense()
+    size = np.maximum(np.abs(bounds.set.lower), np.abs(bounds.set.upper))
+    return a.T, found.constant[0] - found.lost((np.abs(a) * size).sum(0))
+
+
+def under(old: Bounds, inputs: InputSet, splits: dict[int, tuple[np.ndarray, np.ndarray]]) -> Bounds:
+    """`old` on a part of its set, where units are >= 0 or <= 0. splits: by pre-activation node, units and signs."""
+    zero, lower, upper = old.network.arithmetic.array(0), list(old.lower), list(old.upper)
+    for node, (units, signs) in splits.items():
+        lower[node], upper[node] = lower[node].copy(), upper[node].copy()
+        active, inactive = units[signs > 0], units[signs < 0]
+        lower[node][active] = np.maximum(lower[node][active], zero)
+        upper[node][inactive] = np.minimum(upper[node][inactive], zero)
+    return Bounds(old.network, inputs, lower, upper, old.magnitudes, old.deviations)
+
+
 def _in_parts(bounds: Bounds, aim: Aim, evidence: Evidence, both: bool) -> Array:
     """Passes of as many rows at once as caches hold, judged by how many coefficients a row of the part before has."""
     begin, count, widest = 0, len(aim.units), max(node.size for node in bounds.network.nodes)

@@ -10,6 +10,7 @@ import numpy as np
 
 from mipverify_check.arithmetic import Array
 from mipverify_check.bounds import LARGEST, Aim, Bounds, Evidence, aim, interval, least, ranges
+from mipverify_check.clips import Clip, clipped, leaf_bounds, of_leaves
 from mipverify_check.container import Proof, entries, integer, record
 from mipverify_check.cuts import read as read_cuts
 from mipverify_check.errors import RejectedError
@@ -52,6 +53,7 @@ class Checker:
     sites: list[tuple[str, int]] = field(default_factory=list)
     sets: dict[int, Set] = field(default_factory=dict)
     bounds: dict[int, tuple[int, Bounds]] = field(default_factory=dict)  # by fact: the case, and what holds of it
+    clips: dict[int, Clip] = field(default_factory=dict)  # by fact: what holds of a part of a case
 
     def run(self) -> None:
         """Raises RejectedError at the first fact that fails, or if the facts do not exclude everything."""
@@ -64,13 +66,16 @@ class Checker:
         last: dict[int, int] = {}
         for i, fact in enumerate(facts):
             if isinstance(fact, dict):
-                last |= {premise: i for premise in (fact.get("of"), fact.get("within")) if isinstance(premise, int)}
+                leaves = fact.get("clips")
+                named = [fact.get(key) for key in ("of", "within", "from")] + (leaves if type(leaves) is list else [])
+                last |= {premise: i for premise in named if isinstance(premise, int)}
         rules = {
             "interval": self.interval,
             "tighten": self.tighten,
             "exclude": self.exclude,
             "phases": self.phases,
             "boxes": self.boxes,
+            "clip": self.clipped,
         }
         for i, fact in enumerate(facts):
             try:
@@ -85,10 +90,15 @@ class Checker:
             except OverflowError:  # rational numbers beyond the range of floats
                 raise RejectedError("it holds numbers that are too large", i) from None
             if found is not None and last.get(i, -1) > i:
-                self.bounds[i] = found
-                if sum(b.nbytes for _, b in self.bounds.values()) > MOST_BOUNDS:
+                if isinstance(found, Clip):
+                    self.clips[i] = found
+                else:
+                    self.bounds[i] = found
+                kept = [*(b for _, b in self.bounds.values()), *self.clips.values()]
+                if sum(b.nbytes for b in kept) > MOST_BOUNDS:
                     raise RejectedError("too many bounds are kept", i)
             self.bounds = {k: v for k, v in self.bounds.items() if last[k] > i}
+            self.clips = {k: v for k, v in self.clips.items() if last[k] > i}
         for k in range(len(self.cases)):
             missing = np.flatnonzero(~self.set(k).excluded)
             if missing.size:
@@ -116,6 +126,16 @@ class Checker:
             raise RejectedError(f"it rests on fact {str(number)[:20]}, which is no earlier fact about bounds")
         case, bounds = self.bounds[number]
         return case, self.set(case), bounds
+
+    def clip(self, number: Any) -> Clip:
+        """An earlier fact about clipped bounds."""
+        if not isinstance(number, int) or number not in self.clips:
+            raise RejectedError(f"it rests on fact {str(number)[:20]}, which is no earlier one about clipped bounds")
+        return self.clips[number]
+
+    def clipped(self, fact: dict[str, Any]) -> Clip:
+        """Bounds of what is left where a condition's margin is low."""
+        return clipped(self, fact, PASS_IN_ONE_SET)
 
     def within(self, fact: dict[str, Any], number: int, old: Bounds) -> Bounds:
         """The bounds that passes of a fact are made within: those it rests on, or others of the same case."""
@@ -219,7 +239,7 @@ class Checker:
         record(
             fact,
             ("rule", "of", "tree"),
-            ("condition", "site", "unit", "side", "empty", "within", "semidefinite", *PASS_IN_ONE_SET),
+            ("condition", "site", "unit", "side", "empty", "within", "semidefinite", "clips", *PASS_IN_ONE_SET),
         )
         number, found, old = self.premise(fact)
         within = self.within(fact, number, old)
@@ -241,7 +261,11 @@ class Checker:
             node = self.source(network, fact.get("site"))
             unit = integer(fact["unit"], network.nodes[node].size)
         sign = -1 if side == "upper" else 1
-        values = least(within, Aim(node, np.full(leaves, unit), sign * (1 - vacant)), evidence)
+        margin = Aim(node, np.full(leaves, unit), sign * (1 - vacant))
+        if "clips" in fact:
+            values = leaf_bounds(self.of_leaves(fact, number, splits, leaves), within, margin, evidence, gone, splits)
+        else:
+            values = least(within, margin, evidence)
         if "semidefinite" in fact:
             if "condition" not in fact:
                 raise RejectedError("a semidefinite bound of a unit")
@@ -268,6 +292,17 @@ class Checker:
         else:
             high = np.full((1, 1), -reached.min(), dtype=values.dtype)
         return number, tightened(old, node, np.array([unit]), low, high)
+
+    def of_leaves(self, fact: dict[str, Any], case: int, splits: Splits, leaves: int) -> list[Clip | None]:
+        """The clipped bounds of leaves of a tree about a condition, which are of no smaller parts than these."""
+        numbers = entries(fact["clips"])
+        if "condition" not in fact or len(numbers) != leaves:
+            raise RejectedError("clipped bounds are not given for each leaf of a condition")
+        found = [None if number is None else self.clip(number) for number in numbers]
+        for clip, phases in zip(found, of_leaves(splits, leaves), strict=True):
+            if clip is not None:
+                clip.require(case, fact["condition"], phases)
+        return found
 
     def lifted(self, given: Any, bounds: Bounds, margin: Aim, splits: Splits, values: Array) -> None:
         """Put the semidefinite bounds of some leaves in the place of `values`."""

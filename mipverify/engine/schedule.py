@@ -102,12 +102,12 @@ RECORDED: tuple[Stage, ...] = (
     SEMIDEFINITE,
     LONG_ATTACK,
     SEMIDEFINITE_BRANCHING,
-    replace(FIRST_BRANCHING, ceiling=None),
+    FIRST_BRANCHING,
     CUT_SAMPLE,
     PROGRESSIVE_TIGHTENING,
-    replace(BRANCH_AND_BOUND, ceiling=None, budget=Budget(leaving=((FURTHER_PASSES, 0.05),))),
+    replace(BRANCH_AND_BOUND, budget=Budget(leaving=((FURTHER_PASSES, 0.05),))),
     FURTHER_PASSES,
-    replace(LATE_BRANCH_AND_BOUND, ceiling=None),
+    LATE_BRANCH_AND_BOUND,
 )
 
 # Many samples of a data set together. Beyond this many multiplications of CROWN for a sample, about a second, it is

@@ -13,7 +13,7 @@ from mipverify.network import Affine, Input, Network, Relu
 from mipverify.network.arrays import array_namespace
 from mipverify.network.operators import Array, parameter_like
 from mipverify.proof.deployed import deviation
-from mipverify.proof.derivation import Assumed, Pre, Selected
+from mipverify.proof.derivation import Assumed, Derivation, Pre, Selected
 from mipverify.proof.facts import SEAL, Assumption, Scope, Sealed, UnitBounds
 from mipverify.proof.on_demand import ByNode, InOrder
 from mipverify.proof.relaxation import Relaxation, relax
@@ -128,7 +128,8 @@ class Bounds(Intervals, Sealed):
             return np.array(x[k if len(x) > 1 else 0]).reshape(-1)  # a copy: a view keeps the whole batch alive
 
         arrays = {node: (own(self.lower[node]), own(self.upper[node])) for node in self.network.preactivations}
-        return EntryBounds(arrays, self.whole, self.scope.assumption(k), seal=SEAL)
+        how = None if self.derivation is None else (self.derivation, k)
+        return EntryBounds(arrays, self.whole, self.scope.assumption(k), how, seal=SEAL)
 
     def units(self, node: int, units: np.ndarray) -> UnitBounds:
         """What is known of some flat entries (U,) of a node, bounds of batch 1."""
@@ -234,11 +235,13 @@ def _underflow(magnitudes: Sequence[Array], index: int, before: Array | None) ->
 @dataclass(frozen=True, eq=False)
 class EntryBounds(Sealed):
     """Bounds of one entry of a batch: flat lower and upper arrays by pre-activation, which hold where `assumption`
-    does in all of the box of the scope `whole`."""
+    does in all of the box of the scope `whole`. found: the derivation of the batch, and which entry; None where none is
+    recorded."""
 
     arrays: Mapping[int, tuple[np.ndarray, np.ndarray]]
     whole: bytes | None
     assumption: Assumption
+    found: tuple[Derivation, int] | None = None
 
     @property
     def empty(self) -> bool:
@@ -292,8 +295,10 @@ def assume(bounds: Bounds, assumptions: Sequence[Assumption], own: Sequence[Entr
             lower[source], upper[source] = (s[source].reshape(count, *node.shape) for s in (lower, upper))
     scope = Scope(wider=bounds.around, assumptions=tuple(assumptions), whole=bounds.scope.key, seal=SEAL)
     how = None
-    if bounds.derivation is not None and all(entry is None for entry in own):
-        how = Assumed(bounds.derivation, tuple(assumption.splits for assumption in assumptions))
+    if bounds.derivation is not None and all(entry is None or entry.found is not None for entry in own):
+        splits = tuple(assumption.splits for assumption in assumptions)
+        found = tuple(None if entry is None else entry.found for entry in own)
+        how = Assumed(bounds.derivation, splits, found if any(found) else ())
     return Bounds(network, tuple(lower), tuple(upper), bounds.inputs, scope, bounds, seal=SEAL, derivation=how)
 
 

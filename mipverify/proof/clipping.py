@@ -18,7 +18,7 @@ import numpy as np
 
 from mipverify.proof.backward import lower_sides
 from mipverify.proof.bounds import Bounds
-from mipverify.proof.derivation import Contradicted
+from mipverify.proof.derivation import Assumed, ClippedRows, Confined, Contradicted, Derivation, Pass
 from mipverify.proof.facts import SEAL, Assumption, Ceiling, Claim, RowBounds, Scope, Sealed, UnitBounds
 from mipverify.proof.rounding import SLACK, ball, floor, gamma
 from mipverify.proof.rows import LinearBounds
@@ -61,7 +61,18 @@ def confine(bounds: Bounds, low: LinearBounds, level: float, split: Sequence[Lin
     order = np.argsort(entry, kind="stable")
     planes = Planes(a[order], constant[order], entry[order], scope, seal=SEAL)
     own = bounds.network, bounds.lower, bounds.upper, bounds.inputs, scope, bounds.within or bounds
-    return Bounds(*own, seal=SEAL), planes
+    how = _confined(bounds.derivation, low.derivation, level, [linear.derivation for linear in split])
+    return Bounds(*own, seal=SEAL, derivation=how), planes
+
+
+def _confined(
+    of: Derivation | None, low: Derivation | None, level: float, split: Sequence[Derivation | None]
+) -> Confined | None:
+    """How bounds are confined; None where that is not recorded, or no rows of a pass end in the planes."""
+    passes = tuple(how for how in split if isinstance(how, Pass))
+    if not isinstance(of, Assumed) or not isinstance(low, Pass) or len(passes) < len(split):
+        return None
+    return Confined(of, low, level, passes)
 
 
 def _planes(linear: LinearBounds, entry: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -127,6 +138,11 @@ class Clipped(Sealed):
             raise ValueError("rows of other entries")
         if not (np.diff(entries) >= 0).all():
             raise ValueError("rows come entry by entry, in ascending order")
+        recorded = isinstance(linear.derivation, Pass)
+        if recorded:  # as they are stored
+            with np.errstate(over="ignore"):
+                multipliers = np.maximum(multipliers, 0).astype(np.float32)
+            multipliers = np.where(np.isfinite(multipliers), multipliers, np.float32(0))
         value = np.empty(len(rows))
         present, first = np.unique(entries, return_index=True)
         parts = [slice(*ends) for ends in itertools.pairwise([*first.tolist(), len(rows)])]
@@ -135,12 +151,13 @@ class Clipped(Sealed):
                 value[part] = self._least(linear, rows[part], entry, multipliers[part])
         lower = np.where(np.isfinite(value), value, -np.inf)
         own = Claim(claim.node, claim.units[rows], claim.factors[rows])
-        return lower_sides(RowBounds(scope, own, entries, lower, seal=SEAL))
+        how = ClippedRows(own.node, own.units, own.factors, entries, multipliers) if recorded else None
+        return lower_sides(RowBounds(scope, own, entries, lower, seal=SEAL, derivation=how))
 
     def _least(self, linear: LinearBounds, rows: np.ndarray, entry: int, multipliers: np.ndarray) -> np.ndarray:
         own = slice(self.begin[entry], self.begin[entry + 1])
         v, constant = linear.coefficients.reshape(len(linear.constant), -1)[rows], linear.constant[rows]
-        mu = np.maximum(multipliers[:, : own.stop - own.start], 0.0)
+        mu = np.maximum(multipliers[:, : own.stop - own.start], 0.0).astype(np.float64, copy=False)
         together = mu @ self.planes.a[own]
         together += v
         value = together @ self.center + constant + mu @ self.planes.constant[own]

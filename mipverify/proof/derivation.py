@@ -54,10 +54,14 @@ class Selected(Derivation):
 
 @dataclass(frozen=True, eq=False)
 class Assumed(Derivation):
-    """Bounds `of` one input set under the splits of each entry."""
+    """Bounds `of` one input set under the splits of each entry.
+
+    own: where entries have bounds of their own in the place of these, the batch that has them and which entry.
+    """
 
     of: Derivation
     splits: tuple[Splits, ...]
+    own: tuple[tuple[Derivation, int] | None, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +170,34 @@ class Pass(Derivation):
     two_sided: bool = False
     cuts: Mapping[int, tuple[CutSets, np.ndarray]] = field(default_factory=dict)
     inequalities: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Confined(Derivation):
+    """Bounds `of` a batch, each entry confined to where its row of `low` is at most `level`.
+
+    split: rows that are not positive by the splits of their entries; like that of `low`, they end in planes. A file has
+    them as further inequalities, so that no proof clips a set that inequalities cut already.
+    """
+
+    of: Assumed
+    low: Pass
+    level: float
+    split: tuple[Pass, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ClippedRows(Derivation):
+    """Entries `units` (R,) of a node times `factors` 1 or -1, where the planes of their entries `samples` (R,) hold.
+
+    Passed back with adaptive lines. multipliers (R, most planes of an entry): of the planes, float32, the row's first.
+    """
+
+    node: int
+    units: np.ndarray
+    factors: Array
+    samples: np.ndarray
+    multipliers: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mipverify.proof.derivation import Both, Cased, CutSets, Derivation, Lifted, Pass, Values
+from mipverify.proof.derivation import Both, Cased, ClippedRows, CutSets, Derivation, Lifted, Pass, Values
 
 
 def trimmed(how: Derivation, rows: np.ndarray) -> Derivation | None:
@@ -23,6 +23,9 @@ def trimmed(how: Derivation, rows: np.ndarray) -> Derivation | None:
         return how if lower is None or upper is None else Both(lower, upper)
     if isinstance(how, Pass):
         return _pass(how, np.flatnonzero(rows))
+    if isinstance(how, ClippedRows):
+        own = how.units[rows], how.factors[rows], how.samples[rows], how.multipliers[rows]
+        return ClippedRows(how.node, *own)
     if isinstance(how, Cased):
         leaves = tuple(own if wanted else () for own, wanted in zip(how.leaves, rows, strict=True))
         return replace(how, leaves=leaves)

@@ -22,6 +22,7 @@ from mipverify.proof.derivation import (
     Tightened,
 )
 from mipverify.proof_file.box_trees import boxes
+from mipverify.proof_file.clips import Clips
 from mipverify.proof_file.file import Arrays, UnprovableError
 from mipverify.proof_file.passes import pass_evidence
 from mipverify.proof_file.sites import Sites
@@ -68,7 +69,8 @@ class Facts:
         elif isinstance(how, Cased):
             of, world = self.bounds(how.of, entry), self.world(how.of)
             for condition, place in zip(conditions.tolist(), places.tolist(), strict=True):
-                rest = phases(how.leaves[place], how.of, world, self.arrays, self.sites)
+                clips = Clips(self.found, self.arrays, self.sites, world, of, condition)
+                rest = phases(how.leaves[place], how.of, world, self.arrays, self.sites, clips.number)
                 self.found.append({"rule": "phases", "of": of, "condition": condition, **rest})
         elif isinstance(how, Boxed):
             of = self.bounds(_first(how.of), entry)  # nothing is inherited by the parts

@@ -102,6 +102,26 @@ def by_cuts(folder: Path, level: str = "0.1") -> Example:
     return found
 
 
+def by_clips(folder: Path, level: str = "0.115") -> Example:
+    """A tree of which some leaves have clipped bounds, and of these some that were clipped before."""
+    found = tightened(folder, level)
+    writer = found.writer
+
+    def layers(planes: int) -> list[dict[str, object]]:
+        units = writer.array(np.tile(np.arange(8), 2), np.uint8)
+        signs = writer.array(np.repeat([1, -1], 8), np.int8)
+        mu = writer.array(np.full((16, planes), 0.125), np.float32)
+        return [{"site": 1, "units": units, "signs": signs, "multipliers": mu}]
+
+    none, split = writer.array(np.zeros((0, 3)), np.int8), writer.array([[0, 0, 1]], np.int8)
+    whole = {"of": 1, "condition": 0, "level": 0.001, "lines": "adaptive"}
+    writer.fact("clip", **whole, splits=none, planes=none, layers=layers(1))
+    writer.fact("clip", **whole, **{"from": 2}, splits=split, planes=split, layers=layers(2))
+    tree = writer.array([[0, 0], [-1, -1], [1, 2], [-1, -1], [-1, -1]], np.int8)
+    writer.fact("phases", of=1, condition=0, tree=tree, lines="adaptive", clips=[3, 2, None])
+    return found
+
+
 def by_boxes(folder: Path, level: str = "0.17") -> Example:
     """The box in four parts."""
     found = started(folder, level)
@@ -151,6 +171,7 @@ EXAMPLES: dict[str, Callable[[Path], Example]] = {
     "passes": by_passes,
     "phases": by_phases,
     "cuts": by_cuts,
+    "clips": by_clips,
     "boxes": by_boxes,
     "image": about_an_image,
 }

@@ -14,6 +14,7 @@ from mipverify.engine.searches import go_on, phase_search
 from mipverify.engine.stage import Stage, Work
 from mipverify.engine.state import State, Trees, Update
 from mipverify.proof.rows import unit_rows
+from mipverify.specification.sets import Constrained
 
 if TYPE_CHECKING:
     from mipverify.solvers.branch_and_bound.root_cuts import RootCuts
@@ -61,7 +62,8 @@ class PhaseStage(Stage):
             below = -state.lower[list(conditions)]
             distance = below[np.isfinite(below) & (below > 0)]
             clipping = None
-            if self.ceiling is not None and len(distance):  # else nothing tells the scale of the margins
+            recorded = not work.problem.record or not isinstance(work.problem.inputs, Constrained)  # see `Confined`
+            if self.ceiling is not None and len(distance) and recorded:  # else nothing tells the scale of the margins
                 clipping = DomainClipping(network, float(self.ceiling * distance.min()))
             bounder = PhaseBounder(bounds, rows, cuts=layers, clipping=clipping, programs=programs)
             roots = [root(c) if cuts is None else cuts.start(c) for c, cuts in conditions.items()]
