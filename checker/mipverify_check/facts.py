@@ -94,8 +94,8 @@ class Checker:
                     self.clips[i] = found
                 else:
                     self.bounds[i] = found
-                kept = [*(b for _, b in self.bounds.values()), *self.clips.values()]
-                if sum(b.nbytes for b in kept) > MOST_BOUNDS:
+                kept = sum(b.nbytes for _, b in self.bounds.values()) + sum(c.nbytes for c in self.clips.values())
+                if kept > MOST_BOUNDS:
                     raise RejectedError("too many bounds are kept", i)
             self.bounds = {k: v for k, v in self.bounds.items() if last[k] > i}
             self.clips = {k: v for k, v in self.clips.items() if last[k] > i}

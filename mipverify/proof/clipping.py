@@ -143,12 +143,13 @@ class Clipped(Sealed):
             with np.errstate(over="ignore"):
                 multipliers = np.maximum(multipliers, 0).astype(np.float32)
             multipliers = np.where(np.isfinite(multipliers), multipliers, np.float32(0))
+        exact = multipliers.astype(np.float64, copy=False)
         value = np.empty(len(rows))
         present, first = np.unique(entries, return_index=True)
         parts = [slice(*ends) for ends in itertools.pairwise([*first.tolist(), len(rows)])]
         with np.errstate(over="ignore", invalid="ignore"):  # planes that hardly depend on the input; seen to at the end
             for entry, part in zip(present.tolist(), parts, strict=True):
-                value[part] = self._least(linear, rows[part], entry, multipliers[part])
+                value[part] = self._least(linear, rows[part], entry, exact[part])
         lower = np.where(np.isfinite(value), value, -np.inf)
         own = Claim(claim.node, claim.units[rows], claim.factors[rows])
         how = ClippedRows(own.node, own.units, own.factors, entries, multipliers) if recorded else None
@@ -157,7 +158,7 @@ class Clipped(Sealed):
     def _least(self, linear: LinearBounds, rows: np.ndarray, entry: int, multipliers: np.ndarray) -> np.ndarray:
         own = slice(self.begin[entry], self.begin[entry + 1])
         v, constant = linear.coefficients.reshape(len(linear.constant), -1)[rows], linear.constant[rows]
-        mu = np.maximum(multipliers[:, : own.stop - own.start], 0.0).astype(np.float64, copy=False)
+        mu = np.maximum(multipliers[:, : own.stop - own.start], 0.0)
         together = mu @ self.planes.a[own]
         together += v
         value = together @ self.center + constant + mu @ self.planes.constant[own]

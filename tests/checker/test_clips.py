@@ -139,6 +139,15 @@ def test_they_exclude_no_condition_by_themselves(tmp_path: Path) -> None:
     assert "no earlier fact about bounds" in rejected(found)
 
 
+def test_they_are_of_one_case_and_condition(tmp_path: Path) -> None:
+    inner = clips(by_clips(tmp_path))[1][1]
+    phases = inner.phases | {(0, 0, 1)}
+    inner.require(0, 0, phases)
+    for case, condition in ((1, 0), (0, 1)):
+        with pytest.raises(RejectedError, match="other inputs"):
+            inner.require(case, condition, phases)
+
+
 def test_a_plane_needs_its_split(tmp_path: Path) -> None:
     found = by_clips(tmp_path)
     found.writer.header["facts"][2]["planes"] = found.writer.header["facts"][3]["planes"]

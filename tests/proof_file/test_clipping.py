@@ -32,7 +32,8 @@ def test_clipped_bounds_are_proven(
     label = int(network.forward(image[None]).argmax())
     asked = robustness(image, label, QUESTIONS[seed], num_classes=3)
     verdict = mipverify.verify(network, asked, proof=True, timeout=120, arithmetic=arithmetic)
-    assert verdict.verdict == "holds" and verdict.proof is not None
+    assert verdict.verdict == "holds"
+    assert verdict.proof is not None
     header, _ = unpacked(verdict.proof.to_bytes())
     assert any(fact["rule"] == "clip" for fact in header["facts"])
     assert any("clips" in fact for fact in header["facts"])
