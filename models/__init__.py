@@ -10,15 +10,18 @@ if TYPE_CHECKING:
     from mipverify.models.certified import certified_loss, certified_margins, margins_from
     from mipverify.models.counting import UnstableUnits, unstable_units
     from mipverify.models.differentiable import input_box, training_bounds
+    from mipverify.models.initialization import ibp_initialization
     from mipverify.models.lightning import StabilityCallback as StabilityCallback
     from mipverify.models.losses import AdversarialLoss, CertifiedLoss, ReLUStabilityLoss, WeightSparsity
     from mipverify.models.metrics import UnstableUnitsMetric as UnstableUnitsMetric
     from mipverify.models.normalization import clean_statistics
     from mipverify.models.pruning import MaskedReLU, make_permanent, prune_relus, prune_small_weights
     from mipverify.models.schedules import GradientShare, RadiusSchedule, Schedule
+    from mipverify.models.small_boxes import small_box_centers
     from mipverify.models.sparsity import weight_sparsity
     from mipverify.models.stability import relu_stability_loss, stability_terms
     from mipverify.models.traced import Traced
+    from mipverify.models.warmup import warmup_regularizer, warmup_terms
 
 # Resolved on first use: torch takes longer to import than most questions take to answer.
 _HOMES = {
@@ -38,6 +41,7 @@ _HOMES = {
     "certified_loss": "certified",
     "certified_margins": "certified",
     "clean_statistics": "normalization",
+    "ibp_initialization": "initialization",
     "input_box": "differentiable",
     "make_permanent": "pruning",
     "margins_from": "certified",
@@ -45,9 +49,12 @@ _HOMES = {
     "prune_relus": "pruning",
     "prune_small_weights": "pruning",
     "relu_stability_loss": "stability",
+    "small_box_centers": "small_boxes",
     "stability_terms": "stability",
     "training_bounds": "differentiable",
     "unstable_units": "counting",
+    "warmup_regularizer": "warmup",
+    "warmup_terms": "warmup",
     "weight_sparsity": "sparsity",
 }
 
@@ -67,6 +74,7 @@ __all__ = [
     "certified_loss",
     "certified_margins",
     "clean_statistics",
+    "ibp_initialization",
     "input_box",
     "make_permanent",
     "margins_from",
@@ -74,9 +82,12 @@ __all__ = [
     "prune_relus",
     "prune_small_weights",
     "relu_stability_loss",
+    "small_box_centers",
     "stability_terms",
     "training_bounds",
     "unstable_units",
+    "warmup_regularizer",
+    "warmup_terms",
     "weight_sparsity",
 ]
 

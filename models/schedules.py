@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from mipverify.errors import InputError
+
+Shape: TypeAlias = Literal["linear", "smooth"]
+
+
+def growth(t: float, shape: Shape) -> float:
+    """What is reached after the share t (0 to 1) of a warm-up, as a share of the final value; see `Schedule`."""
+    if shape == "linear":
+        return t
+    knee, power = 0.25, 4
+    at_one = knee**power + power * knee ** (power - 1) * (1 - knee)
+    return (t**power if t < knee else knee**power + power * knee ** (power - 1) * (t - knee)) / at_one
 
 
 @dataclass(frozen=True)
@@ -23,7 +34,7 @@ class Schedule:
     final: float
     warmup: int
     start: int = 0
-    shape: Literal["linear", "smooth"] = "linear"
+    shape: Shape = "linear"
 
     def __post_init__(self) -> None:
         if self.final < 0 or self.warmup < 0 or self.start < 0:
@@ -35,12 +46,7 @@ class Schedule:
         """The value at a step, counted from 0."""
         if step >= self.start + self.warmup:
             return self.final
-        t = max(0, step - self.start) / self.warmup
-        if self.shape == "smooth":
-            knee, power = 0.25, 4
-            at_one = knee**power + power * knee ** (power - 1) * (1 - knee)
-            t = (t**power if t < knee else knee**power + power * knee ** (power - 1) * (t - knee)) / at_one
-        return self.final * t
+        return self.final * growth(max(0, step - self.start) / self.warmup, self.shape)
 
 
 RadiusSchedule = Schedule  # what it is called where it gives radii

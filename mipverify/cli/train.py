@@ -47,6 +47,10 @@ def train(
     radius_factor: training.RadiusFactor = None,
     bounds: training.Bounds = None,
     bounded_share: training.BoundedShare = None,
+    small_box: training.SmallBox = None,
+    average: training.Average = None,
+    validation: training.Validation = None,
+    patience: training.Patience = None,
     images: training.Images_ = None,
     seed: training.Seed = None,
     threads: training.Threads = None,
@@ -89,6 +93,10 @@ def train(
         "radius_factor": radius_factor,
         "stability_bounds": bounds,
         "bounded_share": bounded_share,
+        "small_box": small_box,
+        "average": average,
+        "validation": validation,
+        "patience": patience,
         "seed": seed,
     }
     runs = {"before": against} if against is not None else {}

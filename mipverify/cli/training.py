@@ -31,7 +31,11 @@ Out = Annotated[str | None, typer.Option(metavar="DIR", help="Directory for the 
 Eps = Annotated[str | None, typer.Option(metavar="E", help="Radius of the l_inf perturbations, such as 0.1 or 8/255.")]
 Preset = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="mnist- or cifar10-adversarial, -sparse, -stable, -certified or -interval."),
+    typer.Option(
+        metavar="NAME",
+        help="mnist- or cifar10-adversarial, -sparse, -stable, -certified, -interval, -ibp, -crown-ibp, -sabr or "
+        "-mtl-ibp.",
+    ),
 ]
 Epochs = Annotated[int | None, typer.Option(metavar="N", help="Passes over the training images.")]
 BatchSize = Annotated[int | None, typer.Option(metavar="N", help="Images in one step.")]
@@ -45,6 +49,21 @@ RadiusFactor = Annotated[
 ]
 BoundedShare = Annotated[
     float | None, typer.Option(metavar="SHARE", help="Share of each batch for which bounds are computed, 0 to 1.")
+]
+SmallBox = Annotated[
+    float | None,
+    typer.Option(metavar="SHARE", help="Bound a box of this share of the radius around an attacked point (SABR)."),
+]
+Average = Annotated[
+    float | None,
+    typer.Option(metavar="DECAY", help="Keep a moving average of the weights, old ones counting DECAY, such as 0.999."),
+]
+Validation = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Hold N training images out, and keep the epoch with the best verified accuracy."),
+]
+Patience = Annotated[
+    int | None, typer.Option(metavar="N", help="Stop after N epochs at the full radius without a better one.")
 ]
 Bounds = Annotated[
     str | None, typer.Option(metavar="NAME", help="Bounds of hidden units: interval, improved_interval or crown.")

@@ -41,9 +41,13 @@ class Images:
 
     def held_out(self) -> tuple[Images, Images]:
         """All but the last tenth of the images, or the last 2000, and these."""
-        rest = len(self) - min(2000, max(1, len(self) // 10))
+        return self.without_last(min(2000, max(1, len(self) // 10)))
+
+    def without_last(self, count: int) -> tuple[Images, Images]:
+        """All but the last `count` images, and these. Raises InputError unless there are more."""
+        rest = len(self) - count
         if rest < 1:
-            raise InputError(f"{self.path}: {len(self)} images are too few to hold some out for tests")
+            raise InputError(f"{self.path}: {len(self)} images are too few to hold {count} out")
         last = Images(self.pixels[rest:], self.labels[rest:], f"{self.path}, from image {rest}", self.sha256)
         return self.first(rest), last
 

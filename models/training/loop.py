@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from mipverify.models.architectures import build, resolved
+from mipverify.models.initialization import ibp_initialization
 from mipverify.models.pruning import make_permanent
 from mipverify.models.training.data import Images, augment
 from mipverify.models.training.files import (
@@ -25,10 +26,12 @@ from mipverify.models.training.files import (
     write_record,
     write_tensors,
 )
-from mipverify.models.training.measure import quick_metrics
+from mipverify.models.training.measure import quick_metrics, verified_accuracy
 from mipverify.models.training.objective import Objective, Sums
 from mipverify.models.training.options import TrainingOptions, options_from
+from mipverify.models.training.selection import Best
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mipverify import __version__
 from mipverify.errors import InputError
@@ -74,17 +77,23 @@ def train(
     initial   start from this network instead of fresh weights of `options.architecture`
     report    is told of every step, `log` of every epoch
 
+    With `options.validation`, so many of the last training images choose the epoch whose network is kept; see
+    `TrainingOptions`.
+
     Raises InputError: data of different shapes, `out` holds another run or, without `resume`, this one.
     """
     directory = Path(out)
     classes = max(data.classes, test.classes)
     if data.shape != test.shape:
         raise InputError(f"{test.path}: images of shape {test.shape}, but the training data have {data.shape}")
+    validation = None
+    if options.validation:
+        data, validation = data.without_last(options.validation)
     if options.batch_size > len(data):
         raise InputError(f"{data.path}: {len(data)} images are fewer than one batch of {options.batch_size}")
     if initial is None:
         trained = Trained(
-            build(options.architecture, data.shape, classes, options.seed),
+            _begun(options, data.shape, classes),
             resolved(options.architecture),
             data.shape,
             classes,
@@ -101,7 +110,15 @@ def train(
     except OSError as error:
         raise InputError(f"--out {directory}: cannot be made ({error.strerror})") from None
     with torch.random.fork_rng(devices=[]):
-        return _Run(options, data, test, directory, trained, report, log).train(resume)
+        return _Run(options, data, validation, test, directory, trained, report, log).train(resume)
+
+
+def _begun(options: TrainingOptions, shape: tuple[int, ...], classes: int) -> nn.Module:
+    """A network with fresh weights."""
+    module = build(options.architecture, shape, classes, options.seed)
+    if options.initialization == "ibp":
+        ibp_initialization(module, generator=torch.Generator().manual_seed(options.seed))
+    return module
 
 
 class _Run:
@@ -109,6 +126,7 @@ class _Run:
         self,
         options: TrainingOptions,
         data: Images,
+        validation: Images | None,
         test: Images,
         directory: Path,
         trained: Trained,
@@ -116,7 +134,7 @@ class _Run:
         log: Report | None,
     ):
         self.options, self.data, self.test, self.directory, self.trained = options, data, test, directory, trained
-        self.report, self.log = report, log
+        self.validation, self.report, self.log = validation, report, log
         self.made_from = {
             "data_sha256": data.sha256,
             "training_images": len(data),
@@ -127,9 +145,13 @@ class _Run:
         self.steps = self.per_epoch * options.epochs
         self.history: list[dict[str, float]] = []
         module = trained.module
-        self.optimizer = torch.optim.Adam(
-            [p for p in module.parameters() if p.requires_grad], weight_decay=options.weight_decay
-        )
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(self.parameters, weight_decay=options.weight_decay)
+        self.best = Best()
+        self.average: AveragedModel | None = None
+        if options.average:
+            ema = get_ema_multi_avg_fn(options.average)
+            self.average = AveragedModel(detached_copy(module), multi_avg_fn=ema, use_buffers=True)
 
     def train(self, resume: bool) -> Trained:
         begin = self._restore(resume)
@@ -144,14 +166,14 @@ class _Run:
         module = self.trained.module
         module.train()
         for epoch in range(begin, self.options.epochs):
+            if self.best.is_stale(epoch, self.options.ramp[1] * self.options.epochs, self.options.patience):
+                break
             started = time.perf_counter()
             torch.manual_seed(_seed_of(self.options.seed, epoch))
             # Traced anew, as after a resume: gradients of views are added up in the order in which tracing made them.
             objective = Objective(module, self.trained.input_shape, self.options)
             sums = self._epoch(objective, epoch, started)
-            module.eval()
-            metrics = sums.means() | quick_metrics(self.trained, self.test.first(WATCHED), self.options.eps)
-            module.train()
+            metrics = sums.means() | self._measure(epoch + 1)
             seconds = time.perf_counter() - started
             if not math.isfinite(metrics["loss"]):
                 raise InputError(f"the loss is no longer finite in epoch {epoch + 1}: try a smaller --learning-rate")
@@ -159,11 +181,30 @@ class _Run:
             self._save(epoch + 1)
             self._tell(Progress(epoch + 1, self.options.epochs, (epoch + 1) * self.per_epoch, self.steps, seconds,
                                 metrics, finished=True))  # fmt: skip
+        module.load_state_dict(self._kept())
         module.eval()
         make_permanent(module)
         write_network(self.directory, self.trained)
         self._write_record(finished=True)
         return self.trained
+
+    def _measure(self, epochs: int) -> dict[str, float]:
+        """Figures of the network after so many epochs, which is kept if it is the best."""
+        now = replace(self.trained, module=self.trained.module if self.average is None else self.average.module)
+        now.module.eval()
+        metrics = quick_metrics(now, self.test.first(WATCHED), self.options.eps)
+        if self.validation is not None:
+            verified = verified_accuracy(now, self.validation, self.options.eps)
+            metrics["verified accuracy"] = verified
+            self.best.consider(epochs, verified, now.module)
+        now.module.train()
+        return metrics
+
+    def _kept(self) -> dict[str, Any]:
+        """Weights of the network that the run gives: the best, the average or the present ones."""
+        if self.best.epoch:
+            return self.best.weights
+        return (self.trained.module if self.average is None else self.average.module).state_dict()
 
     def _epoch(self, objective: Objective, epoch: int, started: float) -> Sums:
         options = self.options
@@ -173,14 +214,18 @@ class _Run:
             step = epoch * self.per_epoch + number
             progress = step / self.steps
             for group in self.optimizer.param_groups:
-                group["lr"] = options.learning_rate * learning_rate_share(progress)
+                group["lr"] = options.learning_rate * learning_rate_share(progress, options.milestones)
             x = self.data.pixels[batch]
             if options.shift or options.flip or options.warp:
                 x = augment(x, shift=options.shift, flip=options.flip, warp=options.warp)
             loss = objective(x, self.data.labels[batch], progress, sums)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            if options.gradient_clip:
+                nn.utils.clip_grad_norm_(self.parameters, options.gradient_clip)
             self.optimizer.step()
+            if self.average is not None:
+                self.average.update_parameters(self.trained.module)
             if self.report is not None:
                 seconds = time.perf_counter() - started
                 self.report(
@@ -212,6 +257,9 @@ class _Run:
                 raise InputError(f"{self.directory}: was begun with another {' and another '.join(different)}")
             self.trained.module.load_state_dict(content["weights"])
             self.optimizer.load_state_dict(content["optimizer"])
+            if self.average is not None:
+                self.average.load_state_dict(content["average"])
+            self.best.restore(content["best"])
             self.history = content["history"]
             return int(content["epochs"])
         except InputError:
@@ -226,6 +274,8 @@ class _Run:
             "epochs": epochs,
             "weights": self.trained.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "best": self.best.state(),
             "history": self.history,
         }
         write_tensors(self.directory / CHECKPOINT, content)
@@ -235,6 +285,7 @@ class _Run:
     def _write_network(self) -> None:
         """The network as it is now: a run that is interrupted leaves one that can be used."""
         copy = detached_copy(self.trained.module)
+        copy.load_state_dict(self._kept())
         make_permanent(copy)
         write_network(self.directory, replace(self.trained, module=copy))
 
@@ -249,6 +300,7 @@ class _Run:
             "parameters": sum(p.numel() for p in trained.module.parameters()),
             "data": self.data.path,
             "test": self.test.path,
+            "kept_epoch": self.best.epoch or len(self.history),
             **self.made_from,
             "weights_sha256": weights_sha256(trained.module) if finished else None,
             "seconds": round(sum(row["seconds"] for row in self.history), 3),
@@ -265,8 +317,14 @@ class _Run:
         write_record(self.directory, record)
 
 
-def learning_rate_share(progress: float) -> float:
-    """One cycle (Smith and Topin 2017): up along a line for a fifth of the training, then down along a cosine."""
+def learning_rate_share(progress: float, milestones: tuple[float, ...] = ()) -> float:
+    """The learning rate after a part of the training, as a share of the largest.
+
+    With milestones, a fifth of what it was after each. Without, one cycle (Smith and Topin 2017): up along a line for
+    a fifth of the training, then down along a cosine.
+    """
+    if milestones:
+        return float(0.2 ** sum(progress >= milestone for milestone in milestones))
     if progress < 0.2:
         return 0.1 + 0.9 * progress / 0.2
     return 0.5 * (1 + math.cos(math.pi * (progress - 0.2) / 0.8))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from mipverify.models.adversarial import pgd_attack
 from mipverify.models.certified import Certificate, margins_from
 from mipverify.models.differentiable import Method, TrainingBounds, input_box, training_bounds
 from mipverify.models.quick import attack_twin, quick_twin
+from mipverify.models.schedules import Shape, growth
+from mipverify.models.small_boxes import small_box_centers
 from mipverify.models.sparsity import weight_sparsity
 from mipverify.models.stability import stability_terms
 from mipverify.models.traced import Traced
 from mipverify.models.training.options import TrainingOptions
+from mipverify.models.warmup import warmup_terms
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -51,25 +55,33 @@ class Objective:
         """Loss of a batch x (B, *input_shape), y (B,); `progress` (0 to 1) is how much of the training is over."""
         options = self.options
         apply_pruning(self.module)  # the twins' layers are called without the hook that does it
-        eps = options.eps * radius_share(options.ramp, progress)
+        reached = radius_share(options.ramp, progress, cast(Shape, options.ramp_shape))
+        eps = options.eps * reached
+        share = options.certified * (reached if options.certified_grows else 1.0)
         attacked = x
-        if options.attack_steps and eps:
+        if options.attack_steps and eps and share < 1:
             step = options.attack_step * eps
             attacked = pgd_attack(self._twin, x, y, eps, steps=options.attack_steps, step_size=step)
-        logits = self._quick(attacked)
-        loss = functional.cross_entropy(logits, y)
+        with torch.set_grad_enabled(share < 1):  # the bounded loss alone leaves it to the record
+            logits = self._quick(attacked)
+            loss = functional.cross_entropy(logits, y)
         count = len(x)
         sums.count += count
         sums.add("attacked loss", loss, count)
         sums.add("attacked accuracy", (logits.argmax(1) == y).float().mean(), count)
         if options.certified or options.stability:
             part = max(1, round(options.bounded_share * count))  # batches are in random order: the first are a sample
-            found = self._bounds(x[:part], eps * options.radius_factor)
+            found = self._bounds(*self._boxes(x[:part], y[:part], eps * options.radius_factor))
             if options.certified:
-                margins = margins_from(found.bounds, y[:part], cast(Certificate, options.certified_bounds))
+                bounds = cast(Certificate, options.certified_bounds)
+                margins = margins_from(found.bounds, y[:part], bounds, crown_share=1 - reached)
                 certified = functional.cross_entropy(-margins, y[:part])
-                loss = (1 - options.certified) * loss + options.certified * certified
+                loss = (1 - share) * loss + share * certified
                 sums.add("certified loss", certified, count)
+            if options.warmup and reached < 1:
+                warmup = warmup_terms(found.bounds)
+                loss = loss + options.warmup * (1 - reached) * warmup
+                sums.add("warm-up loss", warmup, count)
             if options.stability:
                 stability = stability_terms(found).mean()
                 loss = loss + options.stability * stability
@@ -81,13 +93,24 @@ class Objective:
         sums.add("loss", loss, count)
         return loss
 
+    def _boxes(self, x: Tensor, y: Tensor, radius: float) -> tuple[Tensor, float]:
+        """Centres and radius of what is bounded."""
+        options = self.options
+        if options.small_box == 1:
+            return x, radius
+        step = options.attack_step * (1 - options.small_box) * radius
+        centers = small_box_centers(
+            self._twin, x, y, radius, options.small_box, steps=options.attack_steps, step_size=step
+        )
+        return centers, options.small_box * radius
+
     def _bounds(self, x: Tensor, radius: float) -> TrainingBounds:
         lower, upper = input_box(x, radius)
         network = self._traced.network_at(x)
         return training_bounds(network, lower, upper, cast(Method, self.options.stability_bounds), rows="auto")
 
 
-def radius_share(ramp: tuple[float, float], progress: float) -> float:
+def radius_share(ramp: tuple[float, float], progress: float, shape: Shape = "linear") -> float:
     """How much of the radius is reached: 0 before the ramp, 1 after it."""
     begin, end = ramp
-    return 1.0 if progress >= end else max(0.0, (progress - begin) / (end - begin))
+    return 1.0 if progress >= end else growth(max(0.0, (progress - begin) / (end - begin)), shape)

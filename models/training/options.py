@@ -25,13 +25,25 @@ class TrainingOptions:
     eps               l_inf radius that the network is trained for
     radius_factor     bounds are taken at `eps * radius_factor` (a little more than is to be proven)
     ramp              over which part of the training the radius grows from 0 to its value
+    ramp_shape        how: `linear`, or `smooth` as in `mipverify.models.Schedule`
+    initialization    fresh weights: `default` of torch, or `ibp` (Shi et al. 2021)
+    warmup            weight of the regularizers of Shi et al. while the radius grows, falling to 0 with it
+    milestones        parts of the training after which the learning rate falls to a fifth; without, it makes one cycle
+    gradient_clip     largest norm of the gradient; 0 leaves it
     attack_steps      gradient steps of the attack; 0 trains the clean loss in its place
     attack_step       size of one step, as a fraction of the radius
-    certified_bounds  how logits are bounded: `interval` or `crown`
+    certified_bounds  how logits are bounded: `interval`, or `crown` with a share that falls from 1 to 0 as the radius
+                      grows (CROWN-IBP)
+    certified_grows   whether the share of the bounded loss grows with the radius
+    small_box         bounds are taken over a box of this share of the radius, around an attacked point (SABR); 1 is the
+                      whole ball
     stability_bounds  bounds of the hidden units: `interval`, `improved_interval` or `crown`
     bounded_share     share of each batch for which bounds are computed: they cost as much as two steps of the attack
     shift, flip       augmentation: random shifts by up to so many pixels, random mirror images
     warp              augmentation: random affine maps whose matrix is so close to the identity
+    average           the network is a moving average of the weights: what the old ones count in each step; 0 is none
+    validation        training images held out to choose the epoch with the best verified accuracy; 0 takes the last
+    patience          epochs without a better one after which the training stops, once the radius has grown; 0 is never
     """
 
     preset: str = "mnist-stable"
@@ -42,10 +54,17 @@ class TrainingOptions:
     learning_rate: float = 3e-3
     radius_factor: float = 1.0
     ramp: tuple[float, float] = (0.0, 0.05)
+    ramp_shape: str = "linear"
+    initialization: str = "default"
+    warmup: float = 0.0
+    milestones: tuple[float, ...] = ()
+    gradient_clip: float = 0.0
     attack_steps: int = 2
     attack_step: float = 0.75
     certified: float = 0.0
     certified_bounds: str = "interval"
+    certified_grows: bool = False
+    small_box: float = 1.0
     stability: float = 0.0
     stability_bounds: str = "interval"
     bounded_share: float = 1.0
@@ -54,6 +73,9 @@ class TrainingOptions:
     shift: int = 0
     flip: bool = False
     warp: float = 0.0
+    average: float = 0.0
+    validation: int = 0
+    patience: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -68,11 +90,17 @@ class TrainingOptions:
             ("--weight-decay", self.weight_decay, 0.0, math.inf),
             ("--certified", self.certified, 0.0, 1.0),
             ("warp", self.warp, 0.0, 0.5),
+            ("warmup", self.warmup, 0.0, math.inf),
+            ("gradient_clip", self.gradient_clip, 0.0, math.inf),
+            ("--average", self.average, 0.0, 0.999999),
+            ("--validation", self.validation, 0, 1_000_000),
+            ("--patience", self.patience, 0, 100_000),
         )
         above_zero = (
             ("--eps", self.eps, 1.0),
             ("--learning-rate", self.learning_rate, 10.0),
             ("--bounded-share", self.bounded_share, 1.0),
+            ("--small-box", self.small_box, 1.0),
         )
         for name, value, low, high in ranges:
             with complaints:
@@ -84,6 +112,19 @@ class TrainingOptions:
             _one_of("certified_bounds", self.certified_bounds, ("interval", "crown"))
         with complaints:
             _one_of("--bounds", self.stability_bounds, ("interval", "improved_interval", "crown"))
+        with complaints:
+            _one_of("ramp_shape", self.ramp_shape, ("linear", "smooth"))
+        with complaints:
+            _one_of("initialization", self.initialization, ("default", "ibp"))
+        with complaints:
+            if self.patience and not self.validation:
+                raise InputError("--patience needs --validation: images by which the best epoch is known")
+        with complaints:
+            if self.small_box < 1 and not self.certified:
+                raise InputError("--small-box needs --certified: there are no bounds to take over it")
+        with complaints:
+            if list(self.milestones) != sorted(self.milestones) or not all(0 < m < 1 for m in self.milestones):
+                raise InputError("milestones must be parts of the training in order, between 0 and 1")
         begin, end = self.ramp
         with complaints:
             if not 0 <= begin <= end <= 1:
@@ -92,7 +133,7 @@ class TrainingOptions:
 
     def record(self) -> dict[str, Any]:
         """As JSON keeps it."""
-        return dataclasses.asdict(self) | {"ramp": list(self.ramp)}
+        return dataclasses.asdict(self) | {"ramp": list(self.ramp), "milestones": list(self.milestones)}
 
     def differences(self, other: TrainingOptions) -> list[str]:
         """Names of the options that differ."""
@@ -105,7 +146,8 @@ def options_from(record: dict[str, Any]) -> TrainingOptions:
     if not set(record) <= names:
         raise InputError(f"unknown training options: {', '.join(sorted(set(record) - names))}")
     try:
-        return TrainingOptions(**(record | {"ramp": tuple(record["ramp"])} if "ramp" in record else record))
+        tuples: dict[str, Any] = {name: tuple(record[name]) for name in ("ramp", "milestones") if name in record}
+        return TrainingOptions(**(record | tuples))
     except TypeError as error:
         raise InputError(f"training options: {error}") from None
 
@@ -132,10 +174,53 @@ _MNIST: dict[str, dict[str, Any]] = {
         "ramp": (0.02, 0.5),
     },
 }
+# Published schedules. Shared: Adam at 5e-4, gradients of norm 10 at most, weights and regularizers (0.5) of Shi et al.
+_SCHEDULE: dict[str, Any] = {
+    "attack_steps": 0,
+    "certified": 1.0,
+    "initialization": "ibp",
+    "warmup": 0.5,
+    "ramp_shape": "smooth",
+    "learning_rate": 5e-4,
+    "gradient_clip": 10.0,
+}
+# The radius grows over the first 20 of 70 epochs, the learning rate falls after 50 and 60.
+_SCHEDULE_MNIST: dict[str, Any] = {
+    **_SCHEDULE,
+    "epochs": 70,
+    "batch_size": 256,
+    "ramp": (0.0, 20 / 70),
+    "milestones": (50 / 70, 60 / 70),
+}
+# One epoch without perturbations, then 80 of 160 in which the radius grows; the rate falls after 120 and 140.
+_SCHEDULE_CIFAR: dict[str, Any] = {
+    **_SCHEDULE,
+    "epochs": 160,
+    "batch_size": 128,
+    "ramp": (1 / 160, 81 / 160),
+    "milestones": (120 / 160, 140 / 160),
+    "eps": 2 / 255,
+    "shift": 2,
+    "flip": True,
+}
+_LOSSES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # for MNIST, for CIFAR-10 at 2/255
+    "ibp": ({}, {}),
+    "crown-ibp": ({"certified_bounds": "crown", "certified_grows": True},) * 2,
+    "sabr": (
+        {"small_box": 0.4, "attack_steps": 8, "attack_step": 0.3},
+        {"small_box": 0.1, "attack_steps": 8, "attack_step": 0.3},
+    ),
+    "mtl-ibp": (
+        {"certified": 0.5, "attack_steps": 1, "attack_step": 1.0},
+        {"certified": 0.004, "attack_steps": 8, "attack_step": 0.3},
+    ),
+}
 _CIFAR: dict[str, Any] = {"eps": 2 / 255, "epochs": 40, "shift": 4, "flip": True}
 PRESETS: dict[str, dict[str, Any]] = {
     **{f"mnist-{name}": values for name, values in _MNIST.items()},
     **{f"cifar10-{name}": {**values, **_CIFAR} for name, values in _MNIST.items()},
+    **{f"mnist-{name}": {**_SCHEDULE_MNIST, **values} for name, (values, _) in _LOSSES.items()},
+    **{f"cifar10-{name}": {**_SCHEDULE_CIFAR, **values} for name, (_, values) in _LOSSES.items()},
 }
 
 
