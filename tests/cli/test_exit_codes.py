@@ -137,13 +137,13 @@ def test_help_and_version(cli: Callable[..., Result]) -> None:
         assert "Examples:" in result.out
 
 
-def test_the_help_and_the_readme_tell_the_codes(cli: Callable[..., Result]) -> None:
+def test_the_help_and_the_docs_tell_the_codes(cli: Callable[..., Result]) -> None:
     told = dict(re.findall(r"^ +(\d+) +(\S+)", cli("--help").out.split("Exit codes:")[1], re.MULTILINE))
     assert {code: word.strip(",") for code, word in told.items()} == {
         "0": "holds", "2": "bad", "3": "undecided", "4": "internal", "10": "violated",
     }  # fmt: skip
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    assert re.findall(r"^\| `(\w+)` \| (\d+) \|", readme, re.MULTILINE) == [
+    page = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \| (\d+) \|", page, re.MULTILINE) == [
         ("holds", "0"), ("violated", "10"), ("unknown", "3"),
     ]  # fmt: skip
 

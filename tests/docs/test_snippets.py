@@ -39,7 +39,23 @@ data = mipverify.load_dataset("mnist_test.npz").fit_to(network.input_shape)
 image, label, other = data.image(8), data.label(8), data.image(9)
 """
 
+MODULE = """
+import torch
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+with torch.no_grad():
+    import mipverify
+    fitted = mipverify.load("fitted.onnx")
+    unit = torch.eye(784, dtype=torch.float64).numpy().reshape(784, 1, 28, 28)
+    model[1].weight.copy_(torch.from_numpy(fitted.forward(unit).reshape(784, 10).T))
+    model[1].bias.zero_()
+torch.save(model, "model.pt")
+"""
+
+NEEDED = {"docs/results.md": "pandas and matplotlib"}  # beside what the code names
+
 GIVEN = {
+    "README.md": MODULE,
     "CONTRIBUTING.md": """
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -99,7 +115,10 @@ for node, value in enumerate(network.values((x[0] + 0.6 * (x[1:] - 0.5)).reshape
     "docs/sessions.md": "assert {answer.verdict for answer in answers} <= {'holds', 'violated'}\n",
     "docs/vnnlib.md": 'assert verdict.verdict == "violated"\n',
 }
-PRINTED = {"README.md": ["holds", "holds"]}  # first words of lines
+PRINTED = {  # first words of lines
+    "README.md": ["violated", "AccuracyResult(10"],
+    "docs/command-line.md": ["holds", "holds"],
+}
 ELSEWHERE = {"docs/cluster.md": "clusters of Dask that are not at hand here"}
 
 
@@ -169,11 +188,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("document", [name for name in sessions() if name not in ELSEWHERE])
 def test_snippets_run_in_a_fresh_interpreter(document: str, folder: Path, tmp_path: Path) -> None:
-    if "torch" in GIVEN.get(document, ""):
-        pytest.importorskip("torch")
     own = tmp_path / "here"
     shutil.copytree(folder, own)
     code = "\n".join((GIVEN.get(document, ""), sessions()[document], AFTER.get(document, "")))
+    for needed in ("torch", "pandas", "matplotlib"):
+        if needed in code or needed in NEEDED.get(document, ""):
+            pytest.importorskip(needed)
     done = subprocess.run([sys.executable, "-c", code], cwd=own, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     if document in PRINTED:
