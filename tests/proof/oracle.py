@@ -329,6 +329,19 @@ def check_scales(rng: np.random.Generator) -> None:
     require_bounds(tighten(bounds, [both(row_minimum(bounds, rows), row_minimum(bounds, rows.negated()))]), rng)
 
 
+def check_precisions(rng: np.random.Generator) -> None:
+    """Facts in float64 about bounds in float32: what is known of a point lies between two of these."""
+    network, point = dense(rng, (2, 4, 3)), rng.normal(size=(1, 2))
+    bounds = interval(network, point, point)
+    for node in network.preactivations:
+        fact = unit_minimum(bounds, node, None, np.arange(len(bounds.lower[node].reshape(-1))))
+        assert fact.lower.dtype == np.float64
+        found = tighten(bounds.outward(np.float32), [fact])
+        values = exact(network, [Fraction(v) for v in point[0].tolist()])[node]
+        low, high = (side[node].reshape(-1).tolist() for side in (found.lower, found.upper))
+        assert all(Fraction(a) <= v <= Fraction(b) for a, v, b in zip(low, values, high, strict=True))
+
+
 def check_restated(rng: np.random.Generator) -> None:
     """Facts about rows of one network, said of the same rows, in another order, of one that may differ otherwise."""
     base, rows, offset = dense(rng, (2, 4, 3)), rng.normal(size=(5, 3)), 1000.0 * np.arange(5)
