@@ -111,7 +111,11 @@ class Bounds(Intervals, Sealed):
             lower, upper = ((_repeated(side[0], len(samples)), *side[1:]) for side in (lower, upper))
         scope = Scope(wider=self.around, assumptions=assumptions, whole=self.whole, seal=SEAL)
         within = self.within if self.within is None or self.within.batch == 1 else self.within.select(samples)
-        how = None if self.derivation is None else Selected(self.derivation, np.asarray(samples))
+        how: Derivation | None = None
+        if isinstance(self.derivation, Assumed):  # as if nothing had been assumed beside it
+            how = Assumed(self.derivation.of, tuple(self.derivation.splits[int(k)] for k in samples))
+        elif self.derivation is not None:
+            how = Selected(self.derivation, np.asarray(samples))
         return Bounds(self.network, lower, upper, self.inputs, scope, within, seal=SEAL, derivation=how)
 
     def outward(self, dtype: Any) -> Bounds:

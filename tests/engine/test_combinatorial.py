@@ -13,10 +13,11 @@ import numpy as np
 import onnx
 import pytest
 from mipverify.presolve.propagation import Domains, Propagation
+from mipverify_check import main as checker
 from onnx import TensorProto, helper, numpy_helper
 
 import mipverify
-from mipverify.engine.schedule import CASCADE, LOOK_AHEAD
+from mipverify.engine.schedule import CASCADE, LOOK_AHEAD, RECORDED
 from mipverify.specification import Box, Case, Condition, Specification
 from mipverify.specification.conditions import Row
 
@@ -111,3 +112,18 @@ def test_processes_share_the_nodes_and_change_no_verdict(tmp_path: Path) -> None
     network, specification = question(tmp_path, formula(1, 110))
     verdict = mipverify.verify(network, specification, timeout=60, stages=WITHOUT_INPUT_SPLITTING, workers=2)
     assert (verdict.verdict, verdict.stage) == ("holds", "look-ahead")
+
+
+def test_its_proof_is_verified(tmp_path: Path) -> None:
+    network, _ = question(tmp_path, formula(1, 110))
+    lines = [f"(declare-const X_{k} Real)" for k in range(VARIABLES)]
+    lines += ["(declare-const Y_0 Real)", "(declare-const Y_1 Real)"]
+    lines += [f"(assert (>= X_{k} 0.0))\n(assert (<= X_{k} 1.0))" for k in range(VARIABLES)]
+    (tmp_path / "p.vnnlib").write_text("\n".join([*lines, "(assert (<= Y_0 0.0))", "(assert (<= Y_1 0.0))"]) + "\n")
+    stages = tuple(stage for stage in RECORDED if stage.name != "input splitting")
+    verdict = mipverify.verify(
+        network, mipverify.load_vnnlib(tmp_path / "p.vnnlib"), timeout=60, stages=stages, proof=True
+    )
+    assert (verdict.verdict, verdict.stage) == ("holds", "look-ahead"), verdict.reason
+    verdict.proof.save(tmp_path / "proof.npz")
+    assert checker.main([str(tmp_path / name) for name in ("proof.npz", "net.onnx", "p.vnnlib")]) == 0
