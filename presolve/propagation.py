@@ -101,8 +101,9 @@ class Propagation:
         """
         _, _, least, most = self._sums(domains)
         slack = TOUCHES * (1 + np.abs(least))
-        above = np.where(most > domains.upper + slack, SHORTER ** -((domains.upper - least) / self.step), 0.0)
-        below = np.where(least < domains.lower - slack, SHORTER ** -((most - domains.lower) / self.step), 0.0)
+        room, depth = (np.maximum(side, 0.0) / self.step for side in (domains.upper - least, most - domains.lower))
+        above = np.where(most > domains.upper + slack, SHORTER**-room, 0.0)
+        below = np.where(least < domains.lower - slack, SHORTER**-depth, 0.0)
         return np.asarray(above + below)
 
     def _sums(self, part: Domains) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
