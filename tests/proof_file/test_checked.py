@@ -198,7 +198,7 @@ def test_vnnlib_properties(name: str, sizes: list[int], tmp_path: Path) -> None:
         text.append(f"(assert {CONDITIONS[name].format(low=low, high=high, **order)})")
         path = tmp_path / "property.vnnlib"
         path.write_text("\n".join(text))
-        verdict = mipverify.verify(network, load_vnnlib(str(path)), timeout=30, proof=True)
+        verdict = mipverify.verify(network, load_vnnlib(str(path)), timeout=10, proof=True)
         if verdict.proof is not None:
             assert checked(tmp_path, verdict.proof, path) == 0
             shown += 1

@@ -51,7 +51,7 @@ def test_what_holds_in_a_part_of_a_set_is_verified(kind: str, tmp_path: Path) ->
     network = dense_file(tmp_path / "net.onnx", sizes, 2, 1.3)
     proofs = list[Proof]()
     for eps in RADII:
-        verdict = mipverify.verify(network, asked_of(network, eps, norm, 2, 0.05), timeout=20, proof=True)
+        verdict = mipverify.verify(network, asked_of(network, eps, norm, 2, 0.05), timeout=6, proof=True)
         assert verdict.verdict != "holds" or verdict.proof is not None, verdict.reason
         if verdict.proof is not None:
             assert checked(tmp_path, verdict.proof) == 0
@@ -68,8 +68,8 @@ def test_inequalities_that_hold_of_more_inputs_are_not_proven_by_the_same_steps(
     network = dense_file(tmp_path / "net.onnx", [30, 30, 30, 3], 2, 1.3)
     for eps in RADII:
         near, far = (asked_of(network, eps, "linf", 2, room) for room in (0.0, 50.0))
-        proof = mipverify.verify(network, near, timeout=20, proof=True).proof
-        if proof is None or mipverify.verify(network, far, timeout=20).verdict != "violated":
+        proof = mipverify.verify(network, near, timeout=6, proof=True).proof
+        if proof is None or mipverify.verify(network, far, timeout=6).verdict != "violated":
             continue
         header, arrays = json.loads(json.dumps(proof.header)), dict(proof.arrays)
         inputs = far.cases[0].inputs
