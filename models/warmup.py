@@ -47,7 +47,7 @@ def warmup_terms(bounds: Intervals, tolerance: float = TOLERANCE) -> Tensor:
     if not 0 < tolerance <= 1:
         raise InputError(f"tolerance must be above 0 and at most 1, not {tolerance:g}")
     network = bounds.network
-    layers = [getattr(network.nodes[node], "source") for node in network.relus]  # noqa: B009  # of a ReLU node
+    layers = [network.relu_source(node) for node in network.relus]
     width = (bounds.upper[0] - bounds.lower[0]).mean()
     total = width.new_zeros(())
     for node in layers:

@@ -145,7 +145,8 @@ def test_files_tuples_and_specifications_are_the_same_question(tmp_path: Path) -
         answers = session.verify_all([file, (data.image(4), label, "0.02"), (data.image(4), None, 0.02)], proof=True)
         assert words(answers) == ["holds"] * 3
         assert all(isinstance(answer, Verdict) and answer.proof is not None for answer in answers)
-        assert answers[0].property["path"] == str(file)  # type: ignore[union-attr]
+        assert isinstance(answers[0], mipverify.Verdict)
+        assert answers[0].property["path"] == str(file)
 
 
 def test_radii_and_images_agree_with_single_calls_in_float32_and_with_statistics() -> None:
