@@ -34,8 +34,7 @@ RADII = ("0.05", "0.1", "0.2", "0.3")
 DISTANCES = (0.02, 0.07, 0.15, 0.25, 0.45)
 
 
-@pytest.fixture
-def network(tmp_path: Path) -> str:
+def network_in(tmp_path: Path) -> str:
     weight = helper.make_tensor("w", TensorProto.FLOAT, [3, 2], [1.0, -1.0, 0.0, 0.0, 0.0, 0.0])
     bias = helper.make_tensor("b", TensorProto.FLOAT, [2], [-0.5, 0.5])
     graph = helper.make_graph(
@@ -58,11 +57,20 @@ def images_of(count: int) -> tuple[np.ndarray, np.ndarray]:
     return images, np.zeros(count, int)
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> str:
+def data_in(tmp_path: Path) -> str:
     images, labels = images_of(24)
     np.savez(tmp_path / "data.npz", images=images, labels=labels)
     return str(tmp_path / "data.npz")
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> str:
+    return network_in(tmp_path)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    return data_in(tmp_path)
 
 
 def expected(count: int, eps: str) -> list[str]:

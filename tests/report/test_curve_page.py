@@ -8,7 +8,7 @@ import pytest
 
 from mipverify.cli.main import main
 from tests.report.browser import browse, needs_browser
-from tests.report.test_curve import RADII, data, network  # noqa: F401 - fixtures
+from tests.report.test_curve import RADII, data_in, network_in
 
 PROBE = """
 <script>
@@ -40,12 +40,10 @@ window.addEventListener("load", () => {
 @needs_browser
 @pytest.mark.parametrize("width", [500, 1280])
 def test_the_page_shows_the_curve_and_the_radii_of_every_sample(
-    network: str,  # noqa: F811
-    data: str,  # noqa: F811
     tmp_path: Path,
     width: int,
 ) -> None:
-    run = tmp_path / "run"
+    run, network, data = tmp_path / "run", network_in(tmp_path), data_in(tmp_path)
     assert main(
         ["report", network, "--data", data, "--out", str(run), "--workers", "0", "-q", "--eps", ",".join(RADII)]
     ) == 0  # fmt: skip
