@@ -16,8 +16,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import mipverify
 
 ZOO = files("mipverify.models.zoo")
@@ -44,16 +42,8 @@ def draw(out: Path) -> None:
     curve = mipverify.adversarial_accuracy(network, data.images[:50], data.labels[:50], eps=radii, **options)
     save(curve.plot_curve(pyplot.subplots(figsize=(5, 3.2))[1]).figure, out / "curve.png")
 
-    worst = mipverify.adversarial_accuracy(
-        network, data.images[:50], data.labels[:50], eps="0.3", **options
-    ).confusion()
-    figure, ax = pyplot.subplots(figsize=(4, 4))
-    ax.imshow(worst, cmap="Blues")
-    for row, column in np.argwhere(worst):
-        dark = worst[row, column] > worst.max() / 2
-        ax.text(column, row, worst[row, column], ha="center", va="center", color="white" if dark else "black")
-    ax.set(xlabel="is or can be seen as", ylabel="label", xticks=range(10), yticks=range(10))
-    save(figure, out / "confusion.png")
+    worst = mipverify.adversarial_accuracy(network, data.images[:50], data.labels[:50], eps="0.3", **options)
+    save(worst.plot_confusion(pyplot.subplots(figsize=(4, 4))[1]).figure, out / "confusion.png")
 
 
 def photograph(out: Path) -> None:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, overload
 
 from mipverify.api.inputs import array, class_numbers, collected, first, is_loader
-from mipverify.api.progress import Progress, follower
+from mipverify.api.progress import Progress, follower, run_display
 from mipverify.api.questions import Batch, Reading, batch, broadcast, module_of, plain, sets, spread_domain
 from mipverify.engine import distortion as distances
 from mipverify.engine import worst as worsts
@@ -328,13 +328,12 @@ def adversarial_accuracy(
     timeout   seconds for each sample
     cluster   address of a Dask scheduler, or `local`
     class_names  one for each class, for the page, tables and plots of the result
-    progress  called with the `Status` of the run; True shows it on stderr
+    progress  called with the `Status` of the run; True shows it on stderr, or as a bar in a notebook
     arithmetic  what `holds` is about, as in `verify`
 
     Raises InputError if the arguments do not fit each other or `out` holds a run with another question.
     """
     from mipverify.report import run as reports
-    from mipverify.report.live import Live
 
     if eps is None:
         raise InputError("eps is needed")
@@ -350,7 +349,7 @@ def adversarial_accuracy(
         raise InputError(f"labels: {len(images)} integers are needed, not {labels.dtype} of shape {labels.shape}")
     asked = batch(model, images, labels, Reading(input_shape, output, layout, mean, std, transform))
     with ExitStack() as stack:
-        told = stack.enter_context(Live(quiet=False, verbose=True)) if progress is True else progress or None
+        told = stack.enter_context(run_display()) if progress is True else progress or None
         return reports.adversarial_accuracy(
             asked.network, asked.x, asked.labels, _radii(eps), norm=norm, domain=domain, mean=asked.mean, std=asked.std,
             out=out, timeout=timeout, workers=workers, solver=solver, seed=seed, cluster=cluster,

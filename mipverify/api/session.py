@@ -107,7 +107,7 @@ class Session:
 
         Questions about boxes are bounded and attacked together; what that leaves open goes on by itself. timeout:
         seconds for each question. progress: called with the number of answers so far and of questions; True shows a bar
-        on stderr. An interrupt ends it: what is not decided by then is unknown.
+        in a notebook or on stderr. An interrupt ends it: what is not decided by then is unknown.
         """
         engine, (asked, refused) = self._open(), self._read(questions)
         found: dict[int, Verdict | InputError] = {**refused}
@@ -182,7 +182,13 @@ def _shown(question: Any) -> str:
 
 @contextmanager
 def _bar(total: int) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr."""
+    """A bar in a notebook, or else on stderr."""
+    from mipverify.report.notebook import NotebookBar, in_notebook
+
+    if in_notebook():
+        with NotebookBar() as bar:
+            yield bar.step
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 

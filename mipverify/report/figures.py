@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mipverify.report.result import AccuracyResult
 
 SHORTEST = 1e-4  # seconds, the least that is told apart
+MOST_CLASSES = 30  # that have room for numbers and names
 
 
 def curve(samples: tuple[SampleResult, ...], ax: Any = None) -> Any:
@@ -43,6 +44,31 @@ def accuracy_curve(found: AccuracyCurve, ax: Any = None) -> Any:
         ax.fill_between(radii, lower, upper, alpha=0.2, color=line.get_color())
         ax.legend()
     ax.set(xlabel="radius", ylabel="adversarial accuracy", ylim=(0.0, 1.02))
+    return ax
+
+
+def confusion(result: AccuracyResult, ax: Any = None) -> Any:
+    """Classes of samples by the classes that they are, or can be, taken for; the diagonal, what is proven, is grey.
+
+    It has a colour of its own because it holds most samples of a robust network: the rest would look alike.
+    """
+    counts = result.confusion()
+    if not counts.any():
+        raise InputError("there is no decided sample to show")
+    ax = _pyplot().subplots()[1] if ax is None else ax
+    proven = np.eye(len(counts), dtype=bool)
+    others = np.ma.masked_where(proven, counts)
+    most = max(int(others.max()), 1) if len(counts) > 1 else 1
+    ax.imshow(np.where(proven, 0.08, np.nan), cmap="Greys", vmin=0.0, vmax=1.0)
+    ax.imshow(others, cmap="Reds", vmin=0, vmax=most)
+    if len(counts) <= MOST_CLASSES:
+        for row, column in np.argwhere(counts):
+            light = row != column and counts[row, column] > most / 2
+            ax.text(column, row, counts[row, column], ha="center", va="center", color="white" if light else "black")
+        names = [result.name_of(label) for label in range(len(counts))]
+        ax.set_xticks(range(len(counts)), names, rotation=45 if result.class_names else 0, parse_math=False)
+        ax.set_yticks(range(len(counts)), names, parse_math=False)
+    ax.set(xlabel="is, or can be made", ylabel="class")
     return ax
 
 

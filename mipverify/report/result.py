@@ -71,6 +71,16 @@ class AccuracyResult:
 
         return curve(self.samples, ax)
 
+    def plot_confusion(self, ax: Any = None) -> Any:
+        """What `confusion` counts, as a matrix on axes of matplotlib, which are returned.
+
+        Colours tell the classes apart that samples are confused with; what is proven has its number alone. Raises
+        InputError if no sample is decided, or if matplotlib is not installed.
+        """
+        from mipverify.report.figures import confusion
+
+        return confusion(self, ax)
+
     def plot_counterexamples(self, count: int = 8) -> Any:
         """The first counterexamples beside their images, as a figure of matplotlib.
 

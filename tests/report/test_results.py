@@ -84,6 +84,30 @@ def test_plots(result: mipverify.AccuracyResult) -> None:
     pyplot.close("all")
 
 
+def test_a_plot_of_the_confusion(result: mipverify.AccuracyResult) -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    axes = result.plot_confusion()
+    counts = {t.get_position(): t.get_text() for t in axes.texts}  # (column, row)
+    assert counts == {(0, 0): "1", (1, 0): "3"}
+    assert [t.get_text() for t in axes.get_yticklabels()] == list(NAMES)
+    assert axes.get_ylabel() == "class"
+    coloured = axes.get_images()[-1].get_array()
+    assert coloured[0, 1] == 3
+    assert coloured.mask.diagonal().all()  # what is proven does not outshine the rest
+    own = pyplot.subplots()[1]
+    assert result.plot_confusion(own) is own
+    pyplot.close("all")
+
+
+def test_no_confusion_of_undecided_samples() -> None:
+    pytest.importorskip("matplotlib")
+    with pytest.raises(InputError, match="no decided sample"):
+        mipverify.AccuracyResult({}, (SampleResult(0, 1, 1, "unknown", "none", 0.0),)).plot_confusion()
+
+
 def test_plots_without_anything_to_plot(network: Network, images: np.ndarray) -> None:
     pytest.importorskip("matplotlib")
     proven = mipverify.adversarial_accuracy(network, images[:1], [0], "0.1", workers=0)
