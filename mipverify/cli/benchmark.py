@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from mipverify.cli import options as opt
 from mipverify.cli.console import red, stdout_for_results_only, table
+from mipverify.cli.declare import argument, option
 from mipverify.cli.exits import DONE, INTERNAL
 from mipverify.cli.streams import say, tell
 from mipverify.errors import InputError
@@ -23,24 +22,24 @@ if TYPE_CHECKING:
 
 Place = Annotated[
     str,
-    typer.Argument(metavar="PLACE", help="An instances.csv, or a folder of benchmarks.", show_default=False),
+    argument(metavar="PLACE", help="An instances.csv, or a folder of benchmarks.", show_default=False),
 ]
 Out = Annotated[
-    str | None, typer.Option(metavar="DIR", help="Directory of the run; the same command goes on where it stopped.")
+    str | None, option(metavar="DIR", help="Directory of the run; the same command goes on where it stopped.")
 ]
-Cap = Annotated[float | None, typer.Option(metavar="SECONDS", help="No instance gets more, whatever its limit is.")]
+Cap = Annotated[float | None, option(metavar="SECONDS", help="No instance gets more, whatever its limit is.")]
 Match = Annotated[
-    str | None, typer.Option(metavar="REGEX", help="Only instances whose benchmark, network and property match.")
+    str | None, option(metavar="REGEX", help="Only instances whose benchmark, network and property match.")
 ]
-Every = Annotated[int, typer.Option(metavar="N", help="Only every N-th of them.")]
+Every = Annotated[int, option(metavar="N", help="Only every N-th of them.")]
 Against = Annotated[
     list[str] | None,
-    typer.Option(metavar="FILE", help="results.csv of another tool, or a folder of them; may be given several times."),
+    option(metavar="FILE", help="results.csv of another tool, or a folder of them; may be given several times."),
 ]
-Truth = Annotated[str | None, typer.Option(metavar="FILE", help="Known verdicts: CSV with onnx, vnnlib, verdict.")]
-Workers = Annotated[int, typer.Option(metavar="N", help="Instances that run side by side; they share the cores.")]
+Truth = Annotated[str | None, option(metavar="FILE", help="Known verdicts: CSV with onnx, vnnlib, verdict.")]
+Workers = Annotated[int, option(metavar="N", help="Instances that run side by side; they share the cores.")]
 Cluster = Annotated[
-    str | None, typer.Option(metavar="ADDRESS", help="Run on the Dask scheduler at tcp://…, or on a new one: local.")
+    str | None, option(metavar="ADDRESS", help="Run on the Dask scheduler at tcp://…, or on a new one: local.")
 ]
 
 

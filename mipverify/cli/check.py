@@ -7,10 +7,9 @@ import subprocess
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from mipverify.cli import options as opt
 from mipverify.cli.console import stdout_for_results_only
+from mipverify.cli.declare import argument, option
 from mipverify.cli.streams import say, tell
 from mipverify.errors import InputError
 
@@ -24,27 +23,27 @@ SHOWN = 20  # proofs that are named, of each kind
 def check(
     proof: Annotated[
         str,
-        typer.Argument(
+        argument(
             help="Proof file, or a folder of them; the DIR of a report; with --witness, the counterexample.",
             show_default=False,
         ),
     ],
     network: Annotated[
-        str | None, typer.Argument(help="ONNX file that the proof was made for; a run knows it.", show_default=False)
+        str | None, argument(help="ONNX file that the proof was made for; a run knows it.", show_default=False)
     ] = None,
     property: Annotated[  # noqa: A002 - the name that the help shows
-        str | None, typer.Argument(help="VNN-LIB property, if the proof is about one.", show_default=False)
+        str | None, argument(help="VNN-LIB property, if the proof is about one.", show_default=False)
     ] = None,
-    exact: Annotated[bool, typer.Option("--exact", help="Compute in rational numbers; for small proofs.")] = False,
-    witness: Annotated[bool, typer.Option("--witness", help="Replay a counterexample instead.")] = False,
+    exact: Annotated[bool, option("--exact", help="Compute in rational numbers; for small proofs.")] = False,
+    witness: Annotated[bool, option("--witness", help="Replay a counterexample instead.")] = False,
     timeout: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Give up a proof after that time.", show_default=False)
+        float | None, option(metavar="SECONDS", help="Give up a proof after that time.", show_default=False)
     ] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Data of a run, if it is elsewhere now.", show_default=False)
+        str | None, option(metavar="FILE", help="Data of a run, if it is elsewhere now.", show_default=False)
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(metavar="N", help="Processes for a run, by default one for each core.")
+        int | None, option(metavar="N", help="Processes for a run, by default one for each core.")
     ] = None,
     json: opt.Json = False,
 ) -> int:

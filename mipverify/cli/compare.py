@@ -6,12 +6,11 @@ import json as json_module
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from mipverify import __version__
 from mipverify.cli import options as opt
 from mipverify.cli.console import green, red, stdout_for_results_only, table, yellow
 from mipverify.cli.counterexample import counterexample
+from mipverify.cli.declare import argument, option
 from mipverify.cli.exits import DONE, UNDECIDED, VIOLATED
 from mipverify.cli.outputs import check_outputs, data_files, write
 from mipverify.cli.streams import say
@@ -24,17 +23,15 @@ if TYPE_CHECKING:
     from mipverify.report.comparisons import Comparisons
     from mipverify.specification.preprocessing import Preprocessing
 
-Second = Annotated[
-    str, typer.Argument(metavar="NETWORK2", help="The network that it is compared with.", show_default=False)
-]
+Second = Annotated[str, argument(metavar="NETWORK2", help="The network that it is compared with.", show_default=False)]
 Within = Annotated[
-    str | None, typer.Option(metavar="D", help="Ask whether no output differs by more than this, read exactly.")
+    str | None, option(metavar="D", help="Ask whether no output differs by more than this, read exactly.")
 ]
-SameClass = Annotated[bool, typer.Option("--same-class", help="Ask whether both name the same class everywhere.")]
-Gap = Annotated[float, typer.Option(metavar="G", help="Relative gap between the bounds at which to stop.")]
-Samples = Annotated[str | None, typer.Option(metavar="BEGIN:END", help="Only these samples, END excluded.")]
+SameClass = Annotated[bool, option("--same-class", help="Ask whether both name the same class everywhere.")]
+Gap = Annotated[float, option(metavar="G", help="Relative gap between the bounds at which to stop.")]
+Samples = Annotated[str | None, option(metavar="BEGIN:END", help="Only these samples, END excluded.")]
 Out = Annotated[
-    str | None, typer.Option(metavar="DIR", help="Directory of a run over samples; the same command continues it.")
+    str | None, option(metavar="DIR", help="Directory of a run over samples; the same command continues it.")
 ]
 CODES = {"holds": DONE, "optimal": DONE, "violated": VIOLATED, "unknown": UNDECIDED, "bounded": UNDECIDED}
 
@@ -60,7 +57,9 @@ def compare(
     workers: opt.Workers = 1,
     solver: opt.Solver = "auto",
     seed: opt.Seed = 0,
-    witness: str | None = typer.Option(None, metavar="FILE", help="Write the worst input here, in VNN-COMP's form."),
+    witness: Annotated[
+        str | None, option(metavar="FILE", help="Write the worst input here, in VNN-COMP's form.")
+    ] = None,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,

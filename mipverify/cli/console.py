@@ -23,22 +23,21 @@ def stdout_for_results_only() -> Iterator[None]:
 
 
 def green(text: str) -> str:
-    return _styled(text, "green")
+    return _styled(text, 32)
 
 
 def red(text: str) -> str:
-    return _styled(text, "red")
+    return _styled(text, 31)
 
 
 def yellow(text: str) -> str:
-    return _styled(text, "yellow")
+    return _styled(text, 33)
 
 
-def _styled(text: str, colour: str) -> str:
-    import typer
-
+def _styled(text: str, colour: int) -> str:
+    """Bold and in a colour, by its number in ANSI's escape sequences; as it is where nobody sees it on a terminal."""
     plain = "NO_COLOR" in os.environ or not sys.stdout.isatty()
-    return text if plain else typer.style(text, fg=colour, bold=True)
+    return text if plain else f"\033[{colour}m\033[1m{text}\033[0m"
 
 
 def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, left: int = 1) -> str:

@@ -6,10 +6,9 @@ import json as json_module
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from mipverify.cli import options as opt
 from mipverify.cli.console import stdout_for_results_only, table
+from mipverify.cli.declare import argument, option
 from mipverify.cli.exits import DONE
 from mipverify.cli.outputs import check_outputs
 from mipverify.cli.streams import say
@@ -20,21 +19,21 @@ if TYPE_CHECKING:
 
 
 def convert(
-    source: Annotated[str, typer.Argument(metavar="IN", help="A .mat, .nnet, .pth or .pt file.", show_default=False)],
-    target: Annotated[str, typer.Argument(metavar="OUT.onnx", help="File to write.", show_default=False)],
+    source: Annotated[str, argument(metavar="IN", help="A .mat, .nnet, .pth or .pt file.", show_default=False)],
+    target: Annotated[str, argument(metavar="OUT.onnx", help="File to write.", show_default=False)],
     layers: Annotated[
-        str | None, typer.Option(metavar="LIST", help="How the layers of a .mat file follow one another.")
+        str | None, option(metavar="LIST", help="How the layers of a .mat file follow one another.")
     ] = None,
     input_shape: Annotated[
-        str | None, typer.Option(metavar="C,H,W", help="Shape of one input, channels first, such as 1,28,28.")
+        str | None, option(metavar="C,H,W", help="Shape of one input, channels first, such as 1,28,28.")
     ] = None,
     normalize: Annotated[
         str | None,
-        typer.Option(metavar="WHAT", help="Fold an NNet file's normalization in: none, inputs, outputs or both."),
+        option(metavar="WHAT", help="Fold an NNet file's normalization in: none, inputs, outputs or both."),
     ] = None,
     architecture: Annotated[
         str | None,
-        typer.Option(metavar="FILE.py:NAME", help="Function that returns the torch module of a state dict."),
+        option(metavar="FILE.py:NAME", help="Function that returns the torch module of a state dict."),
     ] = None,
     json: opt.Json = False,
 ) -> int:

@@ -6,12 +6,11 @@ import json as json_module
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from mipverify import __version__
 from mipverify.cli import options as opt
 from mipverify.cli.console import green, stdout_for_results_only, table, yellow
 from mipverify.cli.counterexample import counterexample, wrong_class
+from mipverify.cli.declare import option
 from mipverify.cli.exits import DONE, UNDECIDED
 from mipverify.cli.outputs import check_outputs, data_files, write
 from mipverify.cli.streams import say
@@ -25,19 +24,17 @@ if TYPE_CHECKING:
 
 Gap = Annotated[
     float | None,
-    typer.Option(
+    option(
         metavar="G",
         help="Relative gap between the bounds at which to stop. [default: 1e-4, with --threat 1e-2]",
         show_default=False,
     ),
 ]
-Farthest = Annotated[
-    str | None, typer.Option(metavar="D", help="Look no further than this distance, such as 0.1 or 8/255.")
-]
-Margin = Annotated[str, typer.Option(metavar="M", help="By how much a wrong class must exceed the right one.")]
-Samples = Annotated[str | None, typer.Option(metavar="BEGIN:END", help="Many samples, END excluded; needs --out.")]
+Farthest = Annotated[str | None, option(metavar="D", help="Look no further than this distance, such as 0.1 or 8/255.")]
+Margin = Annotated[str, option(metavar="M", help="By how much a wrong class must exceed the right one.")]
+Samples = Annotated[str | None, option(metavar="BEGIN:END", help="Many samples, END excluded; needs --out.")]
 Out = Annotated[
-    str | None, typer.Option(metavar="DIR", help="Directory of a run over samples; the same command continues it.")
+    str | None, option(metavar="DIR", help="Directory of a run over samples; the same command continues it.")
 ]
 
 
@@ -64,7 +61,9 @@ def distortion(
     seed: opt.Seed = 0,
     arithmetic: opt.Arithmetic = "real",
     threat: opt.Threat = None,
-    witness: str | None = typer.Option(None, metavar="FILE", help="Write the closest input here, in VNN-COMP's form."),
+    witness: Annotated[
+        str | None, option(metavar="FILE", help="Write the closest input here, in VNN-COMP's form.")
+    ] = None,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,

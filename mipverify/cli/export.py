@@ -7,11 +7,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from mipverify import __version__
 from mipverify.cli import options as opt
 from mipverify.cli.console import stdout_for_results_only
+from mipverify.cli.declare import option
 from mipverify.cli.exits import DONE
 from mipverify.cli.outputs import check_outputs, data_files, write
 from mipverify.cli.question import QuestionOptions
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 def export(
     network: opt.Network,
     property: opt.Property = None,  # noqa: A002 - the name that the help shows
-    out: Annotated[str, typer.Option(metavar="FILE", help="Model to write: .mps or .lp.", show_default=False)] = "",
+    out: Annotated[str, option(metavar="FILE", help="Model to write: .mps or .lp.", show_default=False)] = "",
     data: opt.Data = None,
     index: opt.Index = None,
     eps: opt.Eps = None,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from mipverify.cli import options as opt
 from mipverify.cli import train as train_module
 from mipverify.cli import training
+from mipverify.cli.declare import argument
 from mipverify.errors import Complaints
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a run, or its network.pt.", show_default=False)]
+Run = Annotated[str, argument(metavar="RUN", help="Directory of a run, or its network.pt.", show_default=False)]
 
 
 def finetune(

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from importlib import import_module
-from typing import Any
 
 from mipverify import __version__
+from mipverify.cli import garbage
 from mipverify.cli.exits import BAD_INPUT, DONE, INTERNAL, UNDECIDED
+from mipverify.cli.program import COMPLETION, Program
 from mipverify.cli.streams import open_streams, reader_is_gone, say, second_interrupt_ends, silence_stdout, tell
 from mipverify.errors import InputError, MipverifyError
 
-# Function `name` of module `mipverify.cli.name`; these modules import nothing heavy.
 COMMANDS = {
     "verify": "Prove a property, or find a counterexample.",
     "check": "Check a proof with a program of its own.",
@@ -28,8 +27,6 @@ COMMANDS = {
     "prune": "Remove small weights and ReLUs that hardly ever switch.",
     "finetune": "Go on training an existing network.",
 }
-
-COMPLETION = "_MIPVERIFY_COMPLETE"  # set by the shell that asks how a command line could go on
 
 HELP = """Prove a neural network robust, or find the counterexample.
 
@@ -54,22 +51,34 @@ Exit codes:
 """
 
 
+# Function `name` of module `mipverify.cli.name`; these modules import nothing heavy.
+PROGRAM = Program(
+    "mipverify",
+    HELP,
+    COMMANDS,
+    lambda name: getattr(import_module(f"mipverify.cli.{name}"), name),
+    starting=frozenset({"verify"}),
+)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code. Prints one line on stderr for every failure."""
-    return run(arguments, "mipverify", _application)
+    return run(arguments, PROGRAM)
 
 
-def run(arguments: list[str] | None, name: str, application: Callable[[Any, list[str]], Any]) -> int:
-    """The same for a program of another name; application: makes its commands, given typer and the arguments."""
+def run(arguments: list[str] | None, program: Program) -> int:
+    """The same for another program."""
     if arguments is None:
-        return _ended(run(sys.argv[1:], name, application))
+        garbage.put_off()
+        return _ended(run(sys.argv[1:], program))
     open_streams()
     try:
         if arguments == ["--version"]:  # answered before anything is imported
-            say(f"{name} {__version__}")
+            say(f"{program.name} {__version__}")
             return DONE
         with second_interrupt_ends():
-            return _run(arguments, name, application)
+            code = program.call(arguments)
+            return DONE if code is None else int(code)
     except InputError as error:
         return _fail(BAD_INPUT, str(error))
     except MipverifyError as error:  # a full disk, a lost cluster: not a fault of this program, and one line says it
@@ -99,39 +108,8 @@ def _ended(code: int) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+    garbage.end()
     return code
-
-
-def _run(arguments: list[str], name: str, application: Callable[[Any, list[str]], Any]) -> int:
-    import typer
-
-    command = typer.main.get_command(application(typer, arguments))
-    code = command.main(arguments or ["--help"], prog_name=name, standalone_mode=False)
-    if code == 130:  # how typer reports Ctrl-C
-        raise KeyboardInterrupt
-    return DONE if code is None else int(code)
-
-
-def _application(typer: Any, arguments: list[str]) -> Any:
-    # Plain help: rich would double the time that `--help` takes.
-    application = typer.Typer(
-        help=HELP, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
-    )
-
-    @application.callback()
-    def options(
-        version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
-    ) -> None:
-        if version:
-            say(f"mipverify {__version__}")
-            raise typer.Exit
-
-    # typer reads the annotations of every command that it is given, which takes as long as many a question.
-    asked = arguments[:1] if arguments and arguments[0] in COMMANDS else COMMANDS
-    for name in asked:
-        command = getattr(import_module(f"mipverify.cli.{name}"), name)
-        application.command(name, short_help=COMMANDS[name])(command)
-    return application
 
 
 def _fail(code: int, message: str) -> int:

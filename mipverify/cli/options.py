@@ -6,8 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from mipverify.cli.declare import argument, option
 from mipverify.errors import InputError
 from mipverify.solvers.registry import describe, require_choice
 
@@ -15,61 +14,57 @@ if TYPE_CHECKING:
     from mipverify.engine.threats.threat import Threat as Threatened
     from mipverify.specification.preprocessing import Preprocessing
 
-Network = Annotated[str, typer.Argument(metavar="NETWORK", help="ONNX file (.onnx or .onnx.gz).", show_default=False)]
+Network = Annotated[str, argument(metavar="NETWORK", help="ONNX file (.onnx or .onnx.gz).", show_default=False)]
 Property = Annotated[
-    str | None, typer.Argument(metavar="PROPERTY", help="VNN-LIB file (.vnnlib or .vnnlib.gz).", show_default=False)
+    str | None, argument(metavar="PROPERTY", help="VNN-LIB file (.vnnlib or .vnnlib.gz).", show_default=False)
 ]
 
 Data = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="Images and labels: .npz, IDX or CSV with the label first."),
+    option(metavar="FILE", help="Images and labels: .npz, IDX or CSV with the label first."),
 ]
-Index = Annotated[int | None, typer.Option(metavar="I", help="Which image of the data, from 0.")]
-Eps = Annotated[
-    str | None, typer.Option(metavar="E", help="Radius of the perturbation, read exactly: 0.1 or 8/255 or 1e-3.")
-]
+Index = Annotated[int | None, option(metavar="I", help="Which image of the data, from 0.")]
+Eps = Annotated[str | None, option(metavar="E", help="Radius of the perturbation, read exactly: 0.1 or 8/255 or 1e-3.")]
 Threat = Annotated[
     str | None,
-    typer.Option(
+    option(
         metavar="NAME:VALUE,...",
         help="Another threat than a ball: patch:3, mask:background, mask:FILE, rotation:5, translation:1, scaling:0.1, "
         "brightness:0.1, contrast:0.1, blur:3, mixture:12.",
     ),
 ]
-Norm = Annotated[str, typer.Option(metavar="NORM", help="Norm of the perturbation.")]
-Domain = Annotated[str, typer.Option(metavar="LOW,HIGH", help="Legal values of a pixel, or `none`.")]
+Norm = Annotated[str, option(metavar="NORM", help="Norm of the perturbation.")]
+Domain = Annotated[str, option(metavar="LOW,HIGH", help="Legal values of a pixel, or `none`.")]
 Scale = Annotated[
     str | None,
-    typer.Option(metavar="S", help="Stored values are multiplied by this. [default: 1/255 for uint8 pixels, else 1]"),
+    option(metavar="S", help="Stored values are multiplied by this. [default: 1/255 for uint8 pixels, else 1]"),
 ]
 Mean = Annotated[
     str | None,
-    typer.Option(metavar="M,...", help="The network takes (pixel - mean) / std: one number, or one for each channel."),
+    option(metavar="M,...", help="The network takes (pixel - mean) / std: one number, or one for each channel."),
 ]
-Std = Annotated[str | None, typer.Option(metavar="S,...", help="See --mean; radius and domain are those of pixels.")]
-Layout = Annotated[
-    str | None, typer.Option(metavar="nchw|nhwc", help="How the data holds images, where shapes do not tell.")
-]
-Label = Annotated[int | None, typer.Option(metavar="L", help="Right class, if not the label in the data.")]
-Targets = Annotated[str | None, typer.Option(metavar="T,...", help="Only these wrong classes count, e.g. 3,5.")]
+Std = Annotated[str | None, option(metavar="S,...", help="See --mean; radius and domain are those of pixels.")]
+Layout = Annotated[str | None, option(metavar="nchw|nhwc", help="How the data holds images, where shapes do not tell.")]
+Label = Annotated[int | None, option(metavar="L", help="Right class, if not the label in the data.")]
+Targets = Annotated[str | None, option(metavar="T,...", help="Only these wrong classes count, e.g. 3,5.")]
 
-Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="Time limit for each question.")]
-Workers = Annotated[int, typer.Option(metavar="N", help="Processes to use.")]
-Solver = Annotated[str, typer.Option(metavar="NAME", help=f"What finishes if bounds do not. {describe()}.")]
+Timeout = Annotated[float, option(metavar="SECONDS", help="Time limit for each question.")]
+Workers = Annotated[int, option(metavar="N", help="Processes to use.")]
+Solver = Annotated[str, option(metavar="NAME", help=f"What finishes if bounds do not. {describe()}.")]
 Arithmetic = Annotated[
     str,
-    typer.Option(
+    option(
         metavar="NAME",
         help="What `holds` is about: real, the exact function, or float32, every evaluation in any order of summation.",
     ),
 ]
-Seed = Annotated[int, typer.Option(metavar="N", help="Seed of the random choices.")]
+Seed = Annotated[int, option(metavar="N", help="Seed of the random choices.")]
 Memory = Annotated[
-    str | None, typer.Option(metavar="SIZE", help="Give up (unknown) beyond this much memory, e.g. 800M or 4G.")
+    str | None, option(metavar="SIZE", help="Give up (unknown) beyond this much memory, e.g. 800M or 4G.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the verdict.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print statistics, and tracebacks of failures.")]
+Json = Annotated[bool, option("--json", help="One JSON object on stdout, all else on stderr.")]
+Quiet = Annotated[bool, option("--quiet", "-q", help="Print only the verdict.")]
+Verbose = Annotated[bool, option("--verbose", "-v", help="Print statistics, and tracebacks of failures.")]
 
 
 def check_limits(timeout: float, workers: int) -> None:

@@ -6,19 +6,18 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from mipverify.cli import options as opt
 from mipverify.cli import training
 from mipverify.cli.console import stdout_for_results_only
+from mipverify.cli.declare import argument, option
 from mipverify.cli.exits import DONE
 from mipverify.errors import Complaints, InputError
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a run, or its network.pt.", show_default=False)]
-Weights = Annotated[float | None, typer.Option(metavar="T", help="Weights with |w| < T become zero.")]
+Run = Annotated[str, argument(metavar="RUN", help="Directory of a run, or its network.pt.", show_default=False)]
+Weights = Annotated[float | None, option(metavar="T", help="Weights with |w| < T become zero.")]
 Relus = Annotated[
     float | None,
-    typer.Option(
+    option(
         metavar="F",
         help="ReLUs active on less than the fraction F of the attacked training images become zero, "
         "those active on more than 1 - F linear.",

@@ -7,10 +7,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from mipverify.cli import options as opt
 from mipverify.cli.console import green, red, stdout_for_results_only, table, yellow
+from mipverify.cli.declare import argument, option
 from mipverify.cli.exits import DONE, INTERNAL
 from mipverify.cli.streams import say, tell
 from mipverify.errors import InputError
@@ -23,35 +22,35 @@ if TYPE_CHECKING:
     from mipverify.specification.preprocessing import Preprocessing
 
 Out = Annotated[
-    str | None, typer.Option(metavar="DIR", help="Directory of the run; the same command goes on where it stopped.")
+    str | None, option(metavar="DIR", help="Directory of the run; the same command goes on where it stopped.")
 ]
-Samples = Annotated[str | None, typer.Option(metavar="BEGIN:END", help="Only these samples, END excluded.")]
+Samples = Annotated[str | None, option(metavar="BEGIN:END", help="Only these samples, END excluded.")]
 Workers = Annotated[
-    int | None, typer.Option(metavar="N", help="Local processes, by default one for each core; 0 uses this process.")
+    int | None, option(metavar="N", help="Local processes, by default one for each core; 0 uses this process.")
 ]
 Cluster = Annotated[
-    str | None, typer.Option(metavar="ADDRESS", help="Run on the Dask scheduler at tcp://…, or on a new one: local.")
+    str | None, option(metavar="ADDRESS", help="Run on the Dask scheduler at tcp://…, or on a new one: local.")
 ]
-Retry = Annotated[str | None, typer.Option(metavar="unknown", help="Run undecided samples again.")]
+Retry = Annotated[str | None, option(metavar="unknown", help="Run undecided samples again.")]
 Proofs = Annotated[
-    bool, typer.Option("--proofs", help="Keep a proof of each sample that holds in DIR/proofs; takes no solver's word.")
+    bool, option("--proofs", help="Keep a proof of each sample that holds in DIR/proofs; takes no solver's word.")
 ]
 Compare = Annotated[
-    tuple[str, str] | None, typer.Option(metavar="DIR1 DIR2", help="Put two finished runs side by side instead.")
+    tuple[str, str] | None, option(metavar="DIR1 DIR2", help="Put two finished runs side by side instead.")
 ]
 
 Radii = Annotated[
     str | None,
-    typer.Option(metavar="E,…", help="Radius of the perturbation, read exactly: 0.1 or 8/255. Several make a curve."),
+    option(metavar="E,…", help="Radius of the perturbation, read exactly: 0.1 or 8/255. Several make a curve."),
 ]
 ClassNames = Annotated[
-    str | None, typer.Option(metavar="A,B,…", help="What the classes are called on the page, from class 0.")
+    str | None, option(metavar="A,B,…", help="What the classes are called on the page, from class 0.")
 ]
 
 
 def report(
     network: Annotated[
-        str | None, typer.Argument(metavar="NETWORK", help="ONNX file (.onnx or .onnx.gz).", show_default=False)
+        str | None, argument(metavar="NETWORK", help="ONNX file (.onnx or .onnx.gz).", show_default=False)
     ] = None,
     data: opt.Data = None,
     eps: Radii = None,

@@ -6,11 +6,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from mipverify.cli import options as opt
 from mipverify.cli import training
 from mipverify.cli.console import stdout_for_results_only
+from mipverify.cli.declare import option
 from mipverify.cli.exits import DONE
 from mipverify.errors import Complaints, InputError
 
@@ -19,13 +18,13 @@ if TYPE_CHECKING:
 
 Architecture = Annotated[
     str | None,
-    typer.Option(
+    option(
         metavar="NAME",
         help="mlp_a, mlp_b, cnn_a, cnn_b, res or rs_cnn, as in the papers; or FILE.py:FUNCTION, which returns a module "
         "(given shape and classes if it asks for them).",
     ),
 ]
-Weights = Annotated[str | None, typer.Option(metavar="FILE", help="Begin with these weights, a state dict (.pt).")]
+Weights = Annotated[str | None, option(metavar="FILE", help="Begin with these weights, a state dict (.pt).")]
 
 
 def train(

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from mipverify.cli import options as opt
 from mipverify.cli.console import table
+from mipverify.cli.declare import option
 from mipverify.cli.streams import say, tell
 from mipverify.errors import Complaints, InputError
 
@@ -20,70 +19,68 @@ if TYPE_CHECKING:
 
 Data = Annotated[
     str | None,
-    typer.Option(
+    option(
         metavar="FILE", help="Training images: .npz, IDX, CSV, or a folder with one subfolder of images for each class."
     ),
 ]
 Test = Annotated[
-    str | None, typer.Option(metavar="FILE", help="Test images, likewise; some training images are held out without.")
+    str | None, option(metavar="FILE", help="Test images, likewise; some training images are held out without.")
 ]
-Out = Annotated[str | None, typer.Option(metavar="DIR", help="Directory for the network and the record of its making.")]
-Eps = Annotated[str | None, typer.Option(metavar="E", help="Radius of the l_inf perturbations, such as 0.1 or 8/255.")]
+Out = Annotated[str | None, option(metavar="DIR", help="Directory for the network and the record of its making.")]
+Eps = Annotated[str | None, option(metavar="E", help="Radius of the l_inf perturbations, such as 0.1 or 8/255.")]
 Preset = Annotated[
     str | None,
-    typer.Option(
+    option(
         metavar="NAME",
         help="mnist- or cifar10-adversarial, -sparse, -stable, -certified, -interval, -ibp, -crown-ibp, -sabr or "
         "-mtl-ibp.",
     ),
 ]
-Epochs = Annotated[int | None, typer.Option(metavar="N", help="Passes over the training images.")]
-BatchSize = Annotated[int | None, typer.Option(metavar="N", help="Images in one step.")]
-LearningRate = Annotated[float | None, typer.Option(metavar="R", help="Largest learning rate of the cycle.")]
-AttackSteps = Annotated[int | None, typer.Option(metavar="N", help="Gradient steps of the attack.")]
-Stability = Annotated[float | None, typer.Option(metavar="W", help="Weight of the ReLU-stability loss.")]
-Sparsity = Annotated[float | None, typer.Option(metavar="W", help="Weight of the l_1 norm of the layers.")]
-Certified = Annotated[float | None, typer.Option(metavar="SHARE", help="Share of the loss of bounded logits, 0 to 1.")]
+Epochs = Annotated[int | None, option(metavar="N", help="Passes over the training images.")]
+BatchSize = Annotated[int | None, option(metavar="N", help="Images in one step.")]
+LearningRate = Annotated[float | None, option(metavar="R", help="Largest learning rate of the cycle.")]
+AttackSteps = Annotated[int | None, option(metavar="N", help="Gradient steps of the attack.")]
+Stability = Annotated[float | None, option(metavar="W", help="Weight of the ReLU-stability loss.")]
+Sparsity = Annotated[float | None, option(metavar="W", help="Weight of the l_1 norm of the layers.")]
+Certified = Annotated[float | None, option(metavar="SHARE", help="Share of the loss of bounded logits, 0 to 1.")]
 RadiusFactor = Annotated[
-    float | None, typer.Option(metavar="F", help="Bounds are taken at F times the radius while training.")
+    float | None, option(metavar="F", help="Bounds are taken at F times the radius while training.")
 ]
 BoundedShare = Annotated[
-    float | None, typer.Option(metavar="SHARE", help="Share of each batch for which bounds are computed, 0 to 1.")
+    float | None, option(metavar="SHARE", help="Share of each batch for which bounds are computed, 0 to 1.")
 ]
 SmallBox = Annotated[
     float | None,
-    typer.Option(metavar="SHARE", help="Bound a box of this share of the radius around an attacked point (SABR)."),
+    option(metavar="SHARE", help="Bound a box of this share of the radius around an attacked point (SABR)."),
 ]
 Average = Annotated[
     float | None,
-    typer.Option(metavar="DECAY", help="Keep a moving average of the weights, old ones counting DECAY, such as 0.999."),
+    option(metavar="DECAY", help="Keep a moving average of the weights, old ones counting DECAY, such as 0.999."),
 ]
 Validation = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Hold N training images out, and keep the epoch with the best verified accuracy."),
+    option(metavar="N", help="Hold N training images out, and keep the epoch with the best verified accuracy."),
 ]
 Patience = Annotated[
-    int | None, typer.Option(metavar="N", help="Stop after N epochs at the full radius without a better one.")
+    int | None, option(metavar="N", help="Stop after N epochs at the full radius without a better one.")
 ]
 Bounds = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Bounds of hidden units: interval, improved_interval or crown.")
+    str | None, option(metavar="NAME", help="Bounds of hidden units: interval, improved_interval or crown.")
 ]
-Seed = Annotated[int | None, typer.Option(metavar="N", help="Seed of weights, order and attacks.")]
-Images_ = Annotated[int | None, typer.Option(metavar="N", help="Train on the first N images only.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last epoch that DIR holds.")]
-TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write logs for TensorBoard into DIR/log.")]
-Threads = Annotated[
-    int | None, typer.Option(metavar="N", help="Threads of torch; results depend on it in the last bits.")
-]
-Evaluate = Annotated[bool, typer.Option("--evaluate", help="Verify --samples of the test images at the end, exactly.")]
+Seed = Annotated[int | None, option(metavar="N", help="Seed of weights, order and attacks.")]
+Images_ = Annotated[int | None, option(metavar="N", help="Train on the first N images only.")]
+Resume = Annotated[bool, option("--resume", help="Go on from the last epoch that DIR holds.")]
+TensorBoard = Annotated[bool, option("--tensorboard", help="Write logs for TensorBoard into DIR/log.")]
+Threads = Annotated[int | None, option(metavar="N", help="Threads of torch; results depend on it in the last bits.")]
+Evaluate = Annotated[bool, option("--evaluate", help="Verify --samples of the test images at the end, exactly.")]
 Against = Annotated[
-    str | None, typer.Option(metavar="RUN", help="Directory of another run to put beside it in the evaluation.")
+    str | None, option(metavar="RUN", help="Directory of another run to put beside it in the evaluation.")
 ]
 SOME = "0:100"  # samples, and SECONDS for each: an evaluation that ends in a minute or two
 SECONDS = 1.0
-Samples = Annotated[str, typer.Option(metavar="BEGIN:END", help="Test images to verify, END excluded.")]
-Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="Time limit for each image that is verified.")]
-Workers = Annotated[int, typer.Option(metavar="N", help="Processes that verify; 0 is this one.")]
+Samples = Annotated[str, option(metavar="BEGIN:END", help="Test images to verify, END excluded.")]
+Timeout = Annotated[float, option(metavar="SECONDS", help="Time limit for each image that is verified.")]
+Workers = Annotated[int, option(metavar="N", help="Processes that verify; 0 is this one.")]
 
 
 def needed(options: dict[str, str | None]) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json as json_module
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from mipverify import __version__
+from mipverify.cli import garbage
 from mipverify.cli import options as opt
 from mipverify.cli.console import green, red, stdout_for_results_only, table, yellow
 from mipverify.cli.counterexample import counterexample, result_word, wrong_class
+from mipverify.cli.declare import option
 from mipverify.cli.exits import OF_VERDICT
 from mipverify.cli.outputs import check_outputs, data_files, remove_stale, write
 from mipverify.cli.question import Question, QuestionOptions
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from mipverify.engine.threats.threat import Threat
     from mipverify.network import Network
     from mipverify.specification import Specification
-
-import typer
 
 
 def verify(
@@ -46,20 +46,24 @@ def verify(
     label: opt.Label = None,
     targets: opt.Targets = None,
     timeout: opt.Timeout = 300.0,
-    workers: int | None = typer.Option(
-        None, metavar="N", help="Processes that share the work of a hard question, by default one for each core."
-    ),
+    workers: Annotated[
+        int | None,
+        option(metavar="N", help="Processes that share the work of a hard question, by default one for each core."),
+    ] = None,
     solver: opt.Solver = "auto",
     seed: opt.Seed = 0,
     arithmetic: opt.Arithmetic = "real",
     memory: opt.Memory = None,
-    witness: str | None = typer.Option(None, metavar="FILE", help="Write a counterexample here, in VNN-COMP's form."),
-    result_file: str | None = typer.Option(
-        None, metavar="FILE", help="Write sat, unsat, unknown or timeout here, as VNN-COMP asks for."
-    ),
-    proof: str | None = typer.Option(
-        None, metavar="FILE", help="Write a proof of what holds here, which `mipverify-check` checks by itself."
-    ),
+    witness: Annotated[
+        str | None, option(metavar="FILE", help="Write a counterexample here, in VNN-COMP's form.")
+    ] = None,
+    result_file: Annotated[
+        str | None, option(metavar="FILE", help="Write sat, unsat, unknown or timeout here, as VNN-COMP asks for.")
+    ] = None,
+    proof: Annotated[
+        str | None,
+        option(metavar="FILE", help="Write a proof of what holds here, which `mipverify-check` checks by itself."),
+    ] = None,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
@@ -176,6 +180,8 @@ def read_within(networks: Mapping[str, str], asked: QuestionOptions, clock: Cloc
         return run_within(clock, lambda: asked.read(networks))
     except LeftBehindError:
         return None
+    finally:
+        garbage.begin()
 
 
 def ask(read: tuple[Network, Question] | None, clock: Clock, **limits: Any) -> Verdict:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-import typer
+from collections.abc import Callable
+from typing import Annotated
 
 from mipverify.cli import options as opt
+from mipverify.cli.declare import argument, option
 from mipverify.cli.exits import DONE
+from mipverify.cli.program import Program
 from mipverify.cli.streams import say
 from mipverify.errors import InputError
 from mipverify.parallel import cores
@@ -41,28 +42,20 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the program and return its exit code."""
     from mipverify.cli.main import run
 
-    return run(arguments, "mipverify-vnnlib", _application)
-
-
-def _application(typer_module: Any, arguments: list[str]) -> Any:
-    application = typer_module.Typer(
-        help=HELP,
-        rich_markup_mode=None,
-        add_completion=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    application.command("verify", short_help="Decide a query.")(verify)
-    application.command("supports", short_help="Tell what is supported.")(supports)
-    return application
+    commands = {"verify": "Decide a query.", "supports": "Tell what is supported."}
+    functions: dict[str, Callable[..., int]] = {"verify": verify, "supports": supports}
+    starting = frozenset({"verify"})
+    program = Program("mipverify-vnnlib", HELP, commands, functions.__getitem__, starting, standard=True)
+    return run(arguments, program)
 
 
 def verify(
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="VNN-LIB file (.vnnlib or .vnnlib.gz).")],
+    query: Annotated[str, argument(metavar="QUERY", help="VNN-LIB file (.vnnlib or .vnnlib.gz).")],
     network: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=FILE", help="The ONNX file of a network of the query.")
+        list[str] | None, option(metavar="NAME=FILE", help="The ONNX file of a network of the query.")
     ] = None,
     timeout: opt.Timeout = 300.0,
-    workers: Annotated[int | None, typer.Option(metavar="N", help="Processes, by default one for each core.")] = None,
+    workers: Annotated[int | None, option(metavar="N", help="Processes, by default one for each core.")] = None,
     seed: opt.Seed = 0,
 ) -> int:
     """Print sat and an assignment, unsat, or unknown."""
@@ -92,14 +85,14 @@ def verify(
 
 
 def supports(
-    onnx_operators: Annotated[bool, typer.Option("--onnx-operators", help="Operators, one a line.")] = False,
-    vnnlib_versions: Annotated[bool, typer.Option("--vnnlib-versions", help="First and last version.")] = False,
-    onnx_opset_versions: Annotated[bool, typer.Option("--onnx-opset-versions", help="First and last version.")] = False,
-    multiple_network_theories: Annotated[bool, typer.Option("--multiple-network-theories")] = False,
-    hidden_node_theories: Annotated[bool, typer.Option("--hidden-node-theories")] = False,
-    multiple_input_output_theories: Annotated[bool, typer.Option("--multiple-input-output-theories")] = False,
-    arithmetic_complexity_theories: Annotated[bool, typer.Option("--arithmetic-complexity-theories")] = False,
-    serialise_assignments: Annotated[bool, typer.Option("--serialise-assignments")] = False,
+    onnx_operators: Annotated[bool, option("--onnx-operators", help="Operators, one a line.")] = False,
+    vnnlib_versions: Annotated[bool, option("--vnnlib-versions", help="First and last version.")] = False,
+    onnx_opset_versions: Annotated[bool, option("--onnx-opset-versions", help="First and last version.")] = False,
+    multiple_network_theories: Annotated[bool, option("--multiple-network-theories")] = False,
+    hidden_node_theories: Annotated[bool, option("--hidden-node-theories")] = False,
+    multiple_input_output_theories: Annotated[bool, option("--multiple-input-output-theories")] = False,
+    arithmetic_complexity_theories: Annotated[bool, option("--arithmetic-complexity-theories")] = False,
+    serialise_assignments: Annotated[bool, option("--serialise-assignments")] = False,
 ) -> int:
     """Print what is asked for: exactly one of the options."""
     asked = {name: value for name, value in locals().items() if value}

@@ -145,13 +145,13 @@ def test_a_killed_worker_costs_no_sample(tmp_path: Path) -> None:
 def test_a_second_interrupt_ends_what_does_not_hear() -> None:
     script = (
         "import sys, time\n"
-        "from mipverify.cli import main\n"
-        "def deaf(*arguments):\n"
+        "from mipverify.cli.main import run\n"
+        "from mipverify.cli.program import Program\n"
+        "def deaf():\n"
         "    for _ in range(60):\n"
         "        try:\n            print('on', flush=True); time.sleep(60)\n"
         "        except KeyboardInterrupt:\n            pass\n"
-        "main._run = deaf\n"
-        "sys.exit(main.main([]))\n"
+        "sys.exit(run(['deaf'], Program('it', '', {'deaf': ''}, {'deaf': deaf}.__getitem__)))\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -40,6 +40,25 @@ def test_no_work_imports_no_library(arguments: list[str]) -> None:
     assert done.stderr.splitlines()[-1] == ""
 
 
+# What takes long to import and no question needs that bounds decide: parsers and pages, solvers, numerical libraries
+# beside numpy, other processes.
+UNNEEDED = (
+    "concurrent.futures", "highspy", "jinja2", "multiprocessing", "numpy.f2py", "numpy.ma", "pydantic", "rich",
+    "scipy.linalg", "scipy.optimize", "scipy.sparse", "sqlite3", "torch", "typer", "vnnlib",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("property_file", ["holds.vnnlib", "violated.vnnlib"])
+def test_a_question_that_is_decided_at_once_imports_little(property_file: str, folder: Path) -> None:
+    script = (
+        "import sys; from mipverify.cli.main import main; main(sys.argv[1:]); "
+        f"print(*sorted({set(UNNEEDED)} & set(sys.modules)), file=sys.stderr)"
+    )
+    arguments = [sys.executable, "-c", script, "verify", str(folder / "net.onnx"), str(folder / property_file)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout.split()[0], done.stderr) == (property_file.partition(".")[0], "\n")
+
+
 def test_verification_imports_no_torch(folder: Path) -> None:
     script = (
         "import sys; from mipverify.cli.main import main; code = main(sys.argv[1:]); sys.exit('torch' in sys.modules)"

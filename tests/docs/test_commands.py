@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import typer
 
-from mipverify.cli.main import COMMANDS, _application, main
+from mipverify.cli.main import COMMANDS, PROGRAM, main
 from tests.cli.files import vnnlib
 from tests.formats.sources import dense_arrays, save_mat
 
@@ -36,7 +36,7 @@ def commands(text: str) -> Iterator[str]:
 
 def shown() -> list[tuple[str, str]]:
     """(where, command) of all texts that users read."""
-    application = typer.main.get_command(_application(typer, []))
+    application = typer.main.get_command(PROGRAM.with_typer(typer, list(COMMANDS)))
     texts = {name: (ROOT / name).read_text() for name in DOCUMENTS}
     texts["mipverify --help"] = application.help or ""
     for name, command in application.commands.items():  # type: ignore[attr-defined]
@@ -55,7 +55,7 @@ def test_every_command_is_shown_on_its_page_and_what_newcomers_try_in_the_readme
 
 @pytest.mark.parametrize(("where", "command"), shown())
 def test_command_is_understood(where: str, command: str) -> None:
-    application = typer.main.get_command(_application(typer, []))
+    application = typer.main.get_command(PROGRAM.with_typer(typer, list(COMMANDS)))
     name, *arguments = shlex.split(command)[1:]
     known = application.commands  # type: ignore[attr-defined]
     assert name in known, where
