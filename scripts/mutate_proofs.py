@@ -82,7 +82,7 @@ def main() -> int:
             ]
         else:
             for name, build in EXAMPLES.items():
-                for false in (False, True) if name != "image" else (False,):
+                for false in (False, True) if name not in ("image", "radii") else (False,):
                     folder = Path(held) / f"{name}{false}"
                     folder.mkdir()
                     found = build(folder, VIOLATED) if false else build(folder)

@@ -274,54 +274,25 @@ def _cover_ball(proof: Proof, question: Any, cases: list[Case], network: Network
     image = proof.packed(parts["image"], size, kind="f").astype(np.float64)
     label, targets = integer(parts["label"], outputs), [integer(t, outputs) for t in entries(parts["targets"])]
     domain = None if parts["domain"] is None else [rational(v) for v in entries(parts["domain"])]
-    if (
-        len(cases) != 1
-        or eps < 0
-        or parts["norm"] not in ("linf", "l1", "l2")
-        or (domain is not None and len(domain) != 2)
-    ):
+    if eps < 0 or parts["norm"] not in ("linf", "l1", "l2") or (domain is not None and len(domain) != 2):
         raise RejectedError("its question is not one of robustness")
-    case, numbers = cases[0], [rational(v) for v in entries(parts.get("numbers", []))]
-    which, normalized = np.zeros((size, 2), np.int64), parts["normalization"] is not None
-    if normalized:
+    numbers = [rational(v) for v in entries(parts.get("numbers", []))]
+    which = np.zeros((size, 2), np.int64)
+    if parts["normalization"] is not None:
         which = proof.packed(parts["normalization"], size, 2, "iu").astype(np.int64)
         if which.size and not (which.min() >= 0 and which.max() < len(numbers)):
             raise RejectedError("its normalization names no numbers")
-    ball = case.ball
-    stretch, shift = Fraction(0), Fraction(0)  # of the question's ball against that of the case
-    columns = [image, case.box[:, 0], case.box[:, 1]]
-    columns += [which[:, 0], which[:, 1]] if normalized else [np.zeros(1, np.int64)] * 2
-    columns += [np.zeros(1)] * 2 if ball is None else [ball.center, ball.scale]
-    for (pixel, low, high, mean_at, std_at, middle, step), count in _distinct(columns):
-        p = Fraction(pixel)
-        mean, std = (numbers[mean_at], numbers[std_at]) if normalized else (Fraction(0), Fraction(1))
-        if normalized and std <= 0:
-            raise RejectedError("a standard deviation that is not positive")
-        # low <= max(a, b) where it is at most one of them, and so for high; only an empty box may fail this
-        least, most = ([p - eps], [p + eps]) if domain is None else ([domain[0], p - eps], [domain[1], p + eps])
-        if normalized:
-            least, most = ([(v - mean) / std for v in side] for side in (least, most))
-        inside = any(at_most(low, v) for v in least) and any(at_least(high, v) for v in most)
-        if floats or not inside:
-            low_end, high_end = max(least), min(most)
-            out = not inside or _stands_outside(low_end, high_end, low, high, case)
-            if out and low_end <= high_end:
-                raise RejectedError("the box of its case does not contain that of the question")
-        if ball is not None and not step > 0:
-            raise RejectedError("the ball of its case is not that of the question")
-        if ball is not None:
-            stretch = max(stretch, 1 / (std * Fraction(step)))
-            shift += count * abs((p - mean) / std - Fraction(middle)) / Fraction(step)
-            if shift.denominator.bit_length() > LONGEST_SUM:
-                raise RejectedError("the ball of its case has too many digits")
-    smaller = ball is not None and (ball.norm != parts["norm"] or ball.radius < eps * stretch + shift)
-    if case.matrix is not None or smaller:
-        raise RejectedError("the region of its case is not that of the question")
+    else:
+        numbers = []
+    asked = _Ball(image, eps, parts["norm"], domain, numbers, which)
+    for case in cases:
+        asked.require_within(case, floats)
+    claimed = [condition for case in cases for condition in case.conditions]
     wanted = [row({-1 - label: Fraction(1), -1 - target: Fraction(-1)}, False) for target in targets if target != label]
-    if not targets or label in targets or any([w] not in case.conditions for w in wanted):
-        raise RejectedError("the conditions of its case are not those of the question")
-    pairs, each = _normalization(which, numbers if normalized else [])
-    asked = {
+    if not targets or label in targets or any([w] not in claimed for w in wanted):
+        raise RejectedError("the conditions of its cases are not those of the question")
+    pairs, each = _normalization(which, numbers)
+    said = {
         "kind": "robustness",
         "image": hashlib.sha256(image.tobytes()).hexdigest(),
         "label": label,
@@ -333,10 +304,57 @@ def _cover_ball(proof: Proof, question: Any, cases: list[Case], network: Network
     }
     of = f", normalized by (mean, deviation) {', '.join(map(str, pairs))}" if pairs else ""
     return Claim(
-        f"no point within {parts['eps']} in {parts['norm']} of the image with SHA-256 {asked['image'][:16]} (domain "
+        f"no point within {parts['eps']} in {parts['norm']} of the image with SHA-256 {said['image'][:16]} (domain "
         f"{parts['domain']}{of}) has a score of {targets} that reaches that of {label}",
-        asked,
+        said,
     )
+
+
+@dataclass(frozen=True)
+class _Ball:
+    """The pixels of a robustness question, and what an input of the network is made of: (p - mean) / std.
+
+    which: (n, 2), the places of each entry's mean and std in `numbers`; no numbers: inputs are pixels.
+    """
+
+    image: np.ndarray
+    eps: Fraction
+    norm: str
+    domain: list[Fraction] | None
+    numbers: list[Fraction]
+    which: np.ndarray
+
+    def require_within(self, case: Case, floats: bool) -> None:
+        """Raise RejectedError unless the set of a case contains that of the question."""
+        eps, domain, numbers, ball = self.eps, self.domain, self.numbers, case.ball
+        stretch, shift = Fraction(0), Fraction(0)  # of the question's ball against that of the case
+        columns = [self.image, case.box[:, 0], case.box[:, 1], self.which[:, 0], self.which[:, 1]]
+        columns += [np.zeros(1)] * 2 if ball is None else [ball.center, ball.scale]
+        for (pixel, low, high, mean_at, std_at, middle, step), count in _distinct(columns):
+            p = Fraction(pixel)
+            mean, std = (numbers[mean_at], numbers[std_at]) if numbers else (Fraction(0), Fraction(1))
+            if std <= 0:
+                raise RejectedError("a standard deviation that is not positive")
+            # low <= max(a, b) where it is at most one of them, and so for high; only an empty box may fail this
+            least, most = ([p - eps], [p + eps]) if domain is None else ([domain[0], p - eps], [domain[1], p + eps])
+            if numbers:
+                least, most = ([(v - mean) / std for v in side] for side in (least, most))
+            inside = any(at_most(low, v) for v in least) and any(at_least(high, v) for v in most)
+            if floats or not inside:
+                low_end, high_end = max(least), min(most)
+                out = not inside or _stands_outside(low_end, high_end, low, high, case)
+                if out and low_end <= high_end:
+                    raise RejectedError("the box of a case does not contain that of the question")
+            if ball is not None and not step > 0:
+                raise RejectedError("the ball of a case is not that of the question")
+            if ball is not None:
+                stretch = max(stretch, 1 / (std * Fraction(step)))
+                shift += count * abs((p - mean) / std - Fraction(middle)) / Fraction(step)
+                if shift.denominator.bit_length() > LONGEST_SUM:
+                    raise RejectedError("the ball of a case has too many digits")
+        smaller = ball is not None and (ball.norm != self.norm or ball.radius < eps * stretch + shift)
+        if case.matrix is not None or smaller:
+            raise RejectedError("the region of a case is not that of the question")
 
 
 def _distinct(columns: Sequence[np.ndarray]) -> list[tuple[tuple[Any, ...], int]]:

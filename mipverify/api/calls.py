@@ -186,6 +186,7 @@ def minimum_distortion(
     progress: Progress | None = None,
     known: Known | None = None,
     arithmetic: str = "real",
+    proof: bool = False,
     threat: str | None = None,
 ) -> Any:
     """The distance from an input to the closest one that is not classified as its label, by bounds that meet.
@@ -196,6 +197,8 @@ def minimum_distortion(
     coefficients . x <= limit. Distances, domain and scale are those of x, the witness is an input of the network. gap:
     relative gap at which the search ends. max_distance: look no further. known: what an earlier search for the same
     distance came to; this one goes on from there. arithmetic: what the lower bound is about, as in `verify`.
+    proof: whether the lower bound must come with `Distortion.proof`, for a network of an ONNX file; neither a solver's
+    word nor the lower bound of `known` counts then.
     threat: another one than a ball, as `--threat` has it ("rotation:30"): the radius of a patch or of masked pixels is
     looked for, else the smallest share of the threat; gap is then 1e-2 by default, and images of a mixture are those of
     the batch.
@@ -206,8 +209,8 @@ def minimum_distortion(
     if threat is not None:
         from mipverify.api.threats import distances_of_threat
 
-        if scale is not None or constraints or known is not None or plain(margin) != 0:
-            raise InputError("a threat takes no scale, constraints, margin or known distance")
+        if scale is not None or constraints or known is not None or plain(margin) != 0 or proof:
+            raise InputError("a threat takes no scale, constraints, margin, known distance or proof")
         return distances_of_threat(
             asked, threat, domain, norm=norm, targets=targets, max_distance=max_distance, timeout=timeout,
             solver=solver, seed=seed, workers=workers, progress=follower(progress), arithmetic=arithmetic,
@@ -217,7 +220,7 @@ def minimum_distortion(
     return _each(
         asked, distances.minimum_distortion, domain, scale, norm=norm, targets=targets, constraints=constraints,
         margin=margin, gap=gap, timeout=timeout, max_distance=max_distance, solver=solver, seed=seed, workers=workers,
-        progress=follower(progress), known=known, arithmetic=arithmetic,
+        progress=follower(progress), known=known, arithmetic=arithmetic, proof=proof,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from mipverify.cli.console import green, stdout_for_results_only, table, yellow
 from mipverify.cli.counterexample import counterexample, wrong_class
 from mipverify.cli.declare import option
 from mipverify.cli.exits import DONE, UNDECIDED
-from mipverify.cli.outputs import check_outputs, data_files, write
+from mipverify.cli.outputs import check_outputs, data_files, remove_stale, write
 from mipverify.cli.streams import say
 from mipverify.errors import InputError
 from mipverify.parallel.threads import use_one_thread
@@ -64,6 +64,10 @@ def distortion(
     witness: Annotated[
         str | None, option(metavar="FILE", help="Write the closest input here, in VNN-COMP's form.")
     ] = None,
+    proof: Annotated[
+        str | None,
+        option(metavar="FILE", help="Write a proof of the lower bound here, which `mipverify-check` checks by itself."),
+    ] = None,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
@@ -74,6 +78,7 @@ def distortion(
     Examples:
       mipverify distortion net.onnx --data mnist_test.npz --index 8
       mipverify distortion net.onnx --data mnist_test.npz --index 8 --norm l2 --targets 3,5 --gap 1e-3
+      mipverify distortion net.onnx --data mnist_test.npz --index 8 --proof closest.proof
       mipverify distortion net.onnx --data mnist_test.npz --samples 0:50 --norm l1 --out distances
       mipverify distortion net.onnx --data mnist_test.npz --index 8 --threat rotation:30
 
@@ -93,7 +98,8 @@ def distortion(
     opt.check_limits(timeout, workers)
     opt.check_solver(solver)
     opt.check_arithmetic(arithmetic)
-    check_outputs({"--witness": witness}, [network, *data_files(data)])
+    outputs = {"--witness": witness, "--proof": proof}
+    check_outputs(outputs, [network, *data_files(data)])
     given = opt.parse_preprocessing(domain, scale, mean, std, layout)
     asked: dict[str, Any] = {
         "norm": norm,
@@ -110,10 +116,12 @@ def distortion(
     threatened = opt.parse_threat(threat)
     if threatened is not None and exact_number(margin, "--margin") != 0:
         raise InputError("--margin cannot be combined with --threat")
+    if threatened is not None and proof is not None:
+        raise InputError("--proof cannot be combined with --threat")
     if samples is not None:
         assert out is not None
-        if label is not None or witness is not None:
-            raise InputError("--label and --witness are for one image, not for --samples")
+        if label is not None or witness is not None or proof is not None:
+            raise InputError("--label, --witness and --proof are for one image, not for --samples")
         asked |= {} if threatened is None else {"threat": threatened}
         return _many(network, data, given, samples, out, asked, workers=workers, json=json, quiet=quiet)
     assert index is not None
@@ -127,10 +135,11 @@ def distortion(
         from mipverify.specification import load_dataset
 
         loaded = load(network)
-        check_outputs({"--witness": witness}, inputs_of(loaded))  # weights in other files, too
+        check_outputs(outputs, inputs_of(loaded))  # weights in other files, too
         dataset = load_dataset(data, given).fit_to(loaded.input_shape)
         image = dataset.image(index)
         right = dataset.label(index) if label is None else label
+        remove_stale(outputs.values())
         with Progress(hidden=quiet) as progress:
             if threatened is not None:
                 sample = Sample.of(dataset, index, right, None, norm, asked["targets"])
@@ -145,14 +154,19 @@ def distortion(
                     mean=dataset.mean,
                     std=dataset.std,
                     progress=progress,
+                    proof=proof is not None,
                     **asked,
                 )
+    if proof is not None and found.proof is not None:
+        found.proof.save(proof)
+    written = proof if found.proof is not None else None
     if json:
         about = {"path": data, "sha256": dataset.sha256, "index": index, "label": right}
         kept = {key: value for key, value in asked.items() if key not in ("timeout", "solver", "seed")}
         kept |= {} if threatened is None else {"threat": threatened.text}
         record = {
             **found.to_json(),
+            "proof": written,
             "network": {"path": loaded.path, "sha256": loaded.sha256},
             "property": {**about, **kept, **dataset.record()},
             "version": __version__,
@@ -161,14 +175,14 @@ def distortion(
     elif quiet:
         say("none" if found.upper is None else f"{found.upper:.9g}")
     else:
-        say(describe(found, right, dataset.described(), verbose=verbose))
+        say(describe(found, right, dataset.described(), verbose=verbose, proof=written))
     if witness is not None and found.witness is not None:
         write(witness, counterexample(found.witness))
     return UNDECIDED if found.status == "bounded" else DONE
 
 
-def describe(found: Distortion, label: int, preprocessing: str, *, verbose: bool) -> str:
-    """The answer for people."""
+def describe(found: Distortion, label: int, preprocessing: str, *, verbose: bool, proof: str | None = None) -> str:
+    """The answer for people. proof: where one was written."""
     from mipverify.engine.verdict import ABOUT
 
     color = yellow if found.status == "bounded" else green
@@ -188,6 +202,8 @@ def describe(found: Distortion, label: int, preprocessing: str, *, verbose: bool
     lines.append(f"  about     {ABOUT[found.arithmetic]}, from below")
     if found.trusted:
         lines.append(f"  trusts    {', '.join(found.trusted)}")
+    if proof is not None:
+        lines.append(f"  proof     {proof}, from below")
     lines.append(f"  data      {preprocessing}")
     if verbose:
         rows = [(key, str(value)) for key, value in found.statistics.items()]

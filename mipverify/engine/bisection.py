@@ -31,7 +31,7 @@ class Bisection(ABC):
     """lower <= a number that a network defines <= upper, both narrowed by problems about levels between them.
 
     box: a set on whose points the network is compared with its original. shares: of the time left. seed, solver,
-    progress: as in `verify`.
+    progress: as in `verify`. record: whether what is proven must have a derivation; no solver's word counts then.
     """
 
     def __init__(
@@ -44,9 +44,11 @@ class Bisection(ABC):
         seed: int,
         solver: str,
         progress: Callable[[str, str], None] | None,
+        record: bool = False,
     ):
         self.network, self.clock, self.shares = network, clock, shares
-        self.seed, self.solver, self.report = seed, solver, progress or silent
+        self.seed, self.solver, self.report = seed, "bab" if record else solver, progress or silent
+        self.record = record
         self.replay = validated(network, points_of([(box.float32_lower, box.float32_upper)]))
         self.margin_networks = MarginNetworks(network)
         self.pool: Executor = SERIAL
@@ -144,6 +146,7 @@ class Bisection(ABC):
             solver=self.solver,
             seed=self.seed,
             turn=self.questions,
+            record=self.record,
             around=() if around is None else (around,),
         )
         clock = Clock(deadline.left(), stages=self.clock.stages)

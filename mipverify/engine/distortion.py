@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mipverify.engine.budget import Clock
+from mipverify.engine.distance_proof import robustness_asked, write_distance
 from mipverify.engine.radius_search import RadiusSearch
 from mipverify.engine.scores import require_order
 from mipverify.engine.shown import html_table, number, seconds, vector
@@ -19,8 +20,14 @@ from mipverify.errors import InputError
 from mipverify.network import Network
 from mipverify.network.deployed import in_arithmetic
 from mipverify.network.snapshot import snapshot
+from mipverify.specification import Condition
+from mipverify.specification.normalization import Normalization
 from mipverify.specification.perturbation import Perturbation
 from mipverify.specification.robustness import misclassified
+from mipverify.specification.statement import RobustnessStatement
+
+if TYPE_CHECKING:
+    from mipverify.proof_file import Proof
 
 GAP = 1e-4  # relative, between the proven bounds of an optimal distance
 
@@ -42,7 +49,8 @@ class Distortion:
 
     status: "optimal", the bounds meet within the gap; "bounded", they do not yet; "none", there is no adversarial input
     in the domain, or none within the largest distance asked about: `lower` is that distance and `upper` is None.
-    witness: a replayed input at distance `upper`. trusted, arithmetic (of `lower`): as in `Verdict`.
+    witness: a replayed input at distance `upper`. trusted, arithmetic (of `lower`): as in `Verdict`. proof: of `lower`,
+    where one was asked for and `lower` is above zero.
     """
 
     status: Literal["optimal", "bounded", "none"]
@@ -55,6 +63,7 @@ class Distortion:
     statistics: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
     arithmetic: Literal["real", "float32"] = "real"
+    proof: Proof | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         upper = "" if self.upper is None else f" to {number(self.upper)}"
@@ -111,6 +120,7 @@ def minimum_distortion(
     progress: Callable[[str, str], None] | None = None,
     known: Known | None = None,
     arithmetic: str = "real",
+    proof: bool = False,
 ) -> Distortion:
     """The distance from `image` (of the network's input shape) to the closest input that is not classified as `label`.
 
@@ -120,14 +130,22 @@ def minimum_distortion(
     and scale are those of x, the witness is an input of the network. gap: relative gap at which the search ends.
     max_distance: look no further. workers: processes that share the work of one question. known: what an earlier
     search for the same distance came to; this one goes on from there. arithmetic: what the lower bound is about, as in
-    `verify`.
+    `verify`. proof: whether the lower bound must come with `Distortion.proof`, that nothing closer is wrong; no
+    solver's word counts then, nor the lower bound of `known`.
 
     Raises:
-        InputError: arguments out of range, or an image that does not fit the network, the domain or the constraints.
+        InputError: arguments out of range, or an image that does not fit the network, the domain or the constraints;
+            a proof about a network that is not that of one ONNX file.
     """
     perturbation = Perturbation.around(
         image, norm=norm, scale=scale, domain=domain, constraints=constraints, mean=mean, std=std
     )
+
+    def asked(conditions: Sequence[Condition]) -> RobustnessStatement | None:
+        if scale is not None or len(constraints):
+            return None
+        return robustness_asked(image, conditions, norm, domain, Normalization.of(mean, std, np.shape(image)))
+
     return closest_violation(
         network,
         perturbation,
@@ -143,6 +161,8 @@ def minimum_distortion(
         progress=progress,
         known=known,
         arithmetic=arithmetic,
+        proof=proof,
+        asked=asked if proof else None,
     )
 
 
@@ -166,8 +186,13 @@ def closest_violation(
     progress: Callable[[str, str], None] | None = None,
     known: Known | None = None,
     arithmetic: str = "real",
+    proof: bool = False,
+    asked: Callable[[Sequence[Condition]], RobustnessStatement | None] | None = None,
 ) -> Distortion:
-    """The smallest radius at which a perturbation reaches a wrong class; arguments as in `minimum_distortion`."""
+    """The smallest radius at which a perturbation reaches a wrong class; arguments as in `minimum_distortion`.
+
+    asked: of conditions, the robustness question that a proof answers; without one it states sets.
+    """
     started = time.perf_counter()
     network = in_arithmetic(snapshot(network), arithmetic)
     if perturbation.size != network.input_size:
@@ -181,12 +206,20 @@ def closest_violation(
     cap = min(perturbation.reach, np.inf if max_distance is None else max_distance)
     if not np.isfinite(cap):
         raise InputError("without limits of the domain a largest distance is needed")
-    search = RadiusSearch(network, perturbation, conditions, cap, gap, Clock(timeout), seed, solver, progress)
+    if proof:
+        _require_provable(network, conditions)
+    search = RadiusSearch(network, perturbation, conditions, cap, gap, Clock(timeout), seed, solver, progress, proof)
     if known is not None:
-        search.resume(known.lower, None if known.witness is None else np.asarray(known.witness, np.float32))
+        point = None if known.witness is None else np.asarray(known.witness, np.float32)
+        search.resume(0.0 if proof else known.lower, point)
     reason = search.finish(workers)
     # What was left behind may bring the bounds closer yet: `upper` before the witness, which is no farther than that.
     lower, upper, status = search.lower, search.upper, _status(search) if not reason else "bounded"
+    written = None
+    if proof:
+        held = search.excluded.so_far()  # of a search that was left behind, perhaps less than `lower`
+        lower, written, missing = write_distance(network, conditions, held, asked(conditions) if asked else None)
+        status, reason = ("bounded", missing) if missing else (status, reason)
     return Distortion(
         status,
         lower,
@@ -198,4 +231,15 @@ def closest_violation(
         search.statistics(),
         (reason or search.reason or "time") if status == "bounded" else "",
         network.arithmetic,
+        written,
     )
+
+
+def _require_provable(network: Network, conditions: Sequence[Condition]) -> None:
+    """Raise InputError where no proof about a network can be written, before any work."""
+    from mipverify.proof_file import UnprovableError, require_provable
+
+    try:
+        require_provable(network, conditions)
+    except UnprovableError as error:
+        raise InputError(f"proof: {error}") from None

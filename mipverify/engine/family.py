@@ -138,8 +138,12 @@ class Family:
         seed: int = 0,
         workers: int = 1,
         progress: Callable[[str, str], None] | None = None,
+        proof: bool = False,
     ) -> Distortion:
-        """The smallest share of the family that holds an image which is classified otherwise; 1 is the whole family."""
+        """The smallest share of the family that holds an image which is classified otherwise; 1 is the whole family.
+
+        Other arguments as in `mipverify.minimum_distortion`.
+        """
         mapped, _ = self.within(1).over(loaded(network))
         found = closest_violation(
             mapped,
@@ -153,6 +157,7 @@ class Family:
             seed=seed,
             workers=workers,
             progress=progress,
+            proof=proof,
         )
         if found.witness is None:
             return found

@@ -15,9 +15,18 @@ from mipverify.attack.restarts import random_restarts
 from mipverify.engine.activation_regions import nearest_condition, unstable_units, walk_regions
 from mipverify.engine.bisection import CLOSE, Bisection
 from mipverify.engine.budget import Clock, Deadline
+from mipverify.engine.distance_proof import ExcludedWithin
 from mipverify.engine.judge import Judge, meets
 from mipverify.engine.problem import Problem
-from mipverify.engine.schedule import CASCADE, CROWN_ONLY, DISTANCE, PROOF, THOROUGH_ATTACK
+from mipverify.engine.schedule import (
+    CASCADE,
+    CROWN_ONLY,
+    DISTANCE,
+    PROOF,
+    RECORDED,
+    RECORDED_PROOF,
+    THOROUGH_ATTACK,
+)
 from mipverify.engine.stage import Stage
 from mipverify.engine.verdict import Witness
 from mipverify.network import Network
@@ -71,10 +80,10 @@ class RadiusSearch(Bisection):
         seed: int,
         solver: str,
         progress: Callable[[str, str], None] | None,
+        record: bool = False,
     ):
-        super().__init__(
-            network, perturbation.within(cap).box, clock, DISTANCE, seed=seed, solver=solver, progress=progress
-        )
+        box = perturbation.within(cap).box
+        super().__init__(network, box, clock, DISTANCE, seed=seed, solver=solver, progress=progress, record=record)
         self.perturbation, self.conditions = perturbation, tuple(conditions)
         self.cap, self.gap = cap, gap
         self.rng = np.random.default_rng(seed)
@@ -82,6 +91,7 @@ class RadiusSearch(Bisection):
         self.witness: Witness | None = None
         self.unstable: list[int] = []
         self.proven = np.zeros(len(self.conditions))  # the radius within which each condition is excluded
+        self.excluded = ExcludedWithin()  # why, where that is recorded
         self.around: tuple[float, Bounds] | None = None  # bounds that hold up to a radius
         self.regions: set[bytes] = set()  # that walks ended in, and that were solved
         self.at_center = False  # the witness is the center, or the float32 that a network gets in its place
@@ -138,10 +148,10 @@ class RadiusSearch(Bisection):
         return max(aim, self.lower)
 
     def stages(self) -> Sequence[Stage]:
-        return CASCADE if self.witness is None else PROOF
+        return self.stages_below() if self.witness is not None else RECORDED if self.record else CASCADE
 
     def stages_below(self) -> Sequence[Stage]:
-        return PROOF
+        return RECORDED_PROOF if self.record else PROOF
 
     def middle(self) -> float:
         return 0.5 * self.lower + 0.5 * min(self.upper, self.cap)
@@ -154,15 +164,19 @@ class RadiusSearch(Bisection):
             return
         case = Case(self.perturbation.within(radius), tuple(self.conditions[c] for c in open_))
         self.report("radius", f"{self.lower:.6g} <= distance <= {self.upper:.6g}; asking about {radius:.6g}")
-        watched = self.witness is not None and stages is PROOF
+        watched = self.witness is not None and stages is self.stages_below()
         judge = self._watching if watched else None
-        state = self.run(case, stages, deadline, start=self.witness, judge=judge).state
+        course = self.run(case, stages, deadline, start=self.witness, judge=judge)
+        state = course.state
         if state.bounds is not None:
             self.unstable = [int(v) for v in state.bounds.unstable_counts()[0][: len(self.network.relus)]]
             if self.around is None or radius <= self.around[0]:
                 self.around = radius, state.bounds
         excluded = open_[state.lower > 0]
         if len(excluded):
+            if self.record:
+                shown = {int(open_[own]): state.grounds[own] for own in np.flatnonzero(state.lower > 0).tolist()}
+                self.excluded.take(radius, course.problem, shown)
             self.proven[excluded] = radius
             self.lower = float(self.proven.min())
             self.trusted += state.trusted

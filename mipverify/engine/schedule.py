@@ -139,7 +139,9 @@ def rest_of_cascade(ran: Sequence[Stage]) -> tuple[Stage, ...]:
 # Searches for a distance or a smallest margin ask one problem after the other, with parts of the cascade.
 CROWN_ONLY: tuple[Stage, ...] = (INTERVAL, CROWN, OPTIMIZED_CROWN)  # proofs in milliseconds
 TIGHTENED: tuple[Stage, ...] = (*CROWN_ONLY, TIGHTENING)
-PROOF = tuple(stage for stage in CASCADE if stage not in (ATTACK, LONG_ATTACK))  # where a witness is known
+# Where a witness is known.
+PROOF = tuple(stage for stage in CASCADE if stage not in (ATTACK, LONG_ATTACK))
+RECORDED_PROOF = tuple(stage for stage in RECORDED if stage not in (ATTACK, LONG_ATTACK))
 # Two networks: most differences are decided by bounds; near the largest one, where both have many kinks, halved boxes
 # creep up to it, and phases do not.
 FIRST_DIFFERENCES: tuple[Stage, ...] = (INTERVAL, CROWN, DIFFERENCES, TIGHTENING)

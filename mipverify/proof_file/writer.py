@@ -48,14 +48,9 @@ def write_proof(
     or for a fact that is needed.
     """
     parameters: ParameterMap | None = network.parameters
-    file = network.file if parameters is None else parameters.original.file
-    if type(file) is not ModelFile:  # a subclass is put together of several
-        raise UnprovableError("the network is not that of one ONNX file, as it is")
-    if parameters is not None and (parameters.original.parameters is not None or network.arithmetic != "real"):
-        raise UnprovableError("a network of parameters of parameters, or one in float32, is not proven to files")
     arrays, sites, facts, cases = Arrays(), Sites(), list[dict[str, Any]](), []
     for number, (case, ground) in enumerate(zip(specification.cases, grounds, strict=True)):
-        _require_order(network, case.conditions)
+        require_provable(network, case.conditions)
         missing = set(range(len(case.conditions))).difference(ground.by)
         if missing:
             raise UnprovableError(f"condition {case.conditions[min(missing)].label!r} is excluded without a proof")
@@ -77,8 +72,17 @@ def write_proof(
     return Proof(header, arrays.found)
 
 
-def _require_order(network: Network, conditions: Sequence[Condition]) -> None:
-    """Behind functions that keep the order of the outputs, nothing but that order is asked for."""
+def require_provable(network: Network, conditions: Sequence[Condition]) -> None:
+    """Raise UnprovableError where a file has no words for a network, or for conditions on its outputs.
+
+    Behind functions that keep the order of the outputs, nothing but that order is asked for.
+    """
+    parameters: ParameterMap | None = network.parameters
+    file = network.file if parameters is None else parameters.original.file
+    if type(file) is not ModelFile:  # a subclass is put together of several
+        raise UnprovableError("the network is not that of one ONNX file, as it is")
+    if parameters is not None and (parameters.original.parameters is not None or network.arithmetic != "real"):
+        raise UnprovableError("a network of parameters of parameters, or one in float32, is not proven to files")
     if "ArgMax" in network.dropped:
         raise UnprovableError("networks that end in ArgMax are not proven to files")
     for condition in conditions if network.dropped else ():

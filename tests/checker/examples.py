@@ -142,17 +142,17 @@ def by_boxes(folder: Path, level: str = "0.17") -> Example:
     return found
 
 
-def about_an_image(folder: Path, eps: str = "1/8") -> Example:
-    """Three pixels, a label and a radius."""
+def about_an_image(folder: Path, eps: str = "1/8", targets: tuple[int, ...] = (1,), seed: int = 1) -> Example:
+    """Three pixels, a label and a radius; only the first target is excluded."""
     network = folder / "net.onnx"
-    onnx.save(dense(np.random.default_rng(1), [3, 8, 8, 2]), network)
+    onnx.save(dense(np.random.default_rng(seed), [3, 8, 8, 1 + len(targets)]), network)
     image = [0.25, 0.5, 0.75]
     writer = Writer(network, {})
     writer.header["question"] = {
         "kind": "robustness",
         "image": writer.packed(image),
         "label": 0,
-        "targets": [1],
+        "targets": list(targets),
         "eps": eps,
         "norm": "linf",
         "domain": ["0", "1"],
@@ -167,6 +167,17 @@ def about_an_image(folder: Path, eps: str = "1/8") -> Example:
     return Example(network, None, writer)
 
 
+def about_radii(folder: Path, eps: str = "1/16") -> Example:
+    """A distance: of one target excluded within 1/8, of another within 1/16."""
+    found = about_an_image(folder, eps, (1, 2), 17)
+    writer = found.writer
+    other = {"outputs": [[0, "1"], [2, "-1"]], "offset": "0"}
+    writer.case([[v - 0.0625, v + 0.0625] for v in (0.25, 0.5, 0.75)], [[other]])
+    writer.fact("interval", case=1)
+    writer.fact("exclude", of=2, conditions=writer.array([0], np.uint8), lines="adaptive")
+    return found
+
+
 EXAMPLES: dict[str, Callable[[Path], Example]] = {
     "passes": by_passes,
     "phases": by_phases,
@@ -174,4 +185,5 @@ EXAMPLES: dict[str, Callable[[Path], Example]] = {
     "clips": by_clips,
     "boxes": by_boxes,
     "image": about_an_image,
+    "radii": about_radii,
 }

@@ -16,6 +16,7 @@ from tests.checker.examples import (
     VIOLATED,
     Example,
     about_an_image,
+    about_radii,
     by_boxes,
     by_clips,
     by_cuts,
@@ -118,6 +119,20 @@ def test_an_image_is_covered_by_what_its_question_says(tmp_path: Path, capsys: p
     rejected(found, tmp_path, capsys, "conditions")
     found = about_an_image(tmp_path)
     found.writer.header["question"]["label"] = 1
+    rejected(found, tmp_path, capsys, "conditions")
+
+
+def test_targets_may_be_excluded_within_larger_radii_but_not_within_smaller_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rejected(about_radii(tmp_path, "1/15"), tmp_path, capsys, "box")
+    for missing in (0, 1):
+        found = about_radii(tmp_path)
+        cases = found.writer.header["cases"]
+        cases[missing]["conditions"] = cases[1 - missing]["conditions"]
+        rejected(found, tmp_path, capsys, "conditions")
+    found = about_radii(tmp_path)
+    found.writer.header["cases"] = []
     rejected(found, tmp_path, capsys, "conditions")
 
 

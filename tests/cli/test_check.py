@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
 from tests.cli.files import Result, network, vnnlib
+from tests.proof_file.nets import dense_file
 
 IMAGES = str(files("mipverify.models.zoo") / "mnist_100.npz")
 ZOO = str(files("mipverify.models.zoo") / "mnist_small_linf0.1.onnx")
@@ -67,3 +70,24 @@ def test_a_counterexample_is_replayed(cli: Callable[..., Result], asked: tuple[s
     assert outside.code == 1
     witness.write_text("nothing")
     assert cli("check", "--witness", witness, asked[0], violated).code == 1
+
+
+def test_the_proof_of_a_distance_is_that_of_its_radius(cli: Callable[..., Result], tmp_path: Path) -> None:
+    network_file, image = tmp_path / "net.onnx", np.full((1, 6), 0.5)
+    label = int(dense_file(network_file, [6, 16, 16, 4], 3).forward(image).argmax())
+    data, proof = tmp_path / "data.npz", tmp_path / "closest.proof"
+    np.savez(data, images=image, labels=[label])
+    command = ["distortion", network_file, "--data", data, "--gap", "0.05", "--proof", proof]
+    done = cli(*command, "--index", 0, "--json")
+    assert done.code == 0
+    found = json.loads(done.out)
+    assert found["proof"] == str(proof)
+    checked_here = cli("check", proof, network_file)
+    assert checked_here.code == 0
+    assert f"no point within {found['distance']['lower']!r} in linf" in checked_here.out
+    wrong = cli(*command, "--index", 0, "--label", (label + 1) % 4, "--json")
+    assert (json.loads(wrong.out)["proof"], proof.exists()) == (None, False)
+    for more in (["--samples", "0:1", "--out", tmp_path / "run"], ["--index", 0, "--threat", "brightness:0.1"]):
+        refused = cli(*command, *more)
+        assert (refused.code, len(refused.lines)) == (2, 1)
+        assert "--proof" in refused.lines[0]
