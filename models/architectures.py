@@ -1,4 +1,4 @@
-"""The network architectures of the two papers, by name."""
+"""The network architectures of the two papers, and a wider one, by name."""
 
 from __future__ import annotations
 
@@ -103,6 +103,11 @@ ARCHITECTURES: dict[str, Architecture] = {
         lambda s, k: _convolutional(s, [(16, 5, 2, 2), (32, 5, 2, 2)], 100, k),
         True,
         "convolutions of 16 and 32 filters 5x5 with stride 2, dense 100 (Xiao et al., MNIST and CIFAR-10)",
+    ),
+    "rs_cnn_wide": Architecture(
+        lambda s, k: _convolutional(s, [(32, 5, 2, 2), (64, 5, 2, 2)], 200, k),
+        True,
+        "rs_cnn, all layers twice as wide",
     ),
 }
 

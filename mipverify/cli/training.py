@@ -32,8 +32,8 @@ Preset = Annotated[
     str | None,
     option(
         metavar="NAME",
-        help="mnist- or cifar10-adversarial, -sparse, -stable, -certified, -interval, -ibp, -crown-ibp, -sabr or "
-        "-mtl-ibp.",
+        help="mnist- or cifar10-adversarial, -sparse, -stable, -certified, -certified-wide, -interval, -ibp, "
+        "-crown-ibp, -sabr or -mtl-ibp.",
     ),
 ]
 Epochs = Annotated[int | None, option(metavar="N", help="Passes over the training images.")]
@@ -43,9 +43,7 @@ AttackSteps = Annotated[int | None, option(metavar="N", help="Gradient steps of 
 Stability = Annotated[float | None, option(metavar="W", help="Weight of the ReLU-stability loss.")]
 Sparsity = Annotated[float | None, option(metavar="W", help="Weight of the l_1 norm of the layers.")]
 Certified = Annotated[float | None, option(metavar="SHARE", help="Share of the loss of bounded logits, 0 to 1.")]
-RadiusFactor = Annotated[
-    float | None, option(metavar="F", help="Bounds are taken at F times the radius while training.")
-]
+RadiusFactor = Annotated[float | None, option(metavar="F", help="Train for F times the radius, in attacks and bounds.")]
 BoundedShare = Annotated[
     float | None, option(metavar="SHARE", help="Share of each batch for which bounds are computed, 0 to 1.")
 ]

@@ -3,10 +3,11 @@
 from mipverify.models.training.data import Images, read_images
 from mipverify.models.training.files import Trained, onnx_bytes, read_network, write_network
 from mipverify.models.training.loop import Progress, train
-from mipverify.models.training.options import PRESETS, TrainingOptions, preset
+from mipverify.models.training.options import TrainingOptions
+from mipverify.models.training.presets import NAMES, preset
 
 __all__ = [
-    "PRESETS",
+    "NAMES",
     "Images",
     "Progress",
     "Trained",

@@ -56,12 +56,13 @@ class Objective:
         options = self.options
         apply_pruning(self.module)  # the twins' layers are called without the hook that does it
         reached = radius_share(options.ramp, progress, cast(Shape, options.ramp_shape))
-        eps = options.eps * reached
+        eps = options.eps * options.radius_factor * reached
         share = options.certified * (reached if options.certified_grows else 1.0)
         attacked = x
         if options.attack_steps and eps and share < 1:
-            step = options.attack_step * eps
-            attacked = pgd_attack(self._twin, x, y, eps, steps=options.attack_steps, step_size=step)
+            reach = options.attack_factor * eps
+            step = options.attack_step * reach
+            attacked = pgd_attack(self._twin, x, y, reach, steps=options.attack_steps, step_size=step)
         with torch.set_grad_enabled(share < 1):  # the bounded loss alone leaves it to the record
             logits = self._quick(attacked)
             loss = functional.cross_entropy(logits, y)
@@ -71,7 +72,7 @@ class Objective:
         sums.add("attacked accuracy", (logits.argmax(1) == y).float().mean(), count)
         if options.certified or options.stability:
             part = max(1, round(options.bounded_share * count))  # batches are in random order: the first are a sample
-            found = self._bounds(*self._boxes(x[:part], y[:part], eps * options.radius_factor))
+            found = self._bounds(*self._boxes(x[:part], y[:part], eps))
             if options.certified:
                 bounds = cast(Certificate, options.certified_bounds)
                 margins = margins_from(found.bounds, y[:part], bounds, crown_share=1 - reached)

@@ -1,4 +1,4 @@
-"""What a training run is told: options, and the presets that fill them."""
+"""What a training run is told."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class TrainingOptions:
     often as it is applied. The first line is the mixture MTL-IBP of `mipverify.models.certified_loss`.
 
     eps               l_inf radius that the network is trained for
-    radius_factor     bounds are taken at `eps * radius_factor` (a little more than is to be proven)
+    radius_factor     training takes `eps * radius_factor`, more than is to be proven, for attacks and bounds
+    attack_factor     attacks search so many times the radius of training
     ramp              over which part of the training the radius grows from 0 to its value
     ramp_shape        how: `linear`, or `smooth` as in `mipverify.models.Schedule`
     initialization    fresh weights: `default` of torch, or `ibp` (Shi et al. 2021)
@@ -53,6 +54,7 @@ class TrainingOptions:
     batch_size: int = 128
     learning_rate: float = 3e-3
     radius_factor: float = 1.0
+    attack_factor: float = 1.0
     ramp: tuple[float, float] = (0.0, 0.05)
     ramp_shape: str = "linear"
     initialization: str = "default"
@@ -101,6 +103,8 @@ class TrainingOptions:
             ("--learning-rate", self.learning_rate, 10.0),
             ("--bounded-share", self.bounded_share, 1.0),
             ("--small-box", self.small_box, 1.0),
+            ("--radius-factor", self.radius_factor, 100.0),
+            ("attack_factor", self.attack_factor, 100.0),
         )
         for name, value, low, high in ranges:
             with complaints:
@@ -150,89 +154,6 @@ def options_from(record: dict[str, Any]) -> TrainingOptions:
         return TrainingOptions(**(record | tuples))
     except TypeError as error:
         raise InputError(f"training options: {error}") from None
-
-
-_MNIST: dict[str, dict[str, Any]] = {
-    "adversarial": {},
-    "sparse": {"sparsity": 5e-6},
-    "stable": {"sparsity": 5e-6, "stability": 1e-3, "bounded_share": 0.25, "learning_rate": 2e-3},
-    "certified": {
-        "certified": 0.02,
-        "stability": 5e-5,
-        "bounded_share": 0.5,
-        "epochs": 18,
-        "ramp": (0.0, 0.2),
-        "warp": 0.1,
-    },
-    "interval": {
-        "certified": 0.8,
-        "attack_steps": 0,
-        "stability": 1e-5,
-        "learning_rate": 2e-3,
-        "radius_factor": 1.1,
-        "epochs": 12,
-        "ramp": (0.02, 0.5),
-    },
-}
-# Published schedules. Shared: Adam at 5e-4, gradients of norm 10 at most, weights and regularizers (0.5) of Shi et al.
-_SCHEDULE: dict[str, Any] = {
-    "attack_steps": 0,
-    "certified": 1.0,
-    "initialization": "ibp",
-    "warmup": 0.5,
-    "ramp_shape": "smooth",
-    "learning_rate": 5e-4,
-    "gradient_clip": 10.0,
-}
-# The radius grows over the first 20 of 70 epochs, the learning rate falls after 50 and 60.
-_SCHEDULE_MNIST: dict[str, Any] = {
-    **_SCHEDULE,
-    "epochs": 70,
-    "batch_size": 256,
-    "ramp": (0.0, 20 / 70),
-    "milestones": (50 / 70, 60 / 70),
-}
-# One epoch without perturbations, then 80 of 160 in which the radius grows; the rate falls after 120 and 140.
-_SCHEDULE_CIFAR: dict[str, Any] = {
-    **_SCHEDULE,
-    "epochs": 160,
-    "batch_size": 128,
-    "ramp": (1 / 160, 81 / 160),
-    "milestones": (120 / 160, 140 / 160),
-    "eps": 2 / 255,
-    "shift": 2,
-    "flip": True,
-}
-_LOSSES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # for MNIST, for CIFAR-10 at 2/255
-    "ibp": ({}, {}),
-    "crown-ibp": ({"certified_bounds": "crown", "certified_grows": True},) * 2,
-    "sabr": (
-        {"small_box": 0.4, "attack_steps": 8, "attack_step": 0.3},
-        {"small_box": 0.1, "attack_steps": 8, "attack_step": 0.3},
-    ),
-    "mtl-ibp": (
-        {"certified": 0.5, "attack_steps": 1, "attack_step": 1.0},
-        {"certified": 0.004, "attack_steps": 8, "attack_step": 0.3},
-    ),
-}
-_CIFAR: dict[str, Any] = {"eps": 2 / 255, "epochs": 40, "shift": 4, "flip": True}
-PRESETS: dict[str, dict[str, Any]] = {
-    **{f"mnist-{name}": values for name, values in _MNIST.items()},
-    **{f"cifar10-{name}": {**values, **_CIFAR} for name, values in _MNIST.items()},
-    **{f"mnist-{name}": {**_SCHEDULE_MNIST, **values} for name, (values, _) in _LOSSES.items()},
-    **{f"cifar10-{name}": {**_SCHEDULE_CIFAR, **values} for name, (_, values) in _LOSSES.items()},
-}
-
-
-def preset(name: str, **changes: Any) -> TrainingOptions:
-    """The options of a preset, some of them changed; changes that are None are left out.
-
-    Raises `InputError` if there is no such preset or a value makes no sense.
-    """
-    if name not in PRESETS:
-        raise InputError(f"preset {name!r}: not one of {', '.join(PRESETS)}")
-    given = {key: value for key, value in changes.items() if value is not None}
-    return TrainingOptions(**{"preset": name, **PRESETS[name], **given})
 
 
 def _check(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:

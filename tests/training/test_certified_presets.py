@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mipverify.models import certified_loss, small_box_centers, warmup_regularizer
+from mipverify.models import certified_loss, pgd_attack, small_box_centers, warmup_regularizer
 from mipverify.models.architectures import build
 from mipverify.models.training import Images, Progress, TrainingOptions, preset, read_network, train
 from mipverify.models.training.files import read_record
@@ -44,7 +44,7 @@ def loss_of(options: TrainingOptions, data: tuple[Images, Images], progress: flo
 
 
 def test_ibp_is_the_certified_loss(data: tuple[Images, Images]) -> None:
-    (x, y), options = batch(data), preset("mnist-ibp", eps=0.05)
+    (x, y), options = batch(data), preset("mnist-ibp", eps=0.05, radius_factor=1.0)
     found, module = loss_of(options, data, 1.0)
     assert found == pytest.approx(float(certified_loss(module, x, y, 0.05).detach()), rel=1e-5)
     # Half the radius is reached where the smooth growth is past its knee: the regularizer counts with 0.5 (1 - 1/2).
@@ -55,7 +55,10 @@ def test_ibp_is_the_certified_loss(data: tuple[Images, Images]) -> None:
 
 
 def test_crown_ibp_goes_over_to_intervals(data: tuple[Images, Images]) -> None:
-    (x, y), options = batch(data), preset("mnist-crown-ibp", eps=0.05, ramp=(0.0, 1.0), ramp_shape="linear", warmup=0.0)
+    (x, y), options = (
+        batch(data),
+        preset("mnist-crown-ibp", eps=0.025, ramp=(0.0, 1.0), ramp_shape="linear", warmup=0.0),
+    )
     found, module = loss_of(options, data, 0.25)
     bounded = certified_loss(module, x, y, 0.0125, bounds="crown", crown_share=0.75)
     wanted = 0.75 * functional.cross_entropy(module(x), y) + 0.25 * bounded
@@ -73,10 +76,41 @@ def test_sabr_bounds_small_boxes(data: tuple[Images, Images]) -> None:
 
 
 def test_mtl_ibp_mixes(data: tuple[Images, Images]) -> None:
-    (x, y), options = batch(data), preset("mnist-mtl-ibp", eps=0.1, attack_steps=0, certified=0.3)
+    (x, y), options = batch(data), preset("mnist-mtl-ibp", eps=0.05, attack_steps=0, certified=0.3)
     found, module = loss_of(options, data, 1.0)
     wanted = certified_loss(module, x, y, 0.1, attacked=x, mixture="loss", alpha=0.3)
     assert found == pytest.approx(float(wanted.detach()), rel=1e-5)
+
+
+def test_attacks_go_as_far_as_they_are_told(data: tuple[Images, Images]) -> None:
+    (x, y), options = batch(data), preset("mnist-mtl-ibp", eps=0.05, attack_factor=2.1, certified=0.25)
+    found, module = loss_of(options, data, 1.0)
+    torch.manual_seed(5)
+    attacked = pgd_attack(module, x, y, 0.21, steps=1, step_size=2.1)  # twice the radius, and 2.1 times this
+    assert float((attacked - x).abs().max()) == pytest.approx(0.21, rel=1e-3)
+    wanted = 0.75 * functional.cross_entropy(module(attacked), y) + 0.25 * certified_loss(module, x, y, 0.1)
+    assert found == pytest.approx(float(wanted.detach()), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "eps", "expected"),
+    [
+        ("mnist-ibp", 0.1, {"radius_factor": 2.0, "certified": 1.0}),
+        ("mnist-ibp", 0.3, {"radius_factor": 4 / 3}),
+        ("mnist-mtl-ibp", 0.1, {"radius_factor": 2.0, "certified": 0.01, "attack_steps": 1}),
+        ("mnist-mtl-ibp", 0.3, {"radius_factor": 4 / 3, "certified": 0.08}),
+        ("mnist-sabr", 0.1, {"radius_factor": 1.0, "small_box": 0.4}),
+        ("mnist-sabr", 0.3, {"small_box": 0.6}),
+        ("cifar10-mtl-ibp", 2 / 255, {"attack_factor": 2.1, "certified": 0.004, "epochs": 160}),
+        ("cifar10-mtl-ibp", 8 / 255, {"attack_factor": 1.0, "certified": 0.5, "epochs": 260}),
+        ("cifar10-sabr", 2 / 255, {"small_box": 0.1}),
+        ("cifar10-sabr", 8 / 255, {"small_box": 0.7}),
+    ],
+)
+def test_published_constants_depend_on_the_radius(name: str, eps: float, expected: dict[str, float]) -> None:
+    options = preset(name, eps=eps)
+    assert {key: getattr(options, key) for key in expected} == pytest.approx(expected)
+    assert preset(name, eps=eps, radius_factor=1.25).radius_factor == 1.25
 
 
 def test_published_schedules() -> None:
