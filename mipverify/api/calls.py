@@ -209,11 +209,11 @@ def minimum_distortion(
     if threat is not None:
         from mipverify.api.threats import distances_of_threat
 
-        if scale is not None or constraints or known is not None or plain(margin) != 0 or proof:
-            raise InputError("a threat takes no scale, constraints, margin, known distance or proof")
+        if scale is not None or constraints or known is not None or plain(margin) != 0:
+            raise InputError("a threat takes no scale, constraints, margin or known distance")
         return distances_of_threat(
             asked, threat, domain, norm=norm, targets=targets, max_distance=max_distance, timeout=timeout,
-            solver=solver, seed=seed, workers=workers, progress=follower(progress), arithmetic=arithmetic,
+            solver=solver, seed=seed, workers=workers, progress=follower(progress), arithmetic=arithmetic, proof=proof,
             **({} if gap is None else {"gap": gap}),
         )  # fmt: skip
     gap = distances.GAP if gap is None else gap

@@ -116,8 +116,8 @@ def distortion(
     threatened = opt.parse_threat(threat)
     if threatened is not None and exact_number(margin, "--margin") != 0:
         raise InputError("--margin cannot be combined with --threat")
-    if threatened is not None and proof is not None:
-        raise InputError("--proof cannot be combined with --threat")
+    if proof is not None:
+        opt.check_provable(threatened)
     if samples is not None:
         assert out is not None
         if label is not None or witness is not None or proof is not None:
@@ -144,7 +144,8 @@ def distortion(
             if threatened is not None:
                 sample = Sample.of(dataset, index, right, None, norm, asked["targets"])
                 how = {name: asked[name] for name in OPTIONS if name in asked}
-                found = distance_of_threat(loaded, threatened, sample, workers=workers, progress=progress, **how)
+                how |= {"workers": workers, "progress": progress, "proof": proof is not None}
+                found = distance_of_threat(loaded, threatened, sample, **how)
             else:
                 found = minimum_distortion(
                     loaded,

@@ -119,6 +119,12 @@ def parse_threat(text: str | None) -> Threatened | None:
         raise InputError(f"--{error}" if str(error).startswith("threat") else f"--threat: {error}") from None
 
 
+def check_provable(threat: Threatened | None) -> None:
+    """Raise InputError where no proof can be written of a threat."""
+    if threat is not None and not threat.provable:
+        raise InputError(f"--proof cannot be combined with --threat {threat.text}: no proofs can be written of it")
+
+
 def check_radius(threat: Threatened | None, eps: str | None) -> None:
     """Refuse a threat without the radius that it needs, or with one that it has not."""
     if threat is not None and threat.radius == "needed" and eps is None:

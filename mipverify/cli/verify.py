@@ -92,10 +92,10 @@ def verify(
     cap = opt.parse_memory(memory)
     opt.check_solver(solver)
     opt.check_arithmetic(arithmetic)
-    if threat is not None:
-        for name, value in (("--proof", proof), ("--memory", memory)):
-            if value is not None:
-                raise InputError(f"{name} cannot be combined with --threat")
+    if threat is not None and memory is not None:
+        raise InputError("--memory cannot be combined with --threat")
+    if proof is not None:
+        opt.check_provable(opt.parse_threat(threat))
     outputs = {"--witness": witness, "--result-file": result_file, "--proof": proof}
     networks = _named(network)
     check_outputs(outputs, [*networks.values(), property, *data_files(data)])
@@ -212,11 +212,12 @@ def _threatened(
     workers: int,
     progress: Any,
     arithmetic: str,
+    proof: bool,
     **_: Any,
 ) -> Verdict:
     from mipverify.engine.threats.threat import Limits
 
-    return threat.verify(network, sample, Limits(clock.left(), solver, seed, workers, progress, arithmetic))
+    return threat.verify(network, sample, Limits(clock.left(), solver, seed, workers, progress, arithmetic, proof))
 
 
 def _check_bounds(verdict: Verdict, specification: Specification) -> None:

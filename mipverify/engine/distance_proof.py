@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mipverify.engine.problem import Problem
+from mipverify.engine.recorded import ground_of
 from mipverify.engine.state import Grounds
 from mipverify.network import Network
 from mipverify.proof.derivation import Derivation
@@ -64,7 +65,7 @@ def write_distance(
     held: by condition, as `ExcludedWithin.so_far` has it; where one is missing the radius is 0, which needs no proof.
     asked: the robustness question that this answers, for any radius.
     """
-    from mipverify.proof_file import Ground, UnprovableError, write_proof
+    from mipverify.proof_file import UnprovableError, write_proof
 
     if len(held) < len(conditions):
         return 0.0, None, ""
@@ -75,9 +76,7 @@ def write_distance(
     for own in by_problem.values():
         problem = held[own[0]].problem
         cases.append(Case(problem.inputs, tuple(conditions[c] for c in own)))
-        lower, upper = (side.reshape(-1) for side in problem.box)
-        by = {place: (held[c].how, held[c].place) for place, c in enumerate(own)}
-        grounds.append(Ground(problem.margins, lower, upper, by))
+        grounds.append(ground_of(problem, {place: (held[c].how, held[c].place) for place, c in enumerate(own)}))
     radius = min(each.radius for each in held.values())
     asked = None if asked is None else replace(asked, eps=exact_number(radius, "eps"))
     try:

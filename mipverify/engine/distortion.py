@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from mipverify.engine.budget import Clock
 from mipverify.engine.distance_proof import robustness_asked, write_distance
 from mipverify.engine.radius_search import RadiusSearch
+from mipverify.engine.recorded import require_provable
 from mipverify.engine.scores import require_order
 from mipverify.engine.shown import html_table, number, seconds, vector
 from mipverify.engine.verdict import Witness
@@ -207,7 +208,7 @@ def closest_violation(
     if not np.isfinite(cap):
         raise InputError("without limits of the domain a largest distance is needed")
     if proof:
-        _require_provable(network, conditions)
+        require_provable(network, conditions)
     search = RadiusSearch(network, perturbation, conditions, cap, gap, Clock(timeout), seed, solver, progress, proof)
     if known is not None:
         point = None if known.witness is None else np.asarray(known.witness, np.float32)
@@ -233,13 +234,3 @@ def closest_violation(
         network.arithmetic,
         written,
     )
-
-
-def _require_provable(network: Network, conditions: Sequence[Condition]) -> None:
-    """Raise InputError where no proof about a network can be written, before any work."""
-    from mipverify.proof_file import UnprovableError, require_provable
-
-    try:
-        require_provable(network, conditions)
-    except UnprovableError as error:
-        raise InputError(f"proof: {error}") from None

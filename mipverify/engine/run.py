@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mipverify.engine.budget import Clock
 from mipverify.engine.driver import Course
 from mipverify.engine.problem import Problem
+from mipverify.engine.recorded import ground_of, with_proof
 from mipverify.engine.samples import HandedOn
 from mipverify.engine.schedule import CASCADE, RECORDED
 from mipverify.engine.scores import score_case
@@ -26,6 +27,9 @@ from mipverify.parallel import Executor, ProcessPool
 from mipverify.proof.bounds import Bounds
 from mipverify.specification import Specification
 from mipverify.specification.sets import InputSet
+
+if TYPE_CHECKING:
+    from mipverify.proof_file import Ground
 
 MOST_VALIDATED = 4  # boxes on whose points the network is compared with its original
 MOST_NAMED = 20  # coordinates in a note
@@ -116,20 +120,13 @@ class Run:
     def so_far(self, reason: str) -> Verdict:
         """The verdict if the run is given up for this reason; it may go on meanwhile."""
         verdict = _verdict(self.network, self.specification, list(self.courses), self.clock, reason)
-        return self._with_proof(verdict) if self.proof and verdict.verdict == "holds" else verdict
+        if not self.proof or verdict.verdict != "holds":
+            return verdict
+        return with_proof(verdict, self.network, self.specification, self.grounds())
 
-    def _with_proof(self, verdict: Verdict) -> Verdict:
-        """The verdict with its proof; unknown where none can be written."""
-        from mipverify.proof_file import Ground, UnprovableError, write_proof
-
-        grounds = []
-        for course in self.courses:
-            lower, upper = (side.reshape(-1) for side in course.problem.box)
-            grounds.append(Ground(course.problem.margins, lower, upper, course.state.grounds))
-        try:
-            return replace(verdict, proof=write_proof(self.network, self.specification, grounds))
-        except UnprovableError as error:
-            return replace(verdict, verdict="unknown", reason=f"no proof can be written: {error}")
+    def grounds(self) -> list[Ground]:
+        """Why the conditions of each case are excluded."""
+        return [ground_of(course.problem, course.state.grounds) for course in self.courses]
 
 
 def compared_at(specification: Specification, most: int | None = None) -> np.ndarray:

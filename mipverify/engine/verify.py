@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from mipverify.engine.budget import Clock
 from mipverify.engine.driver import silent
@@ -17,6 +18,9 @@ from mipverify.network.snapshot import snapshot
 from mipverify.parallel.guard import LeftBehindError, run_within
 from mipverify.solvers.registry import require_choice
 from mipverify.specification import Specification
+
+if TYPE_CHECKING:
+    from mipverify.proof_file import Ground
 
 
 def verify(
@@ -60,6 +64,15 @@ def verify_rest(
     """The same for a sample that was left open among others: goes on from what is known of it."""
     stages = rest_of_cascade(start.ran)
     return _finished(Run(network, specification, Clock(timeout), solver, seed, 1, silent, stages, start=start))
+
+
+def verify_with_grounds(
+    network: Network, specification: Specification, *, timeout: float, seed: int
+) -> tuple[Verdict, list[Ground]]:
+    """The same with a proof, and what that was written from where it holds: for one proof of several questions."""
+    run = Run(network, specification, Clock(timeout), "bab", seed, 1, silent, CASCADE, proof=True)
+    verdict = _finished(run)
+    return verdict, run.grounds() if verdict.verdict == "holds" else []
 
 
 def _finished(run: Run) -> Verdict:

@@ -55,7 +55,7 @@ def test_every_threat_is_answered(cli: Callable[..., Result], threat: str) -> No
         (("--threat", "rotation:5", "--eps", "0.1"), "takes no --eps"),
         (("--threat", "mask:background"), "needs --eps"),
         (("--threat", "mask:none.npy", "--eps", "0.1"), "none.npy"),
-        (("--threat", "rotation:5", "--proof", "x.proof"), "--proof cannot be combined with --threat"),
+        (("--threat", "rotation:5", "--proof", "x.proof"), "--proof cannot be combined with --threat rotation:5"),
         (("--threat", "rotation:5", "--memory", "1G"), "--memory cannot be combined with --threat"),
         (("--threat", "blur:3", "--mean", "0.1"), "mean or std"),
         (("--threat", "blur:3", "--arithmetic", "float32"), "real arithmetic only"),

@@ -21,7 +21,7 @@ from mipverify.network.validation import validated
 from mipverify.specification.robustness import nearest_inputs
 
 GAP = 1e-2  # relative: each bound is a question of its own
-OPTIONS = ("gap", "max_distance", "timeout", "solver", "seed", "workers", "progress", "arithmetic")
+OPTIONS = ("gap", "max_distance", "timeout", "solver", "seed", "workers", "progress", "arithmetic", "proof")
 
 
 def distance_of_threat(
@@ -37,6 +37,7 @@ def distance_of_threat(
     workers: int = 1,
     progress: Callable[[str, str], None] | None = None,
     arithmetic: str = "real",
+    proof: bool = False,
 ) -> Distortion:
     """The smallest part of a threat that holds an input which is classified otherwise: `Threat.distance`.
 
@@ -52,7 +53,9 @@ def distance_of_threat(
             raise InputError(
                 f"threat {threat.text}: distances are shares of it, of which 1 is the largest, not {max_distance:g}"
             )
-    limits, began = Limits(timeout, solver, seed, workers, progress, arithmetic), time.perf_counter()
+    if proof and not threat.provable:
+        raise InputError(f"threat {threat.text}: no proofs can be written of it")
+    limits, began = Limits(timeout, solver, seed, workers, progress, arithmetic, proof), time.perf_counter()
     network = in_arithmetic(snapshot(network), arithmetic)
     (point,) = nearest_inputs(np.asarray(sample.image)[None], sample.normalization)
     (output,) = validated(network, point[None]).run(point[None])

@@ -41,6 +41,7 @@ class _OfFamily(Threat):
             seed=limits.seed,
             workers=limits.workers,
             progress=limits.progress,
+            proof=limits.proof,
         )
         return replace(verdict, statistics=self._told(verdict.statistics))
 
@@ -59,6 +60,7 @@ class _OfFamily(Threat):
             seed=limits.seed,
             workers=limits.workers,
             progress=limits.progress,
+            proof=limits.proof,
         )
         return replace(found, norm=self.measured_in(sample.norm), statistics=self._told(found.statistics))
 

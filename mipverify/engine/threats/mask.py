@@ -76,6 +76,7 @@ class Mask(Threat):
             workers=limits.workers,
             progress=limits.progress,
             arithmetic=limits.arithmetic,
+            proof=limits.proof,
         )
 
     def distance(
@@ -100,6 +101,7 @@ class Mask(Threat):
             workers=limits.workers,
             progress=limits.progress,
             arithmetic=limits.arithmetic,
+            proof=limits.proof,
         )
 
 

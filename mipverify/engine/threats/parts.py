@@ -8,25 +8,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mipverify.engine.budget import Clock
 from mipverify.engine.driver import Course, silent
 from mipverify.engine.problem import MarginNetworks, Problem
+from mipverify.engine.recorded import ground_of, require_provable, with_proof
 from mipverify.engine.samples import HandedOn
 from mipverify.engine.schedule import TOGETHER
 from mipverify.engine.scores import score_case
 from mipverify.engine.threats.sample import Sample
 from mipverify.engine.threats.threat import Limits
 from mipverify.engine.verdict import Verdict, Witness
-from mipverify.engine.verify import verify_rest
+from mipverify.engine.verify import verify_rest, verify_with_grounds
 from mipverify.network import Network
 from mipverify.network.deployed import in_arithmetic
 from mipverify.network.snapshot import snapshot
 from mipverify.network.validation import points_of, validated
 from mipverify.specification import Box, Case, Specification
+
+if TYPE_CHECKING:
+    from mipverify.proof_file import Ground
 
 TOGETHER_BOXES = 64  # as many as samples of a report
 TOGETHER_ENTRIES = 2**21  # node values of all of them
@@ -37,7 +41,7 @@ class PartsRun:
     """One question about some boxes of one sample.
 
     box: of all, one after the other. names: what each is called. left: parts that the batched stages leave open: the
-    least margin, the part, and what is known of it.
+    least margin, the part, and what is known of it. grounds: why parts hold, where a proof is to be written.
     """
 
     network: Network
@@ -47,10 +51,13 @@ class PartsRun:
     limits: Limits
     clock: Clock
     left: list[tuple[float, int, HandedOn]] = field(default_factory=list)
+    grounds: dict[int, Ground] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.network = in_arithmetic(snapshot(self.network), self.limits.arithmetic)
         self._judged = self.sample.conditions(self.network.output_size)
+        if self.limits.proof:
+            require_provable(self.network, self._judged)
         self._lower = np.full(len(self.names), -np.inf)
         self._size = self.network.input_size
         self._trusted: tuple[str, ...] = ()
@@ -81,17 +88,26 @@ class PartsRun:
             if self.clock.over():
                 return self._verdict("unknown", stage, reason="time")
             told("parts", f"{turn} of {len(self.left)} that are left open")
-            verdict = self._alone(part, start)
+            verdict, grounds = self._alone(part, start)
             stage = verdict.stage
             if verdict.verdict == "violated":
                 return self._verdict("violated", stage, part, verdict.witness)
+            self.grounds.update((part, ground) for ground in grounds)
             undecided |= verdict.verdict != "holds"
             lower = verdict.margin_lower_bound
             self._lower[part] = -np.inf if lower is None else lower
             reason = reason or verdict.reason
             self._trusted = tuple(dict.fromkeys((*self._trusted, *verdict.trusted)))
             self._nodes += int(verdict.statistics.get("nodes", 0))
-        return self._verdict("unknown" if undecided else "holds", stage, reason=reason)
+        verdict = self._verdict("unknown" if undecided else "holds", stage, reason=reason)
+        return self._with_proof(verdict) if self.limits.proof and not undecided else verdict
+
+    def _with_proof(self, verdict: Verdict) -> Verdict:
+        """A verdict that all parts hold with their proof, one case each; unknown where none can be written."""
+        parts = range(len(self.names))
+        cases = tuple(Case(self._part(np.array([part])), self._judged) for part in parts)
+        specification = Specification(cases, "robustness")
+        return with_proof(verdict, self.network, specification, [self.grounds[part] for part in parts])
 
     def _part(self, some: np.ndarray) -> Box:
         return self.box.spread((some[:, None] * self._size + np.arange(self._size)).reshape(-1))
@@ -113,6 +129,10 @@ class PartsRun:
                 self._unstable, course.state.proven.unstable_counts().max(axis=0)[: len(self._unstable)]
             )
             self._lower[some] = [float(course.state.of_entry(entry).min()) for entry in range(len(some))]
+            if self.limits.proof:
+                for entry in np.flatnonzero(holds).tolist():
+                    own = course.state.grounds_of(entry)
+                    self.grounds[int(some[entry])] = ground_of(course.problem, own, entry)
             kept = np.flatnonzero(~holds)
             if not len(kept):
                 return None
@@ -127,7 +147,8 @@ class PartsRun:
         judge = _EachPart(self, some)
         own = self.network, self._conditions, self._part(some), self._margins, judge
         asked = np.ones((len(some), len(self._conditions)), bool)
-        return Problem(*own, seed=self.limits.seed, entries=len(some), asked=asked)
+        record = self.limits.proof
+        return Problem(*own, seed=self.limits.seed, entries=len(some), asked=asked, record=record)
 
     def of_part(self, part: int) -> Problem:
         """The problem of one part by itself."""
@@ -136,10 +157,14 @@ class PartsRun:
             self.network, case, self._replay, judged=self._judged, margins=self._networks, seed=self.limits.seed
         )
 
-    def _alone(self, part: int, start: HandedOn) -> Verdict:
+    def _alone(self, part: int, start: HandedOn) -> tuple[Verdict, list[Ground]]:
+        """One part by itself, and why it holds, if it does and a proof is to be written: that is one of everything."""
         case = Case(self._part(np.array([part])), self._judged)
         asked, how = Specification((case,), "robustness"), self.limits
-        return verify_rest(self.network, asked, start, timeout=self.clock.left(), solver=how.solver, seed=how.seed)
+        if how.proof:
+            return verify_with_grounds(self.network, asked, timeout=self.clock.left(), seed=how.seed)
+        rest = verify_rest(self.network, asked, start, timeout=self.clock.left(), solver=how.solver, seed=how.seed)
+        return rest, []
 
     def _verdict(
         self, word: Any, stage: str, part: int | None = None, witness: Witness | None = None, reason: str = ""

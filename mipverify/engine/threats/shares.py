@@ -9,12 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mipverify.engine.distortion import Distortion
 from mipverify.engine.threats.threat import Limits
 from mipverify.engine.verdict import Verdict, Witness
 from mipverify.errors import InputError
+
+if TYPE_CHECKING:
+    from mipverify.proof_file import Proof
 
 FIRST = 0.25  # of the least radius that is not proven, asked about where nothing is known from below
 FRUITLESS = 3  # questions in a row that end open: what is asked then is ever closer to what is proven
@@ -44,6 +47,7 @@ def smallest_share(
     witness: Witness | None = None
     worst: object = None
     trusted: tuple[str, ...] = ()
+    proof: Proof | None = None
     reason = ""
     radius, fruitless = most, 0
     while fruitless < FRUITLESS:
@@ -57,7 +61,7 @@ def smallest_share(
             break
         questions, nodes = questions + 1, nodes + int(answer.verdict.statistics.get("nodes") or 0)
         if answer.verdict.verdict == "holds":
-            lower, fruitless = radius, 0
+            lower, proof, fruitless = radius, answer.verdict.proof, 0
             trusted = tuple(dict.fromkeys((*trusted, *answer.verdict.trusted)))
         elif answer.reached is not None:
             upper, witness, fruitless = answer.reached, answer.verdict.witness, 0
@@ -82,4 +86,5 @@ def smallest_share(
         trusted,
         {"questions": questions, "nodes": nodes, "worst": worst},
         (reason or "time") if status == "bounded" else "",
+        proof=proof,
     )

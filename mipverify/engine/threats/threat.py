@@ -15,7 +15,10 @@ from mipverify.network import Network
 
 @dataclass(frozen=True)
 class Limits:
-    """How to look for an answer; none of it changes the question. As in `mipverify.verify`."""
+    """How to look for an answer; none of it changes the question. As in `mipverify.verify`.
+
+    proof: whether what holds must come with its proof, a lower bound of a distance too.
+    """
 
     timeout: float = 300.0
     solver: str = "auto"
@@ -23,6 +26,7 @@ class Limits:
     workers: int = 1
     progress: Callable[[str, str], None] | None = None
     arithmetic: str = "real"
+    proof: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,9 @@ class Threat(ABC):
 
     #: Whether a threat has a radius: eps is then needed, or may be given.
     radius: ClassVar[Literal["needed", "allowed", "none"]] = "none"
+
+    #: Whether proof files have words for the inputs that it makes.
+    provable: ClassVar[bool] = True
 
     @abstractmethod
     def verify(self, network: Network, sample: Sample, limits: Limits) -> Verdict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -38,6 +38,8 @@ class Transforming(Threat):
     rotation: Fraction = Fraction(0)
     translation: Fraction = Fraction(0)
     scaling: Fraction = Fraction(0)
+
+    provable: ClassVar[bool] = False
 
     def transforms(self, sample: Sample, share: Fraction = Fraction(1)) -> Transforms:
         """The transforms of a sample whose parameters go up to a share of the threat's. Raises InputError."""
