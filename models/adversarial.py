@@ -7,6 +7,8 @@ from mipverify.models.differentiable import Domain, class_labels, input_box, who
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mipverify.errors import InputError
+
 
 def pgd_attack(
     module: nn.Module,
@@ -26,8 +28,9 @@ def pgd_attack(
     y: labels (B,). step_size: 2.5 eps / steps unless given; Xiao et al. 2019 take 8 steps of 0.3 eps. domain: the
     range of valid inputs, or None. The module runs in the mode it is in; its parameters' gradients are left alone.
     """
-    y, x = class_labels(y, len(x)), whole(x)
+    x = whole(x)
     lower, upper = input_box(x.detach(), eps, domain)
+    y = class_labels(y, len(x))
     step = 2.5 * eps / max(1, steps) if step_size is None else step_size
     point = x.detach()
     if random_start:
@@ -38,7 +41,9 @@ def pgd_attack(
         point.requires_grad_(True)
         with torch.enable_grad():
             loss = functional.cross_entropy(module(point), y, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, point)
+        (gradient,) = torch.autograd.grad(loss, point, allow_unused=True) if loss.requires_grad else (None,)
+        if gradient is None:
+            raise InputError("the module's output has no gradient with respect to its input: it cannot be attacked")
         point = torch.clamp(point.detach() + step * gradient.sign(), lower, upper)
     return point
 

@@ -61,7 +61,7 @@ def certified_loss(
         raise InputError(f"mixture {mixture!r}: 'loss', 'logits' or 'product' is needed")
     if not 0 <= alpha <= 1 or not 0 <= crown_share <= 1:
         raise InputError("alpha and crown_share lie between 0 and 1")
-    y = class_labels(y, len(x))
+    y = class_labels(y, len(whole(x)))
     shape = tuple(x.shape[1:]) if input_shape is None else input_shape
     margins = certified_margins(
         model, x, y, eps, bounds=bounds, crown_share=crown_share, domain=domain, input_shape=shape

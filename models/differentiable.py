@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
+import numpy as np
 import torch
 from mipverify.models.interval import estimate_affine
 from mipverify.models.precision import in_full_precision
@@ -55,11 +56,13 @@ def input_box(x: Tensor, eps: float | Tensor, domain: Domain = (0.0, 1.0)) -> tu
 
     eps and each limit of the domain: a number, or a tensor that broadcasts to x, (channels, 1, 1) for one of each
     channel. Raises InputError where x lies outside of the domain, for clipping
-    would make boxes that do not hold it. Half precision holds no bounds: such x are taken as float32.
+    would make boxes that do not hold it, or where they do not fit. Half precision holds no bounds: such x are taken as
+    float32.
     """
     x = whole(x)
-    if not bool(torch.as_tensor(eps >= 0).all()):
-        raise InputError("eps must be at least 0")
+    if x.ndim == 0 or not len(x):
+        raise InputError("x holds no input")
+    _require_radius(eps, x)
     require_domain(x, domain)
     lower, upper = x - eps, x + eps
     if domain is None:
@@ -68,26 +71,45 @@ def input_box(x: Tensor, eps: float | Tensor, domain: Domain = (0.0, 1.0)) -> tu
     return lower.clamp(low, high), upper.clamp(low, high)
 
 
+def _require_radius(eps: float | Tensor, x: Tensor) -> None:
+    if not isinstance(eps, (float, int, np.number, Tensor)):
+        raise InputError(f"eps: a number or a tensor is needed, not {type(eps).__name__}")
+    if not bool(torch.as_tensor(eps >= 0).all()):
+        raise InputError("eps must be at least 0")
+    if not _broadcasts(tuple(getattr(eps, "shape", ())), x):
+        raise InputError(f"eps of shape {list(getattr(eps, 'shape', ()))} does not broadcast to x {list(x.shape)}")
+
+
+def _broadcasts(shape: tuple[int, ...], x: Tensor) -> bool:
+    """Whether a tensor of `shape` broadcasts to x, and not the other way round."""
+    try:
+        return tuple(torch.broadcast_shapes(shape, x.shape)) == tuple(x.shape)
+    except RuntimeError:
+        return False
+
+
 def whole(x: Tensor) -> Tensor:
-    """Inputs in a type that bounds can be computed in: half precision as float32."""
+    """Inputs in a type that bounds can be computed in: half precision as float32. Raises InputError for no tensor."""
+    if not isinstance(x, Tensor):
+        raise InputError(f"a torch tensor is needed, not {type(x).__name__}")
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def limits(domain: tuple[float | Tensor, float | Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     """The two sides of a domain as tensors that broadcast to x. Raises InputError where they do not."""
-    low, high = (torch.as_tensor(side, dtype=x.dtype, device=x.device) for side in domain)
     try:
-        torch.broadcast_shapes(low.shape, high.shape, x.shape)
-        fits = max(low.ndim, high.ndim) <= x.ndim
-    except RuntimeError:
-        fits = False
-    if not fits:
+        low, high = (torch.as_tensor(side, dtype=x.dtype, device=x.device) for side in domain)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError("domain: the smallest and the largest legal value are needed, or None") from None
+    if not (_broadcasts(tuple(low.shape), x) and _broadcasts(tuple(high.shape), x)):
         raise InputError(f"domain limits of shapes {list(low.shape)} and {list(high.shape)} for inputs {list(x.shape)}")
     return low, high
 
 
 def class_labels(y: Tensor, count: int) -> Tensor:
     """Labels (B,), whole numbers of any type, as int64. Raises InputError unless there is one for each of `count`."""
+    if not isinstance(y, Tensor):
+        raise InputError(f"labels: a torch tensor is needed, not {type(y).__name__}")
     whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
     if y.shape != (count,) or not whole:
         raise InputError(
@@ -102,7 +124,7 @@ def require_domain(x: Tensor, domain: Domain) -> None:
     if domain is None:
         return
     low, high = limits(domain, x)
-    outside = (x < low) | (x > high)
+    outside = ~((x >= low) & (x <= high))  # NaN is nowhere
     if bool(outside.any()):
         at = int(outside.reshape(-1).nonzero()[0])
         low, high = (side.expand_as(x).reshape(-1)[at] for side in (low, high))

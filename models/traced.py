@@ -9,13 +9,13 @@ from typing import Any, TypeAlias
 import torch
 from mipverify.models.normalization import batch_normalizations, clean_statistics
 from torch import fx, nn
-from torch.nn.utils import parametrize, prune
+from torch.nn.utils import parametrize
 
 from mipverify.errors import InputError
 from mipverify.network import Affine, Network
 from mipverify.network.operators import Array
 from mipverify.network.snapshot import snapshot
-from mipverify.network.torch_import import from_torch, trace, unwrapped
+from mipverify.network.torch_import import WEIGHT_HOOKS, from_torch, trace, unwrapped
 
 
 class Traced:
@@ -60,8 +60,11 @@ class Traced:
         """What the network holds apart from the values of parameters; None where these are not all."""
         if any(_is_computed(part) for part in self.module.modules()) or any(map(_has_history, _arrays(self._network))):
             return None
-        parameters = tuple((p.data_ptr(), p.dtype) for p in self.module.parameters())
-        buffers = tuple((b.data_ptr(), b.dtype, b._version) for b in self.module.buffers())
+        try:
+            parameters = tuple((p.data_ptr(), p.dtype) for p in self.module.parameters())
+            buffers = tuple((b.data_ptr(), b.dtype, b._version) for b in self.module.buffers())
+        except RuntimeError:  # transforms of torch.func put tensors without memory in their place
+            return None
         return tuple(id(part) for part in self.module.modules()), parameters, buffers
 
     def _trace(self) -> Network:
@@ -106,8 +109,8 @@ def detached(network: Network) -> Network:
 
 def _is_computed(part: nn.Module) -> bool:
     """Whether a layer's weights in the network are computed from its state rather than being its parameters."""
-    pruned = any(isinstance(hook, prune.BasePruningMethod) for hook in part._forward_pre_hooks.values())
-    return pruned or parametrize.is_parametrized(part) or isinstance(part, nn.modules.batchnorm._BatchNorm)
+    hooked = any(isinstance(hook, WEIGHT_HOOKS) for hook in part._forward_pre_hooks.values())
+    return hooked or parametrize.is_parametrized(part) or isinstance(part, nn.modules.batchnorm._BatchNorm)
 
 
 def _has_history(array: Array) -> bool:

@@ -202,7 +202,11 @@ def _arranged(
         complaints.append(found)
         if single and labels is not None and len(given) == 1 and complaint(module, given[0]) is None:
             return given[0], True  # one input with its batch axis, and one label without
-    raise InputError(f"x of shape {x.shape} is nothing that the module takes: {complaints[0] if complaints else ''}")
+    if len(complaints) > 1 and complaints[0] != complaints[1]:
+        reasons = f"as a batch, {complaints[0]}; as one input, {complaints[1]}"
+    else:
+        reasons = complaints[0] if complaints else ""
+    raise InputError(f"x of shape {x.shape} is nothing that the module takes: {reasons}")
 
 
 def predictions(network: Network, x: NDArray[Any], mean: object, std: object) -> NDArray[np.int64]:

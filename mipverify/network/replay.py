@@ -145,9 +145,12 @@ class ModuleReplay:
 
         parameter = next(iter(module.parameters()), torch.zeros(0))
         given = torch.from_numpy(np.array(x, dtype=np.float32)).to(parameter.device, dtype or parameter.dtype)
-        with torch.no_grad(), evaluating(module):
+        with torch.no_grad(), evaluating(module), torch.autocast(given.device.type, enabled=False):
             rows = [module(sample.reshape(self.input_shape)).reshape(-1) for sample in given]
-        return torch.stack(rows).cpu().numpy() if rows else np.zeros((0, 0), dtype=np.float32)
+        if not rows:
+            return np.zeros((0, 0), dtype=np.float32)
+        result = torch.stack(rows).cpu()
+        return (result.float() if result.dtype in (torch.float16, torch.bfloat16) else result).numpy()
 
 
 def replay_of(network: Network) -> Replay:

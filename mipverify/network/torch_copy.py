@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mipverify.errors import InputError
-from mipverify.network.torch_import import unwrapped
+from mipverify.network.torch_import import require_weights, unwrapped
 
 
 @contextmanager
@@ -29,6 +29,7 @@ def detached_copy(module: Any) -> nn.Module:
     module = unwrapped(module)
     if not isinstance(module, nn.Module):
         raise InputError(f"a torch.nn.Module is needed, not {type(module).__name__}")
+    require_weights(module)
     with untouched():
         # Computed tensors (pruned weights) that have a history refuse to be copied: their values are.
         known = {

@@ -41,7 +41,7 @@ def call_function(builder: Builder, target: Any, arguments: Sequence[Any], optio
         return arguments[0][arguments[1]]
     if name in _FUNCTIONS:
         return _FUNCTIONS[name](builder, *arguments, **options)
-    if name in _MOVING and isinstance(arguments[0], Tensor):
+    if name in MOVING and isinstance(arguments[0], Tensor):
         return layers.moved(builder, target, *arguments, **options)
     raise RewriteError("not supported")
 
@@ -67,7 +67,7 @@ def call_method(builder: Builder, name: str, arguments: Sequence[Any], options: 
         return x
     if name in _FUNCTIONS:
         return _FUNCTIONS[name](builder, *arguments, **options)
-    if name in _MOVING:
+    if name in MOVING:
         return layers.moved(builder, getattr(torch.Tensor, name), *arguments, **options)
     raise RewriteError("not supported")
 
@@ -252,7 +252,7 @@ def _getitem(builder: Builder, x: Tensor, place: Any) -> Tensor:
 
 
 _OF_COMPARISONS = ("bitwise_not", "logical_not", "mul", "multiply", "where")
-_MOVING = frozenset(
+MOVING = frozenset(
     {
         "diagonal",
         "fliplr",
@@ -292,6 +292,7 @@ _MOVING = frozenset(
 _FUNCTIONS: dict[str, Function] = {
     "_threshold": choice.threshold,
     "abs": lambda builder, x: absolute_value(builder, x),
+    "abs_": lambda builder, x: absolute_value(builder, x),
     "adaptive_avg_pool1d": layers.adaptive_average_pool,
     "adaptive_avg_pool2d": layers.adaptive_average_pool,
     "add": _sum,
@@ -304,6 +305,7 @@ _FUNCTIONS: dict[str, Function] = {
     "amin": _extreme(-1.0),
     "bitwise_not": opposite,
     "clamp": choice.clamp,
+    "clamp_": choice.clamp,
     "clamp_max": lambda builder, x, bound: choice.clamp(builder, x, None, bound),
     "clamp_min": choice.clamp,
     "clip": choice.clamp,
@@ -313,6 +315,7 @@ _FUNCTIONS: dict[str, Function] = {
     "conv_transpose1d": layers.transposed_convolution,
     "conv_transpose2d": layers.transposed_convolution,
     "div": _quotient,
+    "div_": _quotient,
     "dropout": _dropout,
     "getitem": _getitem,
     "ge": _comparison(1.0),
@@ -335,7 +338,9 @@ _FUNCTIONS: dict[str, Function] = {
     "iadd": _sum,
     "imul": _product,
     "isub": _difference,
+    "itruediv": _quotient,
     "leaky_relu": _leaky_relu,
+    "leaky_relu_": _leaky_relu,
     "linear": _linear,
     "matmul": _matmul,
     "max_pool1d": layers.max_pool,
@@ -347,6 +352,7 @@ _FUNCTIONS: dict[str, Function] = {
     "mul_": _product,
     "multiply": _product,
     "neg": lambda builder, x: builder.combine([(x, -1.0)]),
+    "neg_": lambda builder, x: builder.combine([(x, -1.0)]),
     "pad": layers.pad,
     "prelu": layers.prelu,
     "relu": lambda builder, x, inplace=False: builder.relu(x),

@@ -8,17 +8,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import fx
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import prune
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 from torch.optim.swa_utils import AveragedModel
 
 from mipverify.errors import InputError, one_line
 from mipverify.network.builder import Builder, RewriteError, Tensor
 from mipverify.network.graph import Network
 from mipverify.network.simplify import finish
+from mipverify.network.snapshot import snapshot
 from mipverify.network.torch_functions import call_function, call_method, own_name
 from mipverify.network.torch_heads import TwoClasses, two_classes
+from mipverify.network.torch_in_place import InPlaceTracer, Memory
 from mipverify.network.torch_layers import call_module
 
 _RANKING = {
@@ -31,6 +37,9 @@ _RANKING = {
     "Sigmoid": "Sigmoid",
 }
 
+
+# Hooks before a layer that compute its weights: `torch.nn.utils.prune`, `weight_norm` and `spectral_norm`.
+WEIGHT_HOOKS = (prune.BasePruningMethod, WeightNorm, SpectralNorm)
 
 Statistics: TypeAlias = Mapping[torch.nn.Module, tuple[torch.Tensor, torch.Tensor]]
 
@@ -57,7 +66,10 @@ def from_torch(
     shape = (1, *(int(size) for size in input_shape))
     if min(shape) < 1:
         raise InputError(f"input_shape {tuple(input_shape)} has a size below 1")
-    return read_module(module, shape, "float64" if _double(module) else "float32", statistics, traced)
+    network = read_module(module, shape, "float64" if _double(module) else "float32", statistics, traced)
+    if statistics is None:
+        _require_idle_hooks(module, network)
+    return network
 
 
 def read_module(
@@ -73,7 +85,8 @@ def read_module(
     """
     if isinstance(module, TwoClasses):
         return two_classes(read_module(module.scorer, shape, number), module)
-    apply_pruning(module)
+    require_weights(module)
+    recompute_weights(module)
     for name, parameter in [*module.named_parameters(), *module.named_buffers()]:
         if parameter.dtype in (torch.float16, torch.bfloat16) or parameter.is_quantized:
             raise InputError(f"parameter {name!r} has element type {parameter.dtype}: convert the module to float32")
@@ -99,7 +112,9 @@ def trace(module: torch.nn.Module) -> fx.GraphModule:
     """An unwrapped module in evaluation mode as a graph, on the layers of the module itself. Raises InputError."""
     with evaluating(module):
         try:
-            return fx.symbolic_trace(module)
+            tracer = InPlaceTracer()
+            graph = tracer.trace(module)
+            return fx.GraphModule(tracer.root, graph, type(module).__name__)
         except Exception as error:  # noqa: BLE001  # tracing runs the module's own code
             raise InputError(f"{type(module).__name__} cannot be traced by torch.fx: {one_line(error)}") from None
 
@@ -115,12 +130,51 @@ def unwrapped(module: Any) -> Any:
             return module
 
 
-def apply_pruning(module: torch.nn.Module) -> None:
-    """Compute pruned weights from their present originals and masks, as the next call of the layer would."""
-    for part in module.modules():
-        for hook in part._forward_pre_hooks.values():
-            if isinstance(hook, prune.BasePruningMethod):
-                hook(part, None)
+def require_weights(module: torch.nn.Module) -> None:
+    """Raise InputError for a module that has no Python code, or no values of parameters, to be read."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise InputError("a scripted module cannot be read: give the module that it was made from")
+    for name, parameter in [*module.named_parameters(), *module.named_buffers()]:
+        if is_lazy(parameter):
+            raise InputError(f"parameter {name!r} has no shape yet: run the module on an input first")
+        if parameter.is_meta:
+            raise InputError(f"parameter {name!r} has no values: it is on the device meta")
+
+
+def recompute_weights(module: torch.nn.Module) -> None:
+    """Compute the weights that hooks make of parameters, as the next call of each layer in evaluation mode would."""
+    with evaluating(module):  # in training mode a spectral norm would be estimated anew
+        for part in module.modules():
+            for hook in part._forward_pre_hooks.values():
+                if isinstance(hook, WEIGHT_HOOKS):
+                    hook(part, None)
+
+
+def _require_idle_hooks(module: torch.nn.Module, network: Network) -> None:
+    """Raise InputError where a module has hooks and is, as a whole, not what its layers are without them.
+
+    Hooks that only look on are common; whether they do is seen by running the module.
+    """
+    hooked = [name for name, part in module.named_modules() if _has_hooks(part)]
+    if not hooked:
+        return
+    from mipverify.network.replay import ModuleReplay
+    from mipverify.network.validation import compare
+
+    points = np.random.default_rng(0).random((2, network.input_size)).astype(np.float32)
+    outputs = ModuleReplay(module, network.input_shape).run(points)
+    try:
+        compare(snapshot(network), points, outputs)
+    except InputError:
+        where = repr(hooked[0]) if hooked[0] else "the module itself"
+        raise InputError(
+            f"hooks (the first of them on {where}) change what the module gives: make their work part of its forward"
+        ) from None
+
+
+def _has_hooks(part: torch.nn.Module) -> bool:
+    before = [hook for hook in part._forward_pre_hooks.values() if not isinstance(hook, WEIGHT_HOOKS)]
+    return bool(before or part._forward_hooks)
 
 
 def _double(module: torch.nn.Module) -> bool:
@@ -169,6 +223,7 @@ def _interpret(traced: fx.GraphModule, builder: Builder, statistics: Statistics)
     """Run the traced graph on symbolic tensors -> its output, and the names of ranking layers dropped at its end."""
     values: dict[fx.Node, Any] = {}
     dropped: list[str] = []
+    memory = Memory(traced)
     given = [node for node in traced.graph.nodes if node.op == "placeholder"]
     if len(given) != 1 and any(not node.args for node in given[1:]):  # placeholders with defaults are options
         raise InputError(f"exactly one input is supported, the module takes {len(given)}")
@@ -196,6 +251,7 @@ def _interpret(traced: fx.GraphModule, builder: Builder, statistics: Statistics)
                 values[node] = call_method(builder, node.target, arguments, options)
             else:
                 values[node] = call_function(builder, node.target, arguments, options)
+            values.update(dict.fromkeys(memory.changed_by(node, values), values.get(node)))
         except (RewriteError, TypeError, IndexError, ValueError, RuntimeError) as error:
             if isinstance(error, InputError):
                 raise

@@ -26,10 +26,12 @@ def call_module(
     for kind, layer in _LAYERS.items():
         if isinstance(module, kind):
             return layer(builder, module, x)
-    if isinstance(module, _MOVING):
+    if isinstance(module, MOVING_LAYERS):
         return moved(builder, module, x)
     hint = ": it jumps" if isinstance(module, nn.Hardshrink) else ""
-    raise RewriteError(f"layers of type {type(module).__name__} are not supported{hint}")
+    kind = type(module)
+    name = kind.__name__ if kind.__module__.startswith("torch.nn.modules.") else f"{kind.__module__}.{kind.__name__}"
+    raise RewriteError(f"layers of type {name} are not supported{hint}")
 
 
 def moved(builder: Builder, function: Callable[..., Any], x: Tensor, *arguments: Any, **options: Any) -> Any:
@@ -213,7 +215,8 @@ def pad(builder: Builder, x: Tensor, pad: Any, mode: str = "constant", value: fl
     return padded(builder, x, widths, mode, float(builder.number(value or 0.0)))
 
 
-_MOVING = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
+UNCHANGED_LAYERS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.Identity)
+MOVING_LAYERS = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
 _LAYERS: dict[type | tuple[type, ...], Callable[[Builder, Any, Tensor], Any]] = {
     nn.Linear: lambda builder, m, x: builder.dense(x, m.weight, m.bias),
     (nn.Conv1d, nn.Conv2d): _conv,
@@ -252,5 +255,5 @@ _LAYERS: dict[type | tuple[type, ...], Callable[[Builder, Any, Tensor], Any]] = 
     (nn.ReflectionPad1d, nn.ReflectionPad2d): lambda builder, m, x: pad(builder, x, m.padding, "reflect"),
     (nn.ReplicationPad1d, nn.ReplicationPad2d): lambda builder, m, x: pad(builder, x, m.padding, "replicate"),
     (nn.CircularPad1d, nn.CircularPad2d): lambda builder, m, x: pad(builder, x, m.padding, "circular"),
-    (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.Identity): lambda builder, m, x: x,
+    UNCHANGED_LAYERS: lambda builder, m, x: x,
 }

@@ -19,7 +19,7 @@ from mipverify.models.warmup import warmup_terms
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mipverify.network.torch_import import apply_pruning
+from mipverify.network.torch_import import recompute_weights
 
 
 class Sums:
@@ -54,7 +54,7 @@ class Objective:
     def __call__(self, x: Tensor, y: Tensor, progress: float, sums: Sums) -> Tensor:
         """Loss of a batch x (B, *input_shape), y (B,); `progress` (0 to 1) is how much of the training is over."""
         options = self.options
-        apply_pruning(self.module)  # the twins' layers are called without the hook that does it
+        recompute_weights(self.module)  # the twins' layers are called without the hook that does it
         reached = radius_share(options.ramp, progress, cast(Shape, options.ramp_shape))
         eps = options.eps * options.radius_factor * reached
         share = options.certified * (reached if options.certified_grows else 1.0)

@@ -90,6 +90,7 @@ def convolved(
 ) -> Tensor:
     """The convolution of x (1, C, [H,] W) with weight (O, C / groups, [kh,] kw) and bias (O,)."""
     in_hw, flat = spatial(x), len(x.shape) == 3
+    _require_axes(weight, x)
     weight = weight[:, :, None] if flat else weight
     if x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
         raise RewriteError(f"weights {list(weight.shape)} in {groups} groups do not fit {x.shape[1]} channels")
@@ -99,6 +100,11 @@ def convolved(
         raise RewriteError(str(error)) from None
     y = builder.affine([(x, operator)], operator.out_shape, None if bias is None else bias.reshape(1, -1, 1, 1))
     return y.viewed((1, y.shape[1], y.shape[3])) if flat else y
+
+
+def _require_axes(weight: Array, x: Tensor) -> None:
+    if len(weight.shape) != len(x.shape):
+        raise RewriteError(f"weights of shape {list(weight.shape)} do not fit a tensor of shape {list(x.shape)}")
 
 
 @rewrite("ConvTranspose")
@@ -148,6 +154,7 @@ def conv_transposed(
 ) -> Tensor:
     """The transposed convolution of x (1, C, [H,] W) with weight (C, O / groups, [kh,] kw)."""
     in_hw, flat = spatial(x), len(x.shape) == 3
+    _require_axes(weight, x)
     weight = weight[:, :, None] if flat else weight
     if x.shape[1] != weight.shape[0]:
         raise RewriteError(f"weights {list(weight.shape)} do not fit {x.shape[1]} channels")
