@@ -6,8 +6,7 @@ import os
 import sys
 from importlib import import_module
 
-from mipverify import __version__
-from mipverify.cli import garbage
+from mipverify import __version__, garbage
 from mipverify.cli.exits import BAD_INPUT, DONE, INTERNAL, UNDECIDED
 from mipverify.cli.program import COMPLETION, Program
 from mipverify.cli.streams import open_streams, reader_is_gone, say, second_interrupt_ends, silence_stdout, tell

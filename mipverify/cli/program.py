@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from mipverify import __version__
-from mipverify.cli import garbage
-from mipverify.cli.declare import with_typer
-from mipverify.cli.plain import plain_values
+from mipverify import __version__, garbage
 from mipverify.cli.streams import say
 
 COMPLETION = "_MIPVERIFY_COMPLETE"  # set by the shell that asks how a command line could go on
 
 
-@dataclass(frozen=True)
-class Program:
+class Program(NamedTuple):
     """commands: by name what each is for, in a line. find: the function of a command, whose module it imports.
 
     starting: commands that say themselves when they have started (`garbage.begin`). standard: whether its options are
@@ -39,6 +34,8 @@ class Program:
         if not self.starting.intersection(arguments[:1]):
             garbage.begin()
         if arguments and arguments[0] in self.commands and COMPLETION not in os.environ:
+            from mipverify.cli.plain import plain_values
+
             command = self.find(arguments[0])
             values = plain_values(command, arguments[1:])
             if values is not None:
@@ -55,6 +52,8 @@ class Program:
 
     def with_typer(self, typer: Any, asked: Iterable[str]) -> Any:
         """These commands of it as an application of typer."""
+        from mipverify.cli.declare import with_typer
+
         # Plain help: rich would double the time that `--help` takes.
         application = typer.Typer(
             help=self.help,

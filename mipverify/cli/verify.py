@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
-from mipverify import __version__
-from mipverify.cli import garbage
+from mipverify import __version__, garbage
 from mipverify.cli import options as opt
 from mipverify.cli.console import green, red, stdout_for_results_only, table, yellow
 from mipverify.cli.counterexample import counterexample, result_word, wrong_class

@@ -7,6 +7,7 @@ import queue
 import threading
 from multiprocessing.connection import Connection
 
+from mipverify import garbage
 from mipverify.cluster.executor import Ended, Found, Lost, Runner, Task
 from mipverify.cluster.job import peak_memory
 from mipverify.errors import InputError
@@ -18,6 +19,7 @@ def main(channel: int, parent: int) -> None:
 
     Arguments as of `connect`.
     """
+    garbage.put_off()
     connection = connect(channel, parent)
     job = connection.recv()
     tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
@@ -28,6 +30,7 @@ def main(channel: int, parent: int) -> None:
         connection.send(error)
         return
     connection.send(None)
+    garbage.begin()
     while True:
         _work(connection, runner, tasks.get())
 

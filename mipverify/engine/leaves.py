@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,24 +30,31 @@ def leaf_solver(work: Work, bounds: Bounds) -> Callable[[Node], Node]:
     The dual ascent that bounds nodes creeps where an input set has corners; a leaf's program is small and exact. Its
     minimizers are tried as counterexamples.
     """
-    rows = unit_rows(bounds.network, bounds.network.output, np.arange(bounds.network.output_size), None, bounds.like)
-    programs = LayeredProgram.of(bounds.network, rows)
-    if programs is None:
-        return lambda node: node
-    return _Leaves(work, bounds, rows, programs)
+    return _Leaves(work, bounds)
 
 
 @dataclass(frozen=True, eq=False)
 class _Leaves:
     work: Work
     bounds: Bounds
-    rows: Rows
-    programs: LayeredProgram
+
+    @cached_property
+    def rows(self) -> Rows:
+        """Of all conditions."""
+        network = self.bounds.network
+        return unit_rows(network, network.output, np.arange(network.output_size), None, self.bounds.like)
+
+    @cached_property
+    def programs(self) -> LayeredProgram | None:
+        """None where the network has no such program. Most searches end before they have any leaf."""
+        return LayeredProgram.of(self.bounds.network, self.rows)
 
     def __call__(self, node: Node) -> Node:
         from mipverify.solvers import lp_session
 
         work, programs = self.work, self.programs
+        if programs is None:
+            return node
         inner = assume(self.bounds, [node.assumption], [node.entry])
         (sides,) = programs.sides(inner, 1)
         row = self.rows.take(np.array([node.condition]))

@@ -10,7 +10,6 @@ import numpy as np
 
 from mipverify.attack.pgd import Attack, descend
 from mipverify.engine.budget import Deadline
-from mipverify.engine.leaves import leaf_solver
 from mipverify.engine.stage import Work
 from mipverify.engine.state import Update
 from mipverify.engine.verdict import Witness
@@ -30,6 +29,7 @@ def phase_search(
 
     share: how many such searches divide the memory. batch: nodes that are bounded together.
     """
+    from mipverify.engine.leaves import leaf_solver
     from mipverify.solvers.branch_and_bound.search import MAX_OPEN_BYTES, PhaseSearch
 
     return PhaseSearch(

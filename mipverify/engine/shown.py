@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,8 @@ def vector(values: np.ndarray) -> str:
 
 def html_table(title: str, rows: Mapping[str, Any]) -> str:
     """A table of two columns; what is None or empty is left out."""
+    from html import escape  # its table of all entities is large
+
     lines = "".join(
         f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(str(value))}</td></tr>"
         for name, value in rows.items()

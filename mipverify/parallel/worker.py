@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 
+from mipverify import garbage
 from mipverify.parallel.process import connect
 from mipverify.parallel.residents import Abroad
 
@@ -14,10 +15,12 @@ NEEDED = ("mipverify.presolve.cutting", "mipverify.solvers.branch_and_bound")
 
 def main(channel: int, parent: int) -> None:
     """Do what is sent until the other side is gone; arguments as of `connect`."""
+    garbage.put_off()
     connection = connect(channel, parent)
     for module in NEEDED:
         importlib.import_module(module)
     connection.send("ready")
+    garbage.begin()
     context, abroad = None, Abroad()
     while True:
         try:

@@ -7,6 +7,7 @@ the rows of CSV and Parquet files and of data frames, and what a page shows.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
@@ -280,15 +281,22 @@ class Table(Generic[Result]):
     def arrow(self, results: Sequence[Result]) -> Any:
         """The table for pyarrow, with lists where the CSV file has text."""
         import pyarrow as pa
+        from pyarrow.json import ParseOptions, ReadOptions, read_json
 
         types = {"list<int64>": pa.list_(pa.int64()), "list<string>": pa.list_(pa.string())}
-        columns = {}
-        for column in self.tabled:
-            values = [column.of(result) for result in results]
-            listed = [None if value is None else column.kind.listed(value) for value in values]
-            name = str(column.kind.arrow)
-            columns[column.name] = pa.array(listed, types.get(name) or pa.type_for_alias(name))
-        return pa.table(columns)
+        names = {column.name: str(column.kind.arrow) for column in self.tabled}
+        schema = pa.schema({name: types.get(kind) or pa.type_for_alias(kind) for name, kind in names.items()})
+        if not results:
+            return schema.empty_table()
+        # Arrays made of Python's lists would take as long as importing pandas, which pyarrow then does.
+        lines = "\n".join(json.dumps(self._listed(result), default=lambda value: value.item()) for result in results)
+        content = lines.encode()
+        how = ParseOptions(explicit_schema=schema)
+        return read_json(io.BytesIO(content), ReadOptions(block_size=len(content) + 1), how)
+
+    def _listed(self, result: Result) -> dict[str, Any]:
+        values = ((column, column.of(result)) for column in self.tabled)
+        return {column.name: None if value is None else column.kind.listed(value) for column, value in values}
 
     def dataframe(self, results: Sequence[Result]) -> Any:
         """The table as a pandas DataFrame, with the key as its index. Raises ImportError if pandas is missing."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import replace
 from functools import wraps
 from typing import Any
 
@@ -34,7 +33,7 @@ class OfTyper:
             self._called.append(values)
             return 0
 
-        application = replace(PROGRAM, find={name: record}.__getitem__).with_typer(typer, [name])
+        application = PROGRAM._replace(find={name: record}.__getitem__).with_typer(typer, [name])
         self._name, self._application = name, typer.main.get_command(application)
 
     def __call__(self, words: list[str]) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+IMAGE = ("--data", "images.npz", "--domain", "0,1", "--mean", "0")
 COMMAND = [sys.executable, "-m", "mipverify"]
 
 
@@ -43,7 +44,7 @@ def test_no_work_imports_no_library(arguments: list[str]) -> None:
 # What takes long to import and no question needs that bounds decide: parsers and pages, solvers, numerical libraries
 # beside numpy, other processes.
 UNNEEDED = (
-    "concurrent.futures", "highspy", "jinja2", "multiprocessing", "numpy.f2py", "numpy.ma", "pydantic", "rich",
+    "concurrent.futures", "highspy", "html", "jinja2", "multiprocessing", "numpy.f2py", "numpy.ma", "pydantic", "rich",
     "scipy.linalg", "scipy.optimize", "scipy.sparse", "sqlite3", "torch", "typer", "vnnlib",
 )  # fmt: skip
 
@@ -57,6 +58,27 @@ def test_a_question_that_is_decided_at_once_imports_little(property_file: str, f
     arguments = [sys.executable, "-c", script, "verify", str(folder / "net.onnx"), str(folder / property_file)]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True)
     assert (done.stdout.split()[0], done.stderr) == (property_file.partition(".")[0], "\n")
+
+
+def test_a_report_and_its_worker_import_no_parser_and_no_frames(folder: Path) -> None:
+    arguments = ["report", "net.onnx", *IMAGE, "--eps", "0.01", "--out", "run", "--workers", "1"]
+    done = run(*arguments, cwd=folder, env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"})
+    assert done.returncode == 0, done.stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert imported >= {"mipverify.report.run", "mipverify.cluster.worker", "mipverify.engine.batch_proofs"}
+    assert not imported & {"highspy", "pandas", "pydantic", "scipy.optimize", "scipy.sparse", "torch", "typer"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("verify", "net.onnx", "holds.vnnlib"), ("verify", "net.onnx", "none.vnnlib"), ("inspect", "net.onnx")],
+)
+def test_cycles_are_looked_for_once_the_work_begins(arguments: tuple[str, ...], folder: Path) -> None:
+    script = "import gc, sys; from mipverify.cli.main import main; main(); print(gc.isenabled(), file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr.splitlines()[-1] == "True"
 
 
 def test_verification_imports_no_torch(folder: Path) -> None:
@@ -109,7 +131,6 @@ names = [f"{front}openblas_get_num_threads{end}" for front in ("scipy_", "") for
 loaded = [ctypes.CDLL(library) for library in libraries]
 print(*(next(getattr(lib, name)() for name in names if hasattr(lib, name)) for lib in loaded), file=sys.stderr)
 """
-IMAGE = ("--data", "images.npz", "--domain", "0,1", "--mean", "0")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the libraries that Linux says are loaded")

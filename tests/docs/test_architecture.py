@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = {"mipverify": "mipverify", "presolve": "mipverify.presolve", "solvers": "mipverify.solvers"}
 FOLDERS["models"] = "mipverify.models"
 
-# What each room may import; `errors` and `parallel` know nothing of the others, and serve all.
+# What each room may import; `errors`, `garbage` and `parallel` know nothing of the others, and serve all.
 ARROWS = {
     "network": set(),
     "specification": {"network"},
@@ -30,7 +30,7 @@ ARROWS = {
     "models": {"presolve", "proof", "network", "specification"},
     "cli": {"benchmark", "report", "cluster", "models", "engine", "solvers", "presolve", "network", "specification"},
 }
-SERVE_ALL = {"errors", "parallel"}
+SERVE_ALL = {"errors", "garbage", "parallel"}
 # The package itself re-exports; its version is read where results are written, and the trainer evaluates by a report.
 KNOWN = {
     ("models/training/evaluate.py", "report"),

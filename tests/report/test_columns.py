@@ -171,7 +171,16 @@ def test_the_same_in_frames():
     pytest.importorskip("pyarrow")
     table = NEW.arrow(DAYS)
     assert str(table.schema.field("clouds").type).startswith("list<")
-    assert table.to_pylist()[0]["clouds"] == ["cirrus", "o'clouds"]
+    assert table.to_pylist()[0] == {
+        "day": 2,
+        "place": "Rome",
+        "rain": None,
+        "spent": 1.234568,
+        "hours": [1, 2],
+        "clouds": ["cirrus", "o'clouds"],
+        "wind": 0,
+        "wet": "no",
+    }
     assert NEW.arrow([]).schema == table.schema, "also of no rows"
     pytest.importorskip("pandas")
     assert NEW.dataframe(DAYS).loc[1, "wind"] == 12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,8 +12,10 @@ from mipverify.engine.features import by_milp, few_inputs, free_inputs
 from mipverify.engine.problem import Problem
 from mipverify.engine.stage import Stage, Work
 from mipverify.engine.state import State, Update
-from mipverify.proof.boxes import BoxCases
 from mipverify.proof.facts import Claim
+
+if TYPE_CHECKING:
+    from mipverify.proof.boxes import BoxCases
 
 
 @dataclass(frozen=True, kw_only=True)
