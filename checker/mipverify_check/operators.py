@@ -11,6 +11,7 @@ import onnx
 
 from mipverify_check.arithmetic import Arithmetic
 from mipverify_check.builder import Builder, OnnxNode, Value
+from mipverify_check.ends import last_layer, ranked
 from mipverify_check.errors import BadInputError
 from mipverify_check.float32 import counted
 from mipverify_check.movement import change_of, concat, pad, split
@@ -18,8 +19,6 @@ from mipverify_check.network import Network, Tensor
 from mipverify_check.onnx_file import FLOATS, STANDARD, OnnxFile
 from mipverify_check.windows import average_pool, conv, conv_transpose, global_pool, max_pool, reduced
 
-ORDER_KEEPING = ("Softmax", "LogSoftmax", "Sigmoid")
-VIEWS = ("Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze")
 Rule = Callable[[Builder, OnnxNode], Any]
 
 
@@ -28,10 +27,8 @@ def lowered(file: OnnxFile, arithmetic: Arithmetic) -> Network:
     builder = Builder(arithmetic)
     values: dict[str, Value] = {**file.constants, file.input_name: builder.input(file.input_shape)}
     relus: dict[str, list[int]] = {}
-    end = _last_layer(file)
-    monotone = tuple(node.op_type for node in file.nodes[end:] if node.op_type in ORDER_KEEPING)
+    end = last_layer(file)
     unrounded = "it does not take float32" if file.input_type != onnx.TensorProto.FLOAT else None
-    unrounded = f"its last {monotone[0]} rounds, too" if monotone else unrounded
     for i, proto in enumerate(file.nodes[:end]):
         begin = len(builder.nodes)
         node = OnnxNode(proto, [values[name] if name else None for name in proto.input], file.opset)
@@ -48,27 +45,13 @@ def lowered(file: OnnxFile, arithmetic: Arithmetic) -> Network:
             raise BadInputError(f"{file.path}: node {i} ({proto.op_type}): a second output is not supported")
         if builder.made:
             relus[proto.output[0]] = builder.made
-    output = values.get(file.nodes[end].input[0] if monotone else file.output_name)
+    output = values.get(file.nodes[end].input[0] if end < len(file.nodes) else file.output_name)
     if not isinstance(output, Tensor):
         raise BadInputError(f"{file.path}: the output does not depend on the input")
-    for proto in file.nodes[end : end + len(monotone)]:
-        axis = OnnxNode(proto, [], file.opset).get("axis", 1 if file.opset < 13 else -1)
-        over = math.prod(output.shape[axis:]) if file.opset < 13 else output.shape[axis]
-        if proto.op_type not in ORDER_KEEPING or (proto.op_type != "Sigmoid" and over != output.size):
-            raise BadInputError(f"{file.path}: the last {proto.op_type} is not over all entries")
+    monotone = ranked(file, end, output)
+    unrounded = f"its last {monotone[0]} rounds, too" if monotone and monotone[0] != "ArgMax" else unrounded
     tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
     return Network(arithmetic, builder.nodes, output, tensors, relus, monotone, unrounded)
-
-
-def _last_layer(file: OnnxFile) -> int:
-    """How many nodes come before functions at the end that keep the order of the outputs; views may follow these."""
-    end, name = len(file.nodes), file.output_name
-    for i in range(len(file.nodes) - 1, -1, -1):
-        node = file.nodes[i]
-        if node.output[0] != name or node.domain not in STANDARD or node.op_type not in ORDER_KEEPING + VIEWS:
-            break
-        end, name = (i if node.op_type in ORDER_KEEPING else end), node.input[0]
-    return end
 
 
 def _outputs(builder: Builder, node: OnnxNode) -> list[Any]:

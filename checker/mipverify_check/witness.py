@@ -30,6 +30,8 @@ def replay(witness: bytes, network_path: str, property_path: str | None) -> str:
     asked, _ = read_property(property_path, network)
     point = _point(witness, asked.inputs)
     outputs = _by_onnx_runtime(network_path, file, [float(v) for v in point])
+    if len(outputs) != asked.outputs:
+        raise BadInputError(f"{network_path}: gives a class, and no scores that the property could be evaluated on")
     met = [i for i, own in enumerate(asked.clauses) if _meets(asked.common + own, point, outputs)]
     if not met:
         raise RejectedError("the property is not violated at this input by ONNX Runtime's outputs, or it is outside")

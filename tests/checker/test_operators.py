@@ -215,6 +215,23 @@ REFUSED = {
         [helper.make_node("Softmax", ["x"], ["s"]), helper.make_node("Cast", ["s"], ["y"], to=6)], {}, [1, 3]
     ),
     "a softmax over a part": one("Softmax", [1, 3, 2], axis=-1),
+    "a class of a part": one("ArgMax", [1, 3]),
+    "an axis that is none": one("ArgMax", [1, 3], axis=2),
+    "a class that a type does not hold": model(
+        [helper.make_node("ArgMax", ["x"], ["s"], axis=1), helper.make_node("Cast", ["s"], ["y"], to=3)], {}, [1, 300]
+    ),
+    "a function of the class": model(
+        [helper.make_node("ArgMax", ["x"], ["s"], axis=1), helper.make_node("ArgMax", ["s"], ["y"])], {}, [1, 3]
+    ),
+    "a class of moved scores": model(
+        [
+            helper.make_node("Softmax", ["x"], ["s"]),
+            helper.make_node("Reshape", ["s", "two"], ["t"]),
+            helper.make_node("ArgMax", ["t"], ["y"], axis=1),
+        ],
+        {"two": integers(2, 2)},
+        [1, 4],
+    ),
     "x times x": model([helper.make_node("Mul", ["x", "x"], ["y"])], {}, [1, 3]),
     "division by zero": one("Div", [1, 2], np.zeros(2, np.float32)),
     "an infinite weight": one("Add", [1, 2], np.array([1, np.inf], np.float32)),

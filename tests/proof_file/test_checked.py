@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mipverify_check import main as checker
+from onnx import TensorProto
 
 import mipverify
 from mipverify.network import Network
@@ -101,6 +102,29 @@ def test_activations(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("operator", ["MaxPool", "AveragePool", "GlobalMaxPool"])
 def test_pooling(operator: str, tmp_path: Path) -> None:
     require_verified(tmp_path, pooled(tmp_path, operator, 0))
+
+
+@pytest.mark.parametrize(
+    ("views", "arithmetic"), [([], "real"), (["Cast"], "real"), (["Squeeze"], "real"), ([], "float32")]
+)
+def test_the_scores_that_a_last_argmax_compares(views: list[str], arithmetic: str, tmp_path: Path) -> None:
+    g = Graph([1, 6], 1)
+    hidden = relu(g, g.node("Gemm", ["x", g.constant(g.rng.normal(size=(6, 10)) / 3), g.random(10)]))
+    y = g.node("ArgMax", [g.node("Gemm", [hidden, g.random(10, 3), g.random(3)])], axis=1)
+    for view in views:
+        y = g.node(view, [y], **({"to": TensorProto.INT32} if view == "Cast" else {}))
+    network = mipverify.load(g.save(tmp_path / "net.onnx", y))
+    image = np.random.default_rng(0).random(network.input_shape)
+    label = int(network.forward(image[None]).argmax())
+    shown = 0
+    for eps in RADII:
+        asked = robustness(image, label, eps, num_classes=3)
+        verdict = mipverify.verify(network, asked, timeout=20, proof=True, arithmetic=arithmetic)
+        assert (verdict.proof is not None) == (verdict.verdict == "holds")
+        if verdict.proof is not None:
+            shown += 1
+            assert checked(tmp_path, verdict.proof) == 0
+    assert shown
 
 
 @pytest.mark.parametrize("end", ["Softmax", "LogSoftmax", "Sigmoid"])
