@@ -29,7 +29,7 @@ DROPPED = {  # stages that go with an ingredient
         "progressive tightening",
         "branch and bound",
         "late progressive tightening",
-        "late cut tightening",
+        "cut tightening",
         "late branch and bound",
     ),
     "branching": (  # intermediate bounds are cut late then
@@ -42,7 +42,7 @@ DROPPED = {  # stages that go with an ingredient
         "semidefinite branching",
     ),
     "programs": ("lp tightening", "milp"),
-    "intermediate bounds": ("progressive tightening", "late progressive tightening", "late cut tightening"),
+    "intermediate bounds": ("progressive tightening", "late progressive tightening", "cut tightening"),
 }
 INGREDIENTS = (*DROPPED, "clipping", "programs of nodes", "cores")
 

@@ -19,11 +19,13 @@ from mipverify.proof.backward import Evidence, lower_sides
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.cuts import IdealLayer, OwnCuts, cuttable
 from mipverify.proof.facts import UnitBounds
+from mipverify.proof.interval import tighten
 from mipverify.proof.parts import never
 from mipverify.proof.rows import Rows, unit_rows
 
 ENTRIES = 2**23  # of all cuts of the rows that are worked on together
 WORTH = 0.02  # share of a width that a round must gain
+SAMPLE = 12  # units of a layer that stand for all
 
 
 @dataclass(frozen=True)
@@ -134,16 +136,28 @@ def _chunk(layers: Mapping[int, IdealLayer], most: int) -> int:
 
 
 def cut_tighten(
-    bounds: Bounds, cutting: Cutting | None = None, stop: Callable[[], bool] = never, pool: Executor = SERIAL
+    bounds: Bounds,
+    cutting: Cutting | None = None,
+    stop: Callable[[], bool] = never,
+    pool: Executor = SERIAL,
+    worth: float = 0.0,
 ) -> Bounds:
-    """Bounds tightened by optimized CROWN with cuts for every unstable unit and side, for one entry.
+    """Bounds tightened by optimized CROWN with cuts for the unstable units of layers and both sides, for one entry.
 
     Works best on a reduced network. Once `stop` returns true, units keep the bounds they have. pool: who works on the
-    units of a layer.
+    units of a layer. worth: the share that cuts must take off the widths of some units of a layer, or the others are
+    left as they are.
     """
 
     def bounder(bounds: Bounds, node: int, _: np.ndarray, units: np.ndarray) -> list[UnitBounds]:
-        return cut_units(bounds, node, units, stop, pool, cutting)
+        if not layers_below(bounds, node):
+            return []
+        first = spread(units) if worth > 0 else units
+        facts = cut_units(bounds, node, first, stop, pool, cutting)
+        others = np.setdiff1d(units, first)
+        if len(others) and _share_cut_off(bounds, tighten(bounds, facts), node, first) >= worth:
+            facts.extend(cut_units(bounds, node, others, stop, pool, cutting))
+        return facts
 
     return tighten_by_layer(bounds, bounder, stop)
 
@@ -186,7 +200,18 @@ def _cut_units(work: tuple[Bounds, int, Cutting], units: np.ndarray, stop: Calla
     return facts
 
 
-def share_cut_off(bounds: Bounds, sample: int = 12) -> float:
+def spread(units: np.ndarray) -> np.ndarray:
+    """A few of some units, for a look at what cuts gain."""
+    return units[np.linspace(0, len(units) - 1, min(SAMPLE, len(units))).astype(int)]
+
+
+def _share_cut_off(before: Bounds, after: Bounds, node: int, units: np.ndarray) -> float:
+    """What share of the widths of units (U,) of a node is gone, on average (batch 1)."""
+    old, new = ((bounds.upper[node] - bounds.lower[node]).reshape(-1)[units] for bounds in (before, after))
+    return float(np.mean(1 - new / old))
+
+
+def share_cut_off(bounds: Bounds) -> float:
     """What share of the width of intermediate bounds a few cuts take away, on average over some units (batch 1).
 
     Looks at the first layer whose bounds can be cut, where it costs least; 0 if there is none. In dense networks it is
@@ -198,7 +223,7 @@ def share_cut_off(bounds: Bounds, sample: int = 12) -> float:
         units = np.flatnonzero(np.asarray(bounds.unstable(node)).reshape(-1)) if layers else np.zeros(0, int)
         if not len(units):
             continue
-        units = units[np.linspace(0, len(units) - 1, min(sample, len(units))).astype(int)]
+        units = spread(units)
         rows = unit_rows(network, node, units, None, bounds.like).with_negated()
         lower = np.full(len(rows), -np.inf)
         for index, found in raise_rows(bounds, rows, layers, cutting, lambda low, gained: np.ones(len(low), bool)):

@@ -8,9 +8,13 @@ and rows are columns: layers are slices, and what concerns all units at once is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+import scipy.sparse
+from mipverify.presolve.products import Product
 
 from mipverify.network import Affine, Network, Relu
 from mipverify.network.operators import Dense, Index, parameter_like
@@ -23,6 +27,7 @@ class Layered:
 
     relus: the ReLU node of each layer. begin: where the units of each layer begin, and N. inputs (N, n), units (N, N):
     a row reads units of earlier layers only. seen: by node that holds the input and the first units, how many of them.
+    cuts: those that most ascents are made with, put together once.
     """
 
     relus: tuple[int, ...]
@@ -32,6 +37,7 @@ class Layered:
     bias: np.ndarray
     error_bound: np.ndarray
     seen: Mapping[int, int]
+    cuts: CutColumns | None = None
 
     @staticmethod
     def of(network: Network, dtype: type = np.float32) -> Layered | None:
@@ -73,6 +79,29 @@ class Layered:
                 error_bound[here] = np.asarray(node.error_bound).reshape(-1)
         return Layered(tuple(relus), tuple(begin), inputs, units, bias, error_bound, seen)
 
+    def with_cuts(self, cuts: Mapping[int, LayerCuts]) -> Layered:
+        """The same, ready for ascents with these cuts."""
+        if any(own.source not in self.seen for own in cuts.values()):
+            return self
+        return replace(self, cuts=CutColumns.of(self, cuts, len(self.relus)))
+
+    def columns(self, cuts: Mapping[int, LayerCuts], layers: int) -> CutColumns:
+        """Cuts of the first `layers` layers, one below the other."""
+        if self.cuts is not None and layers == len(self.relus) and self.cuts.given == cuts:
+            return self.cuts
+        return CutColumns.of(self, cuts, layers)
+
+    @cached_property
+    def over_inputs(self) -> tuple[Product, ...]:
+        """By layer, what its units read of the input."""
+        return tuple(Product.of(self.inputs[self.layer(index)]) for index in range(len(self.relus)))
+
+    @cached_property
+    def over_units(self) -> tuple[Product, ...]:
+        """By layer, what its units read of those before."""
+        layers = range(len(self.relus))
+        return tuple(Product.of(self.units[self.layer(index), : self.begin[index]]) for index in layers)
+
     def layer(self, index: int) -> slice:
         """The units of a layer."""
         return slice(self.begin[index], self.begin[index + 1])
@@ -95,37 +124,45 @@ class Layered:
 class CutColumns:
     """All cuts of some layers one below the other: y[unit] - inputs @ x - units @ y - step * a[unit] <= limit.
 
-    begin: where those of each layer begin. unit, step, limit: (T,). inputs (T, n), units (T, N): a cut reads units of
-    earlier layers only. sums: the matrix (N, T) that adds up values over the cuts of each unit.
+    given: the cuts by ReLU node. begin: where those of each layer begin. unit, step, limit: (T,). over_inputs: by
+    layer, what its cuts read of the input (n); over_units: of the units of earlier layers. sums: by layer, the matrix
+    that adds up values over the cuts of each unit.
     """
 
+    given: Mapping[int, LayerCuts]
     begin: tuple[int, ...]
     unit: np.ndarray
     step: np.ndarray
     limit: np.ndarray
-    inputs: np.ndarray
-    units: np.ndarray
-    sums: np.ndarray
+    over_inputs: tuple[Product, ...]
+    over_units: tuple[Product, ...]
+    sums: tuple[Product, ...]
 
     @staticmethod
     def of(layered: Layered, cuts: Mapping[int, LayerCuts], layers: int) -> CutColumns:
-        """The cuts (dense) of the first `layers` layers; their sources are among `layered.seen`."""
-        begin, count = [0], layered.begin[layers]
-        for relu in layered.relus[:layers]:
-            begin.append(begin[-1] + (len(cuts[relu]) if relu in cuts else 0))
+        """The cuts of the first `layers` layers; their sources are among `layered.seen`."""
+        relus = layered.relus[:layers]
+        counts = [len(cuts[relu]) if relu in cuts else 0 for relu in relus]
+        begin = (0, *np.cumsum(counts, dtype=int).tolist())
         size = layered.inputs.shape[1]
         unit, (step, limit) = np.zeros(begin[-1], int), np.zeros((2, begin[-1]), np.float32)
-        inputs, units = np.zeros((begin[-1], size), np.float32), np.zeros((begin[-1], count), np.float32)
-        for index, relu in enumerate(layered.relus[:layers]):
-            if relu not in cuts:
-                continue
-            here, own = slice(begin[index], begin[index + 1]), cuts[relu]
-            unit[here] = layered.begin[index] + own.units
-            step[here], limit[here] = own.step, own.limit
-            inputs[here], units[here, : own.matrix.shape[1] - size] = own.matrix[:, :size], own.matrix[:, size:]
-        sums = np.zeros((count, begin[-1]), np.float32)
-        sums[unit, np.arange(begin[-1])] = 1
-        return CutColumns(tuple(begin), unit, step, limit, inputs, units, sums)
+        over_inputs, over_units, sums = [], [], []
+        for index, relu in enumerate(relus):
+            before, width = layered.begin[index], layered.begin[index + 1] - layered.begin[index]
+            own = cuts.get(relu)
+            here = slice(begin[index], begin[index + 1])
+            matrix: Any = scipy.sparse.csc_array((0, size + before), dtype=np.float32)
+            sum_up = scipy.sparse.csr_array((width, 0), dtype=np.float32)
+            if own is not None:
+                unit[here], step[here], limit[here] = before + own.units, own.step, own.limit
+                matrix = scipy.sparse.csc_array(own.matrix)
+                sum_up = scipy.sparse.csr_array(
+                    (np.ones(len(own), np.float32), (own.units, np.arange(len(own)))), (width, len(own))
+                )
+            over_inputs.append(Product.of(matrix[:, :size]))
+            over_units.append(Product.of(matrix[:, size:]))
+            sums.append(Product.of(sum_up))
+        return CutColumns(cuts, begin, unit, step, limit, tuple(over_inputs), tuple(over_units), tuple(sums))
 
     def layer(self, index: int) -> slice:
         """The cuts of a layer."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from mipverify.presolve.ascent import Adam, Search
 from mipverify.presolve.inequalities import STEP
-from mipverify.presolve.layered import CutColumns, Layered
+from mipverify.presolve.layered import Layered
 
 from mipverify.proof.bounds import Intervals
 from mipverify.proof.cuts import Cuts, LayerCuts
@@ -86,7 +86,7 @@ class LayeredAscent:
         self.shapes = {relu: array.shape for relu, array in alpha.items()}
         self.alpha = layered.column(alpha, self.layers)
         self.beta = layered.column(beta, self.layers) if beta else np.zeros((self.units, count), np.float32)
-        self.cuts = CutColumns.of(layered, cuts, self.layers)
+        self.cuts = layered.columns(cuts, self.layers)
         self.weight = np.concatenate([np.zeros((0, count), np.float32), *(weight[k].T for k in self.with_cuts)])
         self.state = self._start(surrogate, rows, sign)
 
@@ -193,7 +193,7 @@ class _Pass:
         self.bend = np.empty_like(c)
         self.kinks: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         through = np.empty_like(c)
-        constant = state.constant.copy()
+        a, constant = state.first.copy(), state.constant.copy()
         if len(weight):
             constant -= cuts.limit @ weight
         for index in reversed(range(ascent.layers)):
@@ -201,7 +201,8 @@ class _Pass:
             if cuts.begin[index] < cuts.begin[index + 1]:
                 own = cuts.layer(index)
                 constant += self._meet(index, here, own, through)
-                c[:before] -= cuts.units[own, :before].T @ weight[own]
+                a -= cuts.over_inputs[index].adjoint(weight[own])
+                c[: cuts.over_units[index].shape[1]] -= cuts.over_units[index].adjoint(weight[own])
             else:
                 positive = np.maximum(c[here], 0)
                 negative = c[here] - positive
@@ -209,12 +210,9 @@ class _Pass:
                 through[here] = positive * alpha[here] + negative * state.above[here]
                 constant += (negative * state.offset[here]).sum(axis=0)
             through[here] -= beta[here]
+            a += layered.over_inputs[index].adjoint(through[here])
             if before:
-                c[:before] += layered.units[here, :before].T @ through[here]
-        a = layered.inputs[: ascent.units].T @ through
-        a += state.first
-        if len(weight):
-            a -= cuts.inputs.T @ weight
+                c[:before] += layered.over_units[index].adjoint(through[here])
         constant += layered.bias[: ascent.units] @ through
         self.point = np.where(a > 0, state.low, state.high)
         value = constant + np.einsum("nk,nk->k", a, self.point)
@@ -223,9 +221,9 @@ class _Pass:
     def _meet(self, index: int, here: slice, own: slice, through: np.ndarray) -> np.ndarray:
         """Meet a layer with cuts (as in `relax_with_cuts`); what that adds to the constants, but for the limits."""
         state, cuts, c = self.state, self.ascent.cuts, self.coefficients
-        sums, weight = cuts.sums[here, own], self.weight[own]
-        c[here] += sums @ weight
-        phase = sums @ (weight * cuts.step[own, None])
+        sums, weight = cuts.sums[index], self.weight[own]
+        c[here] += sums.apply(weight)
+        phase = sums.apply(weight * cuts.step[own, None])
         lower, upper, free, active = (v[here] for v in (state.lower, state.upper, state.free, state.active))
         middle, end = np.minimum(0, -phase), c[here] * upper - phase
         chord = end / (upper - lower)
@@ -242,13 +240,14 @@ class _Pass:
         """Derivatives of the bounds by slopes, by split multipliers (N, K) and by cut multipliers (T, K)."""
         ascent, state, alpha = self.ascent, self.state, self.alpha
         layered, cuts = ascent.layered, ascent.cuts
-        z = layered.inputs[: ascent.units] @ self.point
-        z += layered.bias[: ascent.units, None]
+        z = np.empty_like(self.coefficients)
         y, phases = np.empty_like(z), np.zeros_like(z) if len(cuts.unit) else z
         for index in range(ascent.layers):
             here, before = layered.layer(index), layered.begin[index]
+            z[here] = layered.over_inputs[index].apply(self.point)
+            z[here] += layered.bias[here, None]
             if before:
-                z[here] += layered.units[here, :before] @ y[:before]
+                z[here] += layered.over_units[index].apply(y[:before])
             if index in self.kinks:
                 y[here], phases[here] = self._relaxed_point(index, here, z[here])
             else:
@@ -258,7 +257,10 @@ class _Pass:
         excess = self.weight
         if len(cuts.unit):
             excess = y[cuts.unit] - cuts.step[:, None] * phases[cuts.unit] - cuts.limit[:, None]
-            excess -= cuts.inputs @ self.point + cuts.units @ y
+            for index in self.kinks:
+                own, met = cuts.layer(index), cuts.over_units[index]
+                excess[own] -= cuts.over_inputs[index].apply(self.point)
+                excess[own] -= met.apply(y[: met.shape[1]])
         return slopes, np.abs(state.sign) * -z, excess
 
     def _relaxed_point(self, index: int, here: slice, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -161,20 +161,21 @@ def optimize_rows(
     linked = links(bounds.network) if held else {}
     fresh = {node: s for node, s in held.items() if node not in start.multipliers}
     beta |= starting_multipliers(surrogate, surrogate_rows, fresh, linked)
-    thin_cuts = {k: layer.dense(np.float32) for k, layer in start.cuts.items() if k in shapes}
+    cuts = {k: layer for k, layer in start.cuts.items() if k in shapes}
     weight = {
         k: np.array(start.cut_multipliers[k])
         if k in start.cut_multipliers
         else np.zeros((count, len(layer)), np.float32)
-        for k, layer in thin_cuts.items()
+        for k, layer in cuts.items()
     }
     if search.iterations and alpha:
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is proven to be worth nothing
             if layered is not None and observe is None and fits(layered, surrogate, surrogate_rows, start.cuts):
-                layers = {k: layer for k, layer in thin_cuts.items() if isinstance(layer, LayerCuts)}
+                layers = {k: layer for k, layer in cuts.items() if isinstance(layer, LayerCuts)}
                 ascent = LayeredAscent(layered, surrogate, surrogate_rows, alpha, sign, beta, layers, weight)
                 alpha, beta, weight = ascent.run(search, stop)
             else:
+                thin_cuts = {k: layer.dense(np.float32) for k, layer in cuts.items()}
                 found = Evidence(alpha, beta, thin_cuts, weight)
                 given = surrogate, surrogate_rows, search, found
                 alpha, beta, weight = _ascend(*given, sign, free, linked, stop, observe)

@@ -45,20 +45,18 @@ FIRST_BRANCHING = FirstBranching(name="first branching")
 CUT_SAMPLE = CutSample(name="cut sample")
 # Dense networks live on their intermediate bounds; what is left is enough to branch on those of easy problems.
 PROGRESSIVE_TIGHTENING = ProgressiveTightening(name="progressive tightening", budget=Budget(0.75))
+CUT_TIGHTENING = CutTightening(name="cut tightening", budget=Budget(0.2))
 FURTHER_PASSES = FurtherPasses(name="late progressive tightening", budget=Budget(0.75))
 # A third: a MILP solver that was asked for must get most of the time.
 LP_TIGHTENING = LpTightening(name="lp tightening", budget=Budget(1 / 3))
 MILP_AS_ASKED = Milp(name="milp", asked=True)
 MILP = Milp(name="milp", asked=False, budget=Budget(0.5))  # branching goes on after it
-# Cuts for all units gain little here, or they would have come before branching.
-CUT_TIGHTENING = CutTightening(name="late cut tightening", budget=Budget(0.2))
 BRANCH_AND_BOUND = BranchAndBound(
     name="branch and bound",
     budget=Budget(
         leaving=(
             (MILP, 0.1),  # a solver finishes small programs that trees of bounds only creep up to
             (FURTHER_PASSES, 0.05),  # intermediate bounds decide: what is easy is decided soon
-            (CUT_TIGHTENING, 0.5),  # which gains little, if anything
         )
     ),
 )
@@ -80,12 +78,12 @@ CASCADE: tuple[Stage, ...] = (
     FIRST_BRANCHING,
     CUT_SAMPLE,
     PROGRESSIVE_TIGHTENING,
+    CUT_TIGHTENING,
     BRANCH_AND_BOUND,
     FURTHER_PASSES,
     LP_TIGHTENING,
     MILP_AS_ASKED,
     MILP,
-    CUT_TIGHTENING,
     LATE_BRANCH_AND_BOUND,
 )
 
@@ -106,6 +104,7 @@ RECORDED: tuple[Stage, ...] = (
     FIRST_BRANCHING,
     CUT_SAMPLE,
     PROGRESSIVE_TIGHTENING,
+    CUT_TIGHTENING,
     replace(BRANCH_AND_BOUND, budget=Budget(leaving=((FURTHER_PASSES, 0.05),))),
     FURTHER_PASSES,
     LATE_BRANCH_AND_BOUND,

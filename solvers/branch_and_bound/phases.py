@@ -63,7 +63,8 @@ class PhaseBounder:
         self.refinements = [refinement for refinement in given if refinement is not None]
         assert rows.claim is not None  # made of units
         self.claim = rows.claim
-        self.network, self.layered = root.network, Layered.of(root.network)
+        self.network, layered = root.network, Layered.of(root.network)
+        self.layered = layered if layered is None else layered.with_cuts(self.cuts)
         self.shapes = {node: self.network.nodes[node].shape for node in self.network.relus}
 
     def bounds(self, nodes: Sequence[Node]) -> Bounds:

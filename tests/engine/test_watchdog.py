@@ -106,7 +106,7 @@ def test_a_large_network_is_not_reduced_or_branched_on(large: Network) -> None:
     ("widths", "radius", "share", "stages"),
     [
         ((30, 250, 250, 250, 5), 0.3, 0.5, ["first branching", "progressive tightening", "branch and bound"]),
-        ((30, 250, 250, 250, 5), 0.3, 0.5, ["late cut tightening"]),
+        ((30, 250, 250, 250, 5), 0.3, 0.5, ["cut tightening"]),
         ((400, 1500, 5), 0.4, 0.91, ["semidefinite", "semidefinite branching"]),
         ((10, 400, 400, 5), 0.5, 0.8, ["input splitting"]),
     ],

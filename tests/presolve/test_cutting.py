@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from mipverify.presolve import Search, crown, interval, optimized_crown
-from mipverify.presolve.cutting import Cutting, cut_tighten
+from mipverify.presolve.cutting import SAMPLE, Cutting, cut_tighten
 from mipverify.presolve.separation import separate_rows
 
 from mipverify.network import Network
+from mipverify.proof.bounds import Bounds
 from mipverify.proof.cuts import IdealLayer, OwnCuts, cuttable, relax_with_cuts
 from mipverify.proof.reduction import reduce
 from tests.presolve import nets
@@ -138,3 +139,22 @@ def test_own_cuts_act_like_shared_ones() -> None:
     held, kept = cuts.held(factors, 2)
     assert (np.sort(kept, axis=1) == np.sort(factors, axis=1)[:, -2:]).all()
     assert held.units.shape == (3, 2)
+
+
+def test_layers_in_which_a_few_units_gain_too_little_are_left() -> None:
+    rng = np.random.default_rng(7)
+    network = nets.dense(rng, (6, 30, 40, 4))
+    center = rng.normal(size=(6,))
+    start = reduce(crown(interval(network, (center - 0.5)[None], (center + 0.5)[None]))).bounds
+    node = next(
+        node for node in reversed(start.network.preactivations) if np.asarray(start.unstable(node)).sum() > SAMPLE
+    )
+
+    def narrower(tight: Bounds) -> int:
+        old, new = (bounds.upper[node] - bounds.lower[node] for bounds in (start, tight))
+        return int((new < old * (1 - 1e-6)).sum())
+
+    everything, all_worth, none_worth = (cut_tighten(start, worth=worth) for worth in (0.0, 1e-6, 1.0))
+    assert narrower(everything) > SAMPLE
+    assert narrower(all_worth) == narrower(everything)
+    assert 0 < narrower(none_worth) <= SAMPLE

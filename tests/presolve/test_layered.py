@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mipverify.presolve import Search, crown, interval, optimize_rows, optimized_crown
+from mipverify.presolve import Search, crown, interval, optimize_rows, optimized_crown, products
 from mipverify.presolve.layered import Layered
 from mipverify.presolve.optimized import Optimum
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
@@ -69,8 +69,13 @@ def test_other_networks_are_not_of_that_form() -> None:
 
 
 @pytest.mark.parametrize("kind", ["dense", "convolutional"])
-@pytest.mark.parametrize("with_cuts", [False, True])
-def test_ascents_come_to_what_the_graph_comes_to(kind: str, with_cuts: bool) -> None:
+@pytest.mark.parametrize(("with_cuts", "stored"), [(False, "dense"), (True, "dense"), (True, "sparse")])
+def test_ascents_come_to_what_the_graph_comes_to(
+    kind: str, with_cuts: bool, stored: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if stored == "sparse":  # as in networks of another size
+        monkeypatch.setattr(products, "SMALL", -1)
+        monkeypatch.setattr(products, "SPARSE", 1.0)
     rng, search, moved = np.random.default_rng(3), Search(iterations=3, enough=np.inf), 0.0
     for seed in range(4):
         bounds = reduced(kind, seed)

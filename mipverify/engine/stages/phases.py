@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mipverify.engine.features import by_milp, dense, reducible, too_many_units, unstable, unstable_layers
+from mipverify.engine.features import by_milp, reducible, too_many_units, unstable, unstable_layers
 from mipverify.engine.problem import Problem
 from mipverify.engine.searches import go_on, phase_search
 from mipverify.engine.stage import Stage, Work
@@ -119,8 +119,7 @@ class BranchAndBound(PhaseStage):
         why = super().applies(problem, state)
         if why is None or not self.resumed:
             return why
-        cut_late = state.hidden_cut and not dense(state)
-        stopped = state.programmed or state.tightened_harder or cut_late
+        stopped = state.programmed or state.tightened_harder
         return "branching had stopped for other stages" if stopped else None
 
     def run(self, work: Work) -> None:
