@@ -73,7 +73,7 @@ def _computed(network: Any, path: Path, known: dict[str, list[Fraction]]) -> dic
     from mipverify.network.model_file import read_model
     from mipverify.network.onnx_reader import inlined
 
-    model = inlined(read_model(path)[0])
+    model = inlined(read_model(path)[0], path)
     hidden = [tensor.onnx_name.strip('"') for tensor in network.hidden]
     own = [output.name for output in model.graph.output]
     have = {output.name for output in model.graph.output}

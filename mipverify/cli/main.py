@@ -9,7 +9,15 @@ from importlib import import_module
 from mipverify import __version__, garbage
 from mipverify.cli.exits import BAD_INPUT, DONE, INTERNAL, UNDECIDED
 from mipverify.cli.program import COMPLETION, Program
-from mipverify.cli.streams import open_streams, reader_is_gone, say, second_interrupt_ends, silence_stdout, tell
+from mipverify.cli.streams import (
+    open_streams,
+    quiet_arithmetic,
+    reader_is_gone,
+    say,
+    second_interrupt_ends,
+    silence_stdout,
+    tell,
+)
 from mipverify.errors import InputError, MipverifyError
 
 COMMANDS = {
@@ -75,7 +83,7 @@ def run(arguments: list[str] | None, program: Program) -> int:
         if arguments == ["--version"]:  # answered before anything is imported
             say(f"{program.name} {__version__}")
             return DONE
-        with second_interrupt_ends():
+        with second_interrupt_ends(), quiet_arithmetic():
             code = program.call(arguments)
             return DONE if code is None else int(code)
     except InputError as error:

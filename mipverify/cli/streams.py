@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -24,6 +25,18 @@ def open_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
     sys.stdout = sys.stdout or _nothing()
     sys.stderr = sys.stderr or _nothing()
+
+
+@contextmanager
+def quiet_arithmetic() -> Iterator[None]:
+    """In here numpy says nothing of overflow: it is accounted for where a bound is made, and no news to a user.
+
+    Whoever asks Python for warnings (`-W`, PYTHONWARNINGS) gets them.
+    """
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore", RuntimeWarning)
+        yield
 
 
 def say(text: str) -> None:

@@ -42,7 +42,7 @@ def decide_choices(model: ComposedModel, specification: Specification) -> Compos
     from mipverify.network.ordering import ordered, reads
 
     low, high = _hull(specification)
-    proto = inlined(parse(model))
+    proto = inlined(parse(model), model.path)
     graph = proto.graph
     depends = {value.name for value in graph.input} - {tensor.name for tensor in graph.initializer}
     element = next(value for value in graph.input if value.name in depends).type.tensor_type.elem_type

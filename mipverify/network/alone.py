@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from mipverify.errors import one_line
 from mipverify.network.builder import Comparison
 from mipverify.network.rewrites.registry import OnnxNode
+from mipverify.network.runtime_text import runtime_text
 
 
 def run_alone(node: OnnxNode) -> tuple[np.ndarray, ...]:
@@ -31,7 +31,7 @@ def complaint(node: OnnxNode) -> str | None:
     try:
         run_alone(node)
     except Exception as error:  # noqa: BLE001  # it has a class for each of its reasons, onnx others for malformed nodes
-        return one_line(error)
+        return runtime_text(error)
     return None
 
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from mipverify.errors import InputError, one_line
+from mipverify.errors import InputError
 from mipverify.network.model_file import ModelFile
+from mipverify.network.runtime_text import runtime_text
 
 _FLOATS = {"tensor(float)": ("float32", 1), "tensor(double)": ("float64", 11)}
 _PROBES = 3  # points at which the composed model is compared with its parts
@@ -101,7 +102,7 @@ class Parts:
             try:
                 values = session.run(names, fed)
             except Exception as error:  # noqa: BLE001  # its errors have no base class of their own
-                raise InputError(f"{part.model.path}: ONNX Runtime cannot run it: {one_line(error)[:300]}") from None
+                raise InputError(f"{part.model.path}: ONNX Runtime cannot run it: {runtime_text(error)}") from None
             slots = (*part.outputs, *part.hidden)
             found |= {slot.variable: np.asarray(value) for slot, value in zip(slots, values, strict=True)}
         return found
@@ -272,14 +273,14 @@ def _session(part: Part) -> Any:
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001  # its errors have no base class of their own
-        raise InputError(f"{part.model.path}: ONNX Runtime cannot load it: {one_line(error)[:300]}") from None
+        raise InputError(f"{part.model.path}: ONNX Runtime cannot load it: {runtime_text(error)}") from None
 
 
 def _inlined(file: ModelFile) -> Any:
     from mipverify.network.model_file import parse
     from mipverify.network.onnx_reader import inlined
 
-    model = inlined(parse(file))
+    model = inlined(parse(file), file.path)
     # Stored tensors may also be listed as inputs, which they are not.
     stored: Mapping[str, None] = dict.fromkeys(tensor.name for tensor in model.graph.initializer)
     kept = [value for value in model.graph.input if value.name not in stored]

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from mipverify.errors import one_line
 from mipverify.network.alone import run_alone
 from mipverify.network.builder import RewriteError, limited
 from mipverify.network.onnx_reader import check_type, constant_array, sparse_array
 from mipverify.network.rewrites.registry import OnnxNode, axis_of
 from mipverify.network.rewrites.shape import sliced
+from mipverify.network.runtime_text import runtime_text
 
 
 def evaluate(node: OnnxNode) -> tuple[np.ndarray, ...]:
@@ -58,7 +58,9 @@ def _by_runtime(node: OnnxNode) -> tuple[np.ndarray, ...]:
     try:
         return run_alone(node)
     except Exception as error:  # noqa: BLE001  # it has a class for each of its reasons
-        raise RewriteError(f"it reads only constants, but ONNX Runtime cannot evaluate it: {one_line(error)}") from None
+        raise RewriteError(
+            f"it reads only constants, but ONNX Runtime cannot evaluate it: {runtime_text(error)}"
+        ) from None
 
 
 def _constant(node: OnnxNode) -> np.ndarray:

@@ -42,7 +42,7 @@ class OnnxGraph:
 def read(source: str | Path | ModelFile) -> OnnxGraph:
     """Read and check everything about a file that does not depend on single operators."""
     model, file = (parse(source), source) if isinstance(source, ModelFile) else read_model(source)
-    path, graph = file.path, inlined(model).graph
+    path, graph = file.path, inlined(model, file.path).graph
     opset = _opset(model, path)
     if len(graph.output) != 1:
         names = ", ".join(repr(output.name) for output in graph.output) or "none"
@@ -69,10 +69,12 @@ def read(source: str | Path | ModelFile) -> OnnxGraph:
     return OnnxGraph(file, opset, nodes, constants, inputs[0].name, shape, element, output, declared, double)
 
 
-def inlined(model: Any) -> Any:
+def inlined(model: Any, path: str | Path) -> Any:
     """The model with the calls of its own functions replaced by their bodies.
 
     A function in the name of an operator that ONNX Runtime has itself is never called: the built-in one is.
+    It reads the nodes of a function in the opset of the file, whatever the function says of itself.
+    Raises InputError.
     """
     if not model.functions:
         return model
@@ -81,7 +83,16 @@ def inlined(model: Any) -> Any:
     own = [function for function in model.functions if function.domain not in RUNTIME_DOMAINS]
     del model.functions[:]
     model.functions.extend(own)
-    return onnx.inliner.inline_local_functions(model) if own else model
+    if not own:
+        return model
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    for function in model.functions:
+        for entry in function.opset_import:
+            entry.version = versions.get(entry.domain, entry.version)
+    try:
+        return onnx.inliner.inline_local_functions(model)
+    except Exception as error:  # noqa: BLE001  # of native code
+        raise InputError(f"{path}: its functions cannot be put in place of their calls: {one_line(error)}") from None
 
 
 def _opset(model: Any, path: str | Path) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -11,14 +10,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mipverify.errors import InputError, one_line
+from mipverify.errors import InputError
 from mipverify.network.compose import ComposedModel, PartsReplay
 from mipverify.network.graph import Network
 from mipverify.network.model_file import ModelFile
 from mipverify.network.parameters import ParameterMap
+from mipverify.network.runtime_text import runtime_text
 
 _SILENT = 4  # ONNX Runtime's level for fatal errors alone: what it refuses is told once, as an error of ours
-_LONGEST = 300  # characters of its message
 
 
 class Replay(Protocol):
@@ -79,11 +78,10 @@ class OnnxRuntimeReplay:
             raise self._refusal("run", error) from None
 
     def _refusal(self, what: str, error: Exception) -> Exception:
-        text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", one_line(error))
+        text = runtime_text(error)
         if "bad_alloc" in text or "Failed to allocate memory" in text:
             return MemoryError(text)
-        text = re.sub(r"\S*onnxruntime_src\S* (?:.*?\) )?", "", text)
-        return InputError(f"{self._path}: ONNX Runtime cannot {what} it: {text[:_LONGEST]}")
+        return InputError(f"{self._path}: ONNX Runtime cannot {what} it: {text}")
 
 
 def _with_outputs(file: ModelFile, tensors: Sequence[str]) -> bytes:
@@ -93,7 +91,7 @@ def _with_outputs(file: ModelFile, tensors: Sequence[str]) -> bytes:
     from mipverify.network.model_file import parse
     from mipverify.network.onnx_reader import inlined
 
-    model = inlined(parse(file))
+    model = inlined(parse(file), file.path)
     known = {output.name for output in model.graph.output}
     model.graph.output.extend(make_empty_tensor_value_info(name) for name in tensors if name not in known)
     return bytes(model.SerializeToString())

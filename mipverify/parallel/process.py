@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -41,6 +42,8 @@ def connect(channel: int, parent: int) -> Connection:
 
     channel: file descriptor of the socket. parent: process id of who started this.
     """
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore", RuntimeWarning)  # of arithmetic: what comes of it is what is sent back
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     _die_with(parent)

@@ -7,15 +7,19 @@ import re
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 import mipverify.engine
 from mipverify.engine import Verdict
-from tests.cli.files import Result
+from tests.cli.files import Result, network, vnnlib
 
 
 def answer_with(monkeypatch: pytest.MonkeyPatch, action: Callable[..., Verdict]) -> None:
@@ -187,3 +191,24 @@ def test_a_process_does_not_wait_for_what_it_has_left_behind(folder: Path) -> No
     assert time.perf_counter() - begin < 8.0
     assert (done.returncode, done.stderr) == (3, "")
     assert "time" in done.stdout
+
+
+def test_overflow_of_a_search_is_no_news(
+    cli: Callable[..., Result], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bounds beyond float32 are rounded outward; numpy would warn of each place where a search meets infinity."""
+    graph = network().graph
+    nodes = [helper.make_node("Max", ["image", "far"], ["logits"])]
+    far = numpy_helper.from_array(np.array(3.4028234663852886e38, np.float32), "far")
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 4])]
+    model = helper.make_model(
+        helper.make_graph(nodes, "far", graph.input, outputs, [far]), opset_imports=[helper.make_opsetid("", 13)]
+    )
+    model.ir_version = 8
+    onnx.save(model, folder / "far.onnx")
+    (folder / "far.vnnlib").write_text(vnnlib(outputs=4, claim="(>= Y_0 2)"))
+    monkeypatch.setattr(sys, "warnoptions", [])
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        ran = cli("verify", folder / "far.onnx", folder / "far.vnnlib", "--timeout", 10, "--workers", 1)
+    assert (ran.code, ran.err, told) == (10, "", [])

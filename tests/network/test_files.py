@@ -230,6 +230,34 @@ def test_a_function_in_the_name_of_a_foreign_operator_is_not_called(tmp_path: Pa
         load(path)
 
 
+@pytest.mark.parametrize("version", [11, 13, 21])
+def test_functions_are_read_in_the_opset_of_the_file(version: int, tmp_path: Path) -> None:
+    """As ONNX Runtime does."""
+    text = """<ir_version: 9, opset_import: ["": 17, "own": 1]>
+    g (float[1,2] x) => (float[1,2] y) { h = own.F (x) y = Relu (h) }
+    <domain: "own", opset_import: ["": %d]> F (a) => (b) { c = Relu (a) b = Flatten <axis = 1> (c) }"""
+    _equal(tmp_path / "net.onnx", onnx.parser.parse_model(text % version))
+
+
+def test_functions_that_call_themselves_are_refused(tmp_path: Path) -> None:
+    text = """<ir_version: 9, opset_import: ["": 17, "own": 1]>
+    g (float[1,2] x) => (float[1,2] y) { y = own.F (x) }
+    <domain: "own", opset_import: ["": 17, "own": 1]> F (a) => (b) { b = own.F (a) }"""
+    path = tmp_path / "net.onnx"
+    path.write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    with pytest.raises(InputError, match="functions cannot be put in place of their calls: Cycle"):
+        load(path)
+
+
+def test_what_the_runtime_says_is_told_without_its_codes(tmp_path: Path) -> None:
+    g = Graph([1, 4])
+    path = g.save(tmp_path / "net.onnx", g.node("Expand", ["x", g.constant([-1, 4], np.int64)]))
+    with pytest.raises(InputError, match=r"Expand \(node .*do not fit: Non-zero") as caught:
+        load(path)
+    assert "ONNXRuntimeError" not in str(caught.value)
+    assert "onnxruntime_src" not in str(caught.value)
+
+
 MALFORMED: dict[str, tuple[str, dict[str, Any]]] = {
     "a stride of zero": ("MaxPool", {"kernel_shape": [2, 2], "strides": [0, 1]}),
     "an axis that does not exist": ("Concat", {"axis": 7}),
