@@ -9,18 +9,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mipverify.engine.budget import Clock
-from mipverify.engine.driver import Course
-from mipverify.engine.judge import Replaying
-from mipverify.engine.problem import MarginNetworks, Problem
 from mipverify.engine.run import notes_on
-from mipverify.engine.schedule import TOGETHER
 from mipverify.engine.scores import score_case
-from mipverify.engine.state import Update
-from mipverify.engine.verdict import Verdict, Witness
+from mipverify.engine.together import Reached, Together
+from mipverify.engine.verdict import Verdict
 from mipverify.network import Network
 from mipverify.network.replay import Replay
 from mipverify.proof.bounds import Bounds
-from mipverify.specification import Box, Case, Condition, Specification
+from mipverify.specification import Box, Condition, Specification
 
 MOST_CONDITIONS = 128  # of all questions of a batch: each of them is bounded for all of its boxes by intervals
 
@@ -48,7 +44,7 @@ def _key(condition: Condition) -> Key:
     return (*own, condition.coefficients_exact, *inputs)
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Alike:
     """Some questions about a box each, with few conditions in all.
 
@@ -61,76 +57,40 @@ class Alike:
     replay: Replay
     seed: int
 
-    def __post_init__(self) -> None:
-        union = {key: condition for own in self.conditions for key, condition in own.items()}
-        place = {key: column for column, key in enumerate(union)}
-        self._union = tuple(union.values())
-        self._mask = np.zeros((len(self.asked), len(union)), bool)
-        for entry, own in enumerate(self.conditions):
-            self._mask[entry, [place[key] for key in own]] = True
-        self._margins = MarginNetworks(self.network).of(self._union)
-        self._cases = [specification.cases[0] for specification in self.asked]
-        self._boxes = Box.joined([case.box for case in self._cases])
-
     def answers(self, clock: Clock) -> Iterator[tuple[int, Verdict | Bounds | None]]:
         """By place in `asked` the verdicts that bounds and attacks come to; for what they leave open the bounds, if
         time was left to make some."""
-        some, size = np.arange(len(self.asked)), self.network.input_size
-        course = Course(self._together(some), clock)
-        middle = (0.5 * (self._boxes.float32_lower + self._boxes.float32_upper)).reshape(-1, size)
-        for entry in range(len(some)):
-            witness = self.judge(entry).first_violation(middle[entry, None], np.flatnonzero(self._mask[entry]))
-            if witness is not None:
-                course.take(Update(witness=witness, entry=entry))
-        stage = "evaluation"
-        for position, step in enumerate((None, *TOGETHER)):
-            if step is not None:
-                why = step.applies(course.problem, course.state)
-                if why is None or clock.over():
-                    continue
-                course.run_stage(step, why, TOGETHER[position:])
-                stage = step.name
-            holds, witnesses = course.state.holds(), course.state.witnesses
-            for entry, found in witnesses.items():
-                yield int(some[entry]), self._verdict(course, some, entry, stage, found)
-            for entry in np.flatnonzero(holds).tolist():
-                if entry not in witnesses:
-                    yield int(some[entry]), self._verdict(course, some, entry, stage, None)
-            left = np.array([k for k in np.flatnonzero(~holds).tolist() if k not in witnesses], int)
-            if not len(left):
-                return
-            if len(left) < len(some):
-                some = some[left]
-                course.keep(self._together(some), left)
-        bounds = course.state.bounds
-        for entry, place in enumerate(some.tolist()):
-            yield place, None if bounds is None else bounds.select(np.array([entry]))
+        together = self._together()
+        boxes = together.boxes
+        middle = 0.5 * (boxes.float32_lower + boxes.float32_upper)
+        for reached in together.walk(clock, first=middle.reshape(len(self.asked), -1)):
+            bounds = reached.course.state.bounds
+            if reached.holds or reached.witness is not None:
+                yield reached.place, self._verdict(reached)
+            else:
+                yield reached.place, None if bounds is None else bounds.select(np.array([reached.entry]))
 
-    def _together(self, some: np.ndarray) -> Problem:
-        """The problem of some questions, by index array."""
-        size = self.network.input_size
-        boxes = self._boxes.spread((some[:, None] * size + np.arange(size)).reshape(-1))
-        own = self.network, self._union, boxes, self._margins, _EachJudge(self, some)
-        return Problem(*own, seed=self.seed, entries=len(some), asked=self._mask[some])
+    def _together(self) -> Together:
+        union = {key: condition for own in self.conditions for key, condition in own.items()}
+        place = {key: column for column, key in enumerate(union)}
+        mask = np.zeros((len(self.asked), len(union)), bool)
+        for entry, own in enumerate(self.conditions):
+            mask[entry, [place[key] for key in own]] = True
+        cases = [specification.cases[0] for specification in self.asked]
+        boxes, judged = Box.joined([case.box for case in cases]), [case.conditions for case in cases]
+        return Together(self.network, boxes, tuple(union.values()), mask, judged.__getitem__, self.replay, self.seed)
 
-    def judge(self, place: int) -> Replaying:
-        """Who accepts counterexamples to one question."""
-        case: Case = self._cases[place]
-        return Replaying(self.network, self._margins, case, self.replay, case.conditions)
-
-    def _verdict(self, course: Course, some: np.ndarray, entry: int, stage: str, witness: Witness | None) -> Verdict:
-        specification, state = self.asked[int(some[entry])], course.state
-        lower = float(state.of_entry(entry).min())
-        unstable = [] if state.bounds is None else state.bounds.unstable_counts()[entry].tolist()
-        share = course.clock.elapsed() / len(self.asked)
+    def _verdict(self, reached: Reached) -> Verdict:
+        specification, course = self.asked[reached.place], reached.course
+        lower = reached.margin
         return Verdict(
-            "holds" if witness is None else "violated",
-            share,
-            stage,
-            margin_lower_bound=lower if np.isfinite(lower) and witness is None else None,
-            witness=witness,
+            "holds" if reached.witness is None else "violated",
+            course.clock.elapsed() / len(self.asked),
+            course.stage if course.ran else "evaluation",
+            margin_lower_bound=lower if np.isfinite(lower) and reached.witness is None else None,
+            witness=reached.witness,
             statistics={
-                "unstable_relus": unstable[: len(self.network.relus)],
+                "unstable_relus": list(reached.unstable),
                 "binaries": 0,
                 "nodes": 0,
                 "seconds": {name: round(s / len(self.asked), 4) for name, s in course.clock.stages.items()},
@@ -142,15 +102,3 @@ class Alike:
             notes=notes_on(specification),
             arithmetic=self.network.arithmetic,
         )
-
-
-@dataclass(frozen=True, eq=False)
-class _EachJudge:
-    """Lets the judge of each question decide. some: the question of each entry."""
-
-    alike: Alike
-    some: np.ndarray
-
-    def first_violation(self, points: np.ndarray, conditions: np.ndarray, entry: int = 0) -> Witness | None:
-        """As `Judge.first_violation`."""
-        return self.alike.judge(int(self.some[entry])).first_violation(points, conditions)

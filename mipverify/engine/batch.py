@@ -5,19 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from mipverify.engine.batch_proofs import BatchProofs
 from mipverify.engine.budget import Clock
-from mipverify.engine.driver import Course
-from mipverify.engine.sample import OPEN, SampleResult, SampleVerdict, other_class
-from mipverify.engine.samples import HandedOn, LeftOpen, Samples, answered
-from mipverify.engine.schedule import TOGETHER
-from mipverify.engine.state import Grounds
+from mipverify.engine.sample import OPEN, SampleResult, other_class
+from mipverify.engine.samples import HandedOn, LeftOpen, answered, samples_together
 from mipverify.engine.verify import verify, verify_rest
 from mipverify.network import Network
 from mipverify.network.compose import ComposedModel
@@ -164,63 +161,31 @@ def _verify_some(
     if not len(good):
         return
     own = asked.box(images[good]), labels[good].astype(int)
-    samples = Samples(network, *own, replay, seed, record=proofs is not None)
-    names = [(int(indices[k]), int(labels[k]), int(predicted[k])) for k in good]
-
-    def shown(result: SampleResult, sample: int, grounds: Grounds) -> SampleResult:
-        if proofs is None:
-            return result
-        return proofs.shown(result, samples.case(sample), images[good[sample]].reshape(-1), grounds)
-
-    yield from _through_stages(samples, names, begin, count, stop, shown)
-
-
-def _through_stages(
-    samples: Samples,
-    names: Sequence[tuple[int, int, int]],
-    begin: float,
-    count: int,
-    stop: Callable[[], bool],
-    shown: Callable[[SampleResult, int, Grounds], SampleResult],
-) -> Iterator[Found]:
-    """Send samples through the stages together, each until it is decided. names: index, label and class of each.
-
-    count: how many share the time since `begin`. shown: makes of what holds a result with its proof.
-    """
-    some, clock = np.arange(len(names)), Clock(math.inf, stop=stop)
-    course, stage = Course(samples.together(some), clock), "none"
-
-    def result(entry: int, verdict: SampleVerdict, **more: Any) -> SampleResult:
-        index, label, predicted = names[some[entry]]
-        margin, seconds = float(course.state.of_entry(entry).min()), (time.perf_counter() - begin) / count
-        shown = margin if np.isfinite(margin) and verdict != "violated" else None
-        own = tuple(unstable[entry].tolist())
-        return SampleResult(index, label, predicted, verdict, stage, seconds, shown, unstable=own, **more)
-
-    for position, step in enumerate(TOGETHER):
-        if stop():
-            return
-        why = step.applies(course.problem, course.state)
-        if why is None:
-            continue
-        course.run_stage(step, why, TOGETHER[position + 1 :])
-        stage, holds = step.name, course.state.holds()
-        unstable = course.state.proven.unstable_counts()
-        for entry, witness in course.state.witnesses.items():
-            other = other_class(witness.output, names[some[entry]][1])
-            yield result(entry, "violated", adversarial=witness.input, adversarial_label=other), None
-        for entry in np.flatnonzero(holds).tolist():
-            if entry not in course.state.witnesses:
-                yield shown(result(entry, "holds"), int(some[entry]), course.state.grounds_of(entry)), None
-        left = np.array([k for k in np.flatnonzero(~holds).tolist() if k not in course.state.witnesses], int)
-        if not len(left):
-            return
-        if len(left) < len(some):
-            some = some[left]
-            course.keep(samples.together(some), left)
-            unstable = unstable[left]
-    for entry in range(len(some)):
-        yield result(entry, "unknown", reason=OPEN), partial(HandedOn.of, course.state, entry, tuple(course.ran))
+    samples = samples_together(network, *own, replay, seed, record=proofs is not None)
+    for reached in samples.walk(Clock(math.inf, stop=stop)):
+        k, state = good[reached.place], reached.course.state
+        witness, margin = reached.witness, reached.margin
+        found = SampleResult(
+            int(indices[k]),
+            int(labels[k]),
+            int(predicted[k]),
+            "violated" if witness is not None else "holds" if reached.holds else "unknown",
+            reached.course.stage,
+            (time.perf_counter() - begin) / count,
+            margin if np.isfinite(margin) and witness is None else None,
+            unstable=reached.unstable,
+        )
+        if witness is not None:
+            other = other_class(witness.output, found.label)
+            yield replace(found, adversarial=witness.input, adversarial_label=other), None
+        elif not reached.holds:
+            ran = tuple(reached.course.ran)
+            yield replace(found, reason=OPEN), partial(HandedOn.of, state, reached.entry, ran)
+        elif proofs is None:
+            yield found, None
+        else:
+            grounds = state.grounds_of(reached.entry)
+            yield proofs.shown(found, samples.case(reached.place), images[k].reshape(-1), grounds), None
 
 
 def _scores(outputs: np.ndarray, classes: int) -> np.ndarray:

@@ -1,25 +1,25 @@
-"""Samples of a data set as problems: each by itself, or some of them together."""
+"""Samples of a data set: some of them together, and what is known of those that are left open."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
-from mipverify.engine.problem import MarginNetworks, Problem
+from mipverify.engine.problem import Problem
 from mipverify.engine.sample import SampleResult, other_class
 from mipverify.engine.stage import Stage
 from mipverify.engine.state import State, Update
-from mipverify.engine.verdict import Verdict, Witness
+from mipverify.engine.together import Together
+from mipverify.engine.verdict import Verdict
 from mipverify.network import Network
 from mipverify.network.replay import Replay
 from mipverify.proof.bounds import Bounds
 from mipverify.proof.interval import narrowed
 from mipverify.proof.restated import restated
-from mipverify.specification import Box, Case, Condition
+from mipverify.specification import Box
 from mipverify.specification.robustness import misclassified
 
 
@@ -42,79 +42,20 @@ def answered(sample: SampleResult, verdict: Verdict) -> SampleResult:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Samples:
+def samples_together(
+    network: Network, inputs: Box, labels: np.ndarray, replay: Replay, seed: int, record: bool = False
+) -> Together:
     """Whether any input of a box around each sample reaches another class than its label.
 
     inputs: the boxes, one after the other. labels: (N,). record: whether proofs are to be written.
     """
-
-    network: Network
-    inputs: Box
-    labels: np.ndarray
-    replay: Replay
-    seed: int
-    record: bool = False
-
-    @cached_property
-    def margin_networks(self) -> MarginNetworks:
-        """Of all labels that occur, and of each."""
-        return MarginNetworks(self.network)
-
-    @cached_property
-    def margins(self) -> Network:
-        """The margin network of all conditions."""
-        return self.margin_networks.of(self.conditions)
-
-    @cached_property
-    def of_label(self) -> dict[int, tuple[Condition, ...]]:
-        """The conditions on samples of each label that occurs."""
-        size, classes = self.network.input_size, self.network.output_size
-        return {int(label): misclassified(int(label), classes, size) for label in np.unique(self.labels)}
-
-    @cached_property
-    def conditions(self) -> tuple[Condition, ...]:
-        """Those of all labels that occur."""
-        return tuple(condition for label in self.of_label for condition in self.of_label[label])
-
-    @cached_property
-    def columns(self) -> dict[int, np.ndarray]:
-        """Which of all conditions are those of each label."""
-        each = self.network.output_size - 1
-        return {label: np.arange(k * each, (k + 1) * each) for k, label in enumerate(self.of_label)}
-
-    def case(self, sample: int) -> Case:
-        """The case of one sample."""
-        return Case(self._boxes(np.array([sample])), self.of_label[int(self.labels[sample])])
-
-    def together(self, some: np.ndarray) -> Problem:
-        """The problem of some samples, by index array."""
-        asked = np.zeros((len(some), len(self.conditions)), bool)
-        for k, sample in enumerate(some.tolist()):
-            asked[k, self.columns[int(self.labels[sample])]] = True
-        own = self.network, self.conditions, self._boxes(some), self.margins, _EachJudge(self, some)
-        return Problem(*own, seed=self.seed, record=self.record, entries=len(some), asked=asked)
-
-    def _boxes(self, some: np.ndarray) -> Box:
-        size = self.network.input_size
-        return self.inputs.spread((some[:, None] * size + np.arange(size)).reshape(-1))
-
-
-@dataclass(frozen=True, eq=False)
-class _EachJudge:
-    """Lets the judge of each sample by itself decide. some: the sample of each entry."""
-
-    samples: Samples
-    some: np.ndarray
-
-    def first_violation(self, points: np.ndarray, conditions: np.ndarray, entry: int = 0) -> Witness | None:
-        """As `Judge.first_violation`."""
-        samples, sample = self.samples, int(self.some[entry])
-        problem = Problem.of(
-            samples.network, samples.case(sample), samples.replay, margins=samples.margin_networks, seed=samples.seed
-        )
-        own = np.flatnonzero(np.isin(samples.columns[int(samples.labels[sample])], conditions))
-        return problem.judge.first_violation(points, own)
+    classes = network.output_size
+    of_label = {int(label): misclassified(int(label), classes, network.input_size) for label in np.unique(labels)}
+    conditions = tuple(condition for label in of_label for condition in of_label[label])
+    asked = np.repeat(labels[:, None] == np.array(list(of_label)), classes - 1, axis=1)
+    return Together(
+        network, inputs, conditions, asked, lambda sample: of_label[int(labels[sample])], replay, seed, record
+    )
 
 
 class LeftOpen:

@@ -200,7 +200,7 @@ def test_samples_whose_bounds_cost_much_are_attacked_and_left_to_themselves(
 ) -> None:
     plain = {r.index: r for r in verify_batch(network, *data, "0.1", only_cheap=True)}
     costly = tuple(replace(stage, most_work=1) if hasattr(stage, "most_work") else stage for stage in TOGETHER)
-    monkeypatch.setattr(batch, "TOGETHER", costly)
+    monkeypatch.setattr("mipverify.engine.together.TOGETHER", costly)
     monkeypatch.setattr(pgd, "STEP_WORK", 1)  # in parts of one walk
     found = {r.index: r for r in verify_batch(network, *data, "0.1", only_cheap=True)}
     assert found.keys() == plain.keys()
@@ -224,7 +224,7 @@ def test_memory_bounds_how_many_samples_go_together(
         work.learn(work.problem.start())
         together.append(work.problem.entries)
 
-    monkeypatch.setattr(batch, "TOGETHER", (calling("count", counting), *TOGETHER))
+    monkeypatch.setattr("mipverify.engine.together.TOGETHER", (calling("count", counting), *TOGETHER))
     found = {r.index: r.verdict for r in verify_batch(network, data[0][:5], data[1][:5], "0.1", only_cheap=True)}
     assert set(together) == {1}
     assert found == plain

@@ -9,9 +9,10 @@ from mipverify.presolve import crown, interval
 from mipverify.engine.budget import Clock
 from mipverify.engine.driver import Course
 from mipverify.engine.problem import Problem
-from mipverify.engine.samples import HandedOn, Samples
+from mipverify.engine.samples import HandedOn, samples_together
 from mipverify.engine.schedule import BATCH_CROWN, BATCH_OPTIMIZED_CROWN, CASCADE, FAST_LIN, INTERVAL, rest_of_cascade
 from mipverify.engine.state import Update
+from mipverify.engine.together import Together
 from mipverify.network.replay import replay_of
 from mipverify.proof.backward import row_minimum
 from mipverify.proof.rows import unit_rows
@@ -25,13 +26,13 @@ LABELS[0] = (LABELS[0] + 1) % 3  # misclassified: its margins are negative
 EVERY = np.arange(len(IMAGES))
 
 
-def samples(eps: str = "0.05") -> Samples:
-    return Samples(NETWORK, linf_ball(IMAGES, eps, domain=(0, 1)), LABELS, replay_of(NETWORK), 0)
+def samples(eps: str = "0.05") -> Together:
+    return samples_together(NETWORK, linf_ball(IMAGES, eps, domain=(0, 1)), LABELS, replay_of(NETWORK), 0)
 
 
-def through(some: Samples) -> Course:
+def through(some: Together) -> Course:
     """All of them through the stages that bound."""
-    course = Course(some.together(EVERY), Clock(60.0))
+    course = Course(some.problem(EVERY), Clock(60.0))
     for stage in (INTERVAL, FAST_LIN, BATCH_CROWN, BATCH_OPTIMIZED_CROWN):
         course.run_stage(stage)
     return course
@@ -62,7 +63,7 @@ def test_some_of_them_keep_what_is_known() -> None:
     some, left = samples(), np.array([5, 0, 3])
     course = through(some)
     before = course.state
-    course.keep(some.together(left), left)
+    course.keep(some.problem(left), left)
     assert (course.state.margins == before.margins[left]).all()
     for k, old in enumerate(left.tolist()):
         own = [row for row, pair in enumerate(before.hinted) if pair // before.margins.shape[1] == old]
@@ -74,7 +75,7 @@ def test_what_is_known_of_one_sample_is_not_taken_for_another() -> None:
     some = samples()
     course = through(some)
     with pytest.raises(ValueError, match="not about"):
-        course.keep(some.together(np.array([1, 2])), np.array([1, 3]))
+        course.keep(some.problem(np.array([1, 2])), np.array([1, 3]))
     problem = course.problem
     foreign = crown(interval(problem.margins, *problem.box))
     with pytest.raises(ValueError, match="about"):
@@ -101,3 +102,25 @@ def test_a_sample_by_itself_goes_on_with_what_is_known_of_it() -> None:
     names = [stage.name for stage in rest_of_cascade(ran)]
     assert not {"evaluation", "interval", "crown", "optimized crown"} & set(names)
     assert set(rest_of_cascade(())) == set(CASCADE)
+
+
+@pytest.mark.parametrize("seconds", [60.0, 1e-9])
+def test_every_question_is_answered_once(seconds: float) -> None:
+    some, chosen = samples(), np.array([5, 0, 3, 2])
+    found = {reached.place: (reached.holds, reached.witness) for reached in some.walk(Clock(seconds), chosen)}
+    assert sorted(found) == sorted(chosen.tolist())
+    for place, (holds, witness) in found.items():
+        box = some.case(place).box
+        near = np.random.default_rng(place).uniform(box.lower, box.upper, (2000, box.size))
+        kept = NETWORK.forward(near).argmax(axis=1) == LABELS[place]
+        assert kept.all() or not holds
+        assert witness is None or NETWORK.forward(witness.input[None]).argmax() != LABELS[place]
+    assert (found[0][1] is not None) == any(holds for holds, _ in found.values()) == (seconds > 1)
+    assert len({*map(id, (reached.course for reached in some.walk(Clock(seconds), chosen)))}) == 1
+
+
+def test_points_are_judged_before_any_stage() -> None:
+    reached = next(samples().walk(Clock(60.0), first=IMAGES))
+    assert (reached.place, reached.course.stage) == (0, "none")
+    assert reached.witness is not None
+    assert (reached.witness.input == IMAGES[0]).all()

@@ -41,7 +41,7 @@ def test_position_that_stays_undecided_for_no_reason_given_is_not_held(monkeypat
         return answers[-1]
 
     monkeypatch.setattr(parts, "verify_rest", no_answer)
-    monkeypatch.setattr(parts, "TOGETHER", TOGETHER[:1])
+    monkeypatch.setattr("mipverify.engine.together.TOGETHER", TOGETHER[:1])
     verdict = patch(2).verify(made, one, Limits(60))
     assert answers
     assert verdict.verdict == "unknown"
