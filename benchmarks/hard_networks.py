@@ -20,9 +20,21 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    import mipverify
+    from mipverify.proof.rows import LinearBounds
 
 DROPPED = {  # stages that go with an ingredient
+    "attack first": ("quick attack",),
+    "look-ahead": ("look-ahead",),
+    "cut tightening": ("cut tightening",),
+    "milp": ("milp",),
     "semidefinite": ("semidefinite", "semidefinite branching"),
     "slopes": ("optimized crown", "tightening"),
     "cuts": (
@@ -44,7 +56,9 @@ DROPPED = {  # stages that go with an ingredient
     "programs": ("lp tightening", "milp"),
     "intermediate bounds": ("progressive tightening", "late progressive tightening", "cut tightening"),
 }
-INGREDIENTS = (*DROPPED, "clipping", "programs of nodes", "cores")
+# Parts of stages, which are put out of use in the process that is asked: the question is left to it alone.
+PARTS = ("windows", "residual windows", "sparse operators", "joint conjunctions")
+INGREDIENTS = (*DROPPED, *PARTS, "clipping", "programs of nodes", "cores")
 
 
 def stages_without(ingredients: list[str]) -> list:
@@ -67,11 +81,49 @@ def stages_without(ingredients: list[str]) -> list:
     return kept
 
 
+def put_out_of_use(ingredients: list[str]) -> None:
+    """Replace what some parts of stages are called by what there would be without them.
+
+    windows: rows of convolutions are whole ones. residual windows: the same from the first sum or branch on. sparse
+    operators: sparse weights are dense arrays. joint conjunctions: of several rows that must be met together, the one
+    of the highest bound counts alone on each box.
+    """
+    import numpy as np
+    from mipverify.solvers.branch_and_bound import conjunction
+
+    from mipverify.network import Affine, sparse_linear
+    from mipverify.proof import patches, windows
+
+    crown = import_module("mipverify.presolve.crown")  # the package has a function of this name
+    whole = windows.windowed
+
+    def in_a_chain(network: mipverify.Network, node: int) -> bool:
+        affine = [one for one in network.nodes[: node + 1] if isinstance(one, Affine)]
+        read = [term.source for one in affine for term in one.terms]
+        return len(read) == len(affine) == len(set(read)) and whole(network, node)
+
+    def one_row(rows: LinearBounds, count: int, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+        a = rows.coefficients.reshape(count, len(lower), -1)
+        least = (rows.constant - np.asarray(rows.error)).reshape(count, -1)
+        least = least + (a * (lower + upper) - np.abs(a) * (upper - lower)).sum(-1) / 2
+        return (np.arange(count)[:, None] == least.argmax(axis=0)).astype(float)
+
+    if "residual windows" in ingredients:
+        crown.windowed = patches.windowed = in_a_chain
+    if "windows" in ingredients:
+        crown.windowed = patches.windowed = lambda network, node: False
+    if "sparse operators" in ingredients:
+        sparse_linear.SparseLinear.fits = classmethod(lambda cls, weight: False)
+    if "joint conjunctions" in ingredients:
+        conjunction._weights = one_row
+
+
 def answer(question: dict) -> None:
     """One question, in a process of its own: a line of JSON."""
     import mipverify
     from mipverify.parallel import cores
 
+    put_out_of_use(question["without"])
     network = mipverify.load(question["network"])
     if "property" in question:
         specification = mipverify.load_vnnlib(question["property"])
@@ -80,7 +132,7 @@ def answer(question: dict) -> None:
         image, label = data.image(question["index"]), data.label(question["index"])
         specification = mipverify.robustness(image, label, question["eps"], num_classes=network.output_size)
     stages = stages_without(question["without"])
-    workers = 1 if "cores" in question["without"] else cores()
+    workers = cores() if {"cores", *PARTS}.isdisjoint(question["without"]) else 1
     verdict = mipverify.verify(network, specification, timeout=question["cap"], stages=stages, workers=workers)
     nodes = verdict.statistics.get("nodes", 0)
     print(json.dumps({"verdict": verdict.verdict, "stage": verdict.stage, "nodes": nodes}))
