@@ -87,27 +87,11 @@ CASCADE: tuple[Stage, ...] = (
     LATE_BRANCH_AND_BOUND,
 )
 
-# Where a proof is to be written: stages whose facts have derivations.
-RECORDED: tuple[Stage, ...] = (
-    EVALUATION,
-    INTERVAL,
-    QUICK_ATTACK,
-    CROWN,
-    ATTACK,
-    OPTIMIZED_CROWN,
-    INPUT_SPLITTING,
-    TIGHTENING,
-    SEMIDEFINITE,
-    LONG_ATTACK,
-    SEMIDEFINITE_BRANCHING,
-    LOOK_AHEAD,
-    FIRST_BRANCHING,
-    CUT_SAMPLE,
-    PROGRESSIVE_TIGHTENING,
-    CUT_TIGHTENING,
-    replace(BRANCH_AND_BOUND, budget=Budget(leaving=((FURTHER_PASSES, 0.05),))),
-    FURTHER_PASSES,
-    LATE_BRANCH_AND_BOUND,
+# Where a proof is to be written: without those whose facts have no derivations.
+RECORDED: tuple[Stage, ...] = tuple(
+    replace(BRANCH_AND_BOUND, budget=Budget(leaving=((FURTHER_PASSES, 0.05),))) if stage is BRANCH_AND_BOUND else stage
+    for stage in CASCADE
+    if stage not in (LP_TIGHTENING, MILP_AS_ASKED, MILP)
 )
 
 # Many samples of a data set together. Beyond this many multiplications of CROWN for a sample, about a second, it is

@@ -33,15 +33,7 @@ class _OfFamily(Threat):
 
     def verify(self, network: Network, sample: Sample, limits: Limits) -> Verdict:
         verdict = self._checked(sample, limits).verify(
-            network,
-            sample.label,
-            targets=sample.targets,
-            timeout=limits.timeout,
-            solver=limits.solver,
-            seed=limits.seed,
-            workers=limits.workers,
-            progress=limits.progress,
-            proof=limits.proof,
+            network, sample.label, targets=sample.targets, **limits.options("arithmetic")
         )
         return replace(verdict, statistics=self._told(verdict.statistics))
 
@@ -54,13 +46,8 @@ class _OfFamily(Threat):
             sample.label,
             targets=sample.targets,
             gap=gap,
-            timeout=limits.timeout,
             max_distance=1.0 if max_distance is None else max_distance,
-            solver=limits.solver,
-            seed=limits.seed,
-            workers=limits.workers,
-            progress=limits.progress,
-            proof=limits.proof,
+            **limits.options("arithmetic"),
         )
         return replace(found, norm=self.measured_in(sample.norm), statistics=self._told(found.statistics))
 

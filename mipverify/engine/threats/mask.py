@@ -67,17 +67,7 @@ class Mask(Threat):
             std=sample.std,
         )
         case = Case(around.within(sample.radius(self.text)), sample.conditions(network.output_size))
-        return verify(
-            network,
-            Specification((case,), "robustness"),
-            timeout=limits.timeout,
-            solver=limits.solver,
-            seed=limits.seed,
-            workers=limits.workers,
-            progress=limits.progress,
-            arithmetic=limits.arithmetic,
-            proof=limits.proof,
-        )
+        return verify(network, Specification((case,), "robustness"), **limits.options())
 
     def distance(
         self, network: Network, sample: Sample, limits: Limits, gap: float = GAP, max_distance: float | None = None
@@ -94,14 +84,8 @@ class Mask(Threat):
             mean=sample.mean,
             std=sample.std,
             gap=gap,
-            timeout=limits.timeout,
             max_distance=max_distance,
-            solver=limits.solver,
-            seed=limits.seed,
-            workers=limits.workers,
-            progress=limits.progress,
-            arithmetic=limits.arithmetic,
-            proof=limits.proof,
+            **limits.options(),
         )
 
 

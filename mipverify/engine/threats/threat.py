@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from mipverify.engine.distortion import GAP, Distortion
 from mipverify.engine.threats.sample import Sample
@@ -27,6 +27,10 @@ class Limits:
     progress: Callable[[str, str], None] | None = None
     arithmetic: str = "real"
     proof: bool = False
+
+    def options(self, *without: str) -> dict[str, Any]:
+        """They as keywords of the calls that they are for. without: those that a call does not take."""
+        return {name: value for name, value in vars(self).items() if name not in without}
 
 
 @dataclass(frozen=True)
