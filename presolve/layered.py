@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 from mipverify.presolve.products import Product
 
 from mipverify.network import Affine, Network, Relu
@@ -141,6 +140,8 @@ class CutColumns:
     @staticmethod
     def of(layered: Layered, cuts: Mapping[int, LayerCuts], layers: int) -> CutColumns:
         """The cuts of the first `layers` layers; their sources are among `layered.seen`."""
+        import scipy.sparse
+
         relus = layered.relus[:layers]
         counts = [len(cuts[relu]) if relu in cuts else 0 for relu in relus]
         begin = (0, *np.cumsum(counts, dtype=int).tolist())

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 
 SPARSE = 0.15  # share of entries that are not zero, up to which sparse products are faster (two times at 0.12, K = 128)
 SMALL = 2**15  # entries, up to which a dense product takes no longer than a sparse one needs to begin
@@ -26,9 +25,11 @@ class Product:
     @staticmethod
     def of(matrix: Any, dtype: type = np.float32) -> Product:
         """Of a dense or a sparse matrix; a dense one of that type is not copied."""
-        sparse = scipy.sparse.issparse(matrix)
+        sparse = not isinstance(matrix, np.ndarray)
         size = matrix.shape[0] * matrix.shape[1]
         if size > SMALL and (matrix.nnz if sparse else np.count_nonzero(matrix)) <= SPARSE * size:
+            import scipy.sparse
+
             rows = scipy.sparse.csr_array(matrix).astype(dtype)
             return Product(rows, scipy.sparse.csr_array(rows.T))
         dense = (matrix.toarray() if sparse else matrix).astype(dtype, copy=False)

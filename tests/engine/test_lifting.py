@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mipverify.solvers.branch_and_bound.splits import Node
 
-from mipverify.engine import searches, verify
+from mipverify.engine import leaves, verify
 from mipverify.engine.judge import Replaying
 from mipverify.engine.schedule import CROWN, INTERVAL, SEMIDEFINITE, SEMIDEFINITE_BRANCHING
 from mipverify.engine.stage import Work
@@ -42,7 +42,7 @@ def shallow_question(rng: np.random.Generator, margin: Fraction) -> exact.Questi
 def test_leaves_are_asked_and_their_answers_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Replaying, "first_violation", lambda *_: None)  # no counterexample saves a wrong proof
     asked: list[Node] = []
-    make = searches.leaf_solver
+    make = leaves.leaf_solver
 
     def counted(work: Work, bounds: Bounds) -> Callable[[Node], Node]:
         solve = make(work, bounds)
@@ -53,7 +53,7 @@ def test_leaves_are_asked_and_their_answers_are_right(monkeypatch: pytest.Monkey
 
         return answer
 
-    monkeypatch.setattr(searches, "leaf_solver", counted)
+    monkeypatch.setattr(leaves, "leaf_solver", counted)
     rng = np.random.default_rng(41)
     proven = 0
     for k in range(40):
