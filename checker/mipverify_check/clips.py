@@ -1,4 +1,4 @@
-"""Domain clipping: bounds on the part of a set where a condition's margin is low and some units have given phases.
+"""Domain clipping: bounds on the part of a set where a margin or a unit is low and some units have given phases.
 
 Nothing else may be concluded from them than about that part: they are kept apart from bounds of whole sets.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mipverify_check.arithmetic import Array
-from mipverify_check.bounds import Aim, Bounds, Evidence, aim, least, planes, under
+from mipverify_check.bounds import Aim, Bounds, Evidence, least, planes, under
 from mipverify_check.container import entries, integer, record
 from mipverify_check.errors import RejectedError
 from mipverify_check.trees import Splits
@@ -20,57 +20,65 @@ from mipverify_check.trees import Splits
 if TYPE_CHECKING:
     from mipverify_check.facts import Checker, Set
 
+GOAL = ("condition", "site", "unit", "side")
 Phase = tuple[int, int, int]  # pre-activation node, unit, and sign: 1 where z >= 0, -1 where z <= 0
 
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """Bounds of the inputs of a case that meet `phases`, and at which the margin of `condition` is at most a level
-    above zero."""
+    """Bounds of the inputs of a case that meet `phases`, and at which `goal` is at most `level`.
+
+    goal: node, unit and sign: of a condition, its margin and 1.
+    """
 
     case: int
-    condition: int
+    goal: Phase
+    level: float
     phases: frozenset[Phase]
     bounds: Bounds
     nbytes: int  # of what these do not share with bounds of the whole set
 
-    def require(self, case: int, condition: int, phases: frozenset[Phase]) -> None:
+    def require(self, case: int, goal: Phase, phases: frozenset[Phase]) -> None:
         """Raises RejectedError where these inputs are not all that matters under `phases`."""
-        if self.case != case or self.condition != condition or not self.phases <= phases:
+        if self.case != case or self.goal != goal or not self.phases <= phases:
             raise RejectedError("it rests on clipped bounds of other inputs")
 
 
 def clipped(checker: Checker, fact: dict[str, Any], passing: tuple[str, ...]) -> Clip:
     """The fact of the rule `clip`. passing: the keys of evidence that the row's pass may have."""
-    record(fact, ("rule", "of", "splits", "condition", "level", "planes", "layers"), ("from", *passing))
+    record(fact, ("rule", "of", "splits", "level", "planes", "layers"), ("from", *GOAL, *passing))
     number, found, whole = checker.premise(fact)
-    condition, level = integer(fact["condition"], len(found.excluded)), fact["level"]
+    goal, level = checker.goal(fact, found), fact["level"]
     if not isinstance(level, float) or not math.isfinite(level) or level <= 0:
         raise RejectedError("its level is no number above zero")
     if found.inputs.matrix is not None or "inequalities" in fact:
         raise RejectedError("it clips a set that inequalities cut already")
     phases = _phases(checker, found, fact["splits"])
-    old = whole
-    if "from" in fact:
-        outer = checker.clip(fact["from"])
-        outer.require(number, condition, frozenset(phases))
+    old, outer = whole, checker.clip(fact["from"]) if "from" in fact else None
+    if outer is not None:
+        outer.require(number, goal, frozenset(phases))
         old = outer.bounds
     by_node = {node: np.array([(u, s) for n, u, s in phases if n == node]).T for node in {n for n, _, _ in phases}}
     splits = {node: (pairs[0], pairs[1]) for node, pairs in by_node.items()}
     bounds = under(old, found.inputs, splits)
     evidence = checker.evidence(fact, found, 1, whole)
-    cuts = [planes(bounds, aim(found.margins.node, np.array([condition])), evidence)]
+    cuts = [planes(bounds, _aim(goal), evidence)]
     for node, unit, sign in _phases(checker, found, fact["planes"]):
         if (node, unit, sign) not in phases:
             raise RejectedError("a plane of a unit that is not split")
-        cuts.append(planes(bounds, Aim(node, np.array([unit]), np.array([-sign])), Evidence("adaptive")))
+        cuts.append(planes(bounds, _aim((node, unit, -sign)), Evidence("adaptive")))
     bounds = replace(bounds, set=_cut(found, cuts, level), _lines={})
     for layer in entries(fact["layers"]):
         bounds = _layer(checker, found, bounds, layer, len(cuts))
     bounds = replace(bounds, set=found.inputs, _lines={})  # the planes have done what they are for
     shared = {id(side) for side in (*whole.lower, *whole.upper)}
     size = sum(int(side.nbytes) for side in (*bounds.lower, *bounds.upper) if id(side) not in shared)
-    return Clip(number, condition, frozenset(phases), bounds, size)
+    level = level if outer is None else min(level, outer.level)  # where bounds of both hold
+    return Clip(number, goal, level, frozenset(phases), bounds, size)
+
+
+def _aim(of: Phase) -> Aim:
+    return Aim(of[0], np.array([of[1]]), np.array([of[2]]))
 
 
 def _phases(checker: Checker, found: Set, name: Any) -> list[Phase]:
@@ -113,7 +121,7 @@ def _layer(checker: Checker, found: Set, bounds: Bounds, given: Any, count: int)
     return replace(bounds, lower=lower, upper=upper, _lines={})
 
 
-def of_leaves(splits: Splits, leaves: int) -> list[frozenset[Phase]]:
+def _of_leaves(splits: Splits, leaves: int) -> list[frozenset[Phase]]:
     """What each leaf of a tree knows of phases."""
     found: list[set[Phase]] = [set() for _ in range(leaves)]
     for node, (units, rows, signs) in splits.items():
@@ -123,20 +131,36 @@ def of_leaves(splits: Splits, leaves: int) -> list[frozenset[Phase]]:
 
 
 def leaf_bounds(
-    clips: list[Clip | None], whole: Bounds, margin: Aim, evidence: Evidence, gone: np.ndarray, splits: Splits
+    checker: Checker,
+    fact: dict[str, Any],
+    case: int,
+    goal: Phase,
+    whole: Bounds,
+    rows: Aim,
+    evidence: Evidence,
+    vacant: np.ndarray,
 ) -> Array:
-    """The bounds (L,) of leaves, each within its own clipped bounds or those of the whole set.
+    """The bounds (L,) of the leaves of a tree about a goal, each within its own clipped bounds or those of the whole.
 
-    gone (L,): which leaves hold no input, or none with a low margin; what clipped bounds show of that is added.
+    Beyond clipped bounds the goal is above their level, so that a bound within them is one of the leaf up to that.
+    vacant (L,): 1 where a row begins as zero, to show that no input is there. Where it shows that of clipped bounds,
+    the goal is above their level, and the leaf is vacant no more.
     """
-    held = of_leaves(splits, len(clips))
+    numbers = entries(fact["clips"])
+    if len(numbers) != len(vacant):
+        raise RejectedError("clipped bounds are not given for each leaf")
     values = []
-    for k, clip in enumerate(clips):
+    for k, (number, phases) in enumerate(zip(numbers, _of_leaves(evidence.splits, len(vacant)), strict=True)):
+        clip = None if number is None else checker.clip(number)
         bounds = whole if clip is None else replace(clip.bounds, _lines={})  # which go with it
-        values.append(least(bounds, margin.part(k, k + 1), evidence.part(k, k + 1)))
+        value = least(bounds, rows.part(k, k + 1), evidence.part(k, k + 1))
         if clip is not None:
-            below = {(node, unit): side for node, unit, side in held[k]}
-            ends = ((bounds.upper if s > 0 else bounds.lower)[node][unit, 0] for (node, unit), s in below.items())
-            crossed = any(s * end < 0 for s, end in zip(below.values(), ends, strict=True))
-            gone[k] |= crossed or bool(bounds.empty[0])
+            clip.require(case, goal, phases)
+            ends = ((s, (bounds.upper if s > 0 else bounds.lower)[node][unit, 0]) for node, unit, s in phases)
+            crossed = any(s * end < 0 for s, end in ends)
+            level = whole.network.arithmetic.array(np.array([clip.level]))
+            if crossed or bounds.empty[0] or (vacant[k] and value[0] > 0):
+                value, vacant[k] = level, 0
+            value = np.minimum(value, level)
+        values.append(value)
     return np.concatenate(values)

@@ -10,7 +10,7 @@ import numpy as np
 
 from mipverify_check.arithmetic import Array
 from mipverify_check.bounds import LARGEST, Aim, Bounds, Evidence, aim, interval, least, ranges
-from mipverify_check.clips import Clip, clipped, leaf_bounds, of_leaves
+from mipverify_check.clips import GOAL, Clip, Phase, clipped, leaf_bounds
 from mipverify_check.container import Proof, entries, integer, record
 from mipverify_check.cuts import read as read_cuts
 from mipverify_check.errors import RejectedError
@@ -239,31 +239,26 @@ class Checker:
         record(
             fact,
             ("rule", "of", "tree"),
-            ("condition", "site", "unit", "side", "empty", "within", "semidefinite", "clips", *PASS_IN_ONE_SET),
+            (*GOAL, "empty", "within", "semidefinite", "clips", *PASS_IN_ONE_SET),
         )
         number, found, old = self.premise(fact)
         within = self.within(fact, number, old)
-        network, side = found.network, fact.get("side")
+        network = found.network
         tree = self.proof.array(fact["tree"], (None, 2), "i")
         sources = {site: self.source(network, site) for site in np.unique(tree[:, 0]).tolist() if site >= 0}
         leaves, splits = phase_leaves(tree, {k: (node, network.nodes[node].size) for k, node in sources.items()})
         evidence = replace(self.evidence(fact, found, leaves, within), splits=splits)
-        vacant = self.proof.array(fact["empty"], (leaves,), "iu", 2) if "empty" in fact else np.zeros(leaves, np.int64)
+        vacant = np.zeros(leaves, np.int64)
+        if "empty" in fact:
+            vacant += self.proof.array(fact["empty"], (leaves,), "iu", 2)
         gone = np.full(leaves, bool(within.empty[0]))
         for node, (units, rows, signs) in splits.items():
             low, high = within.lower[node][units, 0], within.upper[node][units, 0]
             gone[rows[np.where(signs > 0, high < 0, low > 0).astype(bool)]] = True
-        if ("condition" in fact) == ("unit" in fact) or (side not in ("lower", "upper") and "unit" in fact):
-            raise RejectedError("it is neither about a condition nor about one side of a unit")
-        if "condition" in fact:
-            node, unit = found.margins.node, integer(fact["condition"], len(found.excluded))
-        else:
-            node = self.source(network, fact.get("site"))
-            unit = integer(fact["unit"], network.nodes[node].size)
-        sign = -1 if side == "upper" else 1
+        node, unit, sign = goal = self.goal(fact, found)
         margin = Aim(node, np.full(leaves, unit), sign * (1 - vacant))
         if "clips" in fact:
-            values = leaf_bounds(self.of_leaves(fact, number, splits, leaves), within, margin, evidence, gone, splits)
+            values = leaf_bounds(self, fact, number, goal, within, margin, evidence, vacant)
         else:
             values = least(within, margin, evidence)
         if "semidefinite" in fact:
@@ -293,16 +288,16 @@ class Checker:
             high = np.full((1, 1), -reached.min(), dtype=values.dtype)
         return number, tightened(old, node, np.array([unit]), low, high)
 
-    def of_leaves(self, fact: dict[str, Any], case: int, splits: Splits, leaves: int) -> list[Clip | None]:
-        """The clipped bounds of leaves of a tree about a condition, which are of no smaller parts than these."""
-        numbers = entries(fact["clips"])
-        if "condition" not in fact or len(numbers) != leaves:
-            raise RejectedError("clipped bounds are not given for each leaf of a condition")
-        found = [None if number is None else self.clip(number) for number in numbers]
-        for clip, phases in zip(found, of_leaves(splits, leaves), strict=True):
-            if clip is not None:
-                clip.require(case, fact["condition"], phases)
-        return found
+    def goal(self, fact: dict[str, Any], found: Set) -> Phase:
+        """What a fact is about: a condition (the node of margins, which, and 1), or one side of a unit."""
+        if "condition" in fact:
+            if not {"site", "unit", "side"}.isdisjoint(fact):
+                raise RejectedError("it is about a condition and about a unit")
+            return found.margins.node, integer(fact["condition"], len(found.excluded)), 1
+        if fact.get("side") not in ("lower", "upper"):
+            raise RejectedError("it is neither about a condition nor about one side of a unit")
+        node = self.source(found.network, fact.get("site"))
+        return node, integer(fact.get("unit"), found.network.nodes[node].size), -1 if fact["side"] == "upper" else 1
 
     def lifted(self, given: Any, bounds: Bounds, margin: Aim, splits: Splits, values: Array) -> None:
         """Put the semidefinite bounds of some leaves in the place of `values`."""

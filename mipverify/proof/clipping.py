@@ -28,13 +28,15 @@ from mipverify.proof.rows import LinearBounds
 class Planes(Sealed):
     """The fact that a . x + constant <= 0, a (P, n), constant (P,), on the input sets of entries (P,) of a batch.
 
-    entry: ascending. scope: of the batch; its assumptions have the ceilings of these planes among them.
+    entry: ascending. scope: of the batch; its assumptions have the ceilings of these planes among them. factors: of the
+    row that the first plane of each input set (K,) is below.
     """
 
     a: np.ndarray
     constant: np.ndarray
     entry: np.ndarray
     scope: Scope
+    factors: np.ndarray
 
 
 def confine(bounds: Bounds, low: LinearBounds, level: float, split: Sequence[LinearBounds]) -> tuple[Bounds, Planes]:
@@ -59,20 +61,21 @@ def confine(bounds: Bounds, low: LinearBounds, level: float, split: Sequence[Lin
         parts.append(_planes(linear, _split_entries(bounds, linear), 0.0))
     a, constant, entry = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     order = np.argsort(entry, kind="stable")
-    planes = Planes(a[order], constant[order], entry[order], scope, seal=SEAL)
+    planes = Planes(a[order], constant[order], entry[order], scope, np.asarray(claim.factors), seal=SEAL)
     own = bounds.network, bounds.lower, bounds.upper, bounds.inputs, scope, bounds.within or bounds
-    how = _confined(bounds.derivation, low.derivation, level, [linear.derivation for linear in split])
+    levels = level / np.abs(claim.factors)  # powers of two
+    how = _confined(bounds.derivation, low.derivation, levels, [linear.derivation for linear in split])
     return Bounds(*own, seal=SEAL, derivation=how), planes
 
 
 def _confined(
-    of: Derivation | None, low: Derivation | None, level: float, split: Sequence[Derivation | None]
+    of: Derivation | None, low: Derivation | None, levels: np.ndarray, split: Sequence[Derivation | None]
 ) -> Confined | None:
     """How bounds are confined; None where that is not recorded, or no rows of a pass end in the planes."""
     passes = tuple(how for how in split if isinstance(how, Pass))
     if not isinstance(of, Assumed) or not isinstance(low, Pass) or len(passes) < len(split):
         return None
-    return Confined(of, low, level, passes)
+    return Confined(of, low, levels, passes)
 
 
 def _planes(linear: LinearBounds, entry: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -139,11 +142,14 @@ class Clipped(Sealed):
         if not (np.diff(entries) >= 0).all():
             raise ValueError("rows come entry by entry, in ascending order")
         recorded = isinstance(linear.derivation, Pass)
-        if recorded:  # as they are stored
+        exact = multipliers.astype(np.float64)
+        if recorded:  # as they are stored: of planes below entries, not below multiples of these
+            size = np.ones_like(exact)
+            size[:, 0] = np.abs(self.planes.factors[entries])
             with np.errstate(over="ignore"):
-                multipliers = np.maximum(multipliers, 0).astype(np.float32)
+                multipliers = (np.maximum(exact, 0) * size).astype(np.float32)
             multipliers = np.where(np.isfinite(multipliers), multipliers, np.float32(0))
-        exact = multipliers.astype(np.float64, copy=False)
+            exact = multipliers / size
         value = np.empty(len(rows))
         present, first = np.unique(entries, return_index=True)
         parts = [slice(*ends) for ends in itertools.pairwise([*first.tolist(), len(rows)])]

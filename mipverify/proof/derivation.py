@@ -174,7 +174,7 @@ class Pass(Derivation):
 
 @dataclass(frozen=True, eq=False)
 class Confined(Derivation):
-    """Bounds `of` a batch, each entry confined to where its row of `low` is at most `level`.
+    """Bounds `of` a batch, each entry confined to where its row of `low` is at most its own of `levels` (K,).
 
     split: rows that are not positive by the splits of their entries; like that of `low`, they end in planes. A file has
     them as further inequalities, so that no proof clips a set that inequalities cut already.
@@ -182,7 +182,7 @@ class Confined(Derivation):
 
     of: Assumed
     low: Pass
-    level: float
+    levels: np.ndarray
     split: tuple[Pass, ...]
 
 
@@ -190,7 +190,8 @@ class Confined(Derivation):
 class ClippedRows(Derivation):
     """Entries `units` (R,) of a node times `factors` 1 or -1, where the planes of their entries `samples` (R,) hold.
 
-    Passed back with adaptive lines. multipliers (R, most planes of an entry): of the planes, float32, the row's first.
+    Passed back with adaptive lines. multipliers (R, most planes of an entry): of the planes, float32, the row's first,
+    as one of an entry times 1 or -1.
     """
 
     node: int

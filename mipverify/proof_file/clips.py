@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,16 @@ from mipverify.proof_file.world import World
 
 
 class Clips:
-    """The facts about one condition, appended to `found`; within the bounds of fact `of`, on which `world` is."""
+    """The facts about one goal, appended to `found`; within the bounds of fact `of`, on which `world` is.
+
+    goal: what a fact says of it: a condition, or one side of a unit of a site.
+    """
 
     def __init__(
-        self, found: list[dict[str, Any]], arrays: Arrays, sites: Sites, world: World, of: int, condition: int
+        self, found: list[dict[str, Any]], arrays: Arrays, sites: Sites, world: World, of: int, goal: Mapping[str, Any]
     ):
         self._found, self._arrays, self._sites, self._world = found, arrays, sites, world
-        self._of, self._condition = of, condition
+        self._of, self._goal = of, dict(goal)
         self._numbers: dict[tuple[int, int], int] = {}
 
     def number(self, how: Derivation, entry: int) -> int:
@@ -48,9 +52,9 @@ class Clips:
         fact: dict[str, Any] = {"rule": "clip", "of": self._of}
         if outer is not None:
             fact["from"] = outer
-        fact |= {"splits": add(self._phases(confined.of.splits[entry])), "condition": self._condition}
+        fact |= {"splits": add(self._phases(confined.of.splits[entry])), **self._goal}
         fact |= {
-            "level": float(confined.level),
+            "level": float(confined.levels[entry]),
             **pass_evidence(confined.low, row, self._world, self._arrays, self._sites),
         }
         planes: list[tuple[int, int, int]] = []

@@ -69,9 +69,8 @@ class Facts:
         elif isinstance(how, Cased):
             of, world = self.bounds(how.of, entry), self.world(how.of)
             for condition, place in zip(conditions.tolist(), places.tolist(), strict=True):
-                clips = Clips(self.found, self.arrays, self.sites, world, of, condition)
-                rest = phases(how.leaves[place], how.of, world, self.arrays, self.sites, clips.number)
-                self.found.append({"rule": "phases", "of": of, "condition": condition, **rest})
+                goal = {"condition": condition}
+                self.found.append({"rule": "phases", "of": of, **goal, **self._tree(how, place, world, of, goal)})
         elif isinstance(how, Boxed):
             of = self.bounds(_first(how.of), entry)  # nothing is inherited by the parts
             rest = boxes(how, conditions, places, self.world(how.of), self.arrays, self.sites)
@@ -187,11 +186,16 @@ class Facts:
             if not leaves or any(leaf.known is None for leaf in leaves):
                 continue  # nothing was found
             side = "lower" if how.factors[row] > 0 else "upper"
-            rest = phases(leaves, how.of, self.world(how.of), self.arrays, self.sites)
             goal = {"site": self.sites.number(place.site), "unit": units[row], "side": side}
+            rest = self._tree(how, row, self.world(how.of), of, goal)
             fact = {"rule": "phases", "of": number, **goal, **rest}
             number = self._append(fact if of == number else {**fact, "within": of})
         return number
+
+    def _tree(self, how: Cased, row: int, world: World, of: int, goal: dict[str, Any]) -> dict[str, Any]:
+        """The tree of a row about a goal, whose clipped bounds are written first. of: the bounds that it is within."""
+        clips = Clips(self.found, self.arrays, self.sites, world, of, goal)
+        return phases(how.leaves[row], how.of, world, self.arrays, self.sites, clips.number)
 
 
 def _first(how: Derivation) -> Derivation:

@@ -65,12 +65,10 @@ class _Leaves:
         self.clips.append(clip)
         self.empty.append(empty)
 
-    def evidence(self, world: World, arrays: Arrays, sites: Sites, clips: ClipNumber | None) -> dict[str, Any]:
-        """As the file has it. clips: what makes facts of clipped bounds; None where there are to be none."""
+    def evidence(self, world: World, arrays: Arrays, sites: Sites, clips: ClipNumber) -> dict[str, Any]:
+        """As the file has it. clips: what makes facts of clipped bounds."""
         found: dict[str, Any] = {}
         if any(self.clips):
-            if clips is None:
-                raise UnprovableError("a case of a hidden unit within clipped bounds")
             found["clips"] = [None if own is None else clips(*own) for own in self.clips]
         found |= leaf_evidence(self.passes, world, arrays, sites)
         if any(self.empty):
@@ -107,7 +105,7 @@ def phases(
     world: World,
     arrays: Arrays,
     sites: Sites,
-    clips: ClipNumber | None = None,
+    clips: ClipNumber,
 ) -> dict[str, Any]:
     """The tree of these leaves within bounds `of`, and what shows each of them.
 

@@ -22,6 +22,7 @@ from mipverify.proof.cases import PhaseCases
 from mipverify.proof.facts import RowBounds, UnitBounds
 from mipverify.proof.parts import never
 from mipverify.proof.rows import unit_rows
+from mipverify.specification.sets import Constrained
 
 CEILING = 1e-3  # of the distance to zero: how far above it a sign is proven
 TOTAL_GAP = 48  # times the farthest open node's distance to zero: a tree whose open nodes add up to more is given up
@@ -34,10 +35,11 @@ LONG = Search(iterations=300, slope_step=0.1, decay=0.99)  # of those in which n
 @dataclass(frozen=True)
 class Effort:
     """How hard to try for the signs of units. nodes: for each. ratio: the largest min(-l, u) / (u - l) of a unit with
-    bounds l and u that is attempted."""
+    bounds l and u that is attempted. clips: whether intermediate bounds are clipped in the nodes."""
 
     nodes: int = 2000
     ratio: float = 0.3
+    clips: bool = True
 
 
 def stabilize(
@@ -59,9 +61,8 @@ def stabilize(
     are. Those in least ratio come first; once none of some more is stabilized, the others are left as they are, too.
     """
     lows, highs = known
-    clipping = (
-        DomainClipping(below.network, CEILING) if below.derivation is None else None
-    )  # ceilings have no derivations
+    recordable = below.derivation is None or not isinstance(below.inputs, Constrained)  # see `Confined`
+    clipping = DomainClipping(below.network, CEILING) if effort.clips and recordable else None
     trees, facts = _Trees(below, clipping, effort.nodes), []
     sides = np.stack([np.where(signs_seen[0], np.inf, -lows), np.where(signs_seen[1], np.inf, highs)])
     distance, sign = sides.min(axis=0), np.where(sides.argmin(axis=0) == 0, 1.0, -1.0)

@@ -122,6 +122,30 @@ def by_clips(folder: Path, level: str = "0.115") -> Example:
     return found
 
 
+def by_hidden_clips(folder: Path, level: str = "0.1") -> Example:
+    """A unit bounded by a tree within clipped bounds of itself, then an exclusion."""
+    found = tightened(folder, level)
+    writer = found.writer
+    goal = {"site": 1, "unit": 2, "side": "lower"}
+    none, split = writer.array(np.zeros((0, 3)), np.int8), writer.array([[0, 3, 1]], np.int8)
+    layers = [
+        {
+            "site": 0,
+            "units": writer.array(np.arange(8), np.uint8),
+            "signs": writer.array(np.ones(8), np.int8),
+            "multipliers": writer.array(np.full((8, planes), 0.125), np.float32),
+        }
+        for planes in (1, 2)
+    ]
+    whole = {"of": 1, **goal, "lines": "adaptive"}
+    writer.fact("clip", **whole, level=0.25, splits=none, planes=none, layers=layers[:1])
+    writer.fact("clip", **whole, **{"from": 2}, level=0.5, splits=split, planes=split, layers=layers[1:])
+    tree = writer.array([[0, 3], [-1, -1], [-1, -1]], np.int8)
+    writer.fact("phases", of=1, **goal, tree=tree, lines="adaptive", clips=[3, 2])
+    writer.fact("exclude", of=4, conditions=writer.array([0], np.uint8), lines="adaptive")
+    return found
+
+
 def by_boxes(folder: Path, level: str = "0.17") -> Example:
     """The box in four parts."""
     found = started(folder, level)
@@ -183,6 +207,7 @@ EXAMPLES: dict[str, Callable[[Path], Example]] = {
     "phases": by_phases,
     "cuts": by_cuts,
     "clips": by_clips,
+    "hidden clips": by_hidden_clips,
     "boxes": by_boxes,
     "image": about_an_image,
     "radii": about_radii,

@@ -16,7 +16,7 @@ from mipverify_check.errors import RejectedError
 from mipverify_check.facts import Checker
 from mipverify_check.question import read_cases
 
-from tests.checker.examples import Example, by_clips, started
+from tests.checker.examples import Example, by_clips, by_hidden_clips, started
 
 SEEDS = range(12)
 POINTS = 20_000
@@ -142,13 +142,124 @@ def test_they_exclude_no_condition_by_themselves(tmp_path: Path) -> None:
 def test_they_are_of_one_case_and_condition(tmp_path: Path) -> None:
     inner = clips(by_clips(tmp_path))[1][1]
     phases = inner.phases | {(0, 0, 1)}
-    inner.require(0, 0, phases)
-    for case, condition in ((1, 0), (0, 1)):
+    node, condition, sign = inner.goal
+    inner.require(0, inner.goal, phases)
+    for case, goal in ((1, inner.goal), (0, (node, condition + 1, sign)), (0, (node, condition, -sign))):
         with pytest.raises(RejectedError, match="other inputs"):
-            inner.require(case, condition, phases)
+            inner.require(case, goal, phases)
 
 
 def test_a_plane_needs_its_split(tmp_path: Path) -> None:
     found = by_clips(tmp_path)
     found.writer.header["facts"][2]["planes"] = found.writer.header["facts"][3]["planes"]
     assert "a plane of a unit that is not split" in rejected(found)
+
+
+@pytest.mark.parametrize("arithmetic", [FLOATS, EXACT], ids=["floats", "exact"])
+@pytest.mark.parametrize("seed", range(16))
+def test_a_tree_within_clipped_bounds_shows_of_a_unit_what_is_true(
+    seed: int, arithmetic: Arithmetic, tmp_path: Path
+) -> None:
+    """Levels that leave a part of the inputs, and multipliers that leave little of where the unit is low."""
+    found, rng = by_hidden_clips(tmp_path), np.random.default_rng(seed)
+    facts, writer = found.writer.header["facts"], found.writer
+    del facts[5]  # the exclusion
+    unit, sign = int(rng.integers(0, 8)), int(rng.choice([1, -1]))
+    goal = {"unit": unit, "side": "lower" if sign > 0 else "upper"}
+    network = operators.lowered(onnx_file.read(str(found.network)), FLOATS)
+    node = network.relus["r2"][0]
+    values = network.values(rng.uniform(-0.5, 0.5, (3, POINTS)))
+    first, z = values[network.nodes[network.relus["r1"][0]].source], sign * values[network.nodes[node].source][unit]
+    for k in (2, 3, 4):
+        facts[k] |= goal
+    for k, planes in ((2, 1), (3, 2)):
+        facts[k]["level"] = float(max(0.01, np.quantile(z, rng.uniform(0.05, 0.5))))
+        units, signs = writer.array(np.tile(np.arange(8), 2), np.uint8), writer.array(np.repeat([1, -1], 8), np.int8)
+        mu = writer.array(rng.choice([0.1, 1, 10]) * rng.gamma(0.5, size=(16, planes)), np.float32)
+        facts[k]["layers"] = [{"site": 0, "units": units, "signs": signs, "multipliers": mu}]
+    checker, held = clips(found, arithmetic)
+    source, outer = (checker.source(checker.set(0).network, site) for site in (1, 0))
+    inside = first[:, z <= facts[2]["level"]]
+    assert (inside >= held[0].bounds.lower[outer].astype(float) - 1e-12).all()
+    assert (inside <= held[0].bounds.upper[outer].astype(float) + 1e-12).all()
+    before, after = (
+        float(sign * (bounds.lower if sign > 0 else bounds.upper)[source][unit, 0])
+        for bounds in (checker.bounds[k][1] for k in (1, 4))
+    )
+    assert before <= after <= z.min() + 1e-12
+
+
+@pytest.mark.parametrize("levels", [(0.25, 0.5), (0.5, 0.25)])
+def test_the_level_of_bounds_that_begin_as_others_is_the_lesser(levels: tuple[float, float], tmp_path: Path) -> None:
+    found = by_hidden_clips(tmp_path)
+    facts = found.writer.header["facts"]
+    facts[2]["level"], facts[3]["level"] = levels
+    outer, inner = clips(found)[1]
+    assert (outer.level, inner.level) == (levels[0], 0.25)
+
+
+@pytest.mark.parametrize(
+    ("at", "more", "why"),
+    [
+        (2, {"unit": 3}, "other inputs"),
+        (2, {"side": "upper"}, "other inputs"),
+        (2, {"site": 0}, "other inputs"),
+        (4, {"unit": 3}, "other inputs"),
+        (4, {"side": "upper"}, "other inputs"),
+        (4, {"clips": [2, 3]}, "other inputs"),  # the second leaf has that unit inactive
+        (3, {"side": "both"}, "neither about a condition nor about one side"),
+        (3, {"condition": 0}, "about a condition and about a unit"),
+        (3, {"level": -0.25}, "above zero"),
+    ],
+)
+def test_clipped_bounds_of_one_side_of_a_unit_are_of_nothing_else(
+    at: int, more: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    found = by_hidden_clips(tmp_path)
+    change(found.writer.header["facts"], at, **more)
+    assert why in rejected(found)
+
+
+@pytest.mark.parametrize("vacant", [0, 1])
+def test_where_nothing_is_left_the_unit_is_above_the_level_and_the_leaf_may_hold_inputs(
+    vacant: int, tmp_path: Path
+) -> None:
+    """Were such leaves left out, the set would count as empty."""
+    found = by_hidden_clips(tmp_path)
+    facts = found.writer.header["facts"]
+    facts[4]["empty"] = found.writer.array([vacant, vacant], np.uint8)
+    tree, facts[:] = facts[4], facts[:4]
+    checker, held = clips(found)
+    for clip in held:  # as if all of it had been excluded
+        bounds = clip.bounds
+        bounds.lower[2], bounds.upper[2] = bounds.lower[2].copy(), bounds.upper[2].copy()
+        bounds.lower[2][0, 0] = bounds.upper[2][0, 0] + 1
+    facts.append(tree)
+    checker.proof = opened(found.writer.content())
+    shown = checker.phases(tree)
+    assert shown is not None
+    bounds = shown[1]
+    assert float(bounds.lower[checker.source(checker.set(0).network, 1)][2, 0]) == 0.25
+
+
+@pytest.mark.parametrize("vacant", [0, 1])
+def test_no_pass_shows_more_than_the_level(vacant: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even one that ends far above it, be it of the unit or of a row of zeros."""
+    found = by_hidden_clips(tmp_path)
+    facts = found.writer.header["facts"]
+    facts[4]["empty"] = found.writer.array([vacant, vacant], np.uint8)
+    tree, facts[:] = facts[4], facts[:4]
+    checker, _ = clips(found)
+    facts.append(tree)
+    checker.proof = opened(found.writer.content())
+    monkeypatch.setattr("mipverify_check.clips.least", lambda *_: np.array([5.0]))
+    shown = checker.phases(tree)
+    assert shown is not None
+    assert float(shown[1].lower[checker.source(checker.set(0).network, 1)][2, 0]) == 0.25
+
+
+def test_bounds_of_another_goal_are_nothing_to_begin_with(tmp_path: Path) -> None:
+    found = by_hidden_clips(tmp_path)
+    change(found.writer.header["facts"], 2, unit=3)
+    change(found.writer.header["facts"], 4, clips=[3, None])
+    assert "other inputs" in rejected(found)

@@ -20,6 +20,7 @@ from tests.checker.examples import (
     by_boxes,
     by_clips,
     by_cuts,
+    by_hidden_clips,
     by_passes,
     by_phases,
     started,
@@ -41,7 +42,7 @@ def test_a_proof_is_verified(name: str, options: list[str], tmp_path: Path, caps
 
 
 @pytest.mark.parametrize("options", [[], ["--exact"]], ids=["floats", "exact"])
-@pytest.mark.parametrize("build", [by_passes, by_phases, by_cuts, by_clips, by_boxes])
+@pytest.mark.parametrize("build", [by_passes, by_phases, by_cuts, by_clips, by_hidden_clips, by_boxes])
 def test_the_same_steps_do_not_prove_more_than_is_true(build, options: list[str], tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     assert outcome(build(tmp_path, VIOLATED), tmp_path, *options) == 1
     assert capsys.readouterr().out.startswith("rejected: fact ")

@@ -94,8 +94,8 @@ class ProgressiveTightening(Stage):
         return "" if by_milp(problem) else too_many_units(state)
 
     def run(self, work: Work) -> None:
-        """One pass."""
-        tighten_layers(work, self.ratio)
+        """One pass, which proofs hold no clipped bounds of: they would be ten times as large, and as slow to check."""
+        tighten_layers(work, self.ratio, clips=not work.problem.record)
         work.tell(Update(hidden_cut=True))
 
 
@@ -131,8 +131,11 @@ class FurtherPasses(Stage):
                 settled = tighten_layers(work, ratio)
 
 
-def tighten_layers(work: Work, ratio: float) -> float:
-    """One pass over all layers until the deadline; the share of the unstable units that it has settled."""
+def tighten_layers(work: Work, ratio: float, *, clips: bool = True) -> float:
+    """One pass over all layers until the deadline; the share of the unstable units that it has settled.
+
+    clips: whether trees of hidden units clip bounds.
+    """
     from mipverify.solvers.branch_and_bound import Effort, progressive_tighten
 
     problem, before, whole = work.problem, unstable(work.state), work.deadline.whole
@@ -141,7 +144,8 @@ def tighten_layers(work: Work, ratio: float) -> float:
     def signs(network: Network, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return find_signs(network, low, high, units, work.deadline.over, problem.project)
 
-    tight = progressive_tighten(work.state.proven, Effort(ratio=ratio), signs, work.deadline.over, work.pool)
+    effort = Effort(ratio=ratio, clips=clips)
+    tight = progressive_tighten(work.state.proven, effort, signs, work.deadline.over, work.pool)
     # Where time was up, layers that were not reached gain by what is known of those before.
     work.learn(crown(tight, whole.over))
     optimize_conditions(work.outlasting(), FOLLOW_UP)
