@@ -206,9 +206,9 @@ def test_overflow_of_a_search_is_no_news(
     )
     model.ir_version = 8
     onnx.save(model, folder / "far.onnx")
-    (folder / "far.vnnlib").write_text(vnnlib(outputs=4, claim="(>= Y_0 2)"))
+    (folder / "far.vnnlib").write_text(vnnlib(outputs=4, claim="(>= Y_0 3.41e38)"))
     monkeypatch.setattr(sys, "warnoptions", [])
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         ran = cli("verify", folder / "far.onnx", folder / "far.vnnlib", "--timeout", 10, "--workers", 1)
-    assert (ran.code, ran.err, told) == (10, "", [])
+    assert (ran.code, ran.err, told) == (0, "", [])
