@@ -74,6 +74,8 @@ def describe() -> str:
 
 def require_choice(name: str, what: str = "solver") -> None:
     """Raise InputError where `--solver NAME` cannot be done here, with the reason; `what` opens its line."""
+    if not isinstance(name, str):
+        raise InputError(f"{what} must be a name, not {name!r}")
     if name not in OWN:
         get_solver(name, what)
 

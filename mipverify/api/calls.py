@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, overload
 
 from mipverify.api.inputs import array, class_numbers, collected, first, is_loader
+from mipverify.api.limits import require_limits
 from mipverify.api.progress import Progress, follower, run_display
 from mipverify.api.questions import Batch, Reading, batch, broadcast, module_of, plain, sets, spread_domain
 from mipverify.engine import distortion as distances
@@ -122,6 +123,7 @@ def verify(
     order of summation.
     Raises InputError where arguments do not fit each other.
     """
+    require_limits(timeout, seed, workers, memory)
     run: dict[str, Any] = {"timeout": timeout, "solver": solver, "seed": seed, "workers": workers, "memory": memory}
     run |= {"progress": follower(progress), "proof": proof, "arithmetic": arithmetic} | (
         {} if stages is None else {"stages": stages}
@@ -205,6 +207,7 @@ def minimum_distortion(
 
     Raises InputError: arguments out of range, or an input that does not fit the network, the domain or the constraints.
     """
+    require_limits(timeout, seed, workers)
     asked = batch(model, x, y, Reading(input_shape, output, layout, mean, std, transform))
     if threat is not None:
         from mipverify.api.threats import distances_of_threat
@@ -257,6 +260,7 @@ def worst_margin(
     """
     if eps is None:
         raise InputError("eps is needed")
+    require_limits(timeout, seed, workers)
     asked = batch(model, x, y, Reading(input_shape, output, layout, mean, std, transform))
 
     def ask(network: Any, image: Any, label: int, **options: Any) -> WorstMargin:
@@ -340,6 +344,7 @@ def adversarial_accuracy(
 
     if eps is None:
         raise InputError("eps is needed")
+    require_limits(timeout, seed, workers, least_workers=0)
     most = first(samples)
     if is_loader(images):
         if labels is not None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mipverify.api.inputs import array
+from mipverify.api.limits import require_limits
 from mipverify.api.progress import Progress, follower
 from mipverify.api.questions import Reading, batch, broadcast, plain, spread_domain
 from mipverify.engine import difference
@@ -52,6 +53,7 @@ def compare(
     """
     if within is not None and same_class:
         raise InputError("within and same_class are two questions: ask one")
+    require_limits(timeout, seed, workers)
     reading = Reading(input_shape, output, layout, mean, std, transform)
     asked, other = batch(first, x, None, reading), batch(second, x, None, reading)
     scales = [None] * len(asked.x) if scale is None else broadcast(array(scale, "scale"), asked, "scale")

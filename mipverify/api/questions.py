@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mipverify.api.inputs import array, channels_first, class_numbers, normalization
+from mipverify.api.limits import require_sizes
 from mipverify.errors import InputError
 from mipverify.network import Network, load
 from mipverify.network.replay import replay_of
@@ -85,6 +86,8 @@ def batch(model: Any, x: Any, y: Any, reading: Reading) -> Batch:
     Raises InputError where they do not fit.
     """
     mean, std, transform = reading.mean, reading.std, reading.transform
+    if reading.input_shape is not None:
+        require_sizes(reading.input_shape)
     if transform is not None and (known := normalization(transform)) is not None:
         if (mean, std) != (0, 1):
             raise InputError("the transform states a mean and std: give either")

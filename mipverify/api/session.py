@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from mipverify.api.inputs import normalization
+from mipverify.api.limits import require_limits
 from mipverify.api.questions import Reading, batch, module_of, sets
 from mipverify.engine.session import Limits, Questions
 from mipverify.engine.verdict import Verdict
@@ -55,6 +56,7 @@ class Session:
             if (mean, std) != (0, 1):
                 raise InputError("the transform states a mean and std: give either")
             (mean, std), transform = known, None
+        require_limits(0, seed, workers)
         network = _network(model, Reading(input_shape, output, transform=transform))
         self._reading = Reading(layout=layout, mean=mean, std=std)
         self._ball = {"norm": norm, "domain": domain}

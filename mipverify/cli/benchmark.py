@@ -76,7 +76,7 @@ def benchmark(
         raise InputError("benchmark needs --out DIR")
     if cap is not None and not 0 < cap < math.inf:
         raise InputError(f"--cap must be a positive number of seconds, not {cap:g}")
-    opt.check_limits(1.0, workers)
+    opt.check_limits(1.0, workers, seed)
     opt.parse_memory(memory)
     opt.check_solver(solver)
 

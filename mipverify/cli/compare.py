@@ -80,7 +80,7 @@ def compare(
     _check(data, index, eps, within, same_class, samples, out, witness)
     assert data is not None
     assert eps is not None
-    opt.check_limits(timeout, workers)
+    opt.check_limits(timeout, workers, seed)
     opt.check_solver(solver)
     check_outputs({"--witness": witness}, [network, other, *data_files(data)])
     given = opt.parse_preprocessing(domain, scale, mean, std, layout)

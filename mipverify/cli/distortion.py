@@ -95,7 +95,7 @@ def distortion(
         raise InputError("distortion needs --index I, or --samples BEGIN:END with --out DIR")
     if (samples is None) != (out is None):
         raise InputError("--samples needs --out DIR, and the other way round")
-    opt.check_limits(timeout, workers)
+    opt.check_limits(timeout, workers, seed)
     opt.check_solver(solver)
     opt.check_arithmetic(arithmetic)
     outputs = {"--witness": witness, "--proof": proof}

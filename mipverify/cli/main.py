@@ -11,6 +11,7 @@ from mipverify.cli.exits import BAD_INPUT, DONE, INTERNAL, UNDECIDED
 from mipverify.cli.program import COMPLETION, Program
 from mipverify.cli.streams import (
     open_streams,
+    printable,
     quiet_arithmetic,
     reader_is_gone,
     say,
@@ -120,5 +121,5 @@ def _ended(code: int) -> int:
 
 
 def _fail(code: int, message: str) -> int:
-    tell("mipverify: error: " + " ".join(message.split()))
+    tell("mipverify: error: " + printable(" ".join(message.split())))
     return code

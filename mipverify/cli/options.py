@@ -67,12 +67,14 @@ Quiet = Annotated[bool, option("--quiet", "-q", help="Print only the verdict.")]
 Verbose = Annotated[bool, option("--verbose", "-v", help="Print statistics, and tracebacks of failures.")]
 
 
-def check_limits(timeout: float, workers: int) -> None:
-    """Refuse a time limit or a number of workers that makes no sense."""
+def check_limits(timeout: float, workers: int, seed: int = 0) -> None:
+    """Refuse a time limit, a number of workers or a seed that makes no sense."""
     if not math.isfinite(timeout) or timeout <= 0:
         raise InputError(f"--timeout must be a positive number of seconds, not {timeout:g}")
     if workers < 1:
         raise InputError(f"--workers must be at least 1, not {workers}")
+    if seed < 0:
+        raise InputError(f"--seed must be at least 0, not {seed}")
 
 
 def check_arithmetic(name: str) -> None:

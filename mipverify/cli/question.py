@@ -114,6 +114,7 @@ class QuestionOptions:
 
     def _from_data(self, path: str, index: int, network: Network) -> Question:
         from mipverify.specification import load_dataset, robustness
+        from mipverify.specification.robustness import OutsideError
 
         given = self.preprocessing()
         dataset = load_dataset(path, given).fit_to(network.input_shape)
@@ -124,17 +125,20 @@ class QuestionOptions:
             if label >= network.output_size:
                 raise InputError(f"{path}: image {index} has label {label}, the network {network.output_size} classes")
         threat = parse_threat(self.threat)
-        specification = robustness(
-            image,
-            label,
-            self.eps if threat is None else 0,
-            num_classes=network.output_size,
-            norm=self.norm if threat is None else "linf",
-            domain=given.domain,
-            targets=parse_targets(self.targets),
-            mean=dataset.mean,
-            std=dataset.std,
-        )
+        try:
+            specification = robustness(
+                image,
+                label,
+                self.eps if threat is None else 0,
+                num_classes=network.output_size,
+                norm=self.norm if threat is None else "linf",
+                domain=given.domain,
+                targets=parse_targets(self.targets),
+                mean=dataset.mean,
+                std=dataset.std,
+            )
+        except OutsideError as error:
+            raise InputError(f"{path}: image {index}: {error}") from None
         about = {
             "path": path,
             "sha256": dataset.sha256,

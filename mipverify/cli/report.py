@@ -149,7 +149,7 @@ def _run(
     assert network is not None
     assert data is not None
     assert out is not None
-    opt.check_limits(timeout, 1 if workers == 0 or workers is None else workers)
+    opt.check_limits(timeout, 1 if workers == 0 or workers is None else workers, seed)
     opt.check_solver(solver)
     opt.check_arithmetic(arithmetic)
     if retry not in (None, "unknown"):

@@ -39,6 +39,11 @@ def quiet_arithmetic() -> Iterator[None]:
         yield
 
 
+def printable(text: str) -> str:
+    """A line with what a terminal would act on, in the name of a file say, written as Python's escapes."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 def say(text: str) -> None:
     """Print a result on stdout. A reader or a terminal that went away does not change the outcome of the command.
 

@@ -87,7 +87,7 @@ def verify(
         raise InputError("what is to be verified? Give a PROPERTY file, or --data FILE --index I --eps E")
     asked.check()
     workers = cores() if workers is None else workers
-    opt.check_limits(timeout, workers)
+    opt.check_limits(timeout, workers, seed)
     cap = opt.parse_memory(memory)
     opt.check_solver(solver)
     opt.check_arithmetic(arithmetic)

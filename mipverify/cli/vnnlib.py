@@ -61,7 +61,7 @@ def verify(
     """Print sat and an assignment, unsat, or unknown."""
     use_one_thread()  # before anything loads numpy
     workers = cores() if workers is None else workers
-    opt.check_limits(timeout, workers)
+    opt.check_limits(timeout, workers, seed)
     networks = _named(network or [])
 
     from mipverify.cli.console import stdout_for_results_only

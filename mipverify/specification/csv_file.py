@@ -30,6 +30,7 @@ def read_csv(path: Path) -> tuple[NDArray[Any], NDArray[Any], str]:
     header = not _is_number(first.split(",", 1)[0])
     if header:
         _refuse_other_orders(first, path)
+        _refuse_samples(first, path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # no data: reported below
@@ -56,6 +57,15 @@ def _refuse_other_orders(first: str, path: Path) -> None:
     stated = [name for name in names[1:] if name in _LABELS]
     if stated and names[0] not in _LABELS:
         raise InputError(f"{path}: the first column is {shorten(names[0])!r}: the label must come first")
+
+
+def _refuse_samples(first: str, path: Path) -> None:
+    """A first line whose label is a word, but whose other cells are no names, nor numbers of columns."""
+    cells = [cell.strip().strip("\"'") for cell in first.split(",")]
+    if len(cells) > 1 and all(map(_is_number, cells[1:])) and not all(cell.isdigit() for cell in cells[1:]):
+        raise InputError(
+            f"{path}: the first line ({shorten(first)}) may be a header or a sample: labels are whole numbers from 0"
+        )
 
 
 def _is_header(first: str, table: NDArray[np.float64], path: Path) -> bool:

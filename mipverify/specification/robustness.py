@@ -20,6 +20,10 @@ from mipverify.specification.specification import Case, Specification
 from mipverify.specification.statement import RobustnessStatement
 
 
+class OutsideError(InputError):
+    """An image lies outside of the domain."""
+
+
 def robustness(
     image: ArrayLike,
     label: int,
@@ -140,7 +144,7 @@ def _ball(
             if not low <= value <= high:
                 pixel = int(np.flatnonzero(where == i)[0])
                 span = f"[{float(low)}, {float(high)}]"
-                raise InputError(f"image pixel {pixel} is {values[i]}, outside of the domain {span}")
+                raise OutsideError(f"image pixel {pixel} is {values[i]}, outside of the domain {span}")
         lower, upper = [max(low, bound) for bound in lower], [min(high, bound) for bound in upper]
     if normalization is not None:
         copies = len(pixels) // normalization.size

@@ -50,6 +50,8 @@ def test_a_wide_count_of_columns_is_a_header(tmp_path):
         ("0,1,2,3\n", "may be a header or a sample"),
         ("5,0,0.1,0.2,9\n1,0,0,7,3\n2,0,1,0,0\n", "may be a header or a sample"),
         ("0.0,1.0,2.0,3.0\n1,0.5,0.5,0.5\n", "may be a header or a sample"),
+        ("cat,0.5,0.1,0.2\n1,0.5,0.1,0.2\n", "may be a header or a sample"),
+        ('"0","0.5","0.1"\n1,0.5,0.1\n', "may be a header or a sample"),
         (",0,1,2\n0,5,0.1,0.2\n", "row numbers: the label must come first"),
         ("a,b,c,label\n0.5,0.1,0.2,3\n", "first column is 'a': the label must come first"),
         ("1;2;3\n", "no line with a label and pixels, separated by commas"),
