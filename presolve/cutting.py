@@ -136,30 +136,37 @@ def _chunk(layers: Mapping[int, IdealLayer], most: int) -> int:
 
 
 def cut_tighten(
-    bounds: Bounds,
-    cutting: Cutting | None = None,
-    stop: Callable[[], bool] = never,
-    pool: Executor = SERIAL,
-    worth: float = 0.0,
+    bounds: Bounds, cutting: Cutting | None = None, stop: Callable[[], bool] = never, pool: Executor = SERIAL
 ) -> Bounds:
-    """Bounds tightened by optimized CROWN with cuts for the unstable units of layers and both sides, for one entry.
+    """Bounds tightened by optimized CROWN with cuts for every unstable unit and side, layer by layer, for one entry.
 
     Works best on a reduced network. Once `stop` returns true, units keep the bounds they have. pool: who works on the
-    units of a layer. worth: the share that cuts must take off the widths of some units of a layer, or the others are
-    left as they are.
+    units of a layer.
     """
 
     def bounder(bounds: Bounds, node: int, _: np.ndarray, units: np.ndarray) -> list[UnitBounds]:
-        if not layers_below(bounds, node):
-            return []
-        first = spread(units) if worth > 0 else units
-        facts = cut_units(bounds, node, first, stop, pool, cutting)
-        others = np.setdiff1d(units, first)
-        if len(others) and _share_cut_off(bounds, tighten(bounds, facts), node, first) >= worth:
-            facts.extend(cut_units(bounds, node, others, stop, pool, cutting))
-        return facts
+        return cut_units(bounds, node, units, stop, pool, cutting)
 
     return tighten_by_layer(bounds, bounder, stop)
+
+
+def cut_where_it_gains(
+    bounds: Bounds, worth: float, stop: Callable[[], bool] = never, pool: Executor = SERIAL
+) -> Bounds:
+    """The same for those layers where it takes the share `worth` off the widths of a few units, for all at once: what
+    is cut in one is not seen by the others, so that each has the layers as they were recorded below it.
+    """
+    facts: list[UnitBounds] = []
+    for node in bounds.network.preactivations:
+        units = np.flatnonzero(np.asarray(bounds.unstable(node)).reshape(-1))
+        if stop() or not len(units) or not layers_below(bounds, node):
+            continue
+        first = spread(units)
+        facts.extend(found := cut_units(bounds, node, first, stop, pool))
+        others = np.setdiff1d(units, first)
+        if len(others) and _share_cut_off(bounds, tighten(bounds, found), node, first) >= worth:
+            facts.extend(cut_units(bounds, node, others, stop, pool))
+    return tighten(bounds, facts)
 
 
 def cut_units(
