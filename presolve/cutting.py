@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from mipverify.presolve.ascent import Search
-from mipverify.presolve.layers import tighten_by_layer
 from mipverify.presolve.optimized import Optimum, optimize_rows
 from mipverify.presolve.separation import separate_rows
 
@@ -136,36 +135,28 @@ def _chunk(layers: Mapping[int, IdealLayer], most: int) -> int:
 
 
 def cut_tighten(
-    bounds: Bounds, cutting: Cutting | None = None, stop: Callable[[], bool] = never, pool: Executor = SERIAL
+    bounds: Bounds,
+    worth: float = 0.0,
+    stop: Callable[[], bool] = never,
+    pool: Executor = SERIAL,
+    cutting: Cutting | None = None,
 ) -> Bounds:
-    """Bounds tightened by optimized CROWN with cuts for every unstable unit and side, layer by layer, for one entry.
+    """Bounds tightened by optimized CROWN with cuts for unstable units and both sides, for one entry.
 
+    worth: the share that cuts must take off the widths of a few units of a layer, or its others are left as they are.
     Works best on a reduced network. Once `stop` returns true, units keep the bounds they have. pool: who works on the
-    units of a layer.
-    """
-
-    def bounder(bounds: Bounds, node: int, _: np.ndarray, units: np.ndarray) -> list[UnitBounds]:
-        return cut_units(bounds, node, units, stop, pool, cutting)
-
-    return tighten_by_layer(bounds, bounder, stop)
-
-
-def cut_where_it_gains(
-    bounds: Bounds, worth: float, stop: Callable[[], bool] = never, pool: Executor = SERIAL
-) -> Bounds:
-    """The same for those layers where it takes the share `worth` off the widths of a few units, for all at once: what
-    is cut in one is not seen by the others, so that each has the layers as they were recorded below it.
+    units of a layer. What is cut in one layer is not seen by the others, so that each has those below as recorded.
     """
     facts: list[UnitBounds] = []
     for node in bounds.network.preactivations:
-        units = np.flatnonzero(np.asarray(bounds.unstable(node)).reshape(-1))
+        units = _unstable(bounds, node)
         if stop() or not len(units) or not layers_below(bounds, node):
             continue
-        first = spread(units)
-        facts.extend(found := cut_units(bounds, node, first, stop, pool))
+        first = _spread(units)
+        facts.extend(found := cut_units(bounds, node, first, stop, pool, cutting))
         others = np.setdiff1d(units, first)
-        if len(others) and _share_cut_off(bounds, tighten(bounds, found), node, first) >= worth:
-            facts.extend(cut_units(bounds, node, others, stop, pool))
+        if len(others) and _share_cut_off(bounds, node, first, found) >= worth:
+            facts.extend(cut_units(bounds, node, others, stop, pool, cutting))
     return tighten(bounds, facts)
 
 
@@ -207,34 +198,32 @@ def _cut_units(work: tuple[Bounds, int, Cutting], units: np.ndarray, stop: Calla
     return facts
 
 
-def spread(units: np.ndarray) -> np.ndarray:
-    """A few of some units, for a look at what cuts gain."""
-    return units[np.linspace(0, len(units) - 1, min(SAMPLE, len(units))).astype(int)]
-
-
-def _share_cut_off(before: Bounds, after: Bounds, node: int, units: np.ndarray) -> float:
-    """What share of the widths of units (U,) of a node is gone, on average (batch 1)."""
-    old, new = ((bounds.upper[node] - bounds.lower[node]).reshape(-1)[units] for bounds in (before, after))
-    return float(np.mean(1 - new / old))
-
-
 def share_cut_off(bounds: Bounds) -> float:
     """What share of the width of intermediate bounds a few cuts take away, on average over some units (batch 1).
 
     Looks at the first layer whose bounds can be cut, where it costs least; 0 if there is none. In dense networks it is
     a fifth, and tightening all units pays manifold; in convolutional ones with few weights a unit, a hundredth.
     """
-    network, cutting = bounds.network, Cutting(Search(iterations=20, enough=np.inf), rounds=2, most=16)
-    for node in network.preactivations:
-        layers = layers_below(bounds, node)
-        units = np.flatnonzero(np.asarray(bounds.unstable(node)).reshape(-1)) if layers else np.zeros(0, int)
-        if not len(units):
-            continue
-        units = spread(units)
-        rows = unit_rows(network, node, units, None, bounds.like).with_negated()
-        lower = np.full(len(rows), -np.inf)
-        for index, found in raise_rows(bounds, rows, layers, cutting, lambda low, gained: np.ones(len(low), bool)):
-            lower[index] = np.maximum(lower[index], found.lower)
-        width = (bounds.upper[node] - bounds.lower[node]).reshape(-1)[units]
-        return float(np.mean(1 - np.minimum(-lower[: len(units)] - lower[len(units) :], width) / width))
+    for node in bounds.network.preactivations:
+        units = _unstable(bounds, node)
+        if len(units) and layers_below(bounds, node):
+            few = _spread(units)
+            found = cut_units(bounds, node, few, cutting=Cutting(rounds=2, most=16))
+            return _share_cut_off(bounds, node, few, found)
     return 0.0
+
+
+def _unstable(bounds: Bounds, node: int) -> np.ndarray:
+    return np.flatnonzero(np.asarray(bounds.unstable(node)).reshape(-1))
+
+
+def _spread(units: np.ndarray) -> np.ndarray:
+    """A few of some units, for a look at what cuts gain."""
+    return units[np.linspace(0, len(units) - 1, min(SAMPLE, len(units))).astype(int)]
+
+
+def _share_cut_off(bounds: Bounds, node: int, units: np.ndarray, found: list[UnitBounds]) -> float:
+    """What share of the widths of units (U,) of a node facts take away, on average."""
+    after = tighten(bounds, found, further=False)
+    old, new = ((own.upper[node] - own.lower[node]).reshape(-1)[units] for own in (bounds, after))
+    return float(np.mean(1 - new / old))

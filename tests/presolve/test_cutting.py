@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from mipverify.presolve import Search, crown, interval, optimized_crown
-from mipverify.presolve.cutting import SAMPLE, Cutting, cut_tighten, cut_where_it_gains
+from mipverify.presolve.cutting import SAMPLE, Cutting, cut_tighten
 from mipverify.presolve.separation import separate_rows
 
 from mipverify.network import Network
@@ -37,7 +37,7 @@ def test_sampled_values_lie_inside(kind: str, reduced: bool) -> None:
         wide = optimized_crown(interval(network, lower, upper))
         start = reduce(wide).bounds if reduced else wide
         own = start.network
-        tight = cut_tighten(start, Cutting(Search(iterations=15), 2, 6))
+        tight = cut_tighten(start, cutting=Cutting(Search(iterations=15), 2, 6))
         values = own.values(nodes_points(rng, lower, upper))
         for node in own.preactivations:
             low, high, seen = (
@@ -154,5 +154,5 @@ def test_layers_in_which_a_few_units_gain_too_little_are_left() -> None:
         old, new = (bounds.upper[node] - bounds.lower[node] for bounds in (start, tight))
         return int((new < old * (1 - 1e-6)).sum())
 
-    assert narrower(cut_where_it_gains(start, 1e-6)) > SAMPLE
-    assert 0 < narrower(cut_where_it_gains(start, 1.0)) <= SAMPLE
+    assert narrower(cut_tighten(start, 1e-6)) > SAMPLE
+    assert 0 < narrower(cut_tighten(start, 1.0)) <= SAMPLE

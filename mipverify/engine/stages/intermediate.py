@@ -64,11 +64,11 @@ class CutTightening(Stage):
 
     def run(self, work: Work) -> None:
         """Cut, and bound the open conditions."""
-        from mipverify.presolve.cutting import cut_where_it_gains
+        from mipverify.presolve.cutting import cut_tighten
 
         state = work.state
         reduced = state.reduced(work.deadline.whole.over)
-        tight = cut_where_it_gains(reduced.bounds, self.worth, work.deadline.over, work.pool)
+        tight = cut_tighten(reduced.bounds, self.worth, work.deadline.over, work.pool)
         bounds = tighten(state.proven, reduced.lifted(tight))
         work.tell(Update(facts=(bounds,), hidden_cut=True))
         optimize_conditions(work.outlasting(), FOLLOW_UP)
