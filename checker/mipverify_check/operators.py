@@ -281,10 +281,10 @@ def _cast(builder: Builder, node: OnnxNode) -> Tensor:
 def _reduce(builder: Builder, node: OnnxNode) -> Tensor:
     x, axes = node.tensor(0), node.integers(1, "axes")
     if axes is None or not axes:
-        if node.get("noop_with_empty_axes", 0):
+        if node.get("noop_with_empty_axes", 0) == 1:
             return x
         axes = list(range(len(x.shape)))
-    return reduced(builder, x, axes, bool(node.get("keepdims", 1)), node.operator.removeprefix("Reduce"))
+    return reduced(builder, x, axes, node.get("keepdims", 1) == 1, node.operator.removeprefix("Reduce"))
 
 
 RULES: dict[str, Rule] = {

@@ -71,7 +71,7 @@ class Rounded:
 
 @dataclass(frozen=True)
 class Relu:
-    """max(0, source), entrywise."""
+    """max(0, source), entrywise, in the shape of its source: views are taken by the terms that read it."""
 
     shape: tuple[int, ...]
     source: int
@@ -121,6 +121,8 @@ class Network:
             for source in sources(node):
                 if not 0 <= source < index:
                     raise ValueError(f"node {index} reads node {source}: not in topological order")
+            if isinstance(node, Relu) and node.shape != self.nodes[node.source].shape:
+                raise ValueError(f"node {index}: a ReLU of {node.shape} does not take {self.nodes[node.source].shape}")
             if isinstance(node, Affine):
                 for term in node.terms:
                     if term.operator.in_size != math.prod(self.nodes[term.source].shape):

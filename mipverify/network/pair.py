@@ -165,10 +165,10 @@ class _Together:
     def _relu(self, one: Relu, two: Relu) -> _Value:
         _same(math.prod(one.shape), math.prod(two.shape))
         before = self._values[one.source]
-        second = _append(self._nodes, Relu(two.shape, before.second))
+        second = _append(self._nodes, Relu(self._nodes[before.second].shape, before.second))
         if before.difference is None:
             return _Value(second, second)
-        first = _append(self._nodes, Relu(one.shape, before.first))
+        first = _append(self._nodes, Relu(self._nodes[before.first].shape, before.first))
         terms = Term(first, Identity(one.shape)), Term(second, Scale(np.float64(-1.0), one.shape))
         difference = _append(self._nodes, Affine(one.shape, terms))
         self.layers.append(Units(before.difference, (before.first, before.second), (first, second)))
@@ -234,7 +234,7 @@ def _side_by_side(first: Network, second: Network) -> list[Node]:
 
     for node in second.nodes[1:]:
         if isinstance(node, Relu):
-            nodes.append(Relu(node.shape, moved(node.source)))
+            nodes.append(Relu(nodes[moved(node.source)].shape, moved(node.source)))
         else:
             assert isinstance(node, Affine)
             nodes.append(replace(node, terms=tuple(Term(moved(t.source), t.operator) for t in node.terms)))

@@ -10,7 +10,7 @@ import numpy as np
 
 from mipverify.network.arrays import is_torch_array
 from mipverify.network.builder import Builder, Tensor
-from mipverify.network.graph import Affine, Input, Network, Node, Relu, Term, sources
+from mipverify.network.graph import Affine, Network, Node, Relu, Term, sources
 from mipverify.network.operators import Array, Identity, Index
 
 
@@ -32,23 +32,20 @@ def finish(
     left = {new: sites[old] for new, old in enumerate(kept) if old in sites} if sites else {}
     node = nodes[index]
     if node.shape != output.shape:
-        if isinstance(node, Input):
+        if isinstance(node, Affine):
+            nodes[index] = _viewed(node, output.shape)
+        else:
             nodes.append(Affine(output.shape, (Term(index, Identity(output.shape)),)))
             names.append(builder.name)
             index = len(nodes) - 1
-        else:
-            nodes[index] = _viewed(node, output.shape)
     return Network(tuple(nodes), index, tuple(names), tensors=named, sites=left, **origin)
 
 
-def _viewed(node: Node, shape: tuple[int, ...]) -> Node:
-    """A node with its value in another shape; those who read it take views anyway."""
-    if isinstance(node, Affine):
-        magnitude = None if node.magnitude is None else node.magnitude.reshape(shape)
-        bias = None if node.bias is None else node.bias.reshape(shape)
-        return replace(node, shape=shape, bias=bias, magnitude=magnitude)
-    assert isinstance(node, Relu)
-    return Relu(shape, node.source)
+def _viewed(node: Affine, shape: tuple[int, ...]) -> Affine:
+    """A node with its value in another shape; the output is one that no ReLU reads."""
+    magnitude = None if node.magnitude is None else node.magnitude.reshape(shape)
+    bias = None if node.bias is None else node.bias.reshape(shape)
+    return replace(node, shape=shape, bias=bias, magnitude=magnitude)
 
 
 def simplified(nodes: list[Node], output: int) -> tuple[list[Node], int, list[int], dict[int, int]]:
@@ -61,6 +58,8 @@ def simplified(nodes: list[Node], output: int) -> tuple[list[Node], int, list[in
     seen: dict[tuple[Any, ...], int] = {}
     for i, node in enumerate(nodes):
         node = _redirected(node, alias)
+        if isinstance(node, Relu) and node.shape != nodes[node.source].shape:
+            node = Relu(nodes[node.source].shape, node.source)  # what it reads now is a view of what it read
         if isinstance(node, Affine):
             node = _composed(node, nodes)
             nodes[i] = node

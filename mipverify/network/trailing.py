@@ -64,7 +64,7 @@ class Tail:
         )
         self.shape = x.shape
         if node.operator == "ArgMax":
-            self.shape = (1,) * (len(x.shape) - (0 if node.get("keepdims", 1) else 1))
+            self.shape = (1,) * (len(x.shape) - (0 if node.get("keepdims", 1) == 1 else 1))
         return x
 
     def _require_all_entries(self, node: OnnxNode, shape: tuple[int, ...]) -> None:

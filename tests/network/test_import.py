@@ -149,7 +149,8 @@ def test_moving_data_twice_is_one_operator(tmp_path: Path) -> None:
     y = g.node("Transpose", [g.node("Transpose", ["x"], perm=[0, 2, 3, 1])], perm=[0, 3, 1, 2])
     y = g.node("Relu", [g.node("Flatten", [y])])
     network = agrees(g, y, tmp_path / "net.onnx")
-    assert [type(node) for node in network.nodes] == [Input, Relu]
+    assert [type(node) for node in network.nodes] == [Input, Relu, Affine]
+    assert isinstance(network.nodes[2].terms[0].operator, Identity)  # the view that the file returns
     y = g.node("Slice", [y, g.constant([3], np.int64), g.constant([9], np.int64), g.constant([1], np.int64)])
     y = g.node("Gather", [y, g.constant([4, 1], np.int64)], axis=1)
     network = agrees(g, y, tmp_path / "net.onnx")
@@ -278,6 +279,8 @@ def test_description_counts(tmp_path: Path) -> None:
 def test_a_network_checks_its_own_structure() -> None:
     with pytest.raises(ValueError, match="topological"):
         Network((Input((2,)), Relu((2,), 1)), 1)
+    with pytest.raises(ValueError, match="does not take"):
+        Network((Input((1, 2)), Relu((2,), 0)), 1)
     with pytest.raises(ValueError, match="exactly one input"):
         Network((Relu((2,), 0),), 0)
 

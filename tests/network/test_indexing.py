@@ -111,8 +111,9 @@ def build_compress(draw: Draw) -> tuple[Graph, str]:
     g = _graph(draw, shape, 9)
     axis = draw(st.one_of(st.none(), st.integers(-len(shape), len(shape) - 1)))
     size = int(np.prod(shape)) if axis is None else shape[axis]
-    mask = g.rng.random(draw(st.integers(1, size))) < 0.5
+    mask = g.rng.random(draw(st.integers(1, size + 2))) < 0.5
     mask[0] = True
+    mask = mask.reshape(draw(st.sampled_from([(-1,), (1, -1)])))
     return g, g.node("Compress", ["x", g.constant(mask, np.bool_)], **({} if axis is None else {"axis": axis}))
 
 

@@ -240,11 +240,11 @@ def build_reduce(draw: Draw) -> tuple[Graph, str]:
     axes = sorted({axis % len(shape) for axis in axes})
     opset = draw(OPSETS)
     g = Graph(shape, opset=opset)
-    keep = {"keepdims": draw(st.integers(0, 1))}
+    keep = {"keepdims": draw(st.integers(0, 2))}
     as_input = opset >= (13 if operator == "ReduceSum" else 18)
     if draw(st.integers(0, 4)) == 0:
         if as_input:
-            keep["noop_with_empty_axes"] = draw(st.integers(0, 1))
+            keep["noop_with_empty_axes"] = draw(st.integers(0, 2))
         return g, g.node(operator, ["x"], **keep)
     if as_input:
         return g, g.node(operator, ["x", g.constant(axes, np.int64)], **keep)

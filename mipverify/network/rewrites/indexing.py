@@ -100,9 +100,10 @@ def masked(builder: Builder, mask: np.ndarray, one: Value, other: Value) -> Tens
 
 @rewrite("Compress")
 def compress(builder: Builder, node: OnnxNode) -> Tensor:
-    """Entries, or slices along an axis, where a constant mask is set."""
+    """Entries, or slices along an axis, where a constant mask is set; of a longer mask the rest says nothing."""
     x, mask, axis = node.tensor(0), node.constant(1, "the condition").astype(bool), node.get("axis")
     axis = None if axis is None else axis_of(axis, len(x.shape))
+    mask = mask.reshape(-1)[: x.size if axis is None else x.shape[axis]]
     return builder.move(x, np.compress(mask, positions(x.shape), axis=axis))
 
 

@@ -17,7 +17,7 @@ from mipverify.network.rewrites.registry import OnnxNode, axis_of, rewrite
 @rewrite("ReduceSum", "ReduceMean", "ReduceL1", "ReduceMax", "ReduceMin")
 def reduce(builder: Builder, node: OnnxNode) -> Tensor:
     """Sum, mean, sum of absolute values, maximum or minimum over axes."""
-    x, operator, keepdims = node.tensor(0), node.operator, bool(node.get("keepdims", 1))
+    x, operator, keepdims = node.tensor(0), node.operator, node.get("keepdims", 1) == 1  # any other number is none
     axes = reduced_axes(node, x)
     x = absolute_value(builder, x) if operator == "ReduceL1" else x
     if axes is None:
@@ -31,7 +31,7 @@ def reduced_axes(node: OnnxNode, x: Tensor) -> list[int] | None:
     """The axes a Reduce operator runs over, or None if it does nothing."""
     axes = node.integers("axes", 1)
     if not axes:
-        return None if node.get("noop_with_empty_axes", 0) else list(range(len(x.shape)))
+        return None if node.get("noop_with_empty_axes", 0) == 1 else list(range(len(x.shape)))
     return sorted({axis_of(axis, len(x.shape)) for axis in axes})
 
 
