@@ -8,7 +8,7 @@ import io
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from mipverify.benchmark.instances import TRUTHS, Instance
@@ -39,11 +39,15 @@ UNCHECKED = "not given"  # of the witness of a tool whose counterexamples are no
 
 @dataclass(frozen=True)
 class Answer:
-    """What a tool said about an instance, in how many seconds. witness: what the check of its counterexample says."""
+    """What a tool said about an instance, in how many seconds.
+
+    witness: what the check of its counterexample says. counterexample: that itself as it was printed, if it is there.
+    """
 
     verdict: str
     seconds: float
     witness: str = ""
+    counterexample: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -129,11 +133,12 @@ def _tool(path: Path, finder: Finder) -> Tool:
         verdict = next((verdict for start, verdict in _WORDS if word.startswith(start)), None if word else "unknown")
         if verdict is None:
             raise InputError(f"{where}: {shorten(word)!r} is no result (sat, unsat, timeout, unknown and error are)")
-        witness = ""
+        witness = counterexample = ""
         if verdict == "violated":
             text = _witness(path.parent, benchmark, network, property_)
-            witness = UNCHECKED if text is None else _checked(instance, text)
-        answers[instance.index] = Answer(verdict, seconds, witness)
+            counterexample = "" if text is None else text.strip().removeprefix("sat").lstrip()
+            witness = UNCHECKED if text is None else _checked(instance, counterexample)
+        answers[instance.index] = Answer(verdict, seconds, witness, counterexample)
     if not answers:
         raise InputError(f"--against {path}: none of its {elsewhere} rows is about one of the instances")
     return Tool(name, path, answers, elsewhere)
@@ -172,8 +177,7 @@ def _rows(path: Path) -> Iterator[tuple[str, str, str, str, str, float]]:
 def _checked(instance: Instance, text: str) -> str:
     from mipverify.benchmark.check import check_witness
 
-    body = text.strip()
-    return check_witness(instance.networks, instance.property_path, body.removeprefix("sat").lstrip())
+    return check_witness(instance.networks, instance.property_path, text)
 
 
 def _witness(folder: Path, benchmark: str, network: str, property_: str) -> str | None:

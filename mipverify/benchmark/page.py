@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from mipverify.benchmark import plots
+from mipverify.benchmark.check import CORRECT
 from mipverify.benchmark.columns import OUTCOMES, VERDICTS, short
 from mipverify.benchmark.score import MINE, Contradiction, Scores
 from mipverify.report.files import Replacing
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 ORDER = ("holds", "violated", "timeout", "unknown", "error")  # of a bar
+SHOWN_AT_ONCE = 5  # contradictions; the others unfold
 _INPUTS_SHOWN = 400  # characters of a witness
 
 
@@ -51,7 +53,11 @@ def write_page(path: Path, result: BenchmarkResult) -> None:
             for number, tool in enumerate(result.tools, 1)
             if (found := plots.scatter(result.outcomes, tool, number)) is not None
         ],
-        contradictions=[_contradiction(one) for one in scores.contradictions],
+        # Those that say that we are wrong first.
+        contradictions=[
+            _contradiction(one) for one in sorted(scores.contradictions, key=lambda one: MINE not in one.wrong)
+        ],
+        shown_at_once=SHOWN_AT_ONCE,
         order=ORDER,
         all_verdicts=VERDICTS,
         columns=table["columns"],
@@ -74,12 +80,16 @@ def tool_rows(scores: Scores, benchmark: str) -> list[Row]:
 
 
 def _contradiction(one: Contradiction) -> dict[str, object]:
-    witness = one.outcome.witness or ""
+    given = {tool: answer for tool, answer in one.answers.items() if answer.counterexample}
+    # One that counts settles the matter; else what was given says why it does not count.
+    whose = next((tool for tool, answer in given.items() if answer.witness == CORRECT), next(iter(given), ""))
+    witness = given[whose].counterexample if whose else ""
     return {
         "outcome": one.outcome,
         "truth": one.truth,
         "answers": [
             (tool, answer, tool in one.wrong) for tool, answer in one.answers.items() if answer.verdict != "unknown"
         ],
+        "whose": whose,
         "witness": witness if len(witness) <= _INPUTS_SHOWN else witness[:_INPUTS_SHOWN] + " …",
     }

@@ -16,6 +16,7 @@ from mipverify.benchmark.others import UNCHECKED, Answer, Tool
 
 RIGHT, WRONG = 10, -150
 MINE = "mipverify"
+NO_ANSWER = Answer("unknown", 0.0)
 
 
 @dataclass
@@ -75,13 +76,13 @@ class Scores:
 
 def mine(outcome: Outcome) -> Answer:
     """Our own answer as one of a tool."""
-    return Answer(outcome.verdict, outcome.seconds, outcome.replay)
+    return Answer(outcome.verdict, outcome.seconds, outcome.replay, outcome.witness or "")
 
 
 def within(answer: Answer | None, limit: float) -> Answer:
     """An answer, if it came within a limit: other tools may have had longer ones."""
     if answer is None:
-        return Answer("unknown", 0.0)
+        return NO_ANSWER
     return answer if answer.seconds <= limit or answer.verdict not in SOLVED else Answer("timeout", answer.seconds)
 
 
@@ -108,13 +109,15 @@ def score(outcomes: Sequence[Outcome], tools: Sequence[Tool], truth: Mapping[int
     standings = {(name, benchmark): Standing() for name in names for benchmark in ("", *benchmarks)}
     contradictions = []
     for outcome in outcomes:
-        answers = {MINE: mine(outcome)}
-        answers |= {tool.name: within(tool.answers.get(outcome.index), outcome.limit) for tool in tools}
+        # What is said after the limit is known, too: it earns nothing, but may show that another answer is wrong.
+        given = {MINE: mine(outcome)}
+        given |= {tool.name: tool.answers.get(outcome.index, NO_ANSWER) for tool in tools}
+        answers = {name: answer if name == MINE else within(answer, outcome.limit) for name, answer in given.items()}
         known = (truth or {}).get(outcome.index) or outcome.truth
-        wrong = wrong_answers(answers, known)
-        said = {answer.verdict for answer in answers.values() if answer.verdict in SOLVED}
+        wrong = tuple(name for name in wrong_answers(given, known) if answers[name].verdict in SOLVED)
+        said = {answer.verdict for answer in given.values() if answer.verdict in SOLVED}
         if wrong or len(said) > 1 or (known and said - {known}):
-            contradictions.append(Contradiction(outcome, known, answers, wrong))
+            contradictions.append(Contradiction(outcome, known, given, wrong))
         for name, answer in answers.items():
             for benchmark in ("", outcome.benchmark):
                 standings[name, benchmark].add(answer, outcome.limit, wrong=name in wrong)

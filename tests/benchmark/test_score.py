@@ -66,6 +66,16 @@ def test_a_replayed_counterexample_outweighs_what_was_said_to_be_known():
     assert wrong_answers({"a": Answer("violated", 1.0, "no witness was written")}, "violated") == ("a",)
 
 
+def test_what_comes_after_the_limit_earns_nothing_and_refutes_all_the_same():
+    late = Tool("slow", None, {0: Answer("violated", 20.0, "correct"), 1: Answer("holds", 20.0)})
+    hasty = Tool("hasty", None, {0: Answer("holds", 1.0), 1: Answer("violated", 1.0, "not given")})
+    found = score([outcome(0, "holds"), outcome(1, "timeout", 10.0)], [late, hasty])
+    scores = {tool: found.standings[tool, "b"].score for tool in found.tools}
+    assert scores == {MINE: -150, "slow": 0, "hasty": -300}
+    assert found.standings["slow", "b"].counts["timeout"] == 2
+    assert [one.wrong for one in found.contradictions] == [(MINE, "hasty"), ("hasty",)]
+
+
 @pytest.fixture
 def instances(make_benchmark):
     return find_instances(make_benchmark([0.5, 2, 3]))
