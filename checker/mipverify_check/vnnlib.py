@@ -14,7 +14,7 @@ from mipverify_check.errors import BadInputError
 Linear = dict[int | None, Fraction]  # by variable: input i as i, output j as -1 - j, None for the constant
 MOST_CLAUSES = 20_000
 # Names of version 2 may have an index, X[0, 1], and shapes stand by themselves, [1, 5].
-_TOKEN = re.compile(r"\s+|;[^\n]*|[()]|[^\s();\[\]]+(?:\[[^\]()]*\])?|\[[\d\s,]*\]")
+_TOKEN = re.compile(r"\s+|;[^\r\n]*|[()]|[^\s();\[\]]+(?:\[[^\]()]*\])?|\[[\d\s,]*\]")
 _DECIMAL = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,4})?"
 _NUMBER = re.compile(_DECIMAL)
 _BOUND = re.compile(rf"\(assert\s+\((<=|>=)\s+([XY]_\d{{1,8}})\s+({_DECIMAL})\s*\)\s*\)")

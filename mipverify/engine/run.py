@@ -26,6 +26,7 @@ from mipverify.network.validation import points_of, validated
 from mipverify.parallel import Executor, ProcessPool
 from mipverify.proof.bounds import Bounds
 from mipverify.specification import Specification
+from mipverify.specification.exact import shorten
 from mipverify.specification.sets import InputSet
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def notes_on(specification: Specification) -> tuple[str, ...]:
     for case in specification.cases:
         for i, coordinate in case.box.stated.items():
             if coordinate.name not in stated and len(stated) < MOST_NAMED:
-                stated[coordinate.name] = f"{coordinate.decimal}: {case.box.float32_lower[i].item()!r}"
+                stated[coordinate.name] = f"{shorten(coordinate.decimal)}: {case.box.float32_lower[i].item()!r}"
             names.add(coordinate.name)
     if not stated:
         return ()

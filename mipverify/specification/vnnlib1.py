@@ -37,7 +37,7 @@ _TOKEN = re.compile(
       (?P<assert>\(\s*assert\s*)?
       \(\s*(?P<relation><=|>=|<|>)\s+(?P<name>[XY]_(?:0|[1-9][0-9]{0,8}))\s+(?P<value>[-+.0-9][^\s();]*)\s*\)
       (?(assert)\s*\))
-    | (?P<comment>;[^\n]*)
+    | (?P<comment>;[^\r\n]*)
     | (?P<open>\()
     | (?P<close>\))
     | (?P<symbol>[^\s();]+)

@@ -25,6 +25,11 @@ def test_bounds_are_the_decimals_of_the_file() -> None:
     assert clause == [row({0: 1}, "-1/10"), row({0: -1}, "-1/1000"), row({1: 1}, "-5/2", True)]
 
 
+def test_a_comment_ends_with_its_line() -> None:
+    ((*_, found),) = clauses("(assert (<= Y_0 1)); a comment\r(assert (<= Y_1 1))")
+    assert found == row({-2: 1}, -1)
+
+
 def test_disjunctions_become_clauses() -> None:
     found = clauses("(assert (or (and (<= Y_0 Y_1) (>= X_0 1)) (> Y_1 0.5)))(assert (<= X_1 3))")
     common = row({1: 1}, -3)

@@ -170,6 +170,13 @@ def test_comments_layout_and_commands_do_not_matter():
     assert odd.cases[0].conditions[0].rows == plain.cases[0].conditions[0].rows
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_a_comment_ends_with_its_line(end: str):
+    """An assertion behind it counts, whatever ends lines on the machine that the file comes from."""
+    text = f"{DECLARATIONS}{BOX}; smaller{end}(assert (<= X_0 0.5)){end}(assert (<= Y_0 0))"
+    assert parse(text).cases[0].box.upper[0] == 0.5
+
+
 def long_file(inputs: int, classes: int) -> str:
     rng = np.random.default_rng(0)
     lines = [f"(declare-const X_{i} Real)" for i in range(inputs)] + [
