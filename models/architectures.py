@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mipverify.errors import InputError, one_line
 from mipverify.network.formats.state_dict import made_by
 from mipverify.network.torch_copy import untouched
-from mipverify.network.torch_import import evaluating
+from mipverify.network.torch_trace import evaluating
 
 Shape = tuple[int, ...]
 

@@ -14,7 +14,7 @@ from mipverify.models.stability import Reduction, relu_stability_loss
 from mipverify.models.traced import Model, Traced
 from torch import Tensor, nn
 
-from mipverify.network.torch_import import unwrapped
+from mipverify.network.torch_trace import unwrapped
 
 
 class _Loss(nn.Module):

@@ -11,7 +11,8 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mipverify.errors import InputError, one_line
-from mipverify.network.torch_import import Statistics, evaluating, trace, unwrapped
+from mipverify.network.torch_import import Statistics
+from mipverify.network.torch_trace import evaluating, trace, unwrapped
 
 
 def batch_normalizations(module: nn.Module) -> list[_BatchNorm]:

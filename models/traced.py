@@ -15,7 +15,8 @@ from mipverify.errors import InputError
 from mipverify.network import Affine, Network
 from mipverify.network.operators import Array
 from mipverify.network.snapshot import snapshot
-from mipverify.network.torch_import import WEIGHT_HOOKS, from_torch, trace, unwrapped
+from mipverify.network.torch_import import WEIGHT_HOOKS, from_torch
+from mipverify.network.torch_trace import trace, unwrapped
 
 
 class Traced:

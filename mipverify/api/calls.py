@@ -15,6 +15,7 @@ from mipverify.engine import worst as worsts
 from mipverify.engine.verify import verify as verify_network
 from mipverify.errors import InputError
 from mipverify.specification import Specification
+from mipverify.specification.robustness import target_list
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -275,7 +276,7 @@ def worst_margin(
 def _each(asked: Batch, ask: Callable[..., Any], domain: Any, scale: Any, **options: Any) -> Any:
     """The answers to a question about each input of a batch; one alone for one input."""
     if options["targets"] is not None:
-        options["targets"] = list(options["targets"])
+        options["targets"] = target_list(options["targets"])
     what = "constraints"
     try:
         options[what] = [(asked.arranged(array(row, what), what), limit) for row, limit in options[what]]

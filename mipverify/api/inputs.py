@@ -18,6 +18,8 @@ def array(value: Any, what: str) -> NDArray[Any]:
     """A tensor of any kind, or anything that numpy understands, as an array. Raises InputError."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
+        if value.is_meta:
+            raise InputError(f"{what}: the tensor has no values: it is on the device meta")
         value = value.detach().cpu()
         if value.is_quantized or value.layout != torch.strided:
             raise InputError(f"{what}: a dense tensor is needed")

@@ -14,7 +14,8 @@ from mipverify.errors import InputError, one_line
 from mipverify.network import Network
 from mipverify.network.torch_copy import detached_copy, untouched
 from mipverify.network.torch_heads import Selected, outputs, two_classes
-from mipverify.network.torch_import import evaluating, from_torch
+from mipverify.network.torch_import import from_torch
+from mipverify.network.torch_trace import evaluating
 
 
 def answering(module: nn.Module, output: int | str | None, transform: nn.Module | None) -> nn.Module:

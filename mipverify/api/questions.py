@@ -22,7 +22,7 @@ from mipverify.specification import Case, Specification, robustness
 from mipverify.specification.layout import arrange
 from mipverify.specification.normalization import Normalization, channel_axis
 from mipverify.specification.perturbation import Perturbation
-from mipverify.specification.robustness import misclassified, nearest_inputs
+from mipverify.specification.robustness import misclassified, nearest_inputs, target_list
 
 if TYPE_CHECKING:
     from torch import nn
@@ -234,7 +234,7 @@ def sets(
 ) -> list[Specification]:
     """For each input of a batch the question whether an input within `eps` of it may reach another class."""
     eps, per_entry = plain(eps), not _is_number(eps)
-    targets = None if targets is None else list(targets)  # for each input of the batch
+    targets = None if targets is None else target_list(targets)  # for each input of the batch
     if not (per_entry or mask is not None or _per_entry_domain(domain)):
         return [
             robustness(

@@ -10,6 +10,7 @@ from mipverify.engine.threats.distance import distance_of_threat
 from mipverify.engine.threats.parse import parse_threat
 from mipverify.engine.threats.sample import Sample
 from mipverify.errors import InputError
+from mipverify.specification.robustness import target_list
 
 
 def distances_of_threat(
@@ -19,7 +20,7 @@ def distances_of_threat(
 
     Raises InputError where the threat does not fit the inputs.
     """
-    threat, wanted = parse_threat(text), None if targets is None else tuple(targets)
+    threat, wanted = parse_threat(text), None if targets is None else tuple(target_list(targets))
 
     def other(index: int) -> Any:
         if index >= len(asked.x):

@@ -139,7 +139,7 @@ class ModuleReplay:
     def _run(self, module: Any, x: np.ndarray, dtype: Any = None) -> np.ndarray:
         import torch
 
-        from mipverify.network.torch_import import evaluating
+        from mipverify.network.torch_trace import evaluating
 
         parameter = next(iter(module.parameters()), torch.zeros(0))
         given = torch.from_numpy(np.array(x, dtype=np.float32)).to(parameter.device, dtype or parameter.dtype)

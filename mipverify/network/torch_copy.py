@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from mipverify.errors import InputError
-from mipverify.network.torch_import import require_weights, unwrapped
+from mipverify.network.torch_import import require_weights
+from mipverify.network.torch_trace import unwrapped
 
 
 @contextmanager

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,7 +14,6 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
-from torch.optim.swa_utils import AveragedModel
 
 from mipverify.errors import InputError, one_line
 from mipverify.network.builder import Builder, RewriteError, Tensor
@@ -24,8 +22,9 @@ from mipverify.network.simplify import finish
 from mipverify.network.snapshot import snapshot
 from mipverify.network.torch_functions import call_function, call_method, own_name
 from mipverify.network.torch_heads import TwoClasses, two_classes
-from mipverify.network.torch_in_place import InPlaceTracer, Memory
+from mipverify.network.torch_in_place import Memory
 from mipverify.network.torch_layers import call_module
+from mipverify.network.torch_trace import evaluating, trace, unwrapped
 
 _RANKING = {
     "softmax": "Softmax",
@@ -108,31 +107,9 @@ def read_module(
     )
 
 
-def trace(module: torch.nn.Module) -> fx.GraphModule:
-    """An unwrapped module in evaluation mode as a graph, on the layers of the module itself. Raises InputError."""
-    with evaluating(module):
-        try:
-            tracer = InPlaceTracer()
-            graph = tracer.trace(module)
-            return fx.GraphModule(tracer.root, graph, type(module).__name__)
-        except Exception as error:  # noqa: BLE001  # tracing runs the module's own code
-            raise InputError(f"{type(module).__name__} cannot be traced by torch.fx: {one_line(error)}") from None
-
-
-def unwrapped(module: Any) -> Any:
-    """The module inside of `torch.compile`, of averages of weights, and of what shares it out between devices."""
-    while True:
-        if isinstance(module, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel, AveragedModel)):
-            module = module.module
-        elif isinstance(inner := getattr(module, "_orig_mod", None), torch.nn.Module):
-            module = inner
-        else:
-            return module
-
-
 def require_weights(module: torch.nn.Module) -> None:
     """Raise InputError for a module that has no Python code, or no values of parameters, to be read."""
-    if isinstance(module, torch.jit.ScriptModule):
+    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         raise InputError("a scripted module cannot be read: give the module that it was made from")
     for name, parameter in [*module.named_parameters(), *module.named_buffers()]:
         if is_lazy(parameter):
@@ -207,25 +184,13 @@ def _traced(module: torch.nn.Module) -> torch.nn.Module:
     return traced
 
 
-@contextmanager
-def evaluating(module: torch.nn.Module) -> Iterator[None]:
-    """In here the module is in evaluation mode; afterwards each part is in the mode that it was in before."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:  # one by one: parts may be frozen
-            part.training = training
-
-
 def _interpret(traced: fx.GraphModule, builder: Builder, statistics: Statistics) -> tuple[Tensor, list[str]]:
     """Run the traced graph on symbolic tensors -> its output, and the names of ranking layers dropped at its end."""
     values: dict[fx.Node, Any] = {}
     dropped: list[str] = []
     memory = Memory(traced)
     given = [node for node in traced.graph.nodes if node.op == "placeholder"]
-    if len(given) != 1 and any(not node.args for node in given[1:]):  # placeholders with defaults are options
+    if len(given) != 1:
         raise InputError(f"exactly one input is supported, the module takes {len(given)}")
     for node in traced.graph.nodes:
         builder.name = str(node.target) if node.op == "call_module" else node.name
@@ -233,7 +198,7 @@ def _interpret(traced: fx.GraphModule, builder: Builder, statistics: Statistics)
         options = fx.node.map_arg(node.kwargs, lambda n: values[n])
         try:
             if node.op == "placeholder":
-                values[node] = builder.input if node is given[0] else node.args[0]
+                values[node] = builder.input
             elif node.op == "get_attr":
                 values[node] = _attribute(traced, node.target)
             elif node.op == "output":

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Iterable
 from contextlib import suppress
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -160,7 +161,7 @@ def _ball(
 def _targets(label: int, num_classes: int, targets: Iterable[int] | None) -> list[int]:
     if targets is None:
         return [target for target in range(num_classes) if target != label]
-    chosen = [_class_of(target, "target", num_classes) for target in targets]
+    chosen = [_class_of(target, "target", num_classes) for target in target_list(targets)]
     if label in chosen:
         raise InputError(f"target {label} is the label itself")
     if not chosen:
@@ -168,6 +169,14 @@ def _targets(label: int, num_classes: int, targets: Iterable[int] | None) -> lis
     if len(set(chosen)) < len(chosen):
         raise InputError(f"a target is given twice: {', '.join(map(str, chosen))}")
     return chosen
+
+
+def target_list(targets: object) -> list[Any]:
+    """The target classes that were asked for, as a list. Raises InputError."""
+    if isinstance(targets, Iterable) and not isinstance(targets, str):
+        with suppress(TypeError):  # of an array or a tensor without axes
+            return list(targets)
+    raise InputError(f"targets must be a list of classes such as [3, 5], not {shorten(repr(targets))}")
 
 
 def _class_of(value: object, what: str, num_classes: int) -> int:

@@ -52,3 +52,15 @@ def test_memory_and_shapes() -> None:
 def test_seeds_of_sessions() -> None:
     with pytest.raises(InputError, match="seed must be"):
         mipverify.Session(mipverify.Network.from_torch(NET, (4,)), seed=-1)
+
+
+@pytest.mark.parametrize("targets", [1, "1", 1.5])
+def test_targets_are_a_list(targets: object) -> None:
+    with pytest.raises(InputError, match="targets must be a list of classes"):
+        mipverify.robustness([0.5, 0.5], 0, 0.1, num_classes=3, targets=targets)  # type: ignore[arg-type]
+
+
+def test_a_tensor_without_values_is_no_input() -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(InputError, match="device meta"):
+        mipverify.verify(torch.nn.Linear(2, 2), torch.zeros(2, device="meta"), eps=0.1)

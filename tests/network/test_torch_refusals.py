@@ -67,7 +67,12 @@ def test_modules_without_code_or_values_are_refused() -> None:
     x = torch.full((4,), 0.5)
     lazy = nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.Linear(8, 3))
     meta = nn.Sequential(nn.Linear(4, 3, device="meta"))
-    for module, said in ((torch.jit.script(_module()), "scripted"), (lazy, "no shape yet"), (meta, "device meta")):
+    for module, said in (
+        (torch.jit.script(_module()), "scripted"),
+        (nn.Sequential(torch.jit.script(_module()), nn.ReLU()), "scripted"),
+        (lazy, "no shape yet"),
+        (meta, "device meta"),
+    ):
         with pytest.raises(InputError, match=said):
             mipverify.verify(module, x, eps="0.1")
         with pytest.raises(InputError, match=said):
