@@ -154,6 +154,7 @@ def distortion(
                     domain=given.domain,
                     mean=dataset.mean,
                     std=dataset.std,
+                    workers=workers,
                     progress=progress,
                     proof=proof is not None,
                     **asked,

@@ -55,12 +55,13 @@ class Comparisons:
 class ComparisonJob:
     """The comparison of two networks around samples of a data set, as workers get it.
 
-    asked: arguments of `compare`, by name.
+    asked: arguments of `compare`, by name. workers: processes that share the work of one sample.
     """
 
     networks: tuple[ModelFile | Network, ModelFile | Network]
     data: Dataset
     asked: Mapping[str, Any]
+    workers: int = 1
 
     batched = False
 
@@ -110,7 +111,7 @@ class Comparer:
         )
         how = {name: value for name, value in asked.items() if name not in ASKED}
         question = asked["eps"], asked["within"], asked["same_class"], asked["gap"]
-        found = compare(*self._networks, around, *question, **{**how, "timeout": timeout})
+        found = compare(*self._networks, around, *question, **{**how, "timeout": timeout, "workers": self._job.workers})
         lower, upper, stage = None, None, "search"
         if isinstance(found, Verdict):
             word, stage = str(found.verdict), found.stage
@@ -161,7 +162,8 @@ def run_comparisons(
         with ComparisonStore(folder, question(both, dataset, asked), asked["gap"], LEAST) as store:
             before = {result.index: result for result in store.results(selection)}
             wanted = [index for index in selection if index not in before or before[index].verdict in OPEN]
-            job = ComparisonJob((as_sent(both[0]), as_sent(both[1])), dataset, asked)
+            each = max(workers // max(len(wanted), 1), 1)
+            job = ComparisonJob((as_sent(both[0]), as_sent(both[1])), dataset, asked, each)
             for done, result in enumerate(answers(job, wanted, workers) if wanted else (), 1):
                 kept = store.put(result)
                 if progress is not None:

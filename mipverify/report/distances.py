@@ -51,12 +51,14 @@ class DistanceJob:
     """Minimum distortion of the samples of a data set, as workers get it.
 
     asked: arguments of `minimum_distortion`, and perhaps a threat. known: by sample, what an earlier run has found.
+    workers: processes that share the work of one sample.
     """
 
     network: ModelFile | Network
     data: Dataset
     asked: Mapping[str, Any]
     known: Mapping[int, DistanceResult] = field(default_factory=dict)
+    workers: int = 1
 
     batched = False
 
@@ -99,7 +101,7 @@ class Measurer:
         label, before = self._data.label(index), self._job.known.get(index)
         domain = self._data.preprocessing.domain
         inputs = {"domain": domain, "mean": self._data.mean, "std": self._data.std}
-        asked = {**self._job.asked, **inputs, "timeout": timeout}
+        asked = {**self._job.asked, **inputs, "timeout": timeout, "workers": self._job.workers}
         if before is not None:
             asked["known"] = Known(before.lower, None if before.witness is None else before.witness["input"])
         threat = asked.pop("threat", None)
@@ -140,7 +142,8 @@ def run_distances(
     perhaps a `threat`, of which the distances are then shares or radii.
 
     Writes results.sqlite, distances.csv and distances.json into `out`. Samples whose bounds have not met run again:
-    they go on from the bounds and the witness that are there, and keep the better of both answers.
+    they go on from the bounds and the witness that are there, and keep the better of both answers. Samples are shared
+    out among `workers`; where these are more, each sample is worked on by as many as there are for it.
     """
     from mipverify.network import load
     from mipverify.specification import load_dataset
@@ -156,7 +159,7 @@ def run_distances(
         wanted = [index for index in selection if index not in before or before[index].status == "bounded"]
         if wanted:
             known = {index: before[index] for index in wanted if index in before}
-            job = DistanceJob(as_sent(loaded), dataset, asked, known)
+            job = DistanceJob(as_sent(loaded), dataset, asked, known, workers=max(workers // len(wanted), 1))
             for done, result in enumerate(answers(job, wanted, workers), 1):
                 kept = store.put(result)
                 if progress is not None:

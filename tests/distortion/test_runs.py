@@ -17,6 +17,7 @@ from mipverify.cli.main import main
 from mipverify.engine.distortion import Known, minimum_distortion
 from mipverify.errors import InputError
 from mipverify.network import load
+from mipverify.parallel import ProcessPool
 from mipverify.report.distance_store import DistanceResult, DistanceStore
 from mipverify.report.distances import run_distances
 from mipverify.specification.preprocessing import Preprocessing
@@ -86,6 +87,29 @@ def test_processes_find_what_one_finds(files: tuple[str, str], tmp_path: Path) -
     for one, two in zip(alone, shared, strict=True):
         assert one["upper"] == pytest.approx(two["upper"], rel=1e-3)
     assert not list((tmp_path / "shared").glob("*.partial"))
+
+
+def test_processes_that_samples_leave_idle_share_the_work_of_one(
+    files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pools: list[int] = []
+
+    class Counted(ProcessPool):
+        def __init__(self, workers: int) -> None:
+            pools.append(workers)
+            super().__init__(workers)
+
+    monkeypatch.setattr("mipverify.engine.bisection.ProcessPool", Counted)
+    one = ["distortion", files[0], "--data", files[1], "--index", "1", "--json"]
+    found = []
+    for workers in ("1", "3"):
+        assert main([*one, "--workers", workers]) == 0
+        record = json.loads(capfd.readouterr().out)
+        found.append((record["status"], record["distance"], record["witness"]))
+    assert found[0] == found[1]
+    (row,) = run(files, tmp_path / "out", "1:2", workers=3)
+    assert (row["lower"], row["upper"]) == (found[0][1]["lower"], found[0][1]["upper"])
+    assert pools == [1, 3, 3]
 
 
 def test_finished_samples_are_not_run_again(files: tuple[str, str], tmp_path: Path) -> None:
