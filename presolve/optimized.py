@@ -220,7 +220,9 @@ def _ascend(
         if step == search.iterations or bool(np.all(best > search.enough)) or (stop is not None and stop()):
             break
         values = relaxed_values(intervals, reached, rows.samples, alpha)
-        sources = {k: values[intervals.network.relu_source(k)] for k in alpha}
+        # A row may reach less than what stands before it: the other branches of the network.
+        known = {k: intervals.network.relu_source(k) for k in alpha}
+        sources = {k: values[source] for k, source in known.items() if source < len(values)}
         nodes = [k for k in alpha if k in reached.passed]
         slope_ascent.ascend({k: np.where(free[k], _bend(reached, k) * sources[k], 0) for k in nodes}, scale)
         answers = {
@@ -232,7 +234,9 @@ def _ascend(
             units = {k: _size(c) for k, c in reached.passed.items()} | steps(reached.passed, linked, beta, count)
         excess = {k: _excess(cuts[k], y, a, values[cuts[k].source]) for k, (y, a) in answers.items()}
         weight_ascent.ascend(excess, scale, {k: units[k].reshape(count, 1) for k in excess})
-        beta_ascent.ascend({k: np.abs(sign[k]) * -sources[k] for k in beta if k in units}, scale, units)
+        beta_ascent.ascend(
+            {k: np.abs(sign[k]) * -sources[k] for k in beta if k in units and k in sources}, scale, units
+        )
         scale *= search.decay
     return best_alpha, best_beta, best_weight
 

@@ -26,6 +26,24 @@ def dense(rng: np.random.Generator, widths: tuple[int, ...] = (5, 12, 9, 4), ski
     return Network(tuple(nodes), len(nodes) - 1)
 
 
+def branches(rng: np.random.Generator, width: int = 8) -> Network:
+    """Two branches from the input to a common output, each with two layers of ReLUs behind a layer without one."""
+    nodes: list = [Input((4,))]
+    ends = []
+    for _ in range(2):
+        source = 0
+        for rectified in (False, True, True):
+            before = nodes[source].shape[0]
+            weight = rng.normal(size=(width, before)).astype(np.float32)
+            nodes.append(Affine((width,), (Term(source, Dense(weight)),), rng.normal(size=width).astype(np.float32)))
+            if rectified:
+                nodes.append(Relu((width,), len(nodes) - 1))
+            source = len(nodes) - 1
+        ends.append(Term(source, Dense(rng.normal(size=(3, width)).astype(np.float32))))
+    nodes.append(Affine((3,), tuple(ends)))
+    return Network(tuple(nodes), len(nodes) - 1)
+
+
 def convolutional(rng: np.random.Generator, size: int = 9) -> Network:
     """Three convolutions with strides, pads and dilations, then a dense layer."""
     nodes: list = [Input((1, 2, size, size + 1))]

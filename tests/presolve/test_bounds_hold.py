@@ -19,7 +19,7 @@ from mipverify.proof.bounds import Bounds, assume
 from mipverify.proof.cuts import IdealLayer, cuttable
 from mipverify.proof.facts import Assumption
 from mipverify.proof.rows import Rows, unit_rows
-from tests.presolve.nets import boxes, convolutional, dense, points
+from tests.presolve.nets import boxes, branches, convolutional, dense, points
 
 METHODS: dict[str, Callable[[Bounds], Bounds]] = {
     "interval": lambda bounds: bounds,
@@ -32,6 +32,7 @@ NETWORKS: dict[str, Callable[[np.random.Generator], Network]] = {
     "dense": dense,
     "skip": lambda rng: dense(rng, (4, 8, 8, 8, 3), skip=True),
     "convolutional": convolutional,
+    "branches": branches,
 }
 
 
