@@ -164,3 +164,15 @@ def test_what_is_written_is_a_file_for_any_batch_size(folder: Path) -> None:
     together = outputs(folder / "net.onnx", x)
     single = np.concatenate([outputs(folder / "net.onnx", row[None]) for row in x])
     np.testing.assert_allclose(together, single, atol=1e-6)
+
+
+def test_pooling_takes_as_much_room_as_it_has_windows(tmp_path: Path) -> None:
+    """As a matrix it would take more than a gigabyte."""
+    module = nn.Sequential(nn.Conv2d(3, 24, 3, padding=1), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(6144, 2)).eval()
+    model = to_onnx(Network.from_torch(module, (3, 32, 32)))
+    assert model.ByteSize() < 2_000_000
+    path = tmp_path / "pooled.onnx"
+    path.write_bytes(model.SerializeToString())
+    x = np.random.default_rng(0).uniform(-1, 1, (2, 3, 32, 32)).astype(np.float32)
+    with torch.no_grad():
+        assert_close(outputs(path, x), module(torch.from_numpy(x)).numpy())

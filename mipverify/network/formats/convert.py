@@ -179,7 +179,8 @@ def _state_dict(path: str, given: dict[str, Any]) -> _Source:
 
     missing = [name for name in ("architecture", "input-shape") if given[name] is None]
     if missing:
-        raise InputError(f"{path}: a state dict needs --{' and --'.join(missing)} too")
+        needed = f"a state dict needs --{' and --'.join(missing)} too"
+        raise InputError(f"{path}: {needed}; a whole module is written as ONNX by torch.onnx.export")
     shape = given["input-shape"]
     module = read_state_dict(path, given["architecture"])
     from mipverify.network import Network

@@ -14,7 +14,8 @@ from mipverify.network.formats.onnx_writer import OnnxWriter
 from mipverify.network.graph import Affine, Input, Network
 from mipverify.network.operators import Array, Dense, Identity, Index, Operator, Scale, Sparse, Transposed
 
-LARGEST_MATRIX = 2**24  # entries of a sparse map that is written out as a matrix
+LARGEST = 2**24  # numbers that a sparse map is written with
+FEW = 1 / 4  # of the entries that a map reads: if no row has more, it is written as sums, else as a matrix
 
 Shape = tuple[int, ...]
 
@@ -116,10 +117,34 @@ class _Export:
                 indices = np.where(indices < 0, operator.in_size, indices)
             places = writer.constant(indices, "places", np.int64)
             return writer.node("Gather", [flat, places], self.name(index, "moved"), axis=1), (operator.out_size,)
-        if isinstance(operator, Sparse) and operator.in_size * operator.out_size <= LARGEST_MATRIX:
-            matrix = writer.weight(operator.matrix.toarray().T, self.name(index, "matrix"))
-            return writer.node("MatMul", [flat, matrix], self.name(index, "mapped")), (operator.out_size,)
+        if isinstance(operator, Sparse):
+            most = int(np.diff(operator.matrix.indptr).max(initial=1))
+            few = most <= FEW * operator.in_size
+            if operator.out_size * (most if few else operator.in_size) <= LARGEST:
+                mapped = self._sums(index, flat, operator, most) if few else self._matrix(index, flat, operator)
+                return mapped, (operator.out_size,)
         raise InputError(f"{self.name(index, 'node')}: {operator} is too large to be written as an ONNX operator")
+
+    def _matrix(self, index: int, flat: str, operator: Sparse) -> str:
+        matrix = self.writer.weight(operator.matrix.toarray().T, self.name(index, "matrix"))
+        return self.writer.node("MatMul", [flat, matrix], self.name(index, "mapped"))
+
+    def _sums(self, index: int, flat: str, operator: Sparse, most: int) -> str:
+        """A map with at most so many entries in a row: these are collected, weighted and added, as in a maximum of
+        pooled values, whose matrix would hold little but zeros."""
+        rows, counts = operator.matrix, np.diff(operator.matrix.indptr)
+        places = np.zeros((operator.out_size, most), np.int64)
+        weights = np.zeros((operator.out_size, most))
+        filled = np.arange(most) < counts[:, None]
+        places[filled], weights[filled] = rows.indices, rows.data
+        stored = self.writer.constant(places.reshape(-1), "places", np.int64)
+        value = self.writer.node("Gather", [flat, stored], self.name(index, "collected"), axis=1)
+        value = self._reshape(value, (places.size,), places.shape)
+        value = self.writer.node(
+            "Mul", [value, self.writer.weight(weights, self.name(index, "weights"))], self.name(index, "weighted")
+        )
+        axis = self.writer.constant([2], "axis", np.int64)
+        return self.writer.node("ReduceSum", [value, axis], self.name(index, "added"), keepdims=0)
 
     def _convolution(self, index: int, source: int, operator: Conv | Transposed, bias: np.ndarray | None) -> str:
         conv = operator if isinstance(operator, Conv) else operator.inner

@@ -48,7 +48,7 @@ def load_weights(module: Any, path: str | Path, architecture: str) -> None:
     except Exception as error:  # noqa: BLE001 - the reader raises whatever a damaged file makes of its parser
         text = str(error).strip().split("\n")[0]
         if "weights_only" in str(error):
-            text = "it holds more than weights: save module.state_dict() instead of the module"
+            text = "it holds more than weights: save module.state_dict(), or write the module by torch.onnx.export"
         raise InputError(f"{path}: not a state dict, or a damaged file: {text}") from None
     weights = _weights(path, found)
     try:
