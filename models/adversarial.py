@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
-from mipverify.models.differentiable import Domain, class_labels, input_box, whole
+from mipverify.models.arguments import Domain, class_labels, require_classes, scores, whole
+from mipverify.models.differentiable import input_box
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,6 +35,7 @@ def pgd_attack(
     x = whole(x)
     lower, upper = input_box(x.detach(), eps, domain)
     y = class_labels(y, len(x))
+    _require_steps(steps, step_size, generator)
     step = 2.5 * eps / max(1, steps) if step_size is None else step_size
     point = x.detach()
     if random_start:
@@ -40,7 +45,9 @@ def pgd_attack(
     for _ in range(steps):
         point.requires_grad_(True)
         with torch.enable_grad():
-            loss = functional.cross_entropy(module(point), y, reduction="sum")
+            logits = scores(module, point)
+            require_classes(y, logits.shape[1])
+            loss = functional.cross_entropy(logits, y, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, point, allow_unused=True) if loss.requires_grad else (None,)
         if gradient is None:
             raise InputError("the module's output has no gradient with respect to its input: it cannot be attacked")
@@ -73,4 +80,17 @@ def adversarial_loss(
         domain=domain,
         generator=generator,
     )
-    return functional.cross_entropy(module(attacked), y.long())
+    logits = scores(module, attacked)
+    require_classes(y, logits.shape[1])
+    return functional.cross_entropy(logits, y.long())
+
+
+def _require_steps(steps: Any, step_size: Any, generator: Any) -> None:
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+        raise InputError(f"steps must be a whole number, 0 or more, not {steps!r}")
+    if step_size is not None and not isinstance(step_size, (float, int, np.number, Tensor)):
+        raise InputError(f"step_size: a number or a tensor is needed, not {type(step_size).__name__}")
+    if step_size is not None and not bool(torch.as_tensor(step_size).isfinite().all()):
+        raise InputError("step_size must be finite")
+    if not isinstance(generator, torch.Generator | None):
+        raise InputError(f"generator: a torch.Generator is needed, not {type(generator).__name__}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 import torch
-from mipverify.models.differentiable import Domain, class_labels, input_box, training_bounds, whole
+from mipverify.models.arguments import Domain, class_labels, require_classes, whole
+from mipverify.models.differentiable import input_box, training_bounds
 from mipverify.models.precision import in_full_precision
 from mipverify.models.stability import reduced
 from mipverify.models.traced import Model, logits_of, network_of
@@ -128,8 +129,7 @@ def margins_from(found: Intervals, y: Tensor, bounds: Certificate = "interval", 
 def _difference_rows(network: Network, y: Tensor, like: Tensor) -> tuple[Rows, Tensor]:
     """Rows z_y - z_j for all j other than y, sample after sample, and these j (B, classes - 1)."""
     classes = network.output_size
-    if not bool(((y >= 0) & (y < classes)).all()):
-        raise InputError(f"labels must lie between 0 and {classes - 1}")
+    require_classes(y, classes)
     others = torch.arange(classes - 1, device=y.device).expand(len(y), -1)
     targets = others + (others >= y[:, None])
     one_hot = torch.eye(classes, dtype=like.dtype, device=like.device)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from mipverify.models.differentiable import Domain, limits, require_domain, whole
+from mipverify.models.arguments import Domain, whole
+from mipverify.models.differentiable import input_box
 from mipverify.models.traced import Model, detached, network_of
 from mipverify.presolve import crown, interval
 
@@ -40,7 +42,7 @@ class UnstableUnits:
 def unstable_units(
     model: Model,
     x: torch.Tensor | np.ndarray,
-    eps: float,
+    eps: float | torch.Tensor,
     *,
     bounds: str = "interval",
     domain: Domain = (0.0, 1.0),
@@ -53,17 +55,10 @@ def unstable_units(
     """
     if bounds not in _METHODS:
         raise InputError(f"bounds {bounds!r}: one of {', '.join(_METHODS)} is needed")
-    if not eps >= 0:
-        raise InputError(f"eps {eps}: at least 0 is needed")
-    points = whole(x.detach()).cpu().numpy() if isinstance(x, torch.Tensor) else x
+    points = whole(x.detach() if isinstance(x, torch.Tensor) else _tensor(x)).cpu().double()
     shape = tuple(points.shape[1:]) if input_shape is None else input_shape
     network = detached(network_of(model, shape))
-    points = points.astype(np.float64)
-    lower, upper = points - eps, points + eps
-    if domain is not None:
-        require_domain(torch.from_numpy(points), domain)
-        low, high = (side.numpy() for side in limits(domain, torch.from_numpy(points)))
-        lower, upper = lower.clip(low, high), upper.clip(low, high)
+    lower, upper = (side.numpy() for side in input_box(points, eps, domain))
     lower, upper = (side.reshape(-1, *network.input_shape) for side in (lower, upper))
     found = interval(network, lower, upper)
     if bounds == "crown":
@@ -71,3 +66,8 @@ def unstable_units(
     names = tuple(network.names[i] if network.names else f"relu {i}" for i in network.relus)
     units = tuple(math.prod(network.nodes[i].shape) for i in network.relus)
     return UnstableUnits(names, units, found.unstable_counts())
+
+
+def _tensor(x: Any) -> Any:
+    """An array as a tensor; what is none, or holds no numbers, is left for others to refuse."""
+    return torch.from_numpy(x) if isinstance(x, np.ndarray) and x.dtype.kind in "fiub" else x

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
-import numpy as np
 import torch
+from mipverify.models.arguments import Domain, limits, require_domain, require_radius, whole
 from mipverify.models.interval import estimate_affine
 from mipverify.models.precision import in_full_precision
 from mipverify.models.windows import parallel_bounds, parallel_window_bounds, row_work, window_bounds
@@ -29,7 +29,6 @@ from mipverify.proof.relaxation import Relaxation, relax
 from mipverify.proof.rows import Rows, unit_rows
 
 Method: TypeAlias = Literal["interval", "improved_interval", "crown"]
-Domain: TypeAlias = tuple[float | Tensor, float | Tensor] | None
 
 RowCount: TypeAlias = int | Literal["auto"] | None
 
@@ -60,79 +59,13 @@ def input_box(x: Tensor, eps: float | Tensor, domain: Domain = (0.0, 1.0)) -> tu
     float32.
     """
     x = whole(x)
-    if x.ndim == 0 or not len(x):
-        raise InputError("x holds no input")
-    _require_radius(eps, x)
+    require_radius(eps, x)
     require_domain(x, domain)
     lower, upper = x - eps, x + eps
     if domain is None:
         return lower, upper
     low, high = limits(domain, x)
     return lower.clamp(low, high), upper.clamp(low, high)
-
-
-def _require_radius(eps: float | Tensor, x: Tensor) -> None:
-    if not isinstance(eps, (float, int, np.number, Tensor)):
-        raise InputError(f"eps: a number or a tensor is needed, not {type(eps).__name__}")
-    if not bool(torch.as_tensor(eps >= 0).all()):
-        raise InputError("eps must be at least 0")
-    if not _broadcasts(tuple(getattr(eps, "shape", ())), x):
-        raise InputError(f"eps of shape {list(getattr(eps, 'shape', ()))} does not broadcast to x {list(x.shape)}")
-
-
-def _broadcasts(shape: tuple[int, ...], x: Tensor) -> bool:
-    """Whether a tensor of `shape` broadcasts to x, and not the other way round."""
-    try:
-        return tuple(torch.broadcast_shapes(shape, x.shape)) == tuple(x.shape)
-    except RuntimeError:
-        return False
-
-
-def whole(x: Tensor) -> Tensor:
-    """Inputs in a type that bounds can be computed in: half precision as float32. Raises InputError for no tensor."""
-    if not isinstance(x, Tensor):
-        raise InputError(f"a torch tensor is needed, not {type(x).__name__}")
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def limits(domain: tuple[float | Tensor, float | Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """The two sides of a domain as tensors that broadcast to x. Raises InputError where they do not."""
-    try:
-        low, high = (torch.as_tensor(side, dtype=x.dtype, device=x.device) for side in domain)
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError("domain: the smallest and the largest legal value are needed, or None") from None
-    if not (_broadcasts(tuple(low.shape), x) and _broadcasts(tuple(high.shape), x)):
-        raise InputError(f"domain limits of shapes {list(low.shape)} and {list(high.shape)} for inputs {list(x.shape)}")
-    return low, high
-
-
-def class_labels(y: Tensor, count: int) -> Tensor:
-    """Labels (B,), whole numbers of any type, as int64. Raises InputError unless there is one for each of `count`."""
-    if not isinstance(y, Tensor):
-        raise InputError(f"labels: a torch tensor is needed, not {type(y).__name__}")
-    whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
-    if y.shape != (count,) or not whole:
-        raise InputError(
-            f"labels of shape {list(y.shape)} and type {str(y.dtype).removeprefix('torch.')}: the number of a class is "
-            f"needed for each of {count} samples"
-        )
-    return y.long()
-
-
-def require_domain(x: Tensor, domain: Domain) -> None:
-    """Raise InputError, as `mipverify.robustness` does, unless all of x (B, *shape) lie in the domain."""
-    if domain is None:
-        return
-    low, high = limits(domain, x)
-    outside = ~((x >= low) & (x <= high))  # NaN is nowhere
-    if bool(outside.any()):
-        at = int(outside.reshape(-1).nonzero()[0])
-        low, high = (side.expand_as(x).reshape(-1)[at] for side in (low, high))
-        pixel, value = at % max(1, math.prod(x.shape[1:])), float(x.detach().reshape(-1)[at])
-        raise InputError(
-            f"image pixel {pixel} is {value:g}, outside of the domain [{float(low)}, {float(high)}]: normalized inputs "
-            "need their own domain, or None"
-        )
 
 
 @in_full_precision

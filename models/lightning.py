@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mipverify.models.arguments import Domain
 from mipverify.models.counting import unstable_units
-from mipverify.models.differentiable import Domain, Method, RowCount
+from mipverify.models.differentiable import Method, RowCount
 from mipverify.models.schedules import Schedule, value_at
 from mipverify.models.sparsity import weight_sparsity
 from mipverify.models.stability import Reduction, relu_stability_loss

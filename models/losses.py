@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 import torch
 from mipverify.models.adversarial import adversarial_loss
+from mipverify.models.arguments import Domain, whole
 from mipverify.models.certified import Certificate, Mixture, certified_loss
-from mipverify.models.differentiable import Domain, Method, RowCount
+from mipverify.models.differentiable import Method, RowCount
 from mipverify.models.schedules import Schedule, value_at
 from mipverify.models.sparsity import weight_sparsity
 from mipverify.models.stability import Reduction, relu_stability_loss
@@ -73,7 +74,7 @@ class ReLUStabilityLoss(_Loss):
 
     def forward(self, model: Model, x: Tensor) -> Tensor:
         """The loss of a model at x (B, *shape)."""
-        return relu_stability_loss(self.traced(model, tuple(x.shape[1:])), x, self.eps, **self.options)
+        return relu_stability_loss(self.traced(model, tuple(whole(x).shape[1:])), x, self.eps, **self.options)
 
 
 class CertifiedLoss(_Loss):
@@ -101,7 +102,7 @@ class CertifiedLoss(_Loss):
 
     def forward(self, model: Model, x: Tensor, y: Tensor, attacked: Tensor | None = None) -> Tensor:
         """The loss of a model at x (B, *shape) with labels y (B,)."""
-        traced = self.traced(model, tuple(x.shape[1:]))
+        traced = self.traced(model, tuple(whole(x).shape[1:]))
         return certified_loss(traced, x, y, self.eps, attacked=attacked, **self.options)
 
 

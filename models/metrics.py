@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from mipverify.models.arguments import Domain
 from mipverify.models.counting import unstable_units
-from mipverify.models.differentiable import Domain
 from mipverify.models.traced import Model
 from torch import Tensor
 

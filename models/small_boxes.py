@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import torch
 from mipverify.models.adversarial import pgd_attack
-from mipverify.models.differentiable import Domain
+from mipverify.models.arguments import Domain, require_fraction, require_radius, whole
 from torch import Tensor, nn
-
-from mipverify.errors import InputError
 
 
 def small_box_centers(
@@ -29,8 +27,8 @@ def small_box_centers(
     share = 1 the centres are x. The bounds hold for the small box only: the loss is no bound of that over the ball.
     step_size: 2.5 (1 - share) eps / steps unless given. Raises InputError unless 0 < share <= 1.
     """
-    if not 0 < share <= 1:
-        raise InputError(f"the share of a small box must be above 0 and at most 1, not {share:g}")
+    require_fraction(share, "the share of a small box")
+    require_radius(eps, whole(x))
     if share == 1:
         return x
     return pgd_attack(

@@ -6,7 +6,8 @@ import math
 from typing import Literal, TypeAlias
 
 import torch
-from mipverify.models.differentiable import Domain, Method, RowCount, TrainingBounds, input_box, training_bounds, whole
+from mipverify.models.arguments import Domain, whole
+from mipverify.models.differentiable import Method, RowCount, TrainingBounds, input_box, training_bounds
 from mipverify.models.precision import in_full_precision
 from mipverify.models.traced import Model, network_of
 from torch import Tensor

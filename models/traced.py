@@ -34,7 +34,10 @@ class Traced:
     def __init__(self, module: nn.Module, input_shape: tuple[int, ...]):
         self.module = unwrapped(module)
         self._graph: tuple[tuple[int, ...], fx.GraphModule] | None = None
-        self.input_shape = tuple(int(size) for size in input_shape)
+        try:
+            self.input_shape = tuple(int(size) for size in input_shape)
+        except (TypeError, ValueError):
+            raise InputError(f"input_shape: sizes of axes are needed, not {input_shape!r}") from None
         self._network = self._trace()
         self._state = self._present()
 

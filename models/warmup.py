@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from mipverify.models.differentiable import Domain, input_box, training_bounds, whole
+from mipverify.models.arguments import Domain, require_fraction, whole
+from mipverify.models.differentiable import input_box, training_bounds
 from mipverify.models.precision import in_full_precision
 from mipverify.models.traced import Model, network_of
 from torch import Tensor
 
-from mipverify.errors import InputError
 from mipverify.proof.bounds import Intervals
 
 TOLERANCE = 0.5  # tau of Shi et al.
@@ -44,8 +44,7 @@ def warmup_terms(bounds: Intervals, tolerance: float = TOLERANCE) -> Tensor:
     b = sum_active (c - mean c)^2 / sum_inactive (c - mean c)^2, or 1 / b. A balance is left out of layers in which
     no unit, or only one of the two kinds, is decided: it has no slope there.
     """
-    if not 0 < tolerance <= 1:
-        raise InputError(f"tolerance must be above 0 and at most 1, not {tolerance:g}")
+    require_fraction(tolerance, "tolerance")
     network = bounds.network
     layers = [network.relu_source(node) for node in network.relus]
     width = (bounds.upper[0] - bounds.lower[0]).mean()
