@@ -14,7 +14,7 @@ import numpy as np
 
 from mipverify_check import onnx_file, operators
 from mipverify_check.arithmetic import EXACT, FLOATS
-from mipverify_check.container import opened
+from mipverify_check.container import opened, record
 from mipverify_check.errors import BadInputError, RejectedError
 from mipverify_check.facts import Checker
 from mipverify_check.float32 import rounded
@@ -33,8 +33,7 @@ def check(proof: bytes, network: Network, sha256: str, path: str | None) -> Clai
     """
     with np.errstate(all="ignore"):
         given = opened(proof)
-        about = given.header.get("network")
-        if not isinstance(about, dict) or about.get("sha256") != sha256:
+        if record(given.header["network"], ("sha256",))["sha256"] != sha256:
             raise RejectedError("it is about another network: the SHA-256 differs")
         if given.header["arithmetic"] == "float32":
             network = rounded(network)

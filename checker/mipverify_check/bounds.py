@@ -229,11 +229,11 @@ def _pass(bounds: Bounds, aim: Aim, evidence: Evidence, both: bool) -> tuple[Arr
         return _relu(bounds, k, source, a, evidence, aim.of, both)
 
     found = walk(bounds, aim, relu, 2 if both else 1)
-    ends, charged = bounds.set.least(found.inputs, aim.of, evidence.inequalities, both)
+    box = bounds.lower[0], bounds.upper[0], evidence.splits.get(0)
+    ends, charged = bounds.set.least_in(box, found.inputs, aim.of, evidence.inequalities, both)
     lost, ends = found.lost(charged), found.constant + ends
     ends[0] = ends[0] - lost
-    if both:
-        ends[1] = ends[1] + lost
+    ends[1:] = ends[1:] + lost
     return ends, max(widest, len(found.inputs.values))
 
 

@@ -21,11 +21,17 @@ Value = Tensor | np.ndarray
 
 @dataclass
 class Builder:
-    """Collects nodes. made: the ReLU nodes of the ONNX node that is being read, in order."""
+    """Collects nodes. made: the ReLU nodes of the ONNX node that is being read, in order.
+
+    What several operators make of one node alike is one node: its ReLU, and each movement of its entries. So a pass
+    takes all coefficients of equal ReLUs together before it relaxes them, and finds that relu(z) - relu(z) is nothing.
+    """
 
     arithmetic: Arithmetic
     nodes: list[Node] = field(default_factory=list)
     made: list[int] = field(default_factory=list)
+    _relus: dict[int, int] = field(default_factory=dict)
+    _moved: dict[tuple[int, bytes], int] = field(default_factory=dict)
 
     def input(self, shape: tuple[int, ...]) -> Tensor:
         return self._add(Input(math.prod(shape)), shape)
@@ -43,9 +49,10 @@ class Builder:
         return self._add(Affine(size, tuple((x.node, m) for x, m in terms), held), shape)
 
     def relu(self, x: Tensor) -> Tensor:
-        result = self._add(Relu(x.size, x.node), x.shape)
-        self.made.append(result.node)
-        return result
+        if x.node not in self._relus:
+            self._relus[x.node] = self._add(Relu(x.size, x.node), x.shape).node
+        self.made.append(self._relus[x.node])
+        return Tensor(self.made[-1], x.shape)
 
     def numbers(self, values: Any) -> Array:
         """Numbers of the file in the arithmetic of the check; they must be finite."""
@@ -57,7 +64,12 @@ class Builder:
     def gather(self, x: Tensor, index: np.ndarray, shape: tuple[int, ...]) -> Tensor:
         """Entries of x by flat position, -1 for zero."""
         moved = Gather(index, x.size)
-        return Tensor(x.node, shape) if moved.identity else self.affine(shape, [(x, moved)])
+        if moved.identity:
+            return Tensor(x.node, shape)
+        key = x.node, moved.index.astype(np.int64).tobytes()
+        if key not in self._moved:
+            self._moved[key] = self.affine(shape, [(x, moved)]).node
+        return Tensor(self._moved[key], shape)
 
     def move(self, x: Value, change: Callable[[np.ndarray], np.ndarray]) -> Value:
         """`change`, a movement of entries, applied to an array, or to the positions of the entries of a tensor."""

@@ -17,6 +17,7 @@ from mipverify_check.errors import RejectedError
 
 MOST_BYTES = 2**29  # unpacked, all members together
 LONGEST_HEADER = 2**26
+HEADER = ("format", "version", "arithmetic", "network", "question", "cases", "sites", "facts")
 # How numpy writes the header of an array of integers or floats, row-major.
 _HEAD = re.compile(
     rb"\{'descr': '(\|[ui]1|<[ui][248]|<f[48])', 'fortran_order': False, 'shape': \(([\d, ]{0,80})\), \}\s*"
@@ -77,6 +78,7 @@ def opened(data: bytes) -> Proof:
         raise RejectedError(f"its header cannot be read: {error}") from None
     if not isinstance(header, dict):
         raise RejectedError("its header is no object")
+    record(header, HEADER)
     known = header.get("format") == "mipverify proof" and header.get("version") == 1
     if not known or header.get("arithmetic") not in ("real", "float32"):
         raise RejectedError("its format, version or arithmetic is not known")

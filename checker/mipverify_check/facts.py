@@ -122,14 +122,14 @@ class Checker:
 
     def premise(self, fact: dict[str, Any], key: str = "of") -> tuple[int, Set, Bounds]:
         number = fact[key]
-        if not isinstance(number, int) or number not in self.bounds:
+        if type(number) is not int or number not in self.bounds:
             raise RejectedError(f"it rests on fact {str(number)[:20]}, which is no earlier fact about bounds")
         case, bounds = self.bounds[number]
         return case, self.set(case), bounds
 
     def clip(self, number: Any) -> Clip:
         """An earlier fact about clipped bounds."""
-        if not isinstance(number, int) or number not in self.clips:
+        if type(number) is not int or number not in self.clips:
             raise RejectedError(f"it rests on fact {str(number)[:20]}, which is no earlier one about clipped bounds")
         return self.clips[number]
 
@@ -168,7 +168,7 @@ class Checker:
         """The evidence of a pass of `rows` rows within bounds, or parts of these."""
         lines, network = fact.get("lines", "parallel"), found.network
         held: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {"slopes": {}, "multipliers": {}}
-        if lines not in ("parallel", "adaptive", "interval"):
+        if lines not in ("parallel", "adaptive", *(["interval"] if fact["rule"] == "exclude" else [])):
             raise RejectedError("its lines are of a kind that is not known")
         for key, kind in (("slopes", "uf"), ("multipliers", "f")):
             given = fact.get(key, {})
@@ -225,7 +225,10 @@ class Checker:
         _, found, old = self.premise(fact)
         conditions = self.proof.array(fact["conditions"], (None,), "iu", len(found.excluded))
         evidence = self.evidence(fact, found, len(conditions), old)
-        values = _least(old, aim(found.margins.node, conditions), evidence)
+        if evidence.lines == "interval":
+            values = old.lower[found.margins.node][conditions, 0]
+        else:
+            values = least(old, aim(found.margins.node, conditions), evidence)
         shown = found.shown(values, conditions) | bool(old.empty[0])
         if not shown.all():
             at = int(np.flatnonzero(~shown)[0])
@@ -343,19 +346,12 @@ class Checker:
             rows = np.flatnonzero(np.isin(closed[:, 0], needed[own]))
             column = np.searchsorted(needed[own], closed[rows, 0])
             aims = conditions[closed[rows, 1]]
-            values = _least(bounds, aim(found.margins.node, aims, column=column), _chosen(evidence, rows))
+            values = least(bounds, aim(found.margins.node, aims, column=column), _chosen(evidence, rows))
             shown = found.shown(values, aims) | bounds.empty[column]
             if not shown.all():
                 worst = int(np.flatnonzero(~shown)[0])
                 raise RejectedError(f"box {closed[rows[worst], 0]} is only shown to be above {float(values[worst])}")
         found.excluded[conditions] = True
-
-
-def _least(bounds: Bounds, aim: Aim, evidence: Evidence) -> Array:
-    """What passes show of rows, or only the interval of their node, where the evidence says so."""
-    if evidence.lines == "interval":
-        return bounds.lower[aim.node][aim.units, 0 if aim.column is None else aim.column]
-    return least(bounds, aim, evidence)
 
 
 def tightened(old: Bounds, node: int, units: np.ndarray, low: Array, high: Array) -> Bounds:

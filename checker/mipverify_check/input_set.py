@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 from mipverify_check.arithmetic import Arithmetic, Array
 from mipverify_check.maps import Coefficients
 from mipverify_check.question import Ball
+
+Split = tuple[np.ndarray, np.ndarray, np.ndarray]  # units, rows, and signs: 1 where the unit is >= 0, -1 where <= 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +26,21 @@ class InputSet:
     ball: Ball | None = None
     matrix: Array | None = None
     offset: Array | None = None
+
+    def least_in(
+        self, box: tuple[Array, Array, Split | None], rows: Coefficients, of: Callable[[Array], Array], *how: Any
+    ) -> Any:
+        """`least` where inputs that ReLUs read are known better: the box (inputs, columns) from lower to upper, and by
+        row which of them are >= 0 or <= 0."""
+        lower, upper, split = box
+        if split is None:
+            return replace(self, lower=lower, upper=upper).least(rows, of, *how)
+        low, high = (np.array(np.broadcast_to(of(side), (len(side), rows.values.shape[1]))) for side in (lower, upper))
+        units, which, signs = split
+        for side, sign, better in ((low, 1, np.maximum), (high, -1, np.minimum)):
+            at = units[signs == sign], which[signs == sign]
+            side[at] = better(side[at], self.arithmetic.array(0))
+        return replace(self, lower=low, upper=high).least(rows, lambda values: values, *how)
 
     def least(self, rows: Coefficients, of: Callable[[Array], Array], inequalities: Any, both: bool) -> Any:
         """Lower bounds (1, R) of rows over inputs, with `both` also upper ones (2, R); and sums of absolute values.

@@ -99,7 +99,10 @@ def _row(given: Any, inputs: int, outputs: int) -> tuple[Row, Linear]:
             if variable in terms:
                 raise RejectedError("a row names a variable twice")
             terms[variable] = rational(pair[1])
-    found = row(terms, bool(parts.get("strict", False)))
+    strict = parts.get("strict", False)
+    if not isinstance(strict, bool):
+        raise RejectedError("whether a row is strict was expected as true or false")
+    found = row(terms, strict)
     if not isinstance(found, Row):
         raise RejectedError("a row without variables")
     return found, terms

@@ -76,7 +76,7 @@ def lift(bounds: Bounds, margin: Aim, relu: int, units: np.ndarray) -> Lifted:
 
 def _in_unit_box(bounds: Bounds, found: Walked, more: Array) -> tuple[Array, Array, Array]:
     """Rows on x as rows on y: coefficients (n, R), constants (R,), and what they may be off by (R,)."""
-    arithmetic, low, high = bounds.network.arithmetic, bounds.set.lower, bounds.set.upper
+    arithmetic, low, high = bounds.network.arithmetic, bounds.lower[0], bounds.upper[0]
     center = (low + high) / 2
     radius = np.maximum(high - center, center - low) * (1 + arithmetic.gamma(4)) + arithmetic.floor
     a = found.inputs.dense()

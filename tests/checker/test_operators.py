@@ -11,7 +11,9 @@ import onnxruntime
 import pytest
 from mipverify_check import onnx_file
 from mipverify_check.arithmetic import EXACT, FLOATS
+from mipverify_check.bounds import aim, interval, ranges
 from mipverify_check.errors import BadInputError
+from mipverify_check.input_set import InputSet
 from mipverify_check.operators import lowered
 from onnx import helper
 
@@ -289,3 +291,29 @@ def test_names_that_say_two_things_are_refused(tmp_path: Path) -> None:
         (tmp_path / "net.onnx").write_bytes(built.SerializeToString())
         with pytest.raises(BadInputError, match=r"one name|twice"):
             onnx_file.read(str(tmp_path / "net.onnx"))
+
+
+TWICE = {
+    "relu": [("Relu", "h", "a"), ("Relu", "h", "b"), ("Sub", ("a", "b"), "d")],
+    "relu and abs": [("Relu", "h", "a"), ("Abs", "h", "b"), ("Add", ("a", "a"), "c"), ("Sub", ("c", "b"), "e"),
+                     ("Sub", ("e", "h"), "d")],
+    "relu of a movement": [("Transpose", "h", "s"), ("Transpose", "h", "t"), ("Relu", "s", "a"), ("Relu", "t", "b"),
+                           ("Sub", ("a", "b"), "d")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arithmetic", [FLOATS, EXACT], ids=["floats", "exact"])
+@pytest.mark.parametrize("name", TWICE)
+def test_relus_of_the_same_values_are_one(name: str, arithmetic: Any, tmp_path: Path) -> None:
+    """d is zero everywhere, which a pass finds where it takes the coefficients of equal ReLUs together."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"])]
+    nodes += [
+        helper.make_node(kind, [read] if isinstance(read, str) else read, [made]) for kind, read, made in TWICE[name]
+    ]
+    onnx.save(model([*nodes, helper.make_node("Flatten", ["d"], ["y"])], {"w": weight(3, 4)}, [2, 3]), tmp_path / "n")
+    network = lowered(onnx_file.read(str(tmp_path / "n")), arithmetic)
+    layers = [network.relus[made] for kind, _, made in TWICE[name] if kind in ("Relu", "Abs")]
+    assert layers == [layers[0]] * 2
+    ends = arithmetic.array(np.full((6, 1), 1.0))
+    found = ranges(interval(network, InputSet(arithmetic, -ends, ends)), aim(network.output.node, np.arange(8)))
+    assert np.abs(found.astype(np.float64)).max() < 1e-12

@@ -184,7 +184,6 @@ def test_boxes_must_cover_the_box(
         at=writer.array(at, np.float64),
         closed=writer.array(closed, np.uint8),
         sites=[],
-        lines="interval",
     )
     rejected(found, tmp_path, capsys, "fact 1")
 
@@ -194,6 +193,37 @@ def test_a_fact_rests_on_earlier_facts_alone(tmp_path: Path, capsys: pytest.Capt
         found = by_passes(tmp_path)
         found.writer.header["facts"][1]["of"] = premise
         rejected(found, tmp_path, capsys, "fact 1")
+
+
+@pytest.mark.parametrize("options", [[], ["--exact"]], ids=["floats", "exact"])
+def test_phases_of_inputs_cut_the_box(options: list[str], tmp_path: Path) -> None:
+    """2 relu(x) - x + c is above c - 0.001, as is seen in both halves of [-1, 1], but not of the whole by these lines."""
+    network, asked = tmp_path / "net.onnx", tmp_path / "p.vnnlib"
+    onnx.save(model([onnx.helper.make_node("Relu", ["x"], ["y"])], {}, [1, 1]), network)
+    for level, code in (("-0.001", 0), ("0.001", 1)):
+        asked.write_text(property_text(1, 1, [("-1", "1")], f"(<= (- (* 2 Y_0) X_0) {level})"))
+        writer = Writer(network, vnnlib_question(asked))
+        writer.case([[-1, 1]], [[{"outputs": [[0, "2"]], "inputs": [[0, "-1"]], "offset": level}]])
+        writer.header["sites"] = [["y", 0]]
+        writer.fact("interval", case=0)
+        writer.fact("phases", of=0, tree=writer.array([[0, 0], [-1, -1], [-1, -1]], np.int8), condition=0)
+        assert outcome(Example(network, asked, writer), tmp_path, *options) == code
+
+
+def test_what_the_format_does_not_have_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def changed(*path: str | int, value: object) -> None:
+        found = by_passes(tmp_path)
+        at = found.writer.header
+        for key in path[:-1]:
+            at = at[key]
+        at[path[-1]] = value
+        rejected(found, tmp_path, capsys)
+
+    changed("comment", value="a0")
+    changed("network", "comment", value="a0")
+    changed("cases", 0, "conditions", 0, 0, "strict", value="false")
+    changed("facts", 1, "lines", value="interval")
+    changed("facts", 1, "of", value=False)  # which Python takes for 0
 
 
 def test_a_unit_named_twice_gives_no_evidence_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
