@@ -197,7 +197,7 @@ def test_a_fact_rests_on_earlier_facts_alone(tmp_path: Path, capsys: pytest.Capt
 
 @pytest.mark.parametrize("options", [[], ["--exact"]], ids=["floats", "exact"])
 def test_phases_of_inputs_cut_the_box(options: list[str], tmp_path: Path) -> None:
-    """2 relu(x) - x + c is above c - 0.001, as is seen in both halves of [-1, 1], but not of the whole by these lines."""
+    """2 relu(x) - x + c is above c - 0.001, as is seen in both halves of the box alone."""
     network, asked = tmp_path / "net.onnx", tmp_path / "p.vnnlib"
     onnx.save(model([onnx.helper.make_node("Relu", ["x"], ["y"])], {}, [1, 1]), network)
     for level, code in (("-0.001", 0), ("0.001", 1)):
