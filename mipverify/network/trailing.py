@@ -89,4 +89,4 @@ class Tail:
         if node.operator == "Cast" and node.get("to") not in wide:
             name = TensorProto.DataType.Name(node.get("to")).lower()
             raise RewriteError(f"a cast of the class to {name} may change it: use int32, int64 or floats")
-        self.shape = None  # of one entry: there is nothing to move
+        self.shape = (1,)  # one entry, whatever its axes

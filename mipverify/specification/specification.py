@@ -92,7 +92,7 @@ class Specification:
         if _composed(network):
             for case in self.cases:
                 network.file.require_within(*case.box.enclosure)  # type: ignore[union-attr]
-        if network.order_only and self.num_outputs == 1 < prod(network.output_shape):
+        if "ArgMax" in network.dropped and self.num_outputs == 1 < prod(network.output_shape):
             raise InputError(
                 f"{self._where}the property is about one output, but {network.path or 'the network'} ends in a class: "
                 f"{'; '.join(network.notes)} (compare its {prod(network.output_shape)} scores with each other)"

@@ -99,3 +99,16 @@ def test_one_output_is_not_the_class_that_a_file_ends_in(network: Network) -> No
     about = Condition.from_rows([Row({0: Fraction(-1)}, {}, Fraction(-1))], 3, 1)
     with pytest.raises(mipverify.InputError, match=r"one output, but .*net.onnx ends in a class: ArgMax .* 3 scores"):
         mipverify.verify(network, Specification((Case(box, (about,)),), "vnnlib"))
+
+
+def test_scores_behind_a_softmax_are_no_class(tmp_path: Path) -> None:
+    """A property of too few outputs is one, whatever the file ends in."""
+    given, made = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Softmax", ["x"], ["y"])], "g", [given], [made])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    box = Box.from_exact([Fraction(0)] * 3, [Fraction(1)] * 3)
+    about = Condition.from_rows([Row({0: Fraction(-1)}, {}, Fraction(-1))], 3, 1)
+    with pytest.raises(mipverify.InputError, match="the property has 1 output, the network 3"):
+        mipverify.verify(mipverify.load(tmp_path / "net.onnx"), Specification((Case(box, (about,)),), "vnnlib"))

@@ -214,6 +214,22 @@ def test_argmax_at_the_end_leaves_the_scores(tmp_path: Path) -> None:
     np.testing.assert_array_equal(OnnxRuntimeReplay(path).run(x)[:, 0], network.forward(x[:, None])[:, 0].argmax(1))
 
 
+@pytest.mark.parametrize("behind", ["Cast", "Flatten", "Squeeze", "Unsqueeze", "Reshape", "Identity"])
+@pytest.mark.parametrize("declared", [["N"], [1], [1, 1], None])
+def test_a_class_may_be_cast_and_reshaped(behind: str, declared: list[str | int] | None, tmp_path: Path) -> None:
+    g = Graph(["N", 4])
+    y = g.node("ArgMax", ["x"], axis=1, keepdims=int(behind == "Squeeze"))
+    given = [g.constant([0 if behind == "Unsqueeze" else -1], np.int64)] if behind in ("Unsqueeze", "Reshape") else []
+    model = g.model(g.node(behind, [y, *given], **({"to": onnx.TensorProto.FLOAT} if behind == "Cast" else {})))
+    if declared is not None:
+        kind = onnx.TensorProto.FLOAT if behind == "Cast" else onnx.TensorProto.INT64
+        model.graph.output[0].CopyFrom(helper.make_tensor_value_info(model.graph.output[0].name, kind, declared))
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    network = load(tmp_path / "net.onnx")
+    assert network.dropped == ("ArgMax",)
+    assert network.output_shape == (1, 4)
+
+
 def test_plain_networks_are_not_order_only(tmp_path: Path) -> None:
     network = load(Graph([1, 2]).save(tmp_path / "net.onnx", "x"))
     assert not network.order_only
