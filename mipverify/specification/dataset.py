@@ -128,10 +128,12 @@ class Dataset:
         Raises:
             InputError: names both shapes when they cannot be matched.
         """
-        found = arrange(self.stored.shape[1:], tuple(input_shape), self.preprocessing.layout)
+        own, wanted, layout = self.stored.shape[1:], tuple(input_shape), self.preprocessing.layout
+        found = arrange(own, wanted, layout)
         if found is None:
-            shapes = f"{self.stored.shape[1:]}, the network takes {tuple(input_shape)}"
-            raise InputError(f"{self.path}: images have shape {shapes}")
+            batch = len(wanted) > 1 and wanted[0] > 1 and arrange(own, (1, *wanted[1:]), layout) is not None
+            hint = f", a batch of {wanted[0]}: export it for one image, or with an open batch axis" if batch else ""
+            raise InputError(f"{self.path}: images have shape {own}, the network takes {wanted}{hint}")
         return replace(self, _arrangement=found)
 
     @property

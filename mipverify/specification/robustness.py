@@ -72,7 +72,10 @@ def misclassified(
 ) -> tuple[Condition, ...]:
     """One condition `y_label - y_target <= -margin` for each target: by default, a tie is a violation already."""
     if num_classes < 2:
-        raise InputError(f"robustness needs at least 2 classes, not {num_classes}")
+        raise InputError(
+            f"robustness compares scores of at least 2 classes, and the network gives {num_classes}: state what must"
+            " not happen as a VNN-LIB property (a torch module with one logit is taken for a classifier of two classes)"
+        )
     label, least = _class_of(label, "label", num_classes), exact_number(margin, "margin")
     by = f" by {margin}" if least else ""
     return tuple(

@@ -99,6 +99,8 @@ def test_channels_last_becomes_channels_first(tmp_path):
     for shape in ((1, 3, 6, 8), (3, 8, 7), (1, 10)):
         with pytest.raises(InputError, match=r"\(8, 6, 3\), the network takes"):
             data.fit_to(shape)
+    with pytest.raises(InputError, match="a batch of 4: export it for one image"):
+        data.fit_to((4, 3, 8, 6))
 
 
 @pytest.mark.parametrize("index", [-1, 5, 10**6])
