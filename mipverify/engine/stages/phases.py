@@ -124,7 +124,7 @@ class BranchAndBound(PhaseStage):
         why = super().applies(problem, state)
         if why is None or not self.resumed:
             return why
-        stopped = state.programmed or state.tightened_harder
+        stopped = state.programmed or state.passes
         return "branching had stopped for other stages" if stopped else None
 
     def run(self, work: Work) -> None:
