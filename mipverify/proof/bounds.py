@@ -113,7 +113,7 @@ class Bounds(Intervals, Sealed):
         within = self.within if self.within is None or self.within.batch == 1 else self.within.select(samples)
         how: Derivation | None = None
         if isinstance(self.derivation, Assumed):  # as if nothing had been assumed beside it
-            how = Assumed(self.derivation.of, tuple(self.derivation.splits[int(k)] for k in samples))
+            how = self.derivation.take(samples)
         elif self.derivation is not None:
             how = Selected(self.derivation, np.asarray(samples))
         return Bounds(self.network, lower, upper, self.inputs, scope, within, seal=SEAL, derivation=how)

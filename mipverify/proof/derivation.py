@@ -63,6 +63,12 @@ class Assumed(Derivation):
     splits: tuple[Splits, ...]
     own: tuple[tuple[Derivation, int] | None, ...] = ()
 
+    def take(self, entries: np.ndarray) -> Assumed:
+        """Of some entries, by index."""
+        some = [int(k) for k in entries]
+        own = tuple(self.own[k] for k in some) if self.own else ()
+        return Assumed(self.of, tuple(self.splits[k] for k in some), own if any(own) else ())
+
 
 @dataclass(frozen=True, eq=False)
 class Layer:
