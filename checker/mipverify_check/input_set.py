@@ -33,14 +33,21 @@ class InputSet:
         """`least` where inputs that ReLUs read are known better: the box (inputs, columns) from lower to upper, and by
         row which of them are >= 0 or <= 0."""
         lower, upper, split = box
-        if split is None:
-            return replace(self, lower=lower, upper=upper).least(rows, of, *how)
-        low, high = (np.array(np.broadcast_to(of(side), (len(side), rows.values.shape[1]))) for side in (lower, upper))
-        units, which, signs = split
-        for side, sign, better in ((low, 1, np.maximum), (high, -1, np.minimum)):
-            at = units[signs == sign], which[signs == sign]
-            side[at] = better(side[at], self.arithmetic.array(0))
-        return replace(self, lower=low, upper=high).least(rows, lambda values: values, *how)
+        narrower, by = replace(self, lower=lower, upper=upper), of
+        if split is not None:
+            low, high = (np.array(np.broadcast_to(of(side), (len(side), rows.values.shape[1]))) for side in box[:2])
+            units, which, signs = split
+            for side, sign, better in ((low, 1, np.maximum), (high, -1, np.minimum)):
+                at = units[signs == sign], which[signs == sign]
+                side[at] = better(side[at], self.arithmetic.array(0))
+            narrower, by = replace(self, lower=low, upper=high), lambda values: values
+        found, charged = narrower.least(rows, by, *how)
+        narrowed = split is not None or lower is not self.lower or upper is not self.upper
+        if self.ball is not None and narrowed:  # which may miss the center, and then the ball says less
+            wide, more = self.least(rows, of, *how)
+            found[0], found[1:] = np.maximum(found[0], wide[0]), np.minimum(found[1:], wide[1:])
+            charged = np.maximum(charged, more)
+        return found, charged
 
     def least(self, rows: Coefficients, of: Callable[[Array], Array], inequalities: Any, both: bool) -> Any:
         """Lower bounds (1, R) of rows over inputs, with `both` also upper ones (2, R); and sums of absolute values.
