@@ -18,7 +18,7 @@ from mipverify.proof_file.file import FORMAT, VERSION, Arrays, Proof, Unprovable
 from mipverify.proof_file.sites import Sites
 from mipverify.proof_file.world import world_of
 from mipverify.specification import Case, Condition, Specification
-from mipverify.specification.conditions import Row
+from mipverify.specification.conditions import Row, representable
 from mipverify.specification.exact import canonical
 from mipverify.specification.sets import BallInBox, Box, Constrained, InputSet
 from mipverify.specification.statement import RobustnessStatement
@@ -92,7 +92,8 @@ def require_provable(network: Network, conditions: Sequence[Condition]) -> None:
 def _case(case: Case, ground: Ground, arrays: Arrays) -> dict[str, Any]:
     found: dict[str, Any] = {
         "box": arrays.packed(np.stack([ground.lower, ground.upper], axis=1)),
-        "conditions": [[_row(row) for row in condition.rows] for condition in case.conditions],
+        # Scaled as the margins are that were bounded: multipliers and levels are in units of these.
+        "conditions": [[_row(representable(row)) for row in condition.rows] for condition in case.conditions],
     }
     if not isinstance(case.inputs, Box):
         found["region"] = _region(case.inputs, arrays)

@@ -99,7 +99,7 @@ class Condition:
         """The same for many conditions at once, whose arrays are parts of common ones."""
         kept = [tuple(some) or (Row({}, {}, Fraction(0)),) for some in rows]
         flat = [row for some in kept for row in some]
-        scaled = [_representable(row) for row in flat]
+        scaled = [representable(row) for row in flat]
         offset = round_exact([row.offset for row in scaled]).up64
         for r in np.flatnonzero(~np.isfinite(offset)).tolist():
             raise _unusable(flat[r])
@@ -175,7 +175,7 @@ def _unusable(row: Row) -> InputError:
     return InputError(f"a condition with numbers that no float64 stands for: {shorten(str(row), 160)}")
 
 
-def _representable(row: Row) -> Row:
+def representable(row: Row) -> Row:
     """The row, scaled by a positive number when that makes every coefficient a float64.
 
     Decimal coefficients such as 0.1 are no binary floats, but small integers times a common factor are: the same
