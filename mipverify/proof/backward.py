@@ -275,7 +275,7 @@ def minimum(linear: LinearBounds) -> RowBounds:
     met = None
     if bounds.derivation is not None and isinstance(inputs, Constrained):
         box = (_flat(pick(side[0], samples)) for side in (bounds.lower, bounds.upper))
-        how, met = inequalities_met(how, linear.claim, inputs, _flat(linear.coefficients), *box)
+        how, met = inequalities_met(bounds, how, linear.claim, _flat(linear.coefficients), *box)
     value, error = _least(bounds, linear, samples, evidence=met)
     lower = rounded_down(bounds, value, error + linear.error)
     return RowBounds(bounds.scope, linear.claim, samples, lower, linear.key, seal=SEAL, derivation=how)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mipverify.network import sources
-from mipverify.proof.derivation import Derivation, Pass
+from mipverify.proof.derivation import Derivation, Pass, Tightened
 
 if TYPE_CHECKING:
     from mipverify.proof.bounds import Bounds
@@ -62,6 +62,13 @@ class PartsOf(Derivation):
     """Bounds over parts of the one box of bounds `of`, by interval arithmetic and CROWN where units are unstable."""
 
     of: Derivation
+
+    @staticmethod
+    def are(how: Derivation | None) -> bool:
+        """Whether bounds are such, tightened or not."""
+        while isinstance(how, Tightened):
+            how = how.of
+        return isinstance(how, PartsOf)
 
 
 @dataclass(frozen=True, eq=False)

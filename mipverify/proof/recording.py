@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mipverify.network.operators import Array
+from mipverify.proof.box_tree import PartsOf
 from mipverify.proof.derivation import SLOPE_STEPS, Assumed, CutSets, Derivation, Lines, Pass, ReducedTo, Values
 from mipverify.proof.facts import Claim
 from mipverify.specification.sets import Constrained
@@ -111,19 +112,25 @@ def passed(
 
 
 def inequalities_met(
+    bounds: Bounds,
     how: Derivation | None,
     claim: Claim | None,
-    inputs: Constrained,
     rows: np.ndarray,
     lower: np.ndarray,
     upper: np.ndarray,
 ) -> tuple[Pass | None, Multipliers]:
     """The evidence for the minima of passed rows (R, n) over a set that is cut by inequalities, as it is stored.
 
-    With it the derivation of the pass, None where there is none, or where what is cut has inequalities of its own.
+    With it the derivation of the pass, None where there is none, or where what is cut has inequalities of its own. A
+    tree of boxes has no evidence for the units of each box: the inequalities serve its last rows alone.
     """
-    with np.errstate(over="ignore"):
-        short = inputs.propose(rows, lower, upper).multipliers.clip(min=0).astype(np.float32)
+    inputs = bounds.inputs
+    assert isinstance(inputs, Constrained)
+    if PartsOf.are(bounds.derivation) and (claim is None or claim.node != bounds.network.output):
+        short = np.zeros((len(rows), len(inputs.matrix)), np.float32)
+    else:
+        with np.errstate(over="ignore"):
+            short = inputs.propose(rows, lower, upper).multipliers.clip(min=0).astype(np.float32)
     short = np.where(np.isfinite(short), short, np.float32(0))
     mu = short.astype(np.float64)
     within = inputs.whole.propose(rows + mu @ inputs.matrix, lower, upper)
