@@ -117,7 +117,9 @@ class Clipped(Sealed):
         """Raises ValueError where the planes are of another batch."""
         if planes.scope.key != bounds.scope.key:
             raise ValueError("planes of other input sets")
-        low, high = (side[0].reshape(-1).astype(np.float64) for side in (bounds.lower, bounds.upper))
+        # Where ReLUs read the input itself, entries may know more of it, each for itself: the box around them all.
+        ends = bounds.lower[0].min(axis=0), bounds.upper[0].max(axis=0)
+        low, high = (end.reshape(-1).astype(np.float64) for end in ends)
         center, radius = ball(low, high)
         size = np.abs(planes.a) @ (np.abs(center) + radius) + np.abs(planes.constant)
         begin = np.searchsorted(planes.entry, np.arange(bounds.batch + 1))

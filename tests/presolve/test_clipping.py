@@ -11,7 +11,7 @@ import scipy.optimize
 from mipverify.presolve import crown, interval
 from mipverify.presolve.clipping import clip
 
-from mipverify.network import Affine, Network, Relu, Term
+from mipverify.network import Affine, Input, Network, Relu, Term
 from mipverify.network.operators import Dense
 from mipverify.proof.backward import propagate_backward
 from mipverify.proof.bounds import Bounds, assume
@@ -273,3 +273,28 @@ def test_a_plane_that_does_not_depend_on_the_input_cuts_off_nothing_or_all(const
     else:
         assert (tight.lower[source] >= bounds.lower[source]).all()
         assert (tight.upper[source] <= bounds.upper[source]).all()
+
+
+def test_phases_of_inputs_narrow_no_box_but_that_of_their_entry() -> None:
+    # y = relu(x0) + x1 with x0 halved: what is clipped of one half must not rest on the box of the other.
+    network = Network(
+        (
+            Input((2,)),
+            Relu((2,), 0),
+            Affine((1,), (Term(1, Dense(np.array([[1.0, 0.0]]))), Term(0, Dense(np.array([[1.0, 1.0]]))))),
+            Relu((1,), 2),
+            Affine((1,), (Term(3, Dense(np.array([[1.0]]))),)),
+        ),
+        4,
+    )
+    root = crown(interval(network, -np.ones((1, 2)), np.ones((1, 2))))
+    bounds = assume(root, [Assumption(((1, 0, -1),)), Assumption(((1, 0, 1),))], [None, None])
+    rows = unit_rows(network, 4, np.zeros(2, int), np.arange(2), bounds.like)
+    inner = clip(bounds, propagate_backward(bounds, rows), 10.0, [])
+    x = np.random.default_rng(0).uniform(-1, 1, (1000, 2))
+    values = network.values(x)
+    for entry, own in enumerate((x[:, 0] <= 0, x[:, 0] >= 0)):
+        for node in network.preactivations:
+            low, high = (side[node][entry if len(side[node]) > 1 else 0] for side in (inner.lower, inner.upper))
+            assert (low <= values[node][own]).all()
+            assert (values[node][own] <= high).all()
