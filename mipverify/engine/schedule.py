@@ -60,14 +60,7 @@ BRANCH_AND_BOUND = BranchAndBound(
         )
     ),
 )
-# Larger trees settle few signs more, but where hours are left, bounds that tighten all along are worth more than nodes.
-HARD_PASSES = FurtherPasses(
-    name="hard progressive tightening", budget=Budget(0.6), ratios=(1.0,), nodes=16_000, settled=1.0, after=1
-)
-LATE_BRANCH_AND_BOUND = BranchAndBound(
-    name="late branch and bound", budget=Budget(leaving=((HARD_PASSES, 0.25),)), resumed=True
-)
-LAST_BRANCH_AND_BOUND = BranchAndBound(name="last branch and bound", resumed=True)
+LATE_BRANCH_AND_BOUND = BranchAndBound(name="late branch and bound", resumed=True)
 
 CASCADE: tuple[Stage, ...] = (
     EVALUATION,
@@ -92,15 +85,13 @@ CASCADE: tuple[Stage, ...] = (
     MILP_AS_ASKED,
     MILP,
     LATE_BRANCH_AND_BOUND,
-    HARD_PASSES,
-    LAST_BRANCH_AND_BOUND,
 )
 
-# Where a proof is to be written: without those whose facts have no derivations, or too long ones.
+# Where a proof is to be written: without those whose facts have no derivations.
 RECORDED: tuple[Stage, ...] = tuple(
     replace(BRANCH_AND_BOUND, budget=Budget(leaving=((FURTHER_PASSES, 0.05),))) if stage is BRANCH_AND_BOUND else stage
     for stage in CASCADE
-    if stage not in (LP_TIGHTENING, MILP_AS_ASKED, MILP, HARD_PASSES, LAST_BRANCH_AND_BOUND)
+    if stage not in (LP_TIGHTENING, MILP_AS_ASKED, MILP)
 )
 
 # Many samples of a data set together. Beyond this many multiplications of CROWN for a sample, about a second, it is
