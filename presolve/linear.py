@@ -121,14 +121,25 @@ class LayeredProgram:
             np.zeros(matrix.shape[1], bool),
         )
 
-    def evidence(self, milp: Milp, multipliers: np.ndarray) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
-        """Lower slopes and multipliers of bounds (units,), by ReLU node, from those of a program's rows."""
+    def evidence(
+        self, milp: Milp, multipliers: np.ndarray, empty: bool = False
+    ) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
+        """Lower slopes and multipliers of bounds (units,), by ReLU node, from those of a program's rows.
+
+        empty: they are of the claim that there is no point, whatever the costs are.
+        A program may share out what meets y over both lines and the bounds of y, where a pass back takes one line: that
+        of a unit that is not unstable in any case. What this changes is made up for by the multipliers of z, so that
+        all that the pass meets before is what the program has there.
+        """
         n, units = self.layered.inputs.shape[1], self.layered.begin[-1]
-        reduced = milp.objective - milp.matrix.T @ multipliers
-        q, z, y = multipliers[units : 2 * units], reduced[n : n + units], reduced[n + units :]
-        weight = np.maximum(q, 0.0) + np.maximum(y, 0.0)
-        slopes = np.divide(np.maximum(q, 0.0), weight, out=np.zeros(units), where=weight > 0)
-        return self.by_layer(slopes), self.by_layer(z)
+        reduced = (0.0 if empty else milp.objective) - milp.matrix.T @ multipliers
+        above, below = multipliers[units : 2 * units], multipliers[2 * units : 3 * units]  # of both lines
+        z, y = reduced[n : n + units], reduced[n + units :]
+        slope, (low, high) = -milp.matrix.data[self.places], (side[n : n + units] for side in (milp.lower, milp.upper))
+        meets, through = above + below + y, above + slope * below  # y in the pass back; z behind it
+        free = (meets > 0) & (low < 0) & (high > 0)
+        slopes = np.divide(through, meets, out=slope.copy(), where=free).clip(0, 1)
+        return self.by_layer(slopes), self.by_layer(z + meets * slopes - through)
 
     def by_layer(self, values: np.ndarray) -> dict[int, np.ndarray]:
         """Values (N,) by ReLU node."""

@@ -244,14 +244,14 @@ class HighsSession:
         engine.setOptionValue("time_limit", engine.getRunTime() + max(seconds, LEAST_SECONDS))
         engine.run()
         ended, found = engine.getModelStatus(), engine.getSolution()
-        multipliers = reduced = None
+        multipliers, reduced, empty = None, None, False
         if found.dual_valid:
             multipliers, reduced = _numbers(found.row_dual, self._rows), _numbers(found.col_dual, self._columns)
         if ended == status.kInfeasible:
             _, exists, ray = engine.getDualRay()
             given = _numbers(ray, self._rows) if exists else None
-            multipliers = multipliers if given is None else given
-        return LpAnswer(ended == status.kOptimal, multipliers, reduced, _point(engine, found, self._columns))
+            multipliers, empty = (multipliers, False) if given is None else (given, True)
+        return LpAnswer(ended == status.kOptimal, multipliers, reduced, _point(engine, found, self._columns), empty)
 
     def basis(self) -> np.ndarray | None:
         """The last basis."""

@@ -69,7 +69,8 @@ class _Leaves:
         for _ in range(ROUNDS):
             answer = session.solve(SECONDS)
             if answer.multipliers is not None:
-                node = self._learned(node, inner, *programs.evidence(milp, answer.multipliers[: milp.rows]))
+                evidence = programs.evidence(milp, answer.multipliers[: milp.rows], answer.empty)
+                node = self._learned(node, inner, *evidence, answer.empty)
             if node.lower > 0 or answer.point is None or work.deadline.over():
                 break
             if work.try_points(answer.point[columns][None]):
@@ -81,9 +82,14 @@ class _Leaves:
         return node
 
     def _learned(
-        self, node: Node, inner: Bounds, slopes: dict[int, np.ndarray], multipliers: dict[int, np.ndarray]
+        self,
+        node: Node,
+        inner: Bounds,
+        slopes: dict[int, np.ndarray],
+        multipliers: dict[int, np.ndarray],
+        empty: bool,
     ) -> Node:
         from mipverify.solvers.branch_and_bound.programs import concluded
 
         evidence = Evidence(stacked([slopes]), stacked([multipliers]))
-        return concluded([node], inner, self.rows.take(np.array([node.condition])), evidence)[0]
+        return concluded([node], inner, self.rows.take(np.array([node.condition])), evidence, empty)[0]

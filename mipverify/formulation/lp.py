@@ -14,14 +14,16 @@ from mipverify.formulation.milp import Milp
 class LpAnswer:
     """What a solver says of a linear program. None where there is none; nothing here is proven.
 
-    optimal: the tolerances are met. multipliers (m,): of the rows, of the optimum, or of the claim that there is no
-    point. reduced (n,): costs of the columns at the optimum, below zero at an upper bound. point (n,): feasible.
+    optimal: the tolerances are met. empty: it is claimed that there is no point. multipliers (m,): of the rows, of the
+    optimum, or of that claim, which no costs belong to. reduced (n,): costs of the columns at the optimum, below zero
+    at an upper bound. point (n,): feasible.
     """
 
     optimal: bool
     multipliers: np.ndarray | None
     reduced: np.ndarray | None
     point: np.ndarray | None
+    empty: bool = False
 
 
 class LpSession(Protocol):

@@ -7,7 +7,7 @@ that ascents leave open in deep networks are empty. Each program starts from the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from mipverify.presolve.linear import LayeredProgram, stacked
@@ -52,12 +52,12 @@ class NodePrograms:
         raised, programs = list(nodes), self.programs
         if not all(bool(np.isfinite(side).all()) for side in (*bounds.lower, *bounds.upper)):
             return raised  # nothing to make a program of
-        done, empty, slopes, multipliers = [], [], [], []
+        crossed, found = [], (_Found(), _Found())
         for k, (node, sides) in enumerate(zip(nodes, programs.sides(bounds, len(nodes)), strict=True)):
             if stop():
                 break
             if sides is None:  # bounds exclude each other
-                empty.append(k)
+                crossed.append(k)
                 continue
             milp = programs.program(node.condition, 1.0, sides)
             cutoff = node.ceiling if np.isfinite(node.ceiling) else ENOUGH * abs(node.lower)
@@ -71,32 +71,45 @@ class NodePrograms:
                 excess = programs.by_layer((y - np.maximum(z, 0.0)).astype(np.float32))
             raised[k] = replace(node, basis=self._session.basis(), excess=excess)
             if answer.multipliers is not None:
-                slope, multiplier = programs.evidence(milp, answer.multipliers)
-                done.append(k)
-                slopes.append(slope)
-                multipliers.append(multiplier)
-        if empty:
-            conditions = np.array([nodes[k].condition for k in empty])
-            inner, claim = bounds.select(np.array(empty)), self.rows.take(conditions).claim
+                found[answer.empty].add(k, *programs.evidence(milp, answer.multipliers, answer.empty))
+        if crossed:
+            conditions = np.array([nodes[k].condition for k in crossed])
+            inner, claim = bounds.select(np.array(crossed)), self.rows.take(conditions).claim
             assert claim is not None  # rows of units
             fact = by_contradiction(inner, claim)
-            for place, k in enumerate(empty):
+            for place, k in enumerate(crossed):
                 raised[k] = raised[k].learned(fact, place)
-        if done:
-            self._conclude(raised, bounds, done, Evidence(stacked(slopes), stacked(multipliers)))
+        for empty, some in enumerate(found):
+            self._conclude(raised, bounds, some, bool(empty))
         return raised
 
-    def _conclude(self, nodes: list[Node], bounds: Bounds, done: list[int], evidence: Evidence) -> None:
+    def _conclude(self, nodes: list[Node], bounds: Bounds, some: _Found, empty: bool) -> None:
         """What the multipliers of some nodes' programs prove of them, in place: a bound, or that they are empty."""
-        rows = self.rows.take(np.array([nodes[k].condition for k in done]))
-        found = concluded([nodes[k] for k in done], bounds.select(np.array(done)), rows, evidence)
-        for k, node in zip(done, found, strict=True):
+        if not some.nodes:
+            return
+        rows = self.rows.take(np.array([nodes[k].condition for k in some.nodes]))
+        evidence = Evidence(stacked(some.slopes), stacked(some.multipliers))
+        own = [nodes[k] for k in some.nodes], bounds.select(np.array(some.nodes))
+        for k, node in zip(some.nodes, concluded(*own, rows, evidence, empty), strict=True):
             nodes[k] = node
 
 
-def concluded(nodes: Sequence[Node], bounds: Bounds, rows: Rows, evidence: Evidence) -> list[Node]:
+@dataclass(frozen=True)
+class _Found:
+    """Nodes, by position, and what multipliers of their programs say of each."""
+
+    nodes: list[int] = field(default_factory=list)
+    slopes: list[dict[int, np.ndarray]] = field(default_factory=list)
+    multipliers: list[dict[int, np.ndarray]] = field(default_factory=list)
+
+    def add(self, node: int, slopes: dict[int, np.ndarray], multipliers: dict[int, np.ndarray]) -> None:
+        """One more."""
+        self.nodes.append(node)
+        self.slopes.append(slopes)
+        self.multipliers.append(multipliers)
+
+
+def concluded(nodes: Sequence[Node], bounds: Bounds, rows: Rows, evidence: Evidence, empty: bool) -> list[Node]:
     """Nodes, one for each entry and row, with what multipliers of their programs prove: a bound, or emptiness."""
-    for rule in (row_minimum, by_empty_program):
-        fact = rule(bounds, rows, evidence)
-        nodes = [node.learned(fact, place) for place, node in enumerate(nodes)]
-    return list(nodes)
+    fact = (by_empty_program if empty else row_minimum)(bounds, rows, evidence)
+    return [node.learned(fact, place) for place, node in enumerate(nodes)]

@@ -99,6 +99,35 @@ def test_splits_that_no_input_meets_close_a_node_up_to_its_ceiling() -> None:
     assert closed > 4
 
 
+@pytest.mark.parametrize("record", [False, True])
+def test_where_all_units_are_split_programs_are_proven_to_their_optimum_or_to_be_empty(record: bool) -> None:
+    empty = met = 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        network = nets.dense(rng, (3, 6, 5, 2))
+        lower, upper = nets.boxes(rng, network, 1, radius=1.5)
+        bounds, rows, programs = asked(reduce(crown(interval(network, lower, upper, record=record))).bounds)
+        session = lp_session()
+        for _ in range(6):
+            splits = tuple((*unit, int(rng.choice([-1, 1]))) for unit in unstable_units(bounds))
+            start = root(int(rng.integers(2)))
+            start = replace(start, assumption=Assumption(splits))
+            (sides,) = programs.programs.sides(PhaseBounder(bounds, rows).bounds([start]), 1)
+            if sides is None:
+                continue
+            milp = programs.programs.program(start.condition, 1.0, sides)
+            session.open(milp)
+            answer = session.solve(5.0)
+            ((node,), _) = solve(programs, PhaseBounder(bounds, rows), [start])
+            if answer.empty:
+                assert node.lower == np.inf
+            elif answer.optimal and answer.point is not None:
+                assert node.lower == pytest.approx(milp.objective @ answer.point + milp.offset, abs=1e-5)
+            empty, met = empty + answer.empty, met + answer.optimal
+    assert empty > 20
+    assert met > 5
+
+
 def test_what_the_network_is_in_doubt_about_lowers_bounds() -> None:
     bounds, rows, programs = made(1)
     before, _ = solve(programs, PhaseBounder(bounds, rows), [root(k) for k in range(3)])
