@@ -14,6 +14,7 @@ from mipverify.engine.stages.attack import GradientAttack
 from mipverify.engine.stages.crown import Crown, FastLin
 from mipverify.engine.stages.differences import Differences
 from mipverify.engine.stages.evaluation import Evaluation
+from mipverify.engine.stages.small_programs import SmallPrograms
 from mipverify.engine.stages.input_splitting import InputSplitting
 from mipverify.engine.stages.intermediate import CutSample, CutTightening, FurtherPasses, ProgressiveTightening
 from mipverify.engine.stages.interval import Interval
@@ -34,6 +35,8 @@ CROWN = Crown(name="crown")
 ATTACK = GradientAttack(name="attack", attack=QUICK)
 DIFFERENCES = Differences(name="differences")  # of two networks: what decides most of their questions
 OPTIMIZED_CROWN = OptimizedCrown(name="optimized crown", search=Search(iterations=20))
+# What has few units ends at once, whatever halves of its box would come to.
+SMALL_PROGRAMS = SmallPrograms(name="small programs", budget=Budget(0.25, seconds=1.0))
 INPUT_SPLITTING = InputSplitting(name="input splitting")
 TIGHTENING = NeuronTightening(name="tightening", search=Search(iterations=20))
 SEMIDEFINITE = Semidefinite(name="semidefinite")
@@ -69,6 +72,7 @@ CASCADE: tuple[Stage, ...] = (
     CROWN,
     ATTACK,
     OPTIMIZED_CROWN,
+    SMALL_PROGRAMS,
     INPUT_SPLITTING,
     TIGHTENING,
     SEMIDEFINITE,
@@ -132,6 +136,7 @@ WORST_DIFFERENCE: tuple[Stage, ...] = (
     INTERVAL,
     DIFFERENCES,
     TIGHTENING,
+    SMALL_PROGRAMS,
     FIRST_BRANCHING,
     CUT_SAMPLE,
     BRANCH_AND_BOUND,

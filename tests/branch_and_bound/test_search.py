@@ -13,6 +13,7 @@ from mipverify.presolve import Search, crown, interval
 from mipverify.solvers import lp_session
 from mipverify.solvers.branch_and_bound.boxes import search_boxes
 from mipverify.solvers.branch_and_bound.domain_clipping import DomainClipping
+from mipverify.solvers.branch_and_bound.program_bounder import ProgramBounder
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
 from mipverify.solvers.branch_and_bound.programs import NodePrograms
 from mipverify.solvers.branch_and_bound.search import Outcome, PhaseSearch
@@ -89,6 +90,17 @@ def by_programs(question: Question, rounds: int, try_points: TryPoints = lambda 
     return PhaseSearch(bounder, [root(c) for c in range(count)], try_points=try_points).run(after(5 * rounds))
 
 
+def by_exact_programs(question: Question, rounds: int, try_points: TryPoints = lambda points: None) -> Outcome:
+    """On the reduced network, with linear programs alone."""
+    bounds, count = reduce(crown(margins_of(question))).bounds, len(question.conditions)
+    rows = unit_rows(bounds.network, bounds.network.output, np.arange(count), None, bounds.like)
+    programs = NodePrograms.of(bounds.network, rows, lp_session)
+    if programs is None:
+        return by_programs(question, rounds, try_points)
+    bounder = ProgramBounder(bounds, programs)
+    return PhaseSearch(bounder, [root(c) for c in range(count)], try_points=try_points).run(after(5 * rounds))
+
+
 def by_boxes(question: Question, rounds: int, try_points: TryPoints = lambda points: None) -> Answer:
     parts = condition_parts(question.network(), question.specification().cases[0].conditions)
     return searched(question, parts, rounds, try_points)
@@ -116,7 +128,7 @@ def searched(
     return Answer(found.closed, lower, found.boxes, found.witness, found.reason)
 
 
-SEARCHES = [by_phases, by_clipped_phases, by_programs, by_boxes, by_boxes_without_parts]
+SEARCHES = [by_phases, by_clipped_phases, by_programs, by_exact_programs, by_boxes, by_boxes_without_parts]
 
 
 def smallest_margins(question: Question) -> list[Fraction | None]:
