@@ -14,7 +14,6 @@ from mipverify.engine.stages.attack import GradientAttack
 from mipverify.engine.stages.crown import Crown, FastLin
 from mipverify.engine.stages.differences import Differences
 from mipverify.engine.stages.evaluation import Evaluation
-from mipverify.engine.stages.small_programs import SmallPrograms
 from mipverify.engine.stages.input_splitting import InputSplitting
 from mipverify.engine.stages.intermediate import CutSample, CutTightening, FurtherPasses, ProgressiveTightening
 from mipverify.engine.stages.interval import Interval
@@ -24,6 +23,7 @@ from mipverify.engine.stages.milp import Milp
 from mipverify.engine.stages.optimized_crown import NeuronTightening, OptimizedCrown
 from mipverify.engine.stages.phases import BranchAndBound, FirstBranching
 from mipverify.engine.stages.semidefinite import Semidefinite, SemidefiniteBranching
+from mipverify.engine.stages.small_programs import SmallPrograms
 from mipverify.presolve import Search
 
 QUICK = Attack(restarts=4, steps=12)  # before bounds that cost more

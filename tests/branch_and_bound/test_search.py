@@ -13,8 +13,8 @@ from mipverify.presolve import Search, crown, interval
 from mipverify.solvers import lp_session
 from mipverify.solvers.branch_and_bound.boxes import search_boxes
 from mipverify.solvers.branch_and_bound.domain_clipping import DomainClipping
-from mipverify.solvers.branch_and_bound.program_bounder import ProgramBounder
 from mipverify.solvers.branch_and_bound.phases import PhaseBounder
+from mipverify.solvers.branch_and_bound.program_bounder import ProgramBounder
 from mipverify.solvers.branch_and_bound.programs import NodePrograms
 from mipverify.solvers.branch_and_bound.search import Outcome, PhaseSearch
 from mipverify.solvers.branch_and_bound.splits import root
