@@ -36,7 +36,7 @@ ATTACK = GradientAttack(name="attack", attack=QUICK)
 DIFFERENCES = Differences(name="differences")  # of two networks: what decides most of their questions
 OPTIMIZED_CROWN = OptimizedCrown(name="optimized crown", search=Search(iterations=20))
 # What has few units ends at once, whatever halves of its box would come to.
-SMALL_PROGRAMS = SmallPrograms(name="small programs", budget=Budget(0.25))
+SMALL_PROGRAMS = SmallPrograms(name="small programs", budget=Budget(0.25, seconds=1.0))
 INPUT_SPLITTING = InputSplitting(name="input splitting")
 TIGHTENING = NeuronTightening(name="tightening", search=Search(iterations=20))
 SEMIDEFINITE = Semidefinite(name="semidefinite")
