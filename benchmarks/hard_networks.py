@@ -43,6 +43,8 @@ DROPPED = {  # stages that go with an ingredient
         "late progressive tightening",
         "cut tightening",
         "late branch and bound",
+        "hard progressive tightening",
+        "last branch and bound",
     ),
     "branching": (  # intermediate bounds are cut late then
         "progressive tightening",
@@ -51,10 +53,17 @@ DROPPED = {  # stages that go with an ingredient
         "first branching",
         "branch and bound",
         "late branch and bound",
+        "hard progressive tightening",
+        "last branch and bound",
         "semidefinite branching",
     ),
     "programs": ("lp tightening", "milp"),
-    "intermediate bounds": ("progressive tightening", "late progressive tightening", "cut tightening"),
+    "intermediate bounds": (
+        "progressive tightening",
+        "late progressive tightening",
+        "hard progressive tightening",
+        "cut tightening",
+    ),
 }
 # Parts of stages, which are put out of use in the process that is asked: the question is left to it alone.
 PARTS = ("windows", "residual windows", "sparse operators", "joint conjunctions")
@@ -76,7 +85,7 @@ def stages_without(ingredients: list[str]) -> list:
             continue
         own = options if isinstance(stage, PhaseStage) else {}
         if "cuts" in ingredients and isinstance(stage, FirstBranching):  # one search without them, for all of the time
-            own = {**own, "seconds": math.inf}
+            own = {**own, "most_work": math.inf}
         kept.append(replace(stage, **own))
     return kept
 

@@ -1,6 +1,6 @@
 """Alter the kernel in one place at a time and see whether the checks of its rules notice.
 
-    python scripts/mutate_kernel.py [--match REGEX] [--seeds 12]
+    python scripts/mutate_kernel.py [--match REGEX] [--seeds 12] [--jobs 2]
 
 tests/proof/mutations.txt lists what is altered: an error term dropped, a sign flipped, a case skipped. Each altered
 module is loaded in a process of its own, and all checks of tests/proof/oracle.py run on it. Exit status 1 if one goes
@@ -10,10 +10,12 @@ unnoticed.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,15 +79,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--match", default="", help="regular expression on 'module: text'")
     parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes at a time")
     args = parser.parse_args()
-    escaped = tried = 0
-    for module, old, new in mutations():
-        if not re.search(args.match, f"{module}: {old}"):
-            continue
-        said = noticed(module, old, new, args.seeds)
-        tried, escaped = tried + 1, escaped + (said is None)
-        print(f"{'caught ' if said else 'ESCAPED'}  {module}: {old[:70]}  {said or ''}", flush=True)
-    print(f"{tried - escaped} of {tried} caught")
+    chosen = [m for m in mutations() if re.search(args.match, f"{m[0]}: {m[1]}")]
+    escaped = 0
+    with ThreadPoolExecutor(args.jobs) as pool:
+        answers = pool.map(lambda mutation: noticed(*mutation, args.seeds), chosen)
+        for (module, old, _), said in zip(chosen, answers, strict=True):
+            escaped += said is None
+            print(f"{'caught ' if said else 'ESCAPED'}  {module}: {old[:70]}  {said or ''}", flush=True)
+    print(f"{len(chosen) - escaped} of {len(chosen)} caught")
     sys.exit(escaped > 0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from os import PathLike
 from typing import TYPE_CHECKING, Any, overload
 
 from mipverify.api.inputs import array, class_numbers, collected, first, is_loader
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 @overload
 def verify(
     model: Any,
-    specification: Specification,
+    specification: Specification | str | PathLike[str],
     *,
     timeout: float = ...,
     solver: str = ...,
@@ -103,7 +104,8 @@ def verify(
 ) -> Any:
     """Prove that no input of a set is classified otherwise, or find one that is: `verify(model, x, y, eps=0.1)`.
 
-    Or, for any property: `verify(model, specification)`, with a `Specification` of `load_vnnlib` or `robustness`.
+    Or, for any property: `verify(model, specification)`, with a `Specification` of `load_vnnlib` or `robustness`, or
+    the path of a VNN-LIB file.
 
     model: a torch module (compiled and wrapped ones are read inside; questions go to a detached copy in evaluation
     mode on the CPU), a `Network`, or the path of an ONNX file. x: one input, or a batch of them, as the module takes
@@ -129,6 +131,10 @@ def verify(
     run |= {"progress": follower(progress), "proof": proof, "arithmetic": arithmetic} | (
         {} if stages is None else {"stages": stages}
     )
+    if isinstance(specification, str | PathLike):
+        from mipverify.specification import load_vnnlib
+
+        specification = load_vnnlib(specification)
     if isinstance(specification, Specification):
         if y is not None or eps is not None:
             raise InputError("a specification states its set: it takes no label and no eps")

@@ -36,7 +36,7 @@ ATTACK = GradientAttack(name="attack", attack=QUICK)
 DIFFERENCES = Differences(name="differences")  # of two networks: what decides most of their questions
 OPTIMIZED_CROWN = OptimizedCrown(name="optimized crown", search=Search(iterations=20))
 # What has few units ends at once, whatever halves of its box would come to.
-SMALL_PROGRAMS = SmallPrograms(name="small programs", budget=Budget(0.25, seconds=1.0))
+SMALL_PROGRAMS = SmallPrograms(name="small programs", budget=Budget(0.25))
 INPUT_SPLITTING = InputSplitting(name="input splitting")
 TIGHTENING = NeuronTightening(name="tightening", search=Search(iterations=20))
 SEMIDEFINITE = Semidefinite(name="semidefinite")
@@ -63,7 +63,14 @@ BRANCH_AND_BOUND = BranchAndBound(
         )
     ),
 )
-LATE_BRANCH_AND_BOUND = BranchAndBound(name="late branch and bound", resumed=True)
+# Larger trees settle few signs more, but where hours are left, bounds that tighten all along are worth more than nodes.
+HARD_PASSES = FurtherPasses(
+    name="hard progressive tightening", budget=Budget(0.6), ratios=(1.0,), nodes=16_000, settled=1.0, after=1
+)
+LATE_BRANCH_AND_BOUND = BranchAndBound(
+    name="late branch and bound", budget=Budget(leaving=((HARD_PASSES, 0.25),)), resumed=True
+)
+LAST_BRANCH_AND_BOUND = BranchAndBound(name="last branch and bound", resumed=True)
 
 CASCADE: tuple[Stage, ...] = (
     EVALUATION,
@@ -89,13 +96,15 @@ CASCADE: tuple[Stage, ...] = (
     MILP_AS_ASKED,
     MILP,
     LATE_BRANCH_AND_BOUND,
+    HARD_PASSES,
+    LAST_BRANCH_AND_BOUND,
 )
 
-# Where a proof is to be written: without those whose facts have no derivations.
+# Where a proof is to be written: without those whose facts have no derivations, or too long ones.
 RECORDED: tuple[Stage, ...] = tuple(
     replace(BRANCH_AND_BOUND, budget=Budget(leaving=((FURTHER_PASSES, 0.05),))) if stage is BRANCH_AND_BOUND else stage
     for stage in CASCADE
-    if stage not in (LP_TIGHTENING, MILP_AS_ASKED, MILP)
+    if stage not in (LP_TIGHTENING, MILP_AS_ASKED, MILP, HARD_PASSES, LAST_BRANCH_AND_BOUND)
 )
 
 # Many samples of a data set together. Beyond this many multiplications of CROWN for a sample, about a second, it is

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mipverify.attack.pgd import Attack, descend
-from mipverify.engine.budget import Deadline
 from mipverify.engine.stage import Work
 from mipverify.engine.state import Update
 from mipverify.engine.verdict import Witness
@@ -22,15 +22,13 @@ WALKS, WALK = 4, Attack(steps=8, step=0.1)  # down from minimizers of nodes: che
 KEEP_EVERY = 1.1  # times as many nodes as when facts were last told: looking them up costs in proportion to all nodes
 
 
-def phase_search(
-    work: Work, bounder: Bounder[Any], roots: Sequence[Node], *, share: int = 1, batch: int = 128
-) -> PhaseSearch:
+def phase_search(work: Work, bounder: Bounder[Any], roots: Sequence[Node], *, batch: int = 128) -> PhaseSearch:
     """A search on the phases of the reduced network, which may go on in stages after that of `work`.
 
-    share: how many such searches divide the memory. batch: nodes that are bounded together.
+    batch: nodes that are bounded together.
     """
     from mipverify.engine.leaves import leaf_solver
-    from mipverify.solvers.branch_and_bound.search import MAX_OPEN_BYTES, PhaseSearch
+    from mipverify.solvers.branch_and_bound.search import PhaseSearch
 
     return PhaseSearch(
         bounder,
@@ -38,23 +36,25 @@ def phase_search(
         try_points=partial(_descend, work),
         solve_leaf=leaf_solver(work, bounder.root),
         batch=batch,
-        most_bytes=MAX_OPEN_BYTES // share,
         pool=work.pool,
         progress=_Progress(work),
     )
 
 
-def go_on(work: Work, searches: Sequence[PhaseSearch], end: Deadline | None = None) -> tuple[PhaseSearch, ...]:
-    """Run searches one after the other until `end` (by default that of the stage), each for its share of the time.
+def go_on(work: Work, searches: Sequence[PhaseSearch], most: float = math.inf) -> tuple[PhaseSearch, ...]:
+    """Run searches one after the other for this many nodes at most, each within its share of the stage's time.
 
-    Returns those that want more.
+    All divide the memory. Returns those that want more.
     """
-    end, unfinished = end or work.deadline, []
+    from mipverify.solvers.branch_and_bound.search import MAX_OPEN_BYTES
+
+    unfinished, most_bytes = [], MAX_OPEN_BYTES // max(1, len(searches))
     for waiting, search in zip(range(len(searches), 0, -1), searches, strict=True):
         if work.state.decided() or work.deadline.whole.over():
             return ()
         before = search.nodes
-        outcome = search.run(end.within(share=1 / waiting).over)
+        turn = work.deadline.within(share=1 / waiting)
+        outcome = search.run(turn.over, most=most, most_bytes=most_bytes)
         nodes, reason = outcome.nodes - before, outcome.reason or None
         work.tell(Update(facts=(outcome.bound,), nodes=nodes, reason=reason))
         if outcome.reason == "time":

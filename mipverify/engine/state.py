@@ -53,7 +53,7 @@ class Update:
     nodes: of searches, to be added; binaries: of a program.
     reason: why the question is open still. note: why something is done the way it is.
     cut_gain: the share of the width of intermediate bounds that cuts take away. hidden_cut: intermediate bounds were
-    tightened by cuts. tightened_harder: they have had their further passes. programmed: a MILP solver was tried.
+    tightened by cuts. passes: kinds of further passes that they have had. programmed: a MILP solver was tried.
     trees: searches under way; semidefinite: those with semidefinite bounds.
     """
 
@@ -69,7 +69,7 @@ class Update:
     note: str = ""
     cut_gain: float | None = None
     hidden_cut: bool = False
-    tightened_harder: bool = False
+    passes: int = 0
     programmed: bool = False
     trees: Trees | None = None
     semidefinite: tuple[PhaseSearch, ...] | None = None
@@ -97,7 +97,7 @@ class State:
     reason: str = ""
     cut_gain: float | None = None
     hidden_cut: bool = False
-    tightened_harder: bool = False
+    passes: int = 0
     programmed: bool = False
     trees: Trees | None = None
     semidefinite: tuple[PhaseSearch, ...] = ()
@@ -231,7 +231,7 @@ class State:
                 setattr(self, name, found)
         self.nodes, self.binaries = self.nodes + update.nodes, max(self.binaries, update.binaries)
         self.hidden_cut |= update.hidden_cut
-        self.tightened_harder |= update.tightened_harder
+        self.passes = max(self.passes, update.passes)
         self.programmed |= update.programmed
 
     def _learn_bounds(self, fact: Bounds) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -15,7 +16,7 @@ from mipverify.proof.bounds import Bounds
 from mipverify.proof.cases import PhaseCases
 from mipverify.proof.facts import Claim, RowBounds
 
-MAX_OPEN_BYTES = 1 << 30  # of slopes and multipliers of open nodes
+MAX_OPEN_BYTES = 1 << 30  # of slopes and multipliers of open nodes; beyond it, a tree is searched in depth
 BATCH = 128  # nodes that are bounded together: arrays large enough that numpy's overhead does not show
 UNDECIDED_LEAF = "a leaf could not be decided"
 
@@ -90,7 +91,7 @@ class PhaseSearch:
     roots: where to start, for each condition (`root`). try_points: shown the inputs (R, *input_shape) that minimize
     relaxed nodes; if it returns something, that ends the search. solve_leaf: a node in which no unit is left to split,
     where the dual ascent alone did not finish, with a better bound if it finds one. batch: nodes that are bounded
-    together; half as many are split. most_bytes: of slopes and multipliers of open nodes. pool: who bounds them.
+    together; half as many are split. pool: who bounds them.
     progress: shown the search now and then, when all open nodes are in its store: the least of their bounds is proven
     of its conditions.
     """
@@ -103,12 +104,11 @@ class PhaseSearch:
         try_points: Callable[[np.ndarray], object | None] = lambda points: None,
         solve_leaf: Callable[[Node], Node] = lambda node: node,
         batch: int = BATCH,
-        most_bytes: int = MAX_OPEN_BYTES,
         pool: Executor = SERIAL,
         progress: Callable[[PhaseSearch], None] = lambda search: None,
     ):
         self.try_points, self.pool = try_points, pool
-        self.tree = _PhaseTree(bounder, roots, solve_leaf, batch, most_bytes, lambda: progress(self))
+        self.tree = _PhaseTree(bounder, roots, solve_leaf, batch, lambda: progress(self))
 
     @property
     def bounder(self) -> Bounder[Any]:
@@ -146,10 +146,22 @@ class PhaseSearch:
         """Drop all nodes of some conditions: nothing is claimed of these any more."""
         self.tree.forget(conditions)
 
-    def run(self, stop: Stop = lambda: False, *, split: bool = True) -> Outcome:
-        """Go on until all is closed, something is found, or it may not go on; split: beyond the roots."""
-        self.tree.splitting = split
-        ending, tree = explore(self.tree, self.try_points, self.pool, stop), self.tree
+    def run(
+        self,
+        stop: Stop = lambda: False,
+        *,
+        split: bool = True,
+        most: float = math.inf,
+        most_bytes: int = MAX_OPEN_BYTES,
+    ) -> Outcome:
+        """Go on until all is closed, something is found, or it may not go on; split: beyond the roots.
+
+        most: nodes that are bounded before it counts as out of time. most_bytes: of slopes and multipliers of open
+        nodes, from which on those nearest to being closed come first, of which no more stay open than a path is long.
+        """
+        tree = self.tree
+        tree.splitting, tree.most, tree.most_bytes = split, tree.nodes + most, most_bytes
+        ending = explore(tree, self.try_points, self.pool, lambda: tree.nodes >= tree.most or stop())
         reason = UNDECIDED_LEAF if tree.stuck else ending.reason
         closed = ending.witness is None and not self.lowest()
         return Outcome(closed, tree.cases.proven(), tree.conditions, tree.nodes, ending.witness, reason)
@@ -164,18 +176,17 @@ class _PhaseTree:
         roots: Sequence[Node],
         solve_leaf: Callable[[Node], Node],
         batch: int,
-        most_bytes: int,
         progress: Callable[[], None],
     ):
         self.bounder, self.solve_leaf, self.progress = bounder, solve_leaf, progress
-        self.batch, self.most_bytes, self.splitting = batch, most_bytes, True
+        self.batch, self.most_bytes, self.splitting = batch, MAX_OPEN_BYTES, True
         self.store, self.fresh = NodeStore(), list(roots)
         self.stuck: list[Node] = []  # leaves without an answer
         self.cases = PhaseCases(bounder.root, bounder.claim)
         self.conditions = tuple(dict.fromkeys(node.condition for node in roots))
         for node in roots:
             self._learn(node)
-        self.nodes, self.splits = 0, False
+        self.nodes, self.most, self.splits = 0, math.inf, False
 
     def all_open(self) -> list[Node]:
         """Also those that cannot be worked on."""
@@ -198,18 +209,18 @@ class _PhaseTree:
         return bool(self.fresh) or (self.splitting and len(self.store) > 0)
 
     def obstacle(self) -> str:
-        """A leaf that cannot be decided, or too many open nodes."""
-        if self.stuck:
-            return UNDECIDED_LEAF
-        return "memory" if len(self.store) * self.store.bytes_per_node() > self.most_bytes else ""
+        """A leaf that cannot be decided."""
+        return UNDECIDED_LEAF if self.stuck else ""
 
     def take(self, pool: Executor) -> Batch:
-        """Roots, all here; else the worst nodes, partitioned."""
-        self.splits = not self.fresh
+        """Roots, all here; else the worst nodes, or those nearest to being closed where memory is full, partitioned."""
+        self.splits, batch = not self.fresh, int(min(self.batch, max(1, self.most - self.nodes)))
         if self.fresh:
-            some, self.fresh = self.fresh[: self.batch], self.fresh[self.batch :]
+            some, self.fresh = self.fresh[:batch], self.fresh[batch:]
             return Batch(bound_roots, self.bounder, [some], here=True)
-        return Batch(expand, self.bounder, partition(self.store.pop(max(1, self.batch // 2)), pool))
+        full = len(self.store) * self.store.bytes_per_node() > self.most_bytes
+        pop = self.store.pop_nearest if full else self.store.pop
+        return Batch(expand, self.bounder, partition(pop(max(1, batch // 2)), pool))
 
     def put_back(self, part: Sequence[Node]) -> None:
         """Nodes that were not split."""

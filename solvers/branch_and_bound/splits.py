@@ -91,6 +91,13 @@ class NodeStore:
         """The `count` worst nodes, or all there are."""
         return [heapq.heappop(self._heap)[-1] for _ in range(min(count, len(self._heap)))]
 
+    def pop_nearest(self, count: int) -> list[Node]:
+        """The `count` nodes that are nearest to being closed, or all there are."""
+        self._heap.sort()  # a heap still
+        found = self._heap[-count:]
+        del self._heap[-count:]
+        return [node for *_, node in reversed(found)]
+
     def lowest(self) -> float:
         """The proven bound over all open nodes; inf where none is open."""
         return self._heap[0][0] if self._heap else float("inf")

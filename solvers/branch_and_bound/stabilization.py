@@ -25,7 +25,9 @@ from mipverify.proof.rows import unit_rows
 from mipverify.specification.sets import Constrained
 
 CEILING = 1e-3  # of the distance to zero: how far above it a sign is proven
-TOTAL_GAP = 48  # times the farthest open node's distance to zero: a tree whose open nodes add up to more is given up
+# Distances to zero of a tree's open nodes, in those of the farthest one, for each node that it may have: a tree whose
+# open nodes add up to more is given up.
+TOTAL_GAP = 0.024
 BATCH = 128  # nodes that are bounded together
 TOGETHER = 48  # units whose trees are grown at a time; once none of them is stabilized, the others are left as they are
 SHORT = Search(iterations=12, slope_step=0.1, decay=0.94)  # of each node
@@ -111,7 +113,7 @@ def _raise(trees: _Trees, work: tuple[np.ndarray, np.ndarray], stop: Callable[[]
                 cases.learn(node.fact, node.place, node.condition)
         proven = cases.proven()
         left = np.bincount([node.condition for node in level], [max(-node.lower, 0.0) for node in level], count)
-        over = left > TOTAL_GAP * np.maximum(-proven.lower, 0.0)
+        over = left > TOTAL_GAP * trees.most * np.maximum(-proven.lower, 0.0)
         on &= (proven.lower <= 0) & (spent < trees.most) & ~over
         for node in level:
             if node.lower > 0:

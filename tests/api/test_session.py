@@ -147,6 +147,8 @@ def test_files_tuples_and_specifications_are_the_same_question(tmp_path: Path) -
         assert all(isinstance(answer, Verdict) and answer.proof is not None for answer in answers)
         assert isinstance(answers[0], mipverify.Verdict)
         assert answers[0].property["path"] == str(file)
+    asked = mipverify.verify(FILE, file)
+    assert (asked.verdict, asked.property) == (answers[0].verdict, answers[0].property)
 
 
 def test_radii_and_images_agree_with_single_calls_in_float32_and_with_statistics() -> None:

@@ -299,15 +299,26 @@ def test_nothing_is_told_of_conditions_that_a_search_forgot() -> None:
     assert outcome.bound.lower[0] == -np.inf
 
 
-def test_memory_ends_the_search_by_phases_without_a_proof() -> None:
-    rng = np.random.default_rng(21)
-    reasons = set()
-    for _ in range(20):
-        question = random_question(rng)
-        outcome = phases_of(question, most_bytes=0).run(after(30 * 15))
-        check(question, outcome)
-        reasons.add(outcome.reason)
-    assert "memory" in reasons
+def test_a_search_by_phases_without_memory_goes_into_depth_and_comes_to_the_same_end() -> None:
+    rng = np.random.default_rng(25)
+    network = nets.dense(rng, (5, 14, 14, 3))
+    lower, upper = np.full(5, -0.6), np.full(5, 0.6)
+    points = nets.points(rng, lower[None], upper[None], 4000)[:, 0]
+    network = raised(network, 0.3 - network.forward(points).reshape(4000, -1).min(axis=0))
+    bounds = crown(interval(network, lower[None], upper[None]))
+    rows = unit_rows(network, network.output, np.arange(3), None, lower)
+
+    def most_open(most_bytes: int) -> int:
+        sizes: list[int] = []
+        roots = [root(c) for c in range(3)]
+        search = PhaseSearch(PhaseBounder(bounds, rows), roots, batch=2, progress=lambda s: sizes.append(len(s.store)))
+        outcome = search.run(most_bytes=most_bytes)
+        assert outcome.closed
+        assert outcome.nodes > 60
+        assert all(0 < bound <= 0.3 + 1e-9 for bound in outcome.lower.values())
+        return max(sizes)
+
+    assert 2 * most_open(0) < most_open(2**30)
 
 
 def test_boxes_without_inherited_bounds_come_to_the_same_end() -> None:

@@ -172,8 +172,9 @@ def test_a_node_without_units_to_split_ends_its_tree(monkeypatch: pytest.MonkeyP
 
 def test_a_tree_that_has_spread_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     bounds = unit_of(np.eye(12), np.ones(12), -0.125)
-    tight, nodes = stabilized(bounds, monkeypatch, Effort(10**6, 1.0))
+    tight, nodes = stabilized(bounds, monkeypatch, Effort(2000, 1.0))
     assert nodes == [2, 4, 8, 16, 32, 64]  # as many as that, all as far as the farthest
+    assert stabilized(bounds, monkeypatch, Effort(4000, 1.0))[1] == [2, 4, 8, 16, 32, 64, 128]
     assert -0.1251 < tight.lower[3][0, 0] <= -0.125
 
 

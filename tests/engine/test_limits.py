@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -231,7 +232,7 @@ def interrupted_in(
 
 
 def test_an_interrupt_keeps_the_bound_that_splitting_phases_reached() -> None:
-    search = replace(FIRST_BRANCHING, seconds=60.0)
+    search = replace(FIRST_BRANCHING, most_work=math.inf)
     verdict, told = interrupted_in("branch", HARD, QUESTION, 8, (INTERVAL, CROWN, OPTIMIZED_CROWN, search))
     assert (verdict.verdict, verdict.reason) == ("unknown", "interrupted")
     assert len(told) == 8

@@ -32,7 +32,6 @@ from mipverify.proof.rows import functionals, unit_rows
 from mipverify.proof.separable import separable_minimum
 from mipverify.proof.signs import nonnegative
 from mipverify.proof.sparse_rows import sparse
-from mipverify.proof.windows import windowed
 from mipverify.specification.norms import L1, L2
 from mipverify.specification.sets import Ball, BallInBox, Box, Constrained, InputSet, Product, Proposal
 from mipverify.specification.sets.ball import BallSplit
@@ -49,9 +48,9 @@ from tests.proof.exact import (
     random_box,
     random_evidence,
     require_bounds,
-    residual,
 )
 from tests.proof.float32 import check_deployed  # noqa: F401 - one of CHECKS
+from tests.proof.images import check_borders, check_patches  # noqa: F401 - the same
 from tests.proof.splits import check_assumptions, check_boxes, check_cases, check_reduction, check_semidefinite
 from tests.proof.two_networks import check_kept_units, check_subadditive, check_two_networks
 
@@ -234,21 +233,6 @@ def check_restriction(rng: np.random.Generator) -> None:
         bounds = interval(network, box.lower[None], box.upper[None], small)
         around = tighten(bounds, [unit_minimum(bounds, 1, None, np.arange(4))])
         require_bounds(narrowed(network, large, around), rng)
-
-
-def check_patches(rng: np.random.Generator) -> None:
-    for dtype, spread, width in ((np.float64, 0, 0.2), (np.float32, 6, 0.2), (np.float32, 0, 0.0)):
-        center = rng.normal(size=(1, 1, 1, 6, 6))
-        network = residual(rng, spread, None if width else center)
-        bounds = interval(network, center - width, center + width)
-        rounded = bounds.outward(dtype) if dtype is np.float32 else bounds
-        for node in (*network.preactivations[1:], network.output):
-            if not windowed(network, node):
-                continue
-            units = np.arange(int(np.prod(network.nodes[node].shape)))
-            for method in (parallel_patches, adaptive_patches):
-                found = method(rounded, node, np.zeros(len(units), int), units)
-                require_bounds(tighten(bounds, found), rng, 3 if width else 1)
 
 
 def check_sparse_rows(rng: np.random.Generator) -> None:

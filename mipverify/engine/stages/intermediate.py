@@ -26,6 +26,7 @@ from mipverify.presolve import crown
 from mipverify.proof.interval import tighten
 
 DENSE_LAYERS = "dense layers build on each other"
+FEW_NODES = 2000  # of the tree of a hidden unit: most signs that can be settled take fewer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,17 +104,20 @@ class ProgressiveTightening(Stage):
 class FurtherPasses(Stage):
     """The same again, and then for units in any ratio, as long as that settles signs.
 
-    ratios: of one kind of passes after the other. settled: the share of the unstable units whose sign a pass must
-    settle, or the next kind is due. more_than: unstable units, below which trees and programs are the better way.
+    ratios: of one kind of passes after the other. nodes: of the tree of a unit. settled: the share of the unstable
+    units whose sign a pass must settle, or the next kind is due. more_than: unstable units, below which trees and
+    programs are the better way. after: further passes of how many kinds there must have been.
     """
 
     ratios: tuple[float, ...] = (0.3, 1.0)
+    nodes: int = FEW_NODES
     settled: float = 0.02
     more_than: int = FEW_DENSE_BINARIES
+    after: int = 0
 
     def applies(self, problem: Problem, state: State) -> str | None:
         """Once, in large networks of several unstable layers where cuts gain much."""
-        if by_milp(problem) or state.tightened_harder or state.bounds is None:
+        if by_milp(problem) or state.passes != self.after or state.bounds is None:
             return None
         several = unstable_layers(state) > 1 and unstable(state) > self.more_than
         return DENSE_LAYERS if several and reducible(state) and dense(state) else None
@@ -124,17 +128,17 @@ class FurtherPasses(Stage):
 
     def run(self, work: Work) -> None:
         """Passes until none settles enough, or time is up."""
-        work.tell(Update(tightened_harder=True))
+        work.tell(Update(passes=self.after + 1))
         for ratio in self.ratios:
             settled = 1.0
             while settled >= self.settled and not work.deadline.over() and not work.state.decided():
-                settled = tighten_layers(work, ratio)
+                settled = tighten_layers(work, ratio, self.nodes)
 
 
-def tighten_layers(work: Work, ratio: float, *, clips: bool = True) -> float:
+def tighten_layers(work: Work, ratio: float, nodes: int = FEW_NODES, *, clips: bool = True) -> float:
     """One pass over all layers until the deadline; the share of the unstable units that it has settled.
 
-    clips: whether trees of hidden units clip bounds.
+    nodes: of the tree of a unit. clips: whether trees clip bounds.
     """
     from mipverify.solvers.branch_and_bound import Effort, progressive_tighten
 
@@ -144,7 +148,7 @@ def tighten_layers(work: Work, ratio: float, *, clips: bool = True) -> float:
     def signs(network: Network, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return find_signs(network, low, high, units, work.deadline.over, problem.project)
 
-    effort = Effort(ratio=ratio, clips=clips)
+    effort = Effort(nodes, ratio, clips)
     tight = progressive_tighten(work.state.proven, effort, signs, work.deadline.over, work.pool)
     # Where time was up, layers that were not reached gain by what is known of those before.
     work.learn(crown(tight, whole.over))

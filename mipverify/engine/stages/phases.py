@@ -67,7 +67,7 @@ class PhaseStage(Stage):
                 clipping = DomainClipping(network, float(self.ceiling * distance.min()))
             bounder = PhaseBounder(bounds, rows, cuts=layers, clipping=clipping, programs=programs)
             roots = [root(c) if cuts is None else cuts.start(c) for c, cuts in conditions.items()]
-            searches.append(phase_search(work.outlasting(), bounder, roots, share=len(starts)))
+            searches.append(phase_search(work.outlasting(), bounder, roots))
         return tuple(searches)
 
     def _programs_pay(self, problem: Problem, state: State) -> bool:
@@ -82,21 +82,26 @@ class PhaseStage(Stage):
 class FirstBranching(PhaseStage):
     """All open conditions in one tree, without cuts: for what is decided sooner than cuts are found.
 
-    seconds: of branching, extended by half for each half of them in which the lowest bound came `on_its_way` of the
-    way to zero.
+    most_work: coefficients of the reduced network times nodes, about 2^25 a second; each node counts `per_node` more
+    for what it costs besides. Extended by half for each half in which the lowest bound came `on_its_way` of the way to
+    zero.
     """
 
-    seconds: float = 1.0
+    most_work: float = 2.0**25
+    per_node: int = 2**17
     on_its_way: float = 0.3
 
     def run(self, work: Work) -> None:
         """Branch, and keep the tree."""
-        state, rose = work.state, True
+        from mipverify.proof.reduction import entries
+
+        state, rose, halves = work.state, True, 0
+        half = max(1.0, self.most_work / (2 * (entries(state.proven) + self.per_node)))  # nodes
         searches = self._searches(work, [{int(c): None for c in state.open()}])
-        first = work.deadline.within(self.seconds)
-        while searches and (rose or not first.over()):
+        while searches and (rose or halves < 2):
             before = state.lower.min()
-            searches = go_on(work, searches, work.deadline.within(self.seconds / 2))
+            searches = go_on(work, searches, half)
+            halves += 1
             rose = state.lower.min() > (1 - self.on_its_way) * before  # not if there is no bound yet
         work.tell(Update(trees=Trees(state.proven, searches)))
 
@@ -119,7 +124,7 @@ class BranchAndBound(PhaseStage):
         why = super().applies(problem, state)
         if why is None or not self.resumed:
             return why
-        stopped = state.programmed or state.tightened_harder
+        stopped = state.programmed or state.passes
         return "branching had stopped for other stages" if stopped else None
 
     def run(self, work: Work) -> None:

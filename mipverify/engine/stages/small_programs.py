@@ -20,11 +20,12 @@ class SmallPrograms(Stage):
     """All open conditions in one tree of phases, in which every node gets a linear program.
 
     most_units: unstable ones, up to which such a tree mostly ends. most_entries: of a program, units times variables.
-    batch: nodes that are bounded together.
+    most_nodes: about a second. batch: nodes that are bounded together.
     """
 
     most_units: int = 32
     most_entries: int = 2**12
+    most_nodes: int = 1000
     batch: int = 16
 
     def applies(self, problem: Problem, state: State) -> str | None:
@@ -37,7 +38,7 @@ class SmallPrograms(Stage):
         return f"only {units} units are unstable"
 
     def run(self, work: Work) -> None:
-        """Until all conditions are decided, or time is up."""
+        """Until all conditions are decided, or there are enough nodes."""
         from mipverify.solvers import lp_session
         from mipverify.solvers.branch_and_bound.program_bounder import ProgramBounder
         from mipverify.solvers.branch_and_bound.programs import NodePrograms
@@ -57,4 +58,4 @@ class SmallPrograms(Stage):
             solve_leaf=leaf_solver(work, bounds),
             batch=self.batch,
         )
-        go_on(work, (search,))
+        go_on(work, (search,), self.most_nodes)
