@@ -222,6 +222,20 @@ def check_set_evidence(rng: np.random.Generator) -> None:
                     assert below(least, dot(row, x))
 
 
+def check_short_rows(rng: np.random.Generator) -> None:
+    """Rows in float32 over balls around their box, whose least values are exactly those in its corners."""
+    n = 5
+    center = rng.integers(-8, 9, n) / 16
+    low, high = center - 0.375, center + 0.375
+    rows = rng.normal(size=(40, n)).astype(np.float32)
+    for norm in (L1(), L2()):
+        inputs = BallInBox(Ball.around(center, 8, norm), Box.from_floats(low, high))
+        value, error = set_minimum(inputs, rows, low[None], high[None])
+        for row, found, off in zip(rows, value, error, strict=True):
+            corner = [Fraction(float(a)) for a in np.where(row > 0, low, high)]
+            assert Fraction(float(found)) - Fraction(float(off)) <= dot(row, corner)
+
+
 def check_restriction(rng: np.random.Generator) -> None:
     """Facts about a set are taken over for sets inside of it alone: not for larger balls, nor fewer inequalities."""
     network = dense(rng, (2, 4, 2))
