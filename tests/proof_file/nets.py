@@ -10,7 +10,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import mipverify
+from mipverify.engine.schedule import RECORDED, SMALL_PROGRAMS
 from mipverify.network import Network
+
+# Stages that are for larger questions decide small ones, too, where trees of programs do not come first.
+WITHOUT_PROGRAMS = tuple(stage for stage in RECORDED if stage is not SMALL_PROGRAMS)
 
 
 def dense_file(path: Path, sizes: list[int], seed: int, scale: float = 1.0, last: float = 1.0) -> Network:

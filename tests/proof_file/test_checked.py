@@ -18,11 +18,12 @@ from mipverify_check import main as checker
 from onnx import TensorProto
 
 import mipverify
+from mipverify.engine import run
 from mipverify.network import Network
 from mipverify.proof_file import Proof
 from mipverify.specification import load_vnnlib, robustness
 from tests.network.graphs import Graph
-from tests.proof_file.nets import dense_file
+from tests.proof_file.nets import WITHOUT_PROGRAMS, dense_file
 
 RADII = (1.0, 0.6, 0.4, 0.25, 0.15, 0.12, 0.1, 0.08, 0.065, 0.05, 0.04, 0.03, 0.01)
 
@@ -176,7 +177,8 @@ def test_a_packed_network_is_read_within_the_memory_that_a_check_may_take(tmp_pa
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_phases_and_boxes(tmp_path: Path) -> None:
+def test_phases_and_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "RECORDED", WITHOUT_PROGRAMS)
     used: Counter[str] = Counter()
     for seed in range(3):
         used += require_verified(tmp_path, dense_file(tmp_path / "net.onnx", [30, 30, 30, 3], seed, 1.2), seed=seed)
@@ -184,7 +186,8 @@ def test_phases_and_boxes(tmp_path: Path) -> None:
     assert {"interval", "tighten", "exclude", "phases", "boxes"} <= set(used)
 
 
-def test_semidefinite_bounds(tmp_path: Path) -> None:
+def test_semidefinite_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "RECORDED", WITHOUT_PROGRAMS)
     used: Counter[str] = Counter()
     for seed in range(3):
         network = dense_file(tmp_path / "net.onnx", [30, 40, 3], seed, 1.2)

@@ -16,6 +16,7 @@ from mipverify.engine.schedule import BRANCH_AND_BOUND, CROWN, EVALUATION, FIRST
 from mipverify.network import Network
 from mipverify.proof_file import Proof
 from mipverify.specification import load_vnnlib, robustness
+from tests.proof_file.nets import WITHOUT_PROGRAMS
 from tests.proof_file.read_twice import read_twice_file
 
 BRANCHING = (EVALUATION, INTERVAL, CROWN, FIRST_BRANCHING, BRANCH_AND_BOUND)
@@ -103,7 +104,10 @@ def test_margins_are_those_of_the_rows_that_were_bounded(
 
 
 @pytest.mark.parametrize("seed", [4, 5, 6])
-def test_inequalities_serve_no_units_of_boxes_that_have_no_evidence(seed: int, tmp_path: Path) -> None:
+def test_inequalities_serve_no_units_of_boxes_that_have_no_evidence(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "RECORDED", WITHOUT_PROGRAMS)
     network = read_twice_file(tmp_path / "net.onnx", seed)
     asked = property_of(network, seed, 0.1, tmp_path, room=-0.1)
     verdict = mipverify.verify(network, load_vnnlib(asked), proof=True, timeout=120)

@@ -14,7 +14,7 @@ import mipverify
 from mipverify.engine import run
 from mipverify.parallel.residents import Abroad, Home
 from mipverify.specification import robustness
-from tests.proof_file.nets import dense_file
+from tests.proof_file.nets import WITHOUT_PROGRAMS, dense_file
 from tests.proof_file.test_checked import checked
 from tests.proof_file.test_cuts import STAGES
 
@@ -51,7 +51,7 @@ class Mailed:
     ("sizes", "seed", "scale", "eps", "stages", "works"),
     [
         ([12, 24, 24, 24, 3], 1, 1.2, 0.15, STAGES, {"_cut_units", "_raise", "expand"}),
-        ([2, 24, 24, 3], 0, 1.5, 0.25, None, {"_process"}),
+        ([2, 24, 24, 3], 0, 1.5, 0.25, WITHOUT_PROGRAMS, {"_process"}),
     ],
     ids=["phases", "boxes"],
 )
@@ -71,8 +71,7 @@ def test_what_others_found_is_verified(
     image = np.random.default_rng(seed).random(network.input_shape)
     label = int(network.forward(image[None]).argmax())
     asked = robustness(image, label, eps, num_classes=3)
-    more = {} if stages is None else {"stages": stages}
-    proof = mipverify.verify(network, asked, timeout=60, workers=2, proof=True, **more).proof
+    proof = mipverify.verify(network, asked, timeout=60, workers=2, proof=True, stages=stages).proof
     assert proof is not None
     assert works <= set(SENT)
     assert checked(tmp_path, proof) == 0
