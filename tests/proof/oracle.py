@@ -25,13 +25,11 @@ from mipverify.proof.backward import (
 from mipverify.proof.input_minimum import set_minimum
 from mipverify.proof.interval import narrowed, tighten
 from mipverify.proof.parallel import both_sides
-from mipverify.proof.patches import adaptive_patches, parallel_patches
 from mipverify.proof.reduction import reduce
 from mipverify.proof.restated import restated
 from mipverify.proof.rows import functionals, unit_rows
 from mipverify.proof.separable import separable_minimum
 from mipverify.proof.signs import nonnegative
-from mipverify.proof.sparse_rows import sparse
 from mipverify.specification.norms import L1, L2
 from mipverify.specification.sets import Ball, BallInBox, Box, Constrained, InputSet, Product, Proposal
 from mipverify.specification.sets.ball import BallSplit
@@ -43,14 +41,18 @@ from tests.proof.exact import (
     dense,
     dot,
     exact,
-    lattice,
     points,
     random_box,
     random_evidence,
     require_bounds,
 )
 from tests.proof.float32 import check_deployed  # noqa: F401 - one of CHECKS
-from tests.proof.images import check_borders, check_patches  # noqa: F401 - the same
+from tests.proof.partial import (  # noqa: F401 - the same
+    check_borders,
+    check_inexact_units,
+    check_patches,
+    check_sparse_rows,
+)
 from tests.proof.splits import check_assumptions, check_boxes, check_cases, check_reduction, check_semidefinite
 from tests.proof.two_networks import check_kept_units, check_subadditive, check_two_networks
 
@@ -247,20 +249,6 @@ def check_restriction(rng: np.random.Generator) -> None:
         bounds = interval(network, box.lower[None], box.upper[None], small)
         around = tighten(bounds, [unit_minimum(bounds, 1, None, np.arange(4))])
         require_bounds(narrowed(network, large, around), rng)
-
-
-def check_sparse_rows(rng: np.random.Generator) -> None:
-    for dtype, spread, width in ((np.float64, 0, 0.2), (np.float32, 6, 0.2), (np.float32, 0, 0.0)):
-        center = rng.normal(size=(1, 3))
-        network = lattice(rng, spread, None if width else center)
-        bounds = interval(network, center - width, center + width)
-        rounded = bounds.outward(dtype) if dtype is np.float32 else bounds
-        for node in (*network.preactivations[1:], network.output):
-            assert sparse(network, node)
-            units = np.arange(int(np.prod(network.nodes[node].shape)))
-            for method in (parallel_patches, adaptive_patches):
-                found = method(rounded, node, np.zeros(len(units), int), units)
-                require_bounds(tighten(bounds, found), rng, 4 if width else 1)
 
 
 def check_signs(rng: np.random.Generator) -> None:
