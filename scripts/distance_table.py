@@ -105,6 +105,7 @@ def main() -> int:
     norms = options.norms.split(",")
     for norm in norms:
         asked = {"norm": norm, "gap": options.gap, "timeout": options.timeout}
+        asked |= {"targets": None, "margin": 0.0, "max_distance": None}
         done = run_distances(
             str(file), options.test, options.samples, out=str(folder / norm), asked=asked, workers=options.workers
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import sys
@@ -55,3 +56,15 @@ def test_the_milp_alone_decides() -> None:
     verdict, binaries, _ = script.decide(network, data.image(0), data.label(0), 0.05, 60.0)
     assert verdict == "holds"
     assert binaries > 0, "bounds decide it without a program"
+
+
+def test_the_table_of_distances(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    images = str(files("mipverify.models.zoo") / "mnist_100.npz")
+    command = [sys.executable, str(ROOT / "scripts" / "distance_table.py"), "--data", images, "--test", images]
+    command += ["--out", str(tmp_path), "--samples", "0:1", "--norms", "linf", "--epochs", "1", "--gap", "0.1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    (row,) = csv.DictReader((tmp_path / "distances.csv").open())
+    assert 0 < float(row["linf_lower"]) <= float(row["linf_upper"])
+    assert row["linf_verify"] == "ok"
