@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.optimize import linprog
 
 from mipverify.engine.difference import differ_within, same_class, worst_difference
 from mipverify.network import Affine, Network, Term
@@ -15,7 +14,7 @@ from mipverify.network.convolution import Conv
 from mipverify.network.operators import Dense
 from mipverify.network.replay import replay_of
 from mipverify.specification.perturbation import Perturbation
-from tests.distortion.enumeration import Piece, Problem, pieces
+from tests.distortion.enumeration import Piece, Problem, least, pieces
 from tests.distortion.nets import KINDS, image_of
 
 GAP = 1e-3
@@ -66,24 +65,21 @@ def of_both(first: Network, second: Network, image: np.ndarray, eps: float) -> l
 def largest(found: list[tuple[Piece, Piece]], image: np.ndarray, eps: float) -> float:
     """The largest difference of an output, by a linear program for each and either sign in every region."""
     center = image.reshape(-1).astype(np.float64)
-    limits = np.column_stack([np.maximum(0, center - eps), np.minimum(1, center + eps)])
+    low, high = np.maximum(0, center - eps), np.minimum(1, center + eps)
     best = 0.0
     for one, two in found:
-        for k in range(len(one.output[1])):
-            for sign in (1, -1):
-                cost = sign * (one.output[0][k] - two.output[0][k])
-                constant = sign * (one.output[1][k] - two.output[1][k])
-                rows = {"A_ub": two.matrix, "b_ub": two.offset} if len(two.matrix) else {}
-                solved = linprog(-cost, **rows, bounds=limits)
-                if solved.status == 0:
-                    best = max(best, float(constant - solved.fun))
+        slopes, constants = (one.output[k] - two.output[k] for k in (0, 1))
+        costs, starts = np.vstack([slopes, -slopes]), np.concatenate([constants, -constants])
+        for solved, start in zip(least(-costs, two.matrix, two.offset, low, high), starts, strict=True):
+            if solved is not None:
+                best = max(best, float(start - solved[0]))
     return best
 
 
 def other_class_possible(found: list[tuple[Piece, Piece]], image: np.ndarray, eps: float, slack: float) -> bool:
     """Whether one network may name one class where the other names another, by scores that exceed by `slack`."""
     center = image.reshape(-1).astype(np.float64)
-    limits = np.column_stack([np.maximum(0, center - eps), np.minimum(1, center + eps)])
+    low, high = np.maximum(0, center - eps), np.minimum(1, center + eps)
     for one, two in found:
         for i in range(len(one.output[1])):
             for j in range(len(one.output[1])):
@@ -95,8 +91,7 @@ def other_class_possible(found: list[tuple[Piece, Piece]], image: np.ndarray, ep
                         if k != winner:
                             matrix.append(piece.output[0][k] - piece.output[0][winner])
                             offset.append(piece.output[1][winner] - piece.output[1][k] - slack)
-                solved = linprog(np.zeros(len(center)), A_ub=np.array(matrix), b_ub=offset, bounds=limits)
-                if solved.status == 0:
+                if least(np.zeros((1, len(center))), np.array(matrix), np.array(offset), low, high) != [None]:
                     return True
     return False
 

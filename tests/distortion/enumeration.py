@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import highspy
 import numpy as np
-from scipy.optimize import linprog, minimize
+from scipy.optimize import minimize
 
 from mipverify.network import Affine, Network, Relu
 
@@ -53,11 +54,21 @@ class Piece:
 def pieces(network: Network, problem: Problem) -> list[Piece]:
     """Every linear piece of the network that meets the problem's inputs."""
     start: list[Affines] = [(np.eye(network.input_size), np.zeros(network.input_size))]
-    return list(_grow(network, problem, start, problem.matrix, problem.offset))
+    weights = {
+        index: [term.operator.to_sparse().toarray() for term in node.terms]
+        for index, node in enumerate(network.nodes)
+        if isinstance(node, Affine)
+    }
+    return list(_grow(network, weights, problem, start, problem.matrix, problem.offset))
 
 
 def _grow(
-    network: Network, problem: Problem, values: list[Affines], matrix: np.ndarray, offset: np.ndarray
+    network: Network,
+    weights: dict[int, list[np.ndarray]],
+    problem: Problem,
+    values: list[Affines],
+    matrix: np.ndarray,
+    offset: np.ndarray,
 ) -> Iterator[Piece]:
     for index in range(len(values), len(network.nodes)):
         node = network.nodes[index]
@@ -65,16 +76,15 @@ def _grow(
             for phases, rows, limits in _phases(problem, *values[node.source], matrix, offset):
                 before, constant = values[node.source]
                 after = (before * phases[:, None], constant * phases)
-                yield from _grow(network, problem, [*values, after], rows, limits)
+                yield from _grow(network, weights, problem, [*values, after], rows, limits)
             return
         assert isinstance(node, Affine)
         size = int(np.prod(node.shape))
         total = np.zeros((size, network.input_size))
         constant = np.zeros(size) if node.bias is None else np.broadcast_to(node.bias, node.shape).reshape(-1) * 1.0
-        for term in node.terms:
-            weights = term.operator.to_sparse()
-            total = total + weights @ values[term.source][0]
-            constant = constant + weights @ values[term.source][1]
+        for term, weight in zip(node.terms, weights[index], strict=True):
+            total = total + weight @ values[term.source][0]
+            constant = constant + weight @ values[term.source][1]
         values = [*values, (total, constant)]
     yield Piece(matrix, offset, values[network.output])
 
@@ -100,12 +110,50 @@ def _phases(
     yield from found
 
 
+def least(
+    costs: np.ndarray, matrix: np.ndarray, offset: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> list[tuple[float, np.ndarray] | None]:
+    """For each row of `costs`, its minimum over `matrix @ x <= offset`, `low <= x <= high`, and a place; None: empty.
+
+    One program takes every cost in turn: most of the time of a program this small goes into setting it up.
+    """
+    rows, columns = matrix.shape
+    engine = highspy.Highs()
+    engine.setOptionValue("output_flag", False)
+    engine.passModel(
+        columns,
+        rows,
+        rows * columns,
+        int(highspy.MatrixFormat.kRowwise),
+        int(highspy.ObjSense.kMinimize),
+        0.0,
+        np.asarray(costs[0], np.float64),
+        np.asarray(low, np.float64),
+        np.asarray(high, np.float64),
+        np.full(rows, -np.inf),
+        np.asarray(offset, np.float64),
+        np.arange(rows, dtype=np.int32) * columns,
+        np.tile(np.arange(columns, dtype=np.int32), rows),
+        matrix.reshape(-1).astype(np.float64),
+        np.zeros(columns, np.int32),
+    )
+    found: list[tuple[float, np.ndarray] | None] = []
+    for cost in costs:
+        engine.changeColsCost(columns, np.arange(columns, dtype=np.int32), np.asarray(cost, np.float64))
+        engine.run()
+        status = engine.getModelStatus()
+        if status == highspy.HighsModelStatus.kInfeasible:
+            return [None] * len(costs)
+        assert status == highspy.HighsModelStatus.kOptimal, status
+        found.append((engine.getObjectiveValue(), np.array(engine.getSolution().col_value)))
+    return found
+
+
 def _solve(
     cost: np.ndarray, matrix: np.ndarray, offset: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> np.ndarray | None:
-    limits = np.column_stack([low, high])
-    solved = linprog(cost, A_ub=matrix if len(matrix) else None, b_ub=offset if len(matrix) else None, bounds=limits)
-    return np.asarray(solved.x) if solved.status == 0 else None
+    (found,) = least(cost[None], matrix, offset, low, high)
+    return None if found is None else found[1]
 
 
 def closest(

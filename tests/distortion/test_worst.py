@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.optimize import linprog
 
 from mipverify import InputError, minimum_distortion, worst_margin
 from mipverify.network.replay import replay_of
-from tests.distortion.enumeration import Piece, Problem, pieces
+from tests.distortion.enumeration import Piece, Problem, least, pieces
 from tests.distortion.nets import KINDS, image_of
 
 GAP = 1e-4
@@ -29,19 +28,16 @@ def smallest(found: list[Piece], problem: Problem, norm: str, eps: float, label:
             if norm == "linf":
                 low = np.maximum(low, problem.center - eps * problem.scale)
                 high = np.minimum(high, problem.center + eps * problem.scale)
-                limits = np.column_stack([low, high])
             else:  # sizes s >= |x - center| / scale
                 ends = [np.hstack([sign * np.eye(count), -np.diag(problem.scale)]) for sign in (1, -1)]
                 total = np.append(np.zeros(count), np.ones(count))[None]
                 matrix = np.vstack([np.hstack([matrix, np.zeros((len(matrix), count))]), *ends, total])
                 offset = np.concatenate([offset, problem.center, -problem.center, [eps]])
                 cost = np.append(cost, np.zeros(count))
-                limits = np.column_stack([np.append(low, np.zeros(count)), np.append(high, np.full(count, np.inf))])
-            solved = linprog(
-                cost, A_ub=matrix if len(matrix) else None, b_ub=offset if len(matrix) else None, bounds=limits
-            )
-            if solved.status == 0:
-                best = min(best, float(solved.fun + constant))
+                low, high = np.append(low, np.zeros(count)), np.append(high, np.full(count, np.inf))
+            (solved,) = least(cost[None], matrix, offset, low, high)
+            if solved is not None:
+                best = min(best, solved[0] + constant)
     return best
 
 
