@@ -63,17 +63,17 @@ def test_the_installed_package_is_the_one_that_runs(bin_folder: Path) -> None:
 @pytest.mark.parametrize("command", [["mipverify"], ["python", "-m", "mipverify"]], ids=" ".join)
 def test_verify_and_report_with_workers(command: list[str], bin_folder: Path, hostile: Path, tmp_path: Path) -> None:
     for place in places(hostile)[: 1 if "-m" in command else 2]:  # `-m` itself looks in the working directory first
-        asked = ["--data", DATA, "--eps", "0.15", "--workers", 2]
+        asked = ["--data", DATA, "--eps", "0.13", "--workers", 2]
         start = [bin_folder / command[0], *command[1:]]
-        hard = run([*start, "verify", NET, *asked, "--index", 0, "--json", "--verbose"], place)
+        hard = run([*start, "verify", NET, *asked, "--index", 6, "--json", "--verbose"], place)
         assert hard.returncode == 0, hard.stderr
         assert json.loads(hard.stdout)["verdict"] == "holds"
         assert hard.stderr == ""
         out = tmp_path / place.name
-        done = run([*start, "report", NET, *asked, "--samples", "0:4", "--timeout", 120, "--out", out, "-q"], place)
+        done = run([*start, "report", NET, *asked, "--samples", "5:8", "--timeout", 120, "--out", out, "-q"], place)
         assert (done.returncode, done.stderr) == (0, "")
         rows = list(csv.DictReader((out / "samples.csv").open()))
-        assert [row["verdict"] for row in rows] == ["holds", "holds", "violated", "holds"]
+        assert [row["verdict"] for row in rows] == ["holds", "holds", "violated"]
     assert not (tmp_path / "imported").exists(), (tmp_path / "imported").read_text()
 
 

@@ -42,7 +42,8 @@ def _compared(cases: Iterable[tuple[Graph, str]], path: Path) -> tuple[int, int]
 def pools(operator: str, opset: int) -> Iterable[tuple[Graph, str]]:
     dilated = (1, 2) if operator == "MaxPool" or opset >= 19 else (1,)
     counted = (0, 1) if operator == "AveragePool" else (0,)
-    for n, k, s, ceil, d, mode in itertools.product((4, 5, 7), (1, 2, 3), (1, 2, 3), (0, 1), dilated, MODES):
+    # Between them, these two sizes leave every remainder by every stride.
+    for n, k, s, ceil, d, mode in itertools.product((4, 5), (1, 2, 3), (1, 2, 3), (0, 1), dilated, MODES):
         for include, pads in itertools.product(
             counted, ((0, 0), (0, k - 1), (k - 1, 0)) if mode == "NOTSET" else ((),)
         ):
