@@ -48,8 +48,14 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
 
 @needs_the_extra
 @pytest.mark.slow
-@pytest.mark.parametrize("wrong", ["[gone](gone.md)", "[gone](trust.md#gone)", "::: mipverify.gone"])
-def test_what_points_nowhere_ends_the_build(wrong: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("[gone](gone.md) and [gone](trust.md#gone)", "2 issues found"),
+        ("::: mipverify.gone", "Could not collect 'mipverify.gone'"),
+    ],
+)
+def test_what_points_nowhere_ends_the_build(wrong: str, told: str, tmp_path: Path) -> None:
     root = tmp_path / "copy"
     for name in ("docs", "scripts"):
         (root / name).mkdir(parents=True)
@@ -66,7 +72,9 @@ def test_what_points_nowhere_ends_the_build(wrong: str, tmp_path: Path) -> None:
     text = gallery.read_text()
     gallery.unlink()
     gallery.write_text(f"{text}\n{wrong}\n")
-    assert build(root, tmp_path / "site").returncode != 0
+    done = build(root, tmp_path / "site")
+    assert done.returncode != 0
+    assert told in done.stdout + done.stderr
 
 
 def test_the_reference_lists_all_that_is_public() -> None:

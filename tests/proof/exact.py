@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 
 from mipverify.network import Affine, Input, Network, Relu, Term
 from mipverify.network.convolution import Conv
-from mipverify.network.operators import Dense, Identity, Index
+from mipverify.network.operators import Dense, Identity, Index, Operator
 from mipverify.network.sparse_linear import SparseLinear
 from mipverify.proof.backward import (
     Evidence,
@@ -33,6 +34,16 @@ def dense(rng: np.random.Generator, widths: Sequence[int], spread: int = 0, dtyp
     return Network(tuple(nodes), len(nodes) - 1)
 
 
+@lru_cache(maxsize=64)  # many points are asked about in a row
+def entries(operator: Operator) -> list[tuple[int, int, Fraction]]:
+    """Row, column and value of what an operator multiplies by."""
+    matrix = operator.to_sparse().tocoo()
+    return [
+        (r, c, Fraction(w))
+        for r, c, w in zip(matrix.row.tolist(), matrix.col.tolist(), matrix.data.tolist(), strict=True)
+    ]
+
+
 def exact(network: Network, x: Point) -> list[Point]:
     """The values of all nodes at a point, in rational numbers; operators by their sparse matrices."""
     values: list[Point] = []
@@ -47,10 +58,9 @@ def exact(network: Network, x: Point) -> list[Point]:
             if node.bias is not None:
                 total = [Fraction(float(b)) for b in np.broadcast_to(node.bias, node.shape).reshape(-1)]
             for term in node.terms:
-                matrix = term.operator.to_sparse().tocoo()
                 source = values[term.source]
-                for r, c, w in zip(matrix.row.tolist(), matrix.col.tolist(), matrix.data.tolist(), strict=True):
-                    total[r] += Fraction(w) * source[c]
+                for r, c, w in entries(term.operator):
+                    total[r] += w * source[c]
             values.append(total)
     return values
 
