@@ -8,8 +8,8 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, overload
 
 from mipverify.api.inputs import array, class_numbers, collected, first, is_loader
-from mipverify.api.limits import require_limits
-from mipverify.api.progress import Progress, follower, run_display
+from mipverify.api.limits import require_limits, require_number, require_stages
+from mipverify.api.progress import Progress, follower, function, run_display
 from mipverify.api.questions import Batch, Reading, batch, broadcast, module_of, plain, sets, spread_domain
 from mipverify.engine import distortion as distances
 from mipverify.engine import worst as worsts
@@ -126,10 +126,10 @@ def verify(
     order of summation.
     Raises InputError where arguments do not fit each other.
     """
-    require_limits(timeout, seed, workers, memory)
+    timeout, seed, workers, memory = require_limits(timeout, seed, workers, memory)
     run: dict[str, Any] = {"timeout": timeout, "solver": solver, "seed": seed, "workers": workers, "memory": memory}
     run |= {"progress": follower(progress), "proof": proof, "arithmetic": arithmetic} | (
-        {} if stages is None else {"stages": stages}
+        {} if stages is None else {"stages": require_stages(stages)}
     )
     if isinstance(specification, str | PathLike):
         from mipverify.specification import load_vnnlib
@@ -214,7 +214,14 @@ def minimum_distortion(
 
     Raises InputError: arguments out of range, or an input that does not fit the network, the domain or the constraints.
     """
-    require_limits(timeout, seed, workers)
+    timeout, seed, workers, _ = require_limits(timeout, seed, workers)
+    gap = None if gap is None else require_number(gap, "gap")
+    if max_distance is not None:
+        max_distance = require_number(max_distance, "max_distance")
+    if known is not None and not isinstance(known, distances.Known):
+        raise InputError(f"known must be a distortion.Known, not {type(known).__name__}")
+    if threat is not None and not isinstance(threat, str):
+        raise InputError(f"threat must be words such as 'rotation:30', not {threat!r}")
     asked = batch(model, x, y, Reading(input_shape, output, layout, mean, std, transform))
     if threat is not None:
         from mipverify.api.threats import distances_of_threat
@@ -267,7 +274,8 @@ def worst_margin(
     """
     if eps is None:
         raise InputError("eps is needed")
-    require_limits(timeout, seed, workers)
+    timeout, seed, workers, _ = require_limits(timeout, seed, workers)
+    gap = require_number(gap, "gap")
     asked = batch(model, x, y, Reading(input_shape, output, layout, mean, std, transform))
 
     def ask(network: Any, image: Any, label: int, **options: Any) -> WorstMargin:
@@ -351,7 +359,7 @@ def adversarial_accuracy(
 
     if eps is None:
         raise InputError("eps is needed")
-    require_limits(timeout, seed, workers, least_workers=0)
+    timeout, seed, workers, _ = require_limits(timeout, seed, workers, least_workers=0)
     most = first(samples)
     if is_loader(images):
         if labels is not None:
@@ -359,12 +367,15 @@ def adversarial_accuracy(
                 "a loader gives its labels itself; state eps by name: adversarial_accuracy(m, loader, eps=0.1)"
             )
         images, labels = collected(images, most)
-    images, labels = array(images, "images")[:most], None if labels is None else class_numbers(labels)[:most]
+    images, labels = array(images, "images"), None if labels is None else class_numbers(labels)
+    if not images.ndim or not len(images):
+        raise InputError(f"images of shape {images.shape}: at least one is needed, along a first axis")
+    images, labels = images[:most], labels[:most] if labels is not None and labels.ndim else labels
     if labels is not None and labels.shape != images.shape[:1]:
         raise InputError(f"labels: {len(images)} integers are needed, not {labels.dtype} of shape {labels.shape}")
     asked = batch(model, images, labels, Reading(input_shape, output, layout, mean, std, transform))
     with ExitStack() as stack:
-        told = stack.enter_context(run_display()) if progress is True else progress or None
+        told = stack.enter_context(run_display()) if progress is True else function(progress)
         return reports.adversarial_accuracy(
             asked.network, asked.x, asked.labels, _radii(eps), norm=norm, domain=domain, mean=asked.mean, std=asked.std,
             out=out, timeout=timeout, workers=workers, solver=solver, seed=seed, cluster=cluster,

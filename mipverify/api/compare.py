@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mipverify.api.inputs import array
-from mipverify.api.limits import require_limits
+from mipverify.api.limits import require_limits, require_number
 from mipverify.api.progress import Progress, follower
 from mipverify.api.questions import Reading, batch, broadcast, plain, spread_domain
 from mipverify.engine import difference
@@ -53,7 +53,8 @@ def compare(
     """
     if within is not None and same_class:
         raise InputError("within and same_class are two questions: ask one")
-    require_limits(timeout, seed, workers)
+    timeout, seed, workers, _ = require_limits(timeout, seed, workers)
+    gap = require_number(gap, "gap")
     reading = Reading(input_shape, output, layout, mean, std, transform)
     asked, other = batch(first, x, None, reading), batch(second, x, None, reading)
     scales = [None] * len(asked.x) if scale is None else broadcast(array(scale, "scale"), asked, "scale")

@@ -23,11 +23,13 @@ def array(value: Any, what: str) -> NDArray[Any]:
         value = value.detach().cpu()
         if value.is_quantized or value.layout != torch.strided:
             raise InputError(f"{what}: a dense tensor is needed")
-        return np.asarray((value.float() if value.dtype == torch.bfloat16 else value).numpy())
+        value = (value.float() if value.dtype == torch.bfloat16 else value).resolve_conj().resolve_neg().numpy()
     try:
         found = np.asarray(value)
     except (TypeError, ValueError):
         found = np.asarray(None)
+    if found.dtype.kind == "c":
+        raise InputError(f"{what}: real numbers are needed, not {found.dtype}")
     if found.dtype.kind not in "iufb":
         raise InputError(f"{what}: numbers are needed, not {type(value).__name__}")
     return found

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from mipverify.errors import InputError
 
 if TYPE_CHECKING:
     from mipverify.report.tally import Status
@@ -17,7 +19,16 @@ def follower(progress: Progress | None) -> Callable[[str, str], None] | None:
     """The caller's own function, or a line on stderr for each stage; None for nobody."""
     if progress is True:
         return lambda stage, text: print(f"{stage}: {text}" if text else stage, file=sys.stderr)
-    return progress or None
+    return function(progress)
+
+
+def function(progress: Any) -> Any:
+    """What is called, or None for nobody. Raises InputError for what cannot be called."""
+    if progress is None or progress is False:
+        return None
+    if not callable(progress):
+        raise InputError(f"progress must be a function, True or None, not {progress!r}")
+    return progress
 
 
 def run_display() -> AbstractContextManager[Callable[[Status], None]]:

@@ -205,6 +205,10 @@ def _arranged(
         complaints.append(found)
         if single and labels is not None and len(given) == 1 and complaint(module, given[0]) is None:
             return given[0], True  # one input with its batch axis, and one label without
+    if not x.size:
+        raise InputError(f"x of shape {x.shape} holds no input")
+    if labels is not None and single and complaint(module, channels_first(x, layout, False)[0]) is None:
+        raise InputError(f"one label for {len(x)} inputs")
     if len(complaints) > 1 and complaints[0] != complaints[1]:
         reasons = f"as a batch, {complaints[0]}; as one input, {complaints[1]}"
     else:
@@ -252,7 +256,11 @@ def sets(
         ]
     radii = array(eps, "eps").astype(np.float64) if per_entry else np.ones(())
     scales = broadcast(radii, asked, "eps")
-    scales = scales if mask is None else scales * broadcast(array(mask, "mask"), asked, "mask")
+    if mask is not None:
+        zeros_and_ones = array(mask, "mask")
+        if not np.isin(zeros_and_ones, (0, 1)).all():
+            raise InputError("mask must hold zeros and ones")
+        scales = scales * broadcast(zeros_and_ones, asked, "mask")
     limits = spread_domain(domain, asked)
     found = []
     for x, label, scale in zip(asked.x, asked.labels, scales, strict=True):

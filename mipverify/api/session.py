@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Any
 
 from mipverify.api.inputs import normalization
-from mipverify.api.limits import require_limits
+from mipverify.api.limits import require_limits, require_seconds
+from mipverify.api.progress import follower, function
 from mipverify.api.questions import Reading, batch, module_of, sets
 from mipverify.engine.session import Limits, Questions
 from mipverify.engine.verdict import Verdict
@@ -56,7 +57,7 @@ class Session:
             if (mean, std) != (0, 1):
                 raise InputError("the transform states a mean and std: give either")
             (mean, std), transform = known, None
-        require_limits(0, seed, workers)
+        _, seed, workers, _ = require_limits(0, seed, workers)
         network = _network(model, Reading(input_shape, output, transform=transform))
         self._reading = Reading(layout=layout, mean=mean, std=std)
         self._ball = {"norm": norm, "domain": domain}
@@ -95,7 +96,8 @@ class Session:
 
         Raises InputError where question and network do not fit.
         """
-        return self._open().verify(self._specification(question), Limits(timeout, proof, progress))
+        limits = Limits(require_seconds(timeout), proof, follower(progress))
+        return self._open().verify(self._specification(question), limits)
 
     def verify_all(
         self,
@@ -111,12 +113,13 @@ class Session:
         seconds for each question. progress: called with the number of answers so far and of questions; True shows a bar
         in a notebook or on stderr. An interrupt ends it: what is not decided by then is unknown.
         """
+        limits = Limits(require_seconds(timeout), proof)
         engine, (asked, refused) = self._open(), self._read(questions)
         found: dict[int, Verdict | InputError] = {**refused}
         total = len(asked) + len(refused)
         with suppress(KeyboardInterrupt), ExitStack() as stack:
-            told = stack.enter_context(_bar(total)) if progress is True else progress or None
-            for place, answer in engine.answers(asked, Limits(timeout, proof)):
+            told = stack.enter_context(_bar(total)) if progress is True else function(progress)
+            for place, answer in engine.answers(asked, limits):
                 found[place] = answer
                 if told is not None:
                     told(len(found), total)
@@ -128,7 +131,7 @@ class Session:
         """The same one by one as they are reached: the place of a question, and its answer."""
         engine, (asked, refused) = self._open(), self._read(questions)
         yield from refused.items()
-        yield from engine.answers(asked, Limits(timeout, proof))
+        yield from engine.answers(asked, Limits(require_seconds(timeout), proof))
 
     def _read(self, questions: Iterable[Any]) -> tuple[dict[int, Specification], dict[int, InputError]]:
         """Questions as the engine takes them, by their places, and what is wrong with others."""

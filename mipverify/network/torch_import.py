@@ -62,7 +62,12 @@ def from_torch(
     module = unwrapped(module)
     if not isinstance(module, torch.nn.Module):
         raise InputError(f"a torch.nn.Module is needed, not {type(module).__name__}")
-    shape = (1, *(int(size) for size in input_shape))
+    try:
+        shape = (1, *(int(size) for size in input_shape))
+    except (TypeError, ValueError):
+        raise InputError(
+            f"input_shape must be the sizes of the axes, such as (1, 28, 28), not {input_shape!r}"
+        ) from None
     if min(shape) < 1:
         raise InputError(f"input_shape {tuple(input_shape)} has a size below 1")
     network = read_module(module, shape, "float64" if _double(module) else "float32", statistics, traced)

@@ -194,6 +194,8 @@ def load_dataset(path: str | PathLike[str], preprocessing: Preprocessing | None 
         InputError: the file is missing, damaged, of another kind, or its images and labels do not belong together.
     """
     given = Preprocessing.of(**more) if preprocessing is None else preprocessing
+    if not isinstance(path, str | PathLike):
+        raise InputError(f"the path of a data file is needed, not {type(path).__name__}")
     place = Path(path)
     name = place.name.removesuffix(".gz")
     if name.endswith(".npz"):

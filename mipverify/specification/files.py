@@ -27,6 +27,8 @@ def read_file(path: str | PathLike[str]) -> tuple[bytes, str]:
     Raises:
         InputError: the file cannot be read, or its compressed content is damaged or expands absurdly.
     """
+    if not isinstance(path, str | PathLike):
+        raise InputError(f"the path of a file is needed, not {type(path).__name__}")
     try:
         raw = Path(path).read_bytes()
     except OSError as error:

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Iterable
 from contextlib import suppress
 from fractions import Fraction
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,8 @@ def misclassified(
     label: int, num_classes: int, num_inputs: int, *, targets: Iterable[int] | None = None, margin: object = 0
 ) -> tuple[Condition, ...]:
     """One condition `y_label - y_target <= -margin` for each target: by default, a tie is a violation already."""
+    if not isinstance(num_classes, Integral):
+        raise InputError(f"num_classes must be a whole number, not {num_classes!r}")
     if num_classes < 2:
         raise InputError(
             f"robustness compares scores of at least 2 classes, and the network gives {num_classes}: state what must"

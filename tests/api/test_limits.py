@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ pytest.importorskip("torch")
 from torch import nn
 
 import mipverify
+from mipverify.engine.schedule import CASCADE
 from mipverify.errors import InputError
 
 X = np.full(4, 0.5, np.float32)
@@ -32,12 +34,93 @@ CALLS: dict[str, Callable[..., Any]] = {
     [
         ("timeout", -1), ("timeout", float("nan")), ("timeout", "5"), ("timeout", None),
         ("seed", -1), ("seed", "a"), ("seed", 1.5), ("seed", None),
-        ("workers", -1), ("workers", "x"), ("workers", 1.5),
+        ("workers", -1), ("workers", "x"), ("workers", 1.5), ("progress", "x"),
     ],
 )  # fmt: skip
 def test_limits(call: str, name: str, value: object) -> None:
     with pytest.raises(InputError, match=f"^{name} must be a"):
         CALLS[call](**{name: value})
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("timeout", [np.float32(20), np.int64(20), Fraction(20), 10**400])
+def test_timeouts_of_any_type_of_numbers(call: str, timeout: Any) -> None:
+    CALLS[call](timeout=timeout, seed=np.int64(1), workers=np.int64(1))
+
+
+@pytest.mark.parametrize("call", [call for call in CALLS if call != "adversarial_accuracy"])
+def test_there_is_no_number_of_workers_but_what_is_asked_for(call: str) -> None:
+    with pytest.raises(InputError, match="workers must be a whole number, 1 or more, not None"):
+        CALLS[call](workers=None)
+
+
+@pytest.mark.parametrize("stages", [("x",), "x", 3, (None,), (type(CASCADE[0]),), ((CASCADE[0],),)])
+def test_what_is_no_stage(stages: Any) -> None:
+    with pytest.raises(InputError, match="stages must be stages"):
+        CALLS["verify"](stages=stages)
+
+
+def test_stages_may_come_one_by_one() -> None:
+    assert CALLS["verify"](stages=(stage for stage in CASCADE)).verdict == CALLS["verify"]().verdict
+
+
+@pytest.mark.parametrize("call", ["minimum_distortion", "worst_margin", "compare"])
+def test_gaps_are_numbers(call: str) -> None:
+    with pytest.raises(InputError, match=r"gap must be a number, not '0.1'"):
+        CALLS[call](gap="0.1")
+
+
+@pytest.mark.parametrize("given", [{"max_distance": "1"}, {"known": 0.1}, {"threat": 3}])
+def test_arguments_of_distances(given: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"^{next(iter(given))} must be"):
+        CALLS["minimum_distortion"](**given)
+
+
+@pytest.mark.parametrize("mask", [2, 0.5, -1, [1, 1, 1, float("nan")]])
+def test_masks_hold_zeros_and_ones(mask: Any) -> None:
+    with pytest.raises(InputError, match="mask must hold zeros and ones"):
+        CALLS["verify"](mask=mask)
+
+
+def test_labels_and_images_without_a_first_axis() -> None:
+    for images, labels in ((X[None], 1), (np.float32(1), None), (X[None][:0], [])):
+        with pytest.raises(InputError, match=r"labels: 1 integers are needed|images of shape|numbers of classes"):
+            mipverify.adversarial_accuracy(NET, images, labels, "0.1")
+    with pytest.raises(InputError, match="one label for 2 inputs"):
+        mipverify.verify(NET, np.stack([X, X]), 0, eps=0.1)
+    with pytest.raises(InputError, match="holds no input"):
+        mipverify.verify(NET, X[:0].reshape(0, 4), eps=0.1)
+
+
+def test_complex_numbers_are_no_inputs() -> None:
+    torch = pytest.importorskip("torch")
+    for x in (X + 1j, torch.from_numpy(X + 1j), torch.from_numpy(X + 1j).conj()):
+        with pytest.raises(InputError, match="real numbers are needed"):
+            mipverify.verify(NET, x, eps=0.1)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: mipverify.load_vnnlib(None),  # type: ignore[arg-type]
+        lambda: mipverify.load_dataset(3),  # type: ignore[arg-type]
+        lambda: mipverify.load_query(None, "net.onnx"),  # type: ignore[arg-type]
+        lambda: mipverify.Network.from_torch(NET, 4),  # type: ignore[arg-type]
+        lambda: mipverify.robustness([0.5, 0.5], 0, 0.1, num_classes="3"),  # type: ignore[arg-type]
+    ],
+)
+def test_other_types_than_are_asked_for(call: Callable[[], Any]) -> None:
+    with pytest.raises(InputError, match=r"is needed, not|must be"):
+        call()
+
+
+@pytest.mark.parametrize("given", [{"timeout": -1}, {"timeout": "x"}, {"progress": "x"}])
+def test_limits_of_sessions(given: dict[str, Any]) -> None:
+    with mipverify.Session(mipverify.Network.from_torch(NET, (4,))) as session:
+        with pytest.raises(InputError, match="must be a"):
+            session.verify((X, 0, 0.1), **given)
+        with pytest.raises(InputError, match="must be a"):
+            session.verify_all([(X, 0, 0.1)], **given)
 
 
 def test_memory_and_shapes() -> None:
