@@ -18,7 +18,7 @@ from mipverify.network.replay import replay_of
 from mipverify.network.rewrites import REWRITES, OnnxNode
 from mipverify.network.validation import unit_box, validated
 from mipverify.specification import robustness
-from tests.network.graphs import Graph
+from tests.network.graphs import Graph, runtime
 
 
 def _mixing_the_batch(path: Path) -> Path:
@@ -125,6 +125,38 @@ def test_a_double_model_that_is_cast_to_double_is_compared_in_double_precision(l
     network = load(path)
     assert network.double
     validated(network, unit_box(network))
+
+
+LIKE_THE_INPUT = """<ir_version: 8, opset_import: ["": 18]>
+    g (KIND[1,2] x) => (KIND[1,2] y) <NUMBERS> {
+        low = CastLike (a, x)  high = CastLike (b, x)  c = Clip (x, low, high)  t = CastLike (s, x)  y = Mul (c, t) }"""
+
+
+@pytest.mark.parametrize("kind", ["float", "double"])
+@pytest.mark.parametrize("numbers", ["float a = {0.1}, float b = {0.7}, float[2] s = {3, 0.3}",
+                                     "int64 a = {-1}, int32 b = {2}, double[2] s = {0.5, -3}",
+                                     "double a = {-0.25}, int8 b = {0}, bool[2] s = {1, 0}"])  # fmt: skip
+def test_constants_that_are_cast_like_the_input(kind: str, numbers: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    text = LIKE_THE_INPUT.replace("KIND", kind).replace("NUMBERS", numbers)
+    path.write_bytes(parse_model(text).SerializeToString())
+    network = load(path)
+    points = np.random.default_rng(1).uniform(-3, 3, (40, 1, 2)).astype(np.float32)
+    given = points.astype(np.float32 if kind == "float" else np.float64)
+    expected = np.stack([runtime(path.read_bytes(), point) for point in given])
+    np.testing.assert_allclose(network.forward(points.astype(np.float64)), expected, rtol=1e-6)
+    validated(network, unit_box(network))
+
+
+@pytest.mark.parametrize("number", ["double a = {0.1}", "int64 a = {16777217}", "double a = {1e300}"])
+def test_constants_that_float32_rounds_are_not_cast_like_the_input(number: str, tmp_path: Path) -> None:
+    text = LIKE_THE_INPUT.replace("KIND", "float").replace(
+        "NUMBERS", f"{number}, float b = {{9}}, float[2] s = {{1, 1}}"
+    )
+    path = tmp_path / "net.onnx"
+    path.write_bytes(parse_model(text).SerializeToString())
+    with pytest.raises(InputError, match=r"CastLike .*may round a constant"):
+        load(path)
 
 
 def _twice(builder: Builder, node: OnnxNode) -> Tensor:

@@ -38,12 +38,28 @@ def cast(builder: Builder, node: OnnxNode) -> Tensor | Comparison:
 
 
 @rewrite("CastLike")
-def cast_like(builder: Builder, node: OnnxNode) -> Tensor:
-    """x itself, where the other operand is one of float32 or float64, too."""
+def cast_like(builder: Builder, node: OnnxNode) -> Tensor | Comparison | np.ndarray:
+    """x itself, where the other operand is one of float32 or float64, too; a constant, where both hold its numbers."""
     like = node.present(1)
-    if isinstance(like, np.ndarray) and like.dtype not in (np.float32, np.float64):
-        raise RewriteError(f"a cast to {like.dtype} changes the values: only float32 and float64 are supported")
-    return node.tensor(0)
+    if isinstance(like, np.ndarray):
+        if like.dtype not in (np.float32, np.float64):
+            raise RewriteError(f"a cast to {like.dtype} changes the values: only float32 and float64 are supported")
+        return node.comparison(0) if isinstance(node.inputs[0], Comparison) else node.tensor(0)
+    if isinstance(node.inputs[0], Comparison):
+        return node.comparison(0)
+    x = node.present(0)
+    if isinstance(x, Tensor):
+        return x
+    # The type of the other operand is not known here. As float64 the numbers are what they are: no rule that goes by
+    # what is the largest number of a type takes a bound of float32 for none.
+    wide = x.astype(np.float64)
+    with np.errstate(over="ignore"):
+        exact = np.array_equal(wide.astype(np.float32).astype(np.float64), wide) and np.array_equal(
+            wide.astype(x.dtype), x
+        )
+    if not exact:
+        raise RewriteError("it may round a constant: not all of its numbers are those of float32")
+    return wide
 
 
 @rewrite("Flatten")
