@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 
@@ -15,6 +17,9 @@ from mipverify.specification.conditions import Row
 
 # A half-plane a x + b y <= c, and an affine function a x + b y + c, as triples of rationals.
 Plane = tuple[Fraction, Fraction, Fraction]
+Polygon = list[tuple[Fraction, Fraction]]
+# Weights (out, in), bias (out,), and whether the layer's input is added to its ReLU's output.
+Frozen = tuple[tuple[tuple[Fraction, ...], ...], tuple[Fraction, ...], bool]
 
 
 @dataclass
@@ -63,7 +68,7 @@ class Question:
 
     def violated(self) -> bool:
         """Whether a point of the box meets a condition, exactly."""
-        return any(_vertices(region + met) for region, outputs in self._regions() for met in self._met(outputs))
+        return any(_clipped(region, met) for region, outputs in self._regions() for met in self._met(outputs))
 
     def smallest_margin(self) -> Fraction | None:
         """The exact minimum of the first condition's only row minus its offset over the box."""
@@ -71,7 +76,7 @@ class Question:
         best = None
         for region, outputs in self._regions():
             a, b, c = _combine(row, outputs)
-            for x, y in _vertices(region):
+            for x, y in region:
                 value = a * x + b * y + c - offset
                 best = value if best is None else min(best, value)
         return best
@@ -86,47 +91,51 @@ class Question:
             found.append(planes)
         return found
 
-    def _regions(self) -> list[tuple[list[Plane], list[Plane]]]:
-        """Every phase pattern's region (half-planes) with the outputs as affine functions there."""
-        one, zero = Fraction(1), Fraction(0)
-        (x0, x1), (y0, y1) = self.box
-        start: list[Plane] = [(one, zero, x1), (-one, zero, -x0), (zero, one, y1), (zero, -one, -y0)]
-        states = [(start, [(one, zero, zero), (zero, one, zero)])]
-        for depth, layer in enumerate(self.layers):
-            after = []
-            for region, values in states:
-                pre = [_combine(row, values, bias) for row, bias in zip(layer.weight, layer.bias, strict=True)]
-                if depth == len(self.layers) - 1:
-                    after.append((region, pre))
+    def _regions(self) -> list[tuple[Polygon, list[Plane]]]:
+        layers = tuple((tuple(map(tuple, layer.weight)), tuple(layer.bias), layer.skip) for layer in self.layers)
+        return _regions(layers, tuple(self.box))
+
+
+@lru_cache(maxsize=256)  # the same network is asked about again and again, under other conditions and by other methods
+def _regions(
+    layers: tuple[Frozen, ...], box: tuple[tuple[Fraction, Fraction], ...]
+) -> list[tuple[Polygon, list[Plane]]]:
+    """The region of every phase pattern that occurs in the box, with the outputs as affine functions there."""
+    one, zero = Fraction(1), Fraction(0)
+    (x0, x1), (y0, y1) = box
+    states: list[tuple[Polygon, list[Plane]]] = [
+        ([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], [(one, zero, zero), (zero, one, zero)])
+    ]
+    for depth, (weight, biases, skip) in enumerate(layers):
+        after = []
+        for region, values in states:
+            pre = [_combine(row, values, bias) for row, bias in zip(weight, biases, strict=True)]
+            if depth == len(layers) - 1:
+                after.append((region, pre))
+                continue
+            for phases in itertools.product((False, True), repeat=len(pre)):
+                planes = [(-a, -b, c) if on else (a, b, -c) for (a, b, c), on in zip(pre, phases, strict=True)]
+                inside = _clipped(region, planes)
+                if not inside:
                     continue
-                for phases in itertools.product((False, True), repeat=len(pre)):
-                    planes = [(-a, -b, c) if on else (a, b, -c) for (a, b, c), on in zip(pre, phases, strict=True)]
-                    if not _vertices(region + planes):
-                        continue
-                    post = [p if on else (zero, zero, zero) for p, on in zip(pre, phases, strict=True)]
-                    if layer.skip:
-                        post = [
-                            tuple(s + t for s, t in zip(p, v, strict=True)) for p, v in zip(post, values, strict=True)
-                        ]
-                    after.append((region + planes, post))
-            states = after
-        return states
+                post = [p if on else (zero, zero, zero) for p, on in zip(pre, phases, strict=True)]
+                if skip:
+                    post = [tuple(s + t for s, t in zip(p, v, strict=True)) for p, v in zip(post, values, strict=True)]
+                after.append((inside, post))
+        states = after
+    return states
 
 
-def _combine(row: list[Fraction], values: list[Plane], constant: Fraction = Fraction(0)) -> Plane:
+def _combine(row: Sequence[Fraction], values: list[Plane], constant: Fraction = Fraction(0)) -> Plane:
     a = sum((w * v[0] for w, v in zip(row, values, strict=True)), Fraction(0))
     b = sum((w * v[1] for w, v in zip(row, values, strict=True)), Fraction(0))
     c = sum((w * v[2] for w, v in zip(row, values, strict=True)), constant)
     return a, b, c
 
 
-def _vertices(planes: list[Plane]) -> list[tuple[Fraction, Fraction]]:
-    """Vertices of a bounded polygon given by half-planes, clipped one by one; empty where it is empty."""
-    polygon: list[tuple[Fraction, Fraction]] = []
-    (_, _, x1), (_, _, x0), (_, _, y1), (_, _, y0) = planes[:4]
-    x0, y0 = -x0, -y0
-    polygon = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
-    for a, b, c in planes[4:]:
+def _clipped(polygon: Polygon, planes: Sequence[Plane]) -> Polygon:
+    """Vertices of what half-planes leave of a polygon, clipped one by one; empty where nothing is left."""
+    for a, b, c in planes:
         clipped = []
         sides = [c - a * x - b * y for x, y in polygon]
         for k, point in enumerate(polygon):
