@@ -41,7 +41,7 @@ class BenchmarkStore:
 
     def outcomes(self, hashes: Mapping[int, Hashes]) -> list[Outcome]:
         """What is known about some instances, in their order. Raises InputError if their files have changed since."""
-        with self._database.access():
+        with self._database.reading():
             found = [outcome for outcome in OUTCOMES.read(self._database.connection) if outcome.index in hashes]
         for outcome in found:
             now = hashes[outcome.index]

@@ -63,11 +63,8 @@ class BestKnown(Generic[R]):
 
     def results(self, selection: range) -> list[R]:
         """What is known about some samples, in the order of their index."""
-        try:
-            with self._database.access():
-                return self._table.read(self._database.connection, selection)
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{self._database.path}: is damaged ({error})") from None
+        with self._database.reading():
+            return self._table.read(self._database.connection, selection)
 
     def __enter__(self) -> Self:
         return self

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mipverify.errors import InputError, MipverifyError
+from mipverify.errors import InputError, MipverifyError, one_line
 from mipverify.report.files import refuse_links
 from mipverify.report.lock import LOCK, DirectoryLock
 from mipverify.report.table import Table
@@ -125,13 +125,27 @@ class RunDatabase:
             yield
         except sqlite3.DatabaseError as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            no_text = not code and isinstance(error, sqlite3.OperationalError)  # raised by Python, not by SQLite
+            if no_text or code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
                 raise InputError(f"{self.path}: is not a run store, or a damaged one ({error})") from None
             if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
                 raise InputError(f"{self.path}: cannot be written ({error})") from None
             raise StoreError(
                 f"{self.path}: cannot be written ({error}); what was finished is kept, the same command continues"
             ) from None
+        except UnicodeDecodeError as error:  # in a name of the schema
+            raise InputError(f"{self.path}: is not a run store, or a damaged one ({one_line(error)})") from None
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """`access`, where what is read is also made sense of: what makes none is damaged."""
+        try:
+            with self.access():
+                yield
+        except MipverifyError:
+            raise
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{self.path}: is damaged ({one_line(error)})") from None
 
     def close(self) -> None:
         self.connection.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from mipverify.errors import InputError
+from mipverify.errors import InputError, one_line
 from mipverify.report.columns import AT_RADII, SAMPLES
 from mipverify.report.configuration import RunConfiguration
 from mipverify.report.database import FILE, RunDatabase
@@ -107,7 +107,7 @@ class RunStore:
 
     def results(self, samples: range | None = None) -> list[SampleResult]:
         """The stored samples in the order of their index, each with every radius that it was asked about."""
-        with self._database.access():
+        with self._database.reading():
             return _with_radius(self._samples.read(self._connection, samples), self._eps)
 
     def mark(self, results: Collection[SampleResult]) -> None:
@@ -117,20 +117,24 @@ class RunStore:
 
     def last_session(self) -> tuple[str, dict[str, Any]]:
         """Version and options of the last start."""
-        row = self._connection.execute("SELECT version, options FROM sessions ORDER BY id DESC LIMIT 1").fetchone()
-        return ("", {}) if row is None else (row[0], json.loads(row[1]))
+        with self._database.reading():
+            row = self._connection.execute("SELECT version, options FROM sessions ORDER BY id DESC LIMIT 1").fetchone()
+            return ("", {}) if row is None else (row[0], json.loads(row[1]))
 
     def seconds(self) -> float:
         """Wall time of all sessions."""
-        return _seconds(self._connection)
+        with self._database.reading():
+            return _seconds(self._connection)
 
     def sessions(self) -> int:
         """How often the run was started or continued."""
-        return int(self._connection.execute("SELECT count(*) FROM sessions").fetchone()[0])
+        with self._database.reading():
+            return int(self._connection.execute("SELECT count(*) FROM sessions").fetchone()[0])
 
     def peak_memory(self) -> int:
         """Largest resident size of a worker in any session, in bytes."""
-        return int(self._connection.execute("SELECT max(peak_memory) FROM sessions").fetchone()[0])
+        with self._database.reading():
+            return int(self._connection.execute("SELECT max(peak_memory) FROM sessions").fetchone()[0])
 
     def close(self) -> None:
         self._database.close()
@@ -147,9 +151,12 @@ def read_run(directory: Path) -> tuple[RunConfiguration, list[SampleResult], flo
     with _reading(directory) as (database, configuration):
         try:
             samples = _with_radius(table_of(configuration).read(database), configuration.eps)
+            seconds = _seconds(database)
         except InputError as error:
             raise InputError(f"{directory / FILE}: {error}") from None
-        return configuration, samples, _seconds(database)
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{directory / FILE}: is damaged ({one_line(error)})") from None
+        return configuration, samples, seconds
 
 
 def read_question(directory: Path) -> RunConfiguration:
@@ -170,8 +177,8 @@ def _reading(directory: Path) -> Iterator[tuple[sqlite3.Connection, RunConfigura
             if configuration is None:
                 raise InputError(f"{path}: is not a run store")
             yield database, configuration
-    except sqlite3.DatabaseError as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({one_line(error)})") from None
 
 
 def table_of(configuration: RunConfiguration) -> Table[SampleResult]:
@@ -192,8 +199,11 @@ def _configuration(rows: dict[str, str], path: Path) -> RunConfiguration | None:
         raise InputError(f"{path}: was written with schema {rows.get('schema')}, this version reads {SCHEMA}")
     known = {field.name: rows[field.name] for field in fields(RunConfiguration) if field.name in rows}
     try:
-        return RunConfiguration(**known)
-    except TypeError:
+        found = RunConfiguration(**known)
+        if not isinstance(json.loads(found.settings), dict):
+            raise TypeError
+        return found
+    except (TypeError, ValueError):
         raise InputError(f"{path}: does not say what its run is about") from None
 
 

@@ -94,6 +94,53 @@ def test_a_file_that_is_no_store(tmp_path, configuration):
         read_run(tmp_path)
 
 
+DAMAGES = {
+    "text in the table of samples": "UPDATE samples SET trusted = CAST(X'5b22ff225d' AS TEXT)",
+    "a list in the table of samples": "UPDATE samples SET unstable = '[1, 2'",
+    "the question": "UPDATE run SET value = CAST(X'30ff' AS TEXT) WHERE key = 'eps'",
+    "the settings": "UPDATE run SET value = '{' WHERE key = 'settings'",
+    "the settings' kind": "UPDATE run SET value = '3' WHERE key = 'settings'",
+    "options of a session": "UPDATE sessions SET options = '{'",
+    "seconds of a session": "UPDATE sessions SET seconds = 'soon'",
+    "memory of a session": "UPDATE sessions SET peak_memory = CAST(X'ff' AS TEXT)",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_store_is_refused(damage, tmp_path, configuration, make_results):
+    with opened(tmp_path, configuration) as store:
+        store.put(make_results(4))
+    with sqlite3.connect(tmp_path / "results.sqlite") as database:
+        assert database.execute(DAMAGES[damage]).rowcount in (1, 4)
+
+    def all_of_it(wanted):
+        with RunStore(tmp_path, wanted, version="0", options={}) as store:
+            return store.results(), store.seconds(), store.sessions(), store.peak_memory(), store.last_session()
+
+    if "session" not in damage:
+        for wanted in (None, configuration):
+            with pytest.raises(InputError, match=r"damaged|cannot be read|does not say"):
+                all_of_it(wanted)
+    elif "seconds" in damage:  # text counts as zero for SQLite
+        assert len(all_of_it(None)[0]) == 4
+    else:
+        with pytest.raises(InputError, match="damaged"):
+            all_of_it(None)
+    if "options" not in damage and "memory" not in damage and "seconds" not in damage:
+        with pytest.raises(InputError, match=r"damaged|cannot be read|does not say"):
+            read_run(tmp_path)
+
+
+def test_a_name_that_is_no_text(tmp_path, configuration, make_results):
+    with opened(tmp_path, configuration) as store:
+        store.put(make_results(4))
+    path = tmp_path / "results.sqlite"
+    path.write_bytes(path.read_bytes().replace(b"trusted", b"\xffrusted"))
+    for read in (lambda: read_run(tmp_path), lambda: opened(tmp_path, configuration)):
+        with pytest.raises(InputError, match=r"damaged|cannot be read"):
+            read()
+
+
 def test_a_directory_that_cannot_be_made(tmp_path, configuration):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
