@@ -120,6 +120,8 @@ def _value(node: Any, known: dict[str, list[Fraction]], shapes: dict[str, tuple[
     if kind == "Var":
         flat = 0
         for index, size in zip(node.indices, shapes[node.name], strict=True):
+            if not 0 <= index < size:
+                raise InputError(f"{node.name} has no element {list(node.indices)}")
             flat = flat * size + index
         return known[node.name][flat]
     if kind in ("Float", "Int", "IntExpr", "Literal"):

@@ -71,7 +71,7 @@ def parse_vnnlib2(text: str, path: str, assumed: float | None = None) -> tuple[t
     """
     try:
         _check_depth(text)
-        query = vnnlib.parse_query_string(text)
+        query = _parsed(text)
         networks = _networks(query)
         asserted_equal, others = _links([assertion.expr for assertion in query.assertions])
         tensors = _Tensors(networks, asserted_equal)
@@ -81,6 +81,17 @@ def parse_vnnlib2(text: str, path: str, assumed: float | None = None) -> tuple[t
         raise InputError(f"{path}: {shorten(_explain(str(error)), _LONGEST)}") from None
     except InputError as error:
         raise type(error)(f"{path}: {shorten(str(error), _LONGEST)}") from None
+
+
+def _parsed(text: str) -> Any:
+    """The official parser's syntax tree. Raises InputError for what it ends at without a word of its own."""
+    try:
+        return vnnlib.parse_query_string(text)
+    except UnicodeDecodeError:  # it quotes a byte of a character that its grammar does not have
+        line = next((k for k, one in enumerate(text.splitlines(), 1) if not one.split(";")[0].isascii()), "?")
+        raise InputError(f"line {line}: a character that is none of ASCII, outside of a comment") from None
+    except (IndexError, OverflowError):
+        raise InputError("a whole number has too many digits") from None
 
 
 def _check_depth(text: str) -> None:
@@ -187,14 +198,14 @@ class _Tensors:
 
     def _element(self, node: Any) -> int:
         start, shape = self._inputs[node.name]
-        return start + _flat(node.indices, shape)
+        return start + _flat(node, shape)
 
     def variable(self, node: Any) -> int:
         """Input element i as i, output element j as -1 - j."""
         if node.name in self._inputs:
             element = self._element(node)
             return element if self._places is None else self._places[element]
-        return -1 - self._start(node.name) - _flat(node.indices, self._shapes[node.name])
+        return -1 - self._start(node.name) - _flat(node, self._shapes[node.name])
 
     def _start(self, name: str) -> int:
         start = self._asked.get(name)
@@ -225,9 +236,15 @@ class _Tensors:
         return Variables(self._count, self._asked_count, self.name, inputs_alone=True)
 
 
-def _flat(indices: Sequence[int], shape: Sequence[int]) -> int:
+def _flat(node: Any, shape: Sequence[int]) -> int:
+    """The place of an element in its tensor. Raises InputError for negative indices, which the parser lets pass."""
     flat = 0
-    for index, size in zip(indices, shape, strict=True):
+    for index, size in zip(node.indices, shape, strict=True):
+        if not 0 <= index < size:
+            place = ",".join(map(str, node.indices))
+            raise InputError(
+                f"line {node.line}: {node.name}[{place}] is no element: {index} is none of 0 to {size - 1}"
+            )
         flat = flat * size + index
     return flat
 

@@ -70,6 +70,23 @@ ERRORS = {
     "syntax": (NETWORK + BOX + "(assert (xor))", "line 10, column"),
     "exponent": (NETWORK + BOX + "(assert (<= Y[0,0] 1.0e-3))", "no exponent"),
     "index": (NETWORK + BOX + "(assert (<= Y[0,2] 1.0))", "line 10: Index out of bounds"),
+    "negative index of an output": (NETWORK + BOX + "(assert (<= Y[0,-1] 1.0))", r"line 10: Y\[0,-1\] is no element"),
+    "negative index of an input": (
+        NETWORK + BOX + "(assert (<= X[0,1,-2] 1.0))",
+        r"line 10: X\[0,1,-2\] is no element",
+    ),
+    "negative index of inputs that are equal": (
+        NETWORK + BOX + OUTPUT + "(assert (== X[0,0,0] X[0,-1,0]))",
+        r"X\[0,-1,0\] is no element",
+    ),
+    "huge index": (NETWORK + BOX + f"(assert (<= Y[0,{'9' * 30}] 1.0))", "too many digits"),
+    "huge size": (NETWORK.replace("[1,2]", f"[1,{'9' * 30}]") + BOX, "too many digits"),
+    "huge whole number": (NETWORK + BOX + f"(assert (<= Y[0,0] {'9' * 30}))", "too many digits"),
+    "a dash that is no minus": (
+        NETWORK + BOX + "; \u2212\n(assert (<= Y[0,0] \u22121.0))",
+        "line 11: a character that is",
+    ),
+    "a name that is not ASCII": (NETWORK.replace("Y", "\u00dc") + BOX, "line 4: a character that is none of ASCII"),
     "undeclared": (NETWORK + BOX + "(assert (<= Z 1.0))", "line 10: Undeclared variable: Z"),
     "version": (NETWORK.replace("2.0", "3.0") + BOX + OUTPUT, "line 1: Incompatible"),
     "no version": (NETWORK.split("\n", 1)[1] + BOX + OUTPUT, "syntax error at line 1"),
