@@ -109,7 +109,7 @@ class State:
         self.hints = np.zeros((0, self.problem.network.input_size))
         # A condition of strict rows only is not met where its margin, the largest of theirs, is zero.
         self._excluded_at_zero = np.array([bool(c.strict.all()) for c in conditions])
-        self._reduced: tuple[Bounds, Reduced] | None = None
+        self._reductions: list[tuple[Bounds, Reduced]] = []
 
     @property
     def proven(self) -> Bounds:
@@ -202,11 +202,14 @@ class State:
     def reduced(self, stop: Callable[[], bool]) -> Reduced:
         """The margin network reduced to what is unstable within `bounds`, made once for them.
 
-        Raises Stopped where `stop` returns true before it is done.
+        Earlier ones are kept that trees are under way on. Raises Stopped where `stop` returns true before it is done.
         """
-        if self._reduced is None or self._reduced[0] is not self.proven:
-            self._reduced = self.proven, reduce(self.proven, stop)
-        return self._reduced[1]
+        if not self._reductions or self._reductions[-1][0] is not self.proven:
+            made = self.proven, reduce(self.proven, stop)
+            under_way = (*(self.trees.searches if self.trees is not None else ()), *self.semidefinite)
+            used = {search.bounder.root.scope.key for search in under_way}
+            self._reductions = [*(pair for pair in self._reductions if pair[1].bounds.scope.key in used), made]
+        return self._reductions[-1][1]
 
     def learn(self, update: Update) -> None:
         """Take over what a stage has come to. Raises ValueError where a fact is about something else."""
@@ -258,9 +261,11 @@ class State:
             self.margins = np.fmax(self.margins, proven)
 
     def _learn_rows(self, fact: RowBounds) -> None:
-        """Of margins, over the whole input set or that of the reduced network."""
-        if self._reduced is not None and fact.scope.key == self._reduced[1].bounds.scope.key:
-            fact = self._reduced[1].lifted_rows(fact)
+        """Of margins, over the whole input set or that of a reduced network."""
+        for _, reduced in self._reductions:
+            if fact.scope.key == reduced.bounds.scope.key:
+                fact = reduced.lifted_rows(fact)
+                break
         claim = fact.claim
         if claim is None or not self.proven.scope.has(fact.scope) or fact.scope.assumptions:
             raise ValueError("the fact is not about this problem's input set")

@@ -108,14 +108,13 @@ class FirstBranching(PhaseStage):
 
 @dataclass(frozen=True, kw_only=True)
 class BranchAndBound(PhaseStage):
-    """Condition by condition with the cuts that matter to it, the easiest first; trees over the same bounds go on.
+    """Condition by condition with the cuts that matter to it, the easiest first; trees that are far ahead go on.
 
-    cuts: whether they are looked for at all. further: a tree without cuts goes on instead where its bound is above this
-    share of the bound with cuts.
+    further: a tree over the intermediate bounds of before goes on where its bound is above this share of the one that
+    cuts come to with the bounds of by now: these may have gained next to nothing.
     resumed: only where branching stopped before its time, for a MILP solver or to tighten intermediate bounds.
     """
 
-    cuts: bool = True
     further: float = 0.5
     resumed: bool = False
 
@@ -130,21 +129,19 @@ class BranchAndBound(PhaseStage):
     def run(self, work: Work) -> None:
         """Look for cuts once, and branch."""
         state = work.state
-        trees = state.trees
-        if trees is None or trees.bounds is not state.proven:
-            trees = Trees(state.proven)
-            if not self.cuts:
-                trees = Trees(state.proven, self._searches(work, [{int(c): None for c in state.open()}]))
-        proven = set(range(len(state.lower))).difference(state.open().tolist())
-        for search in trees.searches:
+        trees = state.trees or Trees(state.proven)
+        searches, proven = trees.searches, set(range(len(state.lower))).difference(state.open().tolist())
+        for search in searches:
             search.forget(proven)  # by another stage, since
-        searches = trees.searches if trees.cut or not self.cuts else self._with_cuts(work, trees.searches)
+        if not trees.cut or trees.bounds is not state.proven:
+            searches = self._with_cuts(work, searches)
+        bounds = state.proven
         while searches and not work.deadline.over():
             searches = go_on(work, searches)
-        work.tell(Update(trees=Trees(trees.bounds, searches, trees.cut or self.cuts)))
+        work.tell(Update(trees=Trees(bounds, searches, cut=True)))
 
     def _with_cuts(self, work: Work, searches: Sequence[PhaseSearch]) -> tuple[PhaseSearch, ...]:
-        """Searches with cuts of their own for all open conditions but those that have come further without."""
+        """Searches with cuts of their own for all open conditions but those whose trees are far ahead."""
         from mipverify.solvers.branch_and_bound.root_cuts import root_cuts
 
         state, whole = work.state, work.deadline.whole
