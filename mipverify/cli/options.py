@@ -94,7 +94,7 @@ def parse_memory(text: str | None) -> int | None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
     size = float(match[1]) * 1024 ** " kmgt".index(match[2] or " ") if match else 0.0
-    if size < 1:
+    if not 1 <= size < math.inf:
         raise InputError(f"--memory must be a size such as 800M or 4G, not {text!r}")
     return int(size)
 

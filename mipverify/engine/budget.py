@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -83,5 +84,5 @@ def cap_memory(limit: int) -> None:
     """Let allocations fail from where this process has taken `limit` more bytes of address space, until it ends."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
-    wanted = pages * resource.getpagesize() + limit
+    wanted = min(pages * resource.getpagesize() + limit, sys.maxsize)  # the largest number that the call takes
     resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))

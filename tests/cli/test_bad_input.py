@@ -140,6 +140,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "name that colours a terminal": (["\x1b[31mnet.onnx", "holds.vnnlib"], ["\\x1b[31mnet.onnx"]),
     "no workers": (["net.onnx", "holds.vnnlib", "--workers", "0"], ["--workers", "0"]),
     "memory unreadable": (["net.onnx", "holds.vnnlib", "--memory", "lots"], ["--memory", "lots"]),
+    "memory beyond all numbers": (["net.onnx", "holds.vnnlib", "--memory", "9" * 400 + "T"], ["--memory"]),
     "witness in no directory": (["net.onnx", "holds.vnnlib", "--witness", "none/w.txt"], ["--witness", "none"]),
     "witness is a directory": (["net.onnx", "holds.vnnlib", "--witness", "."], ["--witness", "directory"]),
     "result is a directory": (["net.onnx", "holds.vnnlib", "--result-file", "."], ["--result-file", "directory"]),

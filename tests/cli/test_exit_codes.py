@@ -64,6 +64,11 @@ def test_the_radius_arrives_as_typed(cli: Callable[..., Result], folder: Path, m
     assert seen == ["0.010"]
 
 
+def test_more_memory_than_there_are_addresses(cli: Callable[..., Result], folder: Path) -> None:
+    asked = "verify", folder / "net.onnx", folder / "holds.vnnlib"
+    assert cli(*asked, "--memory", "99999999T").code == cli(*asked).code == 0
+
+
 def test_limits_reach_the_engine(cli: Callable[..., Result], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
 
