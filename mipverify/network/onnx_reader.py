@@ -89,10 +89,23 @@ def inlined(model: Any, path: str | Path) -> Any:
     for function in model.functions:
         for entry in function.opset_import:
             entry.version = versions.get(entry.domain, entry.version)
+    defaults = {(function.domain, function.name): function.attribute_proto for function in model.functions}
+    for nodes in (model.graph.node, *(function.node for function in model.functions)):
+        _state_defaults(nodes, defaults)
     try:
         return onnx.inliner.inline_local_functions(model)
     except Exception as error:  # noqa: BLE001  # of native code
         raise InputError(f"{path}: its functions cannot be put in place of their calls: {one_line(error)}") from None
+
+
+def _state_defaults(nodes: Any, defaults: dict[tuple[str, str], Any]) -> None:
+    """Give calls of functions the attributes that they leave to the functions' defaults, which the inliner forgets."""
+    for node in nodes:
+        given = {attribute.name for attribute in node.attribute}
+        for graph in [graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs)]:
+            _state_defaults(graph.node, defaults)
+        missing = [one for one in defaults.get((node.domain, node.op_type), ()) if one.name not in given]
+        node.attribute.extend(missing)
 
 
 def _opset(model: Any, path: str | Path) -> int:

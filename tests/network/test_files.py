@@ -239,6 +239,32 @@ def test_functions_are_read_in_the_opset_of_the_file(version: int, tmp_path: Pat
     _equal(tmp_path / "net.onnx", onnx.parser.parse_model(text % version))
 
 
+DEFAULTS = """<ir_version: 8, opset_import: ["": 17, "own": 1]>
+    g (float[1,4] x) => (float[1,4] y) <bool yes = {1}> { BODY }
+    <domain: "own", opset_import: ["": 17]> Leak <a: float = 0.5> (p) => (q) { q = LeakyRelu <alpha: float = @a> (p) }
+    <domain: "own", opset_import: ["": 17, "own": 1]> Twice <b: float = 0.25> (p) => (q) {
+        r = own.Leak <a: float = @b> (p)  q = own.Leak (r) }"""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "y = own.Leak (x)",
+        "y = own.Leak <a = 0.3> (x)",
+        "y = own.Twice (x)",
+        "z = own.Twice <b = 2.0> (x)  y = own.Leak (z)",
+        "y = If (yes) <then_branch = t () => (float[1,4] a) { a = own.Leak (x) }, "
+        "else_branch = e () => (float[1,4] b) { b = Neg (x) }>",
+    ],
+)
+def test_attributes_of_functions_have_defaults(body: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(onnx.parser.parse_model(DEFAULTS.replace("BODY", body)).SerializeToString())
+    network = load(path)
+    x = np.array([[1.0, -1.0, -3.0, 0.5]], np.float32)
+    np.testing.assert_allclose(network.forward(x[None])[0], runtime(path.read_bytes(), x), rtol=1e-6)
+
+
 def test_functions_that_call_themselves_are_refused(tmp_path: Path) -> None:
     text = """<ir_version: 9, opset_import: ["": 17, "own": 1]>
     g (float[1,2] x) => (float[1,2] y) { y = own.F (x) }
