@@ -12,7 +12,7 @@ from mipverify.cli.console import green, stdout_for_results_only, table, yellow
 from mipverify.cli.counterexample import counterexample, wrong_class
 from mipverify.cli.declare import option
 from mipverify.cli.exits import DONE, UNDECIDED
-from mipverify.cli.outputs import check_outputs, data_files, remove_stale, write
+from mipverify.cli.outputs import check_outputs, data_files, remove_stale, write, write_proof
 from mipverify.cli.streams import say
 from mipverify.errors import InputError
 from mipverify.parallel.threads import use_one_thread
@@ -159,9 +159,7 @@ def distortion(
                     proof=proof is not None,
                     **asked,
                 )
-    if proof is not None and found.proof is not None:
-        found.proof.save(proof)
-    written = proof if found.proof is not None else None
+    written, unwritten = write_proof(proof, found.proof)
     if json:
         about = {"path": data, "sha256": dataset.sha256, "index": index, "label": right}
         kept = {key: value for key, value in asked.items() if key not in ("timeout", "solver", "seed")}
@@ -180,6 +178,8 @@ def distortion(
         say(describe(found, right, dataset.described(), verbose=verbose, proof=written))
     if witness is not None and found.witness is not None:
         write(witness, counterexample(found.witness))
+    if unwritten is not None:
+        raise unwritten
     return UNDECIDED if found.status == "bounded" else DONE
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mipverify.errors import InputError, MipverifyError
+
+if TYPE_CHECKING:
+    from mipverify.proof_file import Proof
 
 
 def check_outputs(outputs: dict[str, str | None], inputs: Iterable[str | None]) -> None:
@@ -55,7 +59,7 @@ def remove_stale(paths: Iterable[str | None]) -> None:
             Path(path).unlink(missing_ok=True)
 
 
-def write(path: str, text: str) -> None:
+def write(path: str, content: str | bytes) -> None:
     """Write a file as a whole: a reader never finds half of it, and a link is replaced, not what it points to.
 
     Raises MipverifyError where that is not possible any more, such as on a disk that has become full.
@@ -65,12 +69,26 @@ def write(path: str, text: str) -> None:
     target = Path(path)
     try:
         if not _plain(target):  # a pipe or a device, such as /dev/stdout
-            target.write_text(text)
+            target.write_bytes(content.encode() if isinstance(content, str) else content)
             return
-        with Replacing(target) as file:
-            file.write(text)
+        with Replacing(target, binary=isinstance(content, bytes)) as file:
+            file.write(content)
     except OSError as error:
         raise MipverifyError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def write_proof(path: str | None, proof: Proof | None) -> tuple[str | None, MipverifyError | None]:
+    """Where a proof was written, if one was asked for and found, and what was in the way.
+
+    The answer that it proves stands without it: who asked tells that first, and raises the error then.
+    """
+    if path is None or proof is None:
+        return None, None
+    try:
+        write(path, proof.to_bytes())
+    except MipverifyError as error:
+        return None, error
+    return path, None
 
 
 def _plain(path: Path) -> bool:

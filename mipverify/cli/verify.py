@@ -13,7 +13,7 @@ from mipverify.cli.console import green, red, stdout_for_results_only, table, ye
 from mipverify.cli.counterexample import counterexample, result_word, wrong_class
 from mipverify.cli.declare import option
 from mipverify.cli.exits import OF_VERDICT
-from mipverify.cli.outputs import check_outputs, data_files, remove_stale, write
+from mipverify.cli.outputs import check_outputs, data_files, remove_stale, write, write_proof
 from mipverify.cli.question import Question, QuestionOptions
 from mipverify.cli.streams import say
 from mipverify.errors import InputError
@@ -123,9 +123,7 @@ def verify(
                 arithmetic=arithmetic,
             )
 
-    if proof is not None and verdict.proof is not None:
-        verdict.proof.save(proof)
-    kept = proof if verdict.proof is not None else None
+    kept, unwritten = write_proof(proof, verdict.proof)
     try:
         if json:
             say(json_module.dumps({**record(verdict, read, network), "proof": kept}, allow_nan=False))
@@ -139,6 +137,8 @@ def verify(
             write(witness, found)
         if result_file is not None:
             write(result_file, result_word(verdict, timeout) + "\n" + found)
+    if unwritten is not None:
+        raise unwritten
     return OF_VERDICT[verdict.verdict]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mipverify.errors import InputError
+from mipverify.report.database import StoreError
 
 if TYPE_CHECKING:
     from mipverify.engine.sample import SampleResult
@@ -30,19 +32,27 @@ def keep_proofs(directory: Path, results: Iterable[SampleResult], *, several: bo
 
     several: whether the run has several radii.
 
-    Raises InputError where that is not possible.
+    Raises InputError where there can be no folder of proofs, StoreError where one cannot be written.
     """
     kept = []
     for result in results:
         if result.proof is not None:
             path = path_of(directory, result, several=several)
+            part = path.with_suffix(".part")
             try:
                 path.parent.mkdir(exist_ok=True)
-                part = path.with_suffix(".part")
+            except OSError as error:
+                raise InputError(f"{path.parent}: cannot be written: {error.strerror or error}") from None
+            try:
                 part.write_bytes(result.proof)
                 part.replace(path)  # whole, or not at all
             except OSError as error:
-                raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+                with suppress(OSError):
+                    part.unlink(missing_ok=True)
+                raise StoreError(
+                    f"{path}: cannot be written ({error.strerror or error}); what was finished is kept, "
+                    "the same command continues"
+                ) from None
             result = replace(result, proof=None, proof_state="kept")
         kept.append(result)
     return kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,25 @@ def test_an_input_is_never_an_output(
     result = cli(*command)
     assert (result.code, len(result.lines)) == (2, 1), result
     assert contents(inputs) == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("command", ["verify", "distortion"])
+def test_what_was_found_is_told_where_its_proof_cannot_be_written(
+    command: str, cli: Callable[..., Result], folder: Path
+) -> None:
+    asked = [command, folder / "net.onnx", "--data", folder / "images.npz", "--index", 0, "--json", "--timeout", 20]
+    asked += ["--eps", "0.001"] if command == "verify" else []
+    whole = cli(*asked, "--proof", folder / "a.proof")
+    without = cli(*asked, "--proof", "/dev/full")
+    assert (folder / "a.proof").stat().st_size > 0
+    assert "/dev/full: cannot be written (No space left on device)" in without.err
+    assert "internal" not in without.err
+    told, expected = json.loads(without.out), json.loads(whole.out)
+    assert told["proof"] is None
+    assert told.get("verdict") == expected.get("verdict")
+    assert told.get("status") == expected.get("status")
+    assert without.code == 4
 
 
 def test_outputs_do_not_go_through_links(folder: Path, cli: Callable[..., Result]) -> None:
