@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from mipverify.errors import InputError, MipverifyError
-
-if TYPE_CHECKING:
-    from mipverify.proof_file import Proof
 
 
 def check_outputs(outputs: dict[str, str | None], inputs: Iterable[str | None]) -> None:
@@ -77,7 +74,14 @@ def write(path: str, content: str | bytes) -> None:
         raise MipverifyError(f"{path}: cannot be written ({error.strerror})") from None
 
 
-def write_proof(path: str | None, proof: Proof | None) -> tuple[str | None, MipverifyError | None]:
+class Written(Protocol):
+    """What becomes a file."""
+
+    def to_bytes(self) -> bytes:
+        """The file."""
+
+
+def write_proof(path: str | None, proof: Written | None) -> tuple[str | None, MipverifyError | None]:
     """Where a proof was written, if one was asked for and found, and what was in the way.
 
     The answer that it proves stands without it: who asked tells that first, and raises the error then.
