@@ -13,6 +13,7 @@ from mipverify.api.progress import Progress, follower, function, run_display
 from mipverify.api.questions import Batch, Reading, batch, broadcast, module_of, plain, sets, spread_domain
 from mipverify.engine import distortion as distances
 from mipverify.engine import worst as worsts
+from mipverify.engine.verify import require_solver
 from mipverify.engine.verify import verify as verify_network
 from mipverify.errors import InputError
 from mipverify.specification import Specification
@@ -215,6 +216,7 @@ def minimum_distortion(
     Raises InputError: arguments out of range, or an input that does not fit the network, the domain or the constraints.
     """
     timeout, seed, workers, _ = require_limits(timeout, seed, workers)
+    require_solver(solver)
     gap = None if gap is None else require_number(gap, "gap")
     if max_distance is not None:
         max_distance = require_number(max_distance, "max_distance")
@@ -275,6 +277,7 @@ def worst_margin(
     if eps is None:
         raise InputError("eps is needed")
     timeout, seed, workers, _ = require_limits(timeout, seed, workers)
+    require_solver(solver)
     gap = require_number(gap, "gap")
     asked = batch(model, x, y, Reading(input_shape, output, layout, mean, std, transform))
 
@@ -360,6 +363,7 @@ def adversarial_accuracy(
     if eps is None:
         raise InputError("eps is needed")
     timeout, seed, workers, _ = require_limits(timeout, seed, workers, least_workers=0)
+    require_solver(solver)
     most = first(samples)
     if is_loader(images):
         if labels is not None:

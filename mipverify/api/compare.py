@@ -10,6 +10,7 @@ from mipverify.api.limits import require_limits, require_number
 from mipverify.api.progress import Progress, follower
 from mipverify.api.questions import Reading, batch, broadcast, plain, spread_domain
 from mipverify.engine import difference
+from mipverify.engine.verify import require_solver
 from mipverify.errors import InputError
 from mipverify.specification.perturbation import Perturbation
 
@@ -54,6 +55,7 @@ def compare(
     if within is not None and same_class:
         raise InputError("within and same_class are two questions: ask one")
     timeout, seed, workers, _ = require_limits(timeout, seed, workers)
+    require_solver(solver)
     gap = require_number(gap, "gap")
     reading = Reading(input_shape, output, layout, mean, std, transform)
     asked, other = batch(first, x, None, reading), batch(second, x, None, reading)

@@ -58,6 +58,11 @@ def verify(
     return _finished(run)
 
 
+def require_solver(name: str) -> None:
+    """Raise InputError for a name that no solver has."""
+    require_choice(name)
+
+
 def verify_rest(
     network: Network, specification: Specification, start: HandedOn, *, timeout: float, solver: str, seed: int
 ) -> Verdict:

@@ -30,6 +30,8 @@ def to_pulp(network: Network | str | Path, input_set: InputSet) -> pulp.LpProble
     """
     import pulp
 
+    if not isinstance(input_set, InputSet):
+        raise InputError(f"an input set is needed, such as the box of a case, not {type(input_set).__name__}")
     problem = pulp.LpProblem("network", pulp.LpMinimize)
     _place(problem, loaded(network), input_set, None, "")
     return problem

@@ -105,7 +105,8 @@ def _as_decimal(number: Fraction, most: int = _LARGEST_EXPONENT) -> str | None:
 
 
 def shorten(text: str, most: int = 40) -> str:
-    """Text for a message, cut where a hostile file would make it long."""
+    """Text for a message in one line, cut where a hostile file would make it long."""
+    text = " ".join(text.split()) if "\n" in text else text
     return text if len(text) <= most else f"{text[: most - 1]}… ({len(text)} characters)"
 
 

@@ -123,6 +123,18 @@ def test_limits_of_sessions(given: dict[str, Any]) -> None:
             session.verify_all([(X, 0, 0.1)], **given)
 
 
+@pytest.mark.parametrize("call", CALLS)
+def test_solvers_are_named_before_any_work(call: str) -> None:
+    with pytest.raises(InputError, match="solver abacus: not one of"):
+        CALLS[call](solver="abacus")
+
+
+def test_arrays_are_quoted_in_one_line() -> None:
+    with pytest.raises(InputError, match="must be a finite number") as refused:
+        mipverify.adversarial_accuracy(NET, X[None], [0], 0.1, domain=(np.zeros((3, 3)), 1))
+    assert "\n" not in str(refused.value)
+
+
 def test_memory_and_shapes() -> None:
     for value in ("4G", -1, 0.5):
         with pytest.raises(InputError, match="memory must be a whole number of bytes"):
