@@ -12,14 +12,18 @@ from mipverify.solvers.branch_and_bound.branching.rule import CROWN, BranchingRu
 from mipverify.solvers.branch_and_bound.domain_clipping import DomainClipping
 from mipverify.solvers.branch_and_bound.programs import NodePrograms
 from mipverify.solvers.branch_and_bound.refinements import (
+    LONG,
     LOOK,
     PATIENT,
     STUCK,
     Batch,
     Clipping,
+    LongAscent,
     PatientAscent,
+    Programs,
     Refinement,
-    StuckPrograms,
+    Remedy,
+    Stuck,
 )
 from mipverify.solvers.branch_and_bound.relaxed import Relaxed
 from mipverify.solvers.branch_and_bound.splits import Node
@@ -38,8 +42,8 @@ class PhaseBounder:
     root: bounds of the box (batch 1). rows: one row a condition, without samples. cuts: rows that hold over the whole
     box, by ReLU node; they are dualized in every subproblem. search: of every node. What that leaves open is refined:
     patient: a longer search, where a split has brought little. clipping: of intermediate bounds to where rows are not
-    above its ceiling, which is all that is asked for then. programs: linear programs, for nodes at which ascents are
-    stuck, after so many splits. branching: the name of a rule.
+    above its ceiling, which is all that is asked for then. long: a search, and programs: linear programs, for nodes at
+    which the other ascents are stuck, after so many splits. branching: the name of a rule.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class PhaseBounder:
         cuts: Mapping[int, LayerCuts] | None = None,
         patient: Search | None = PATIENT,
         clipping: DomainClipping | None = None,
+        long: Search | None = LONG,
         programs: NodePrograms | None = None,
         stuck: int = STUCK,
         branching: str = "filtered",
@@ -58,8 +63,9 @@ class PhaseBounder:
         self.root, self.rows, self.search, self.cuts = root, rows, search, dict(cuts or {})
         patience = None if patient is None else PatientAscent(patient)
         clipped = None if clipping is None else Clipping(clipping)
-        stuck_programs = None if programs is None else StuckPrograms(programs, stuck)
-        given: tuple[Refinement | None, ...] = (patience, clipped, stuck_programs)
+        remedies: list[Remedy] = [LongAscent(long)] if long is not None else []
+        remedies += [] if programs is None else [Programs(programs)]
+        given: tuple[Refinement | None, ...] = (patience, clipped, Stuck(remedies, stuck) if remedies else None)
         self.refinements = [refinement for refinement in given if refinement is not None]
         assert rows.claim is not None  # made of units
         self.claim = rows.claim

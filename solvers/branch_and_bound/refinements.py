@@ -1,5 +1,5 @@
-"""What raises the bounds of nodes that a quick ascent has left open: a patient one, clipped intermediate bounds, and
-linear programs. Each is tried as far as it pays, measured on the nodes before."""
+"""What raises the bounds of nodes that a quick ascent has left open: a patient one, clipped intermediate bounds, a long
+ascent and linear programs. Each is tried as far as it pays, measured on the nodes before."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from mipverify.solvers.branch_and_bound.splits import Node
 from mipverify.proof.bounds import Bounds
 
 PATIENT = Search(iterations=60, slope_step=0.1, decay=0.98)
+LONG = Search(iterations=300, slope_step=0.1, decay=0.985)
 LOOK = Search(iterations=0)  # the optimum once more, for those who need what is behind a bound
 STALLED = 0.02  # of the distance to zero: a split that gains less was not understood by a quick ascent
 CLIPS = 4  # times that intermediate bounds of a node are clipped in turn with its own bound
 WORTH = 0.05  # of the distance to zero that the last time must have gained
 FORGET = 0.3  # of what was known of gains, with each batch: ten batches ago counts for 3 %
 TRY_AGAIN = 8  # batches, after which it is looked whether what did not pay does by now
-STUCK = 3  # splits in a row that gained less than STALLED, after which a node gets a linear program,
-PROGRAMS = 0.05  # if the last ones gained this much of the distance to zero
+STUCK = 3  # splits in a row that gained less than STALLED, after which a node gets stronger remedies,
+HELPS = 0.05  # each if the last ones gained this much of the distance to zero
 
 
 class Ascents(Protocol):
@@ -124,29 +125,61 @@ class Clipping:
             open_ = [k for k, share in worth if share > WORTH and not batch.nodes[k].lower > 0]
 
 
-class StuckPrograms:
-    """Linear programs for nodes at which ascents are stuck, while these help.
+class Remedy(Protocol):
+    """What may raise the bounds of nodes at which ascents are stuck."""
 
-    after: splits in a row that brought little, after which a node gets one.
+    def raise_bounds(self, batch: Batch, some: Sequence[int]) -> None:
+        """Of some nodes of a batch, in place."""
+
+
+class LongAscent:
+    """An ascent several times as long: with cuts, no shorter one may come back to where it began."""
+
+    def __init__(self, search: Search = LONG):
+        self.search = search
+
+    def raise_bounds(self, batch: Batch, some: Sequence[int]) -> None:
+        """From where they are."""
+        batch.ascend(some, self.search)
+
+
+class Programs:
+    """Linear programs."""
+
+    def __init__(self, programs: NodePrograms):
+        self.programs = programs
+
+    def raise_bounds(self, batch: Batch, some: Sequence[int]) -> None:
+        """Each starts from the basis of the parent."""
+        own, minimizers = [batch.nodes[k] for k in some], batch.points[some]
+        raised = self.programs.raise_bounds(own, batch.ascents.bounds(own), minimizers, batch.stop or (lambda: False))
+        batch.points[some] = minimizers
+        batch.put(some, raised)
+
+
+class Stuck:
+    """Remedies for nodes that are hardly above where their parents' parents were, one after the other, while they help.
+
+    after: splits in a row that brought little, after which a node gets them.
     """
 
-    def __init__(self, programs: NodePrograms, after: int = STUCK):
-        self.programs, self.after, self._gain, self._turn = programs, after, Gain(1.0), 0
+    def __init__(self, remedies: Sequence[Remedy], after: int = STUCK):
+        self.remedies, self.after, self._turn = [(remedy, Gain(1.0)) for remedy in remedies], after, 0
 
     def raise_bounds(self, batch: Batch) -> None:
-        """Nodes that are open and hardly above where their parents' parents were."""
+        """Nodes that are open still and stuck."""
         self._turn += 1
         gained = share_of_way(batch.before, batch.nodes)
         for k, node in enumerate(batch.nodes):
             batch.nodes[k] = replace(node, stalled=0 if gained[k] >= STALLED else node.stalled + 1)
-        open_ = [k for k in batch.open() if batch.nodes[k].stalled >= self.after]
-        if not open_ or not (self._gain.mean >= PROGRAMS or self._turn % TRY_AGAIN == 0):
-            return
-        own, minimizers = [batch.nodes[k] for k in open_], batch.points[open_]
-        raised = self.programs.raise_bounds(own, batch.ascents.bounds(own), minimizers, batch.stop or (lambda: False))
-        self._gain.add(share_of_way(own, raised))
-        batch.points[open_] = minimizers
-        batch.put(open_, raised)
+        for remedy, gain in self.remedies:
+            some = [k for k in batch.open() if batch.nodes[k].stalled >= self.after]
+            if not some or (batch.stop is not None and batch.stop()):
+                return
+            if gain.mean >= HELPS or self._turn % TRY_AGAIN == 0:
+                before = [batch.nodes[k] for k in some]
+                remedy.raise_bounds(batch, some)
+                gain.add(share_of_way(before, [batch.nodes[k] for k in some]))
 
 
 @dataclass

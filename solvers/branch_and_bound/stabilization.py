@@ -101,7 +101,7 @@ def _raise(trees: _Trees, work: tuple[np.ndarray, np.ndarray], stop: Callable[[]
     units, factor = work
     network, count = trees.below.network, len(units)
     rows = unit_rows(network, network.output, units, None, trees.below.like).scaled(factor)
-    bounder = PhaseBounder(trees.below, rows, SHORT, clipping=trees.clipping)
+    bounder = PhaseBounder(trees.below, rows, SHORT, clipping=trees.clipping, long=None)
     cases = PhaseCases(trees.below, bounder.claim)
     proven = cases.proven()
     on, spent = np.ones(count, bool), np.zeros(count, int)

@@ -156,7 +156,8 @@ def test_nodes_get_programs_once_ascents_are_stuck_and_only_while_these_help(mon
         NodePrograms, "raise_bounds", lambda self, nodes, bounds, points, stop: asked.append(len(nodes)) or list(nodes)
     )
     clipping = DomainClipping(bounds.network, 1e-3)
-    bounder = PhaseBounder(bounds, rows, Search(iterations=0), patient=None, clipping=clipping, programs=programs)
+    still = Search(iterations=0)
+    bounder = PhaseBounder(bounds, rows, still, patient=None, clipping=clipping, long=None, programs=programs)
     nodes = [replace(root(k), lower=-1e-6) for k in range(3)]  # no ascent gets there
     for turn in range(STUCK):
         assert not asked
@@ -166,6 +167,18 @@ def test_nodes_get_programs_once_ascents_are_stuck_and_only_while_these_help(mon
     for _ in range(3 * TRY_AGAIN):
         nodes, _ = bounder.raise_bounds(nodes)
     assert 4 < len(asked) < 2 * TRY_AGAIN, "programs that gain nothing are tried now and then"
+
+
+def test_nodes_get_a_long_ascent_once_shorter_ones_are_stuck() -> None:
+    bounds, rows, _ = made(2, radius=0.8)
+    bounder = PhaseBounder(bounds, rows, Search(iterations=0), patient=None)
+    start, _ = bounder.raise_bounds([root(k) for k in range(3)])
+    nodes = start
+    for _ in range(STUCK - 2):  # the first bound is no gain on anything
+        nodes, _ = bounder.raise_bounds(nodes)
+        assert [node.lower for node in nodes] == [node.lower for node in start]
+    nodes, _ = bounder.raise_bounds(nodes)
+    assert all(node.lower > before.lower for node, before in zip(nodes, start, strict=True))
 
 
 def test_a_minimum_at_the_end_of_hidden_bounds_is_not_cut_off() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mipverify.solvers.branch_and_bound import phases
-from mipverify.solvers.branch_and_bound.refinements import StuckPrograms
+from mipverify.solvers.branch_and_bound.refinements import Stuck
 from mipverify_check import main as checker
 
 import mipverify
@@ -48,7 +48,7 @@ def test_programs_of_nodes_are_proven_within_their_clipped_bounds(
     second: str, seed: int, eps: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Programs for all nodes, and not only for those at which ascents are stuck.
-    monkeypatch.setattr(phases, "StuckPrograms", lambda programs, after: StuckPrograms(programs, 0))
+    monkeypatch.setattr(phases, "Stuck", lambda remedies, after: Stuck(remedies, 0))
     monkeypatch.setattr(run, "RECORDED", BRANCHING)
     network = read_twice_file(tmp_path / "net.onnx", seed, second=second)
     assert accepted(tmp_path, proven(network, seed, "linf", eps))
