@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,13 +43,15 @@ KNOWN = {
 FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
+@cache
 def module_of(path: Path) -> str:
     folder = path.relative_to(ROOT).parts[0]
     inside = path.relative_to(ROOT / folder).with_suffix("").parts
     return ".".join([FOLDERS[folder], *inside]).removesuffix(".__init__")
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
+@cache
+def imports(path: Path) -> tuple[tuple[str, bool], ...]:
     """Modules of the package that a file imports, and whether it does so while it is imported itself."""
     tree = ast.parse(path.read_text())
     outside: set[ast.AST] = set()
@@ -57,12 +59,13 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
         checking = isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
         if checking or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             outside.update(ast.walk(node))
-    modules = {module_of(path) for path in FILES}
+    modules, found = {module_of(path) for path in FILES}, []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mipverify":
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
-                yield (whole if whole in modules else str(node.module)), node not in outside
+                found.append((whole if whole in modules else str(node.module), node not in outside))
+    return tuple(found)
 
 
 def room(module: str) -> str:
