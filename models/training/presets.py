@@ -28,7 +28,7 @@ _MNIST: dict[str, dict[str, Any]] = {
         "attack_steps": 1,
         "attack_step": 1.25,
         "radius_factor": 1.5,
-        "epochs": 16,
+        "epochs": 40,
         "learning_rate": 2.5e-3,
         "ramp": (0.0, 0.15),
         "warp": 0.1,
