@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_module
 import subprocess
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mipverify.cli import options as opt
@@ -68,6 +69,12 @@ def check(
     for name, given in (("--data", data), ("--workers", workers)):
         if given is not None:
             raise InputError(f"{name} is for the folder of a report, and {proof} is none")
+    if network is None and not Path(proof).exists():
+        raise InputError(f"{proof}: no such file or folder")
+    if network is None and Path(proof).is_dir():
+        raise InputError(
+            f"{proof} is not the folder of a report; proofs in other folders need NETWORK, their ONNX file"
+        )
     if network is None:
         raise InputError("check needs NETWORK, the ONNX file that the proof was made for")
     from mipverify.report.checker import command, environment

@@ -57,6 +57,15 @@ def test_the_codes_are_those_of_the_checker(cli: Callable[..., Result], asked: t
     assert bad.err.count("\n") == 1
 
 
+def test_what_there_is_to_check_is_named_where_it_is_missing(cli: Callable[..., Result], tmp_path: Path) -> None:
+    missing = cli("check", tmp_path / "run")
+    assert (missing.code, missing.err.count("\n")) == (2, 1)
+    assert f"{tmp_path / 'run'}: no such file or folder" in missing.err
+    folder = cli("check", tmp_path)
+    assert (folder.code, folder.err.count("\n")) == (2, 1)
+    assert f"{tmp_path} is not the folder of a report" in folder.err
+
+
 def test_a_counterexample_is_replayed(cli: Callable[..., Result], asked: tuple[str, str], tmp_path: Path) -> None:
     violated, witness = tmp_path / "violated.vnnlib", tmp_path / "witness.txt"
     violated.write_text(vnnlib(4, 3, "0", "1", "(<= Y_0 1000)"))
