@@ -69,13 +69,11 @@ def check(
     for name, given in (("--data", data), ("--workers", workers)):
         if given is not None:
             raise InputError(f"{name} is for the folder of a report, and {proof} is none")
-    if network is None and not Path(proof).exists():
-        raise InputError(f"{proof}: no such file or folder")
-    if network is None and Path(proof).is_dir():
-        raise InputError(
-            f"{proof} is not the folder of a report; proofs in other folders need NETWORK, their ONNX file"
-        )
     if network is None:
+        if not Path(proof).exists():
+            raise InputError(f"{proof}: no such file or folder")
+        if Path(proof).is_dir():
+            raise InputError(f"{proof} is not the folder of a report; other folders of proofs need NETWORK, their file")
         raise InputError("check needs NETWORK, the ONNX file that the proof was made for")
     from mipverify.report.checker import command, environment
 

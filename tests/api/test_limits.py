@@ -103,11 +103,11 @@ def test_complex_numbers_are_no_inputs() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: mipverify.load_vnnlib(None),  # type: ignore[arg-type]
-        lambda: mipverify.load_dataset(3),  # type: ignore[arg-type]
-        lambda: mipverify.load_query(None, "net.onnx"),  # type: ignore[arg-type]
-        lambda: mipverify.Network.from_torch(NET, 4),  # type: ignore[arg-type]
-        lambda: mipverify.robustness([0.5, 0.5], 0, 0.1, num_classes="3"),  # type: ignore[arg-type]
+        lambda: mipverify.load_vnnlib(None),
+        lambda: mipverify.load_dataset(3),
+        lambda: mipverify.load_query(None, "net.onnx"),
+        lambda: mipverify.Network.from_torch(NET, 4),
+        lambda: mipverify.robustness([0.5, 0.5], 0, 0.1, num_classes="3"),
     ],
 )
 def test_other_types_than_are_asked_for(call: Callable[[], Any]) -> None:

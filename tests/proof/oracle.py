@@ -46,13 +46,8 @@ from tests.proof.exact import (
     random_evidence,
     require_bounds,
 )
-from tests.proof.float32 import check_deployed  # noqa: F401 - one of CHECKS
-from tests.proof.partial import (  # noqa: F401 - the same
-    check_borders,
-    check_inexact_units,
-    check_patches,
-    check_sparse_rows,
-)
+from tests.proof.float32 import check_deployed
+from tests.proof.partial import check_borders, check_inexact_units, check_patches, check_sparse_rows
 from tests.proof.splits import check_assumptions, check_boxes, check_cases, check_reduction, check_semidefinite
 from tests.proof.two_networks import check_kept_units, check_subadditive, check_two_networks
 
@@ -366,6 +361,11 @@ _OF_OTHER_FILES = (  # found below like those of this file
     check_semidefinite,
     check_cases,
     check_boxes,
+    check_deployed,
+    check_patches,
+    check_borders,
+    check_sparse_rows,
+    check_inexact_units,
 )
 
 CHECKS: dict[str, Callable[[np.random.Generator], None]] = {

@@ -103,7 +103,7 @@ def test_rows_lie_below_the_exact_minimum(network: str, relu_inside: bool) -> No
 def test_no_verdict_rests_on_what_was_lost(network: str, solver: str) -> None:
     row = Row({0: Fraction(1)}, {}, Fraction(-100))
     asked = Case(Box.from_floats([0.0, -1.0], [1.0, 1.0]), (Condition.from_rows([row], 2, 1),))
-    verdict = verify(NETWORKS[network], Specification((asked,), "vnnlib"), timeout=1, solver=solver)
+    verdict = verify(NETWORKS[network], Specification((asked,), "vnnlib"), timeout=2, solver=solver)
     assert verdict.verdict != "holds"
 
 
@@ -146,4 +146,4 @@ def test_no_wrong_proof_by_an_l2_ball_of_denormal_squares(scale: float) -> None:
     reach = scale * n * 0.5 + scale * np.sqrt(n) * 0.19
     network = Network((Input((n,)), Affine((2,), (Term(0, Dense(weight)),), np.array([reach, 0.0]))), 1)
     asked = robustness(np.full(n, 0.5), 0, eps, num_classes=2, norm="l2")
-    assert verify(network, asked, timeout=1).verdict != "holds"
+    assert verify(network, asked, timeout=2).verdict != "holds"

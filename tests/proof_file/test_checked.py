@@ -180,7 +180,7 @@ def test_a_packed_network_is_read_within_the_memory_that_a_check_may_take(tmp_pa
 def test_phases_and_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "RECORDED", WITHOUT_PROGRAMS)
     used: Counter[str] = Counter()
-    for seed in range(2):
+    for seed in range(3):
         used += require_verified(tmp_path, dense_file(tmp_path / "net.onnx", [30, 30, 30, 3], seed, 1.2), seed=seed)
         used += require_verified(tmp_path, dense_file(tmp_path / "net.onnx", [2, 24, 24, 3], seed, 1.5), seed=seed)
     assert {"interval", "tighten", "exclude", "phases", "boxes"} <= set(used)

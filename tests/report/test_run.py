@@ -161,7 +161,7 @@ def test_from_python_with_arrays(fake, network, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_ten_times_and_continued(fake, run, make_data, network, tmp_path):
+def test_killed_twenty_times_and_continued(fake, run, make_data, network, tmp_path):
     """`kill -9` at random moments, each time followed by the same command, changes nothing in the end."""
     chance = random.Random()
     data = make_data(fates_of(fake, 240))
@@ -179,16 +179,16 @@ def test_killed_ten_times_and_continued(fake, run, make_data, network, tmp_path)
     environment = os.environ | {"FAKE_DELAY": "0.004", "PYTHONPATH": path}
     before: dict[int, str] = {}
     grown: list[int] = []
-    for kill in range(11):
+    for kill in range(21):
         with subprocess.Popen(
             [sys.executable, "-c", script, network, data, str(out), str(kill % 2)],
             env=environment,
             stdout=subprocess.PIPE,
         ) as process:
             process.stdout.readline()  # imports are over: what follows is the run
-            if kill < 10:
+            if kill < 20:
                 # Most of them after some more samples, which come late on a slow machine; the others before any.
-                enough = len(before) + chance.randrange(1, 20) if kill % 5 else 0
+                enough = len(before) + chance.randrange(20) if kill % 5 else 0
                 while (line := process.stdout.readline()) and int(line) < enough:
                     pass
                 time.sleep(chance.uniform(0, 0.02))
@@ -206,7 +206,7 @@ def test_killed_ten_times_and_continued(fake, run, make_data, network, tmp_path)
         before = now
         grown.append(len(now))
     assert process.returncode == 0
-    assert len(set(grown)) > 3, "no kill fell into the run"
+    assert len(set(grown)) > 5, "no kill fell into the run"
     _, final, _ = read_run(out)
     assert without_time(final) == without_time(expected.samples)
     drop = ("seconds",)
