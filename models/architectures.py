@@ -1,4 +1,4 @@
-"""The network architectures of the two papers, and a wider one, by name."""
+"""The network architectures of the two papers, and wider ones, by name."""
 
 from __future__ import annotations
 
@@ -66,6 +66,21 @@ def _convolutional(shape: Shape, convolutions: list[tuple[int, int, int, int]], 
     return nn.Sequential(*layers, *_dense((channels, height, width), *sizes))
 
 
+def _normalized(shape: Shape, convolutions: list[tuple[int, int, int, int]], hidden: int, classes: int) -> nn.Sequential:
+    """One hidden dense layer, and a batch normalization after every layer but the last, in place of its bias."""
+    layers: list[nn.Module] = []
+    for layer in _convolutional(shape, convolutions, hidden):
+        layers.append(layer)
+        if isinstance(layer, nn.Conv2d):
+            layers.append(nn.BatchNorm2d(layer.out_channels))
+        elif isinstance(layer, nn.Linear):
+            layers.append(nn.BatchNorm1d(layer.out_features))
+        else:
+            continue
+        layer.register_parameter("bias", None)
+    return nn.Sequential(*layers, nn.ReLU(), nn.Linear(hidden, classes))
+
+
 def _residual(shape: Shape, classes: int) -> nn.Sequential:
     channels, height, width = shape
     if height % 4 or width % 4:
@@ -108,6 +123,11 @@ ARCHITECTURES: dict[str, Architecture] = {
         lambda s, k: _convolutional(s, [(32, 5, 2, 2), (64, 5, 2, 2)], 200, k),
         True,
         "rs_cnn, all layers twice as wide",
+    ),
+    "cnn_norm": Architecture(
+        lambda s, k: _normalized(s, [(48, 4, 2, 1), (96, 4, 2, 1)], 384, k),
+        True,
+        "convolutions of 48 and 96 filters 4x4 with stride 2, dense 384, a batch normalization after each",
     ),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from mipverify.models.quick import strided_convolution
 from torch import Tensor
+from torch.nn import functional
 
 from mipverify.network import Affine, Input, Network, Relu
 from mipverify.network.convolution import Conv
@@ -40,7 +41,7 @@ def estimate_affine(node: Affine, lows: list[Tensor], highs: list[Tensor]) -> tu
     center, radius = torch.zeros(()), torch.zeros(())
     for term in node.terms:
         low, high = lows[term.source], highs[term.source]
-        for_center, for_radius = _both(term.operator, 0.5 * (low + high), 0.5 * (high - low))
+        for_center, for_radius = both_sides(term.operator, 0.5 * (low + high), 0.5 * (high - low))
         shape = (len(low), *node.shape)
         center, radius = center + for_center.reshape(shape), radius + for_radius.reshape(shape)
     if node.bias is not None:
@@ -48,19 +49,20 @@ def estimate_affine(node: Affine, lows: list[Tensor], highs: list[Tensor]) -> tu
     return center - radius, center + radius
 
 
-def _both(operator: Operator, center: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+def both_sides(operator: Operator, center: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
     """W center and |W| radius."""
     center, radius = (side.reshape(len(side), *operator.in_shape) for side in (center, radius))
     weight = operator.weight if isinstance(operator, Conv) else None
     if not isinstance(operator, Conv) or not isinstance(weight, Tensor) or not _quick(operator):
         return operator.apply(center), operator.apply_abs(radius)
     stride, padding = operator.strides[0], operator.pads[0]
+    convolution = strided_convolution if stride > 1 else functional.conv2d
     sides = ((center, weight), (radius, weight.abs()))
-    first, second = (strided_convolution(x[:, 0], w, None, stride, padding) for x, w in sides)
+    first, second = (convolution(x[:, 0], w, None, stride, padding) for x, w in sides)
     return first, second
 
 
 def _quick(conv: Conv) -> bool:
     square = all(len(set(pair)) == 1 for pair in (conv.strides, conv.pads, conv.weight.shape[2:]))
     plain = conv.groups == 1 and set(conv.dilations) == {1} and conv.weight.device.type == "cpu"
-    return square and plain and conv.strides[0] > 1
+    return square and plain

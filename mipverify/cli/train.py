@@ -20,8 +20,8 @@ Architecture = Annotated[
     str | None,
     option(
         metavar="NAME",
-        help="mlp_a, mlp_b, cnn_a, cnn_b, res or rs_cnn, as in the papers, or rs_cnn_wide; or FILE.py:FUNCTION, which "
-        "returns a module (given shape and classes if it asks for them).",
+        help="mlp_a, mlp_b, cnn_a, cnn_b, res or rs_cnn, as in the papers, rs_cnn_wide or cnn_norm; or FILE.py:FUNCTION, "
+        "which returns a module (given shape and classes if it asks for them).",
     ),
 ]
 Weights = Annotated[str | None, option(metavar="FILE", help="Begin with these weights, a state dict (.pt).")]
@@ -47,6 +47,7 @@ def train(
     bounds: training.Bounds = None,
     bounded_share: training.BoundedShare = None,
     small_box: training.SmallBox = None,
+    statistics: training.Statistics = None,
     average: training.Average = None,
     validation: training.Validation = None,
     patience: training.Patience = None,
@@ -93,6 +94,7 @@ def train(
         "stability_bounds": bounds,
         "bounded_share": bounded_share,
         "small_box": small_box,
+        "statistics": statistics,
         "average": average,
         "validation": validation,
         "patience": patience,

@@ -51,6 +51,10 @@ SmallBox = Annotated[
     float | None,
     option(metavar="SHARE", help="Bound a box of this share of the radius around an attacked point (SABR)."),
 ]
+Statistics = Annotated[
+    str | None,
+    option(metavar="NAME", help="What batch normalizations use while training: batch, or centers of the bounds."),
+]
 Average = Annotated[
     float | None,
     option(metavar="DECAY", help="Keep a moving average of the weights, old ones counting DECAY, such as 0.999."),

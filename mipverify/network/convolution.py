@@ -106,8 +106,10 @@ class Conv(_Weighted):
         if is_torch_array(x):
             import torch.nn.functional as functional
 
-            x = functional.pad(x, (left, right, top, bottom))
-            x = functional.conv2d(x, weight, None, self.strides, 0, self.dilations, self.groups)
+            padding = (top, left)
+            if padding != (bottom, right):
+                x, padding = functional.pad(x, (left, right, top, bottom)), (0, 0)
+            x = functional.conv2d(x, weight, None, self.strides, padding, self.dilations, self.groups)
             return x.reshape(batch, *self.out_shape)
         out_channels, in_channels, kh, kw = weight.shape
         oh, ow = self.out_shape[2:]

@@ -6,8 +6,10 @@ from typing import cast
 
 import torch
 from mipverify.models.adversarial import pgd_attack
+from mipverify.models.centered import CenteredNormalization, Forward, update_running
 from mipverify.models.certified import Certificate, margins_from
 from mipverify.models.differentiable import Method, TrainingBounds, input_box, training_bounds
+from mipverify.models.normalization import batch_normalizations
 from mipverify.models.quick import attack_twin, quick_twin
 from mipverify.models.schedules import Shape, growth
 from mipverify.models.small_boxes import small_box_centers
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mipverify.network.torch_import import recompute_weights
+from mipverify.network.torch_trace import trace
 
 
 class Sums:
@@ -50,6 +53,9 @@ class Objective:
         self.options = options
         self._traced = Traced(module, input_shape)
         self._twin, self._quick = attack_twin(module), quick_twin(module)
+        self._centered: CenteredNormalization | None = None
+        if options.statistics == "centers" and batch_normalizations(module):
+            self._centered = CenteredNormalization(module, input_shape, trace(module))
 
     def __call__(self, x: Tensor, y: Tensor, progress: float, sums: Sums) -> Tensor:
         """Loss of a batch x (B, *input_shape), y (B,); `progress` (0 to 1) is how much of the training is over."""
@@ -58,27 +64,36 @@ class Objective:
         reached = radius_share(options.ramp, progress, cast(Shape, options.ramp_shape))
         eps = options.eps * options.radius_factor * reached
         share = options.certified * (reached if options.certified_grows else 1.0)
+        count = len(x)
+        part = max(1, round(options.bounded_share * count))  # batches are in random order: the first are a sample
+        found: TrainingBounds | None = None
+        attackable, scored = self._twin, self._quick
+        if self._centered is not None:
+            found = self._centered_bounds(self._centered, x[:part], eps)
+            attackable = scored = Forward(found.bounds.network)
         attacked = x
         if options.attack_steps and eps and share < 1:
             reach = options.attack_factor * eps
             step = options.attack_step * reach
-            attacked = pgd_attack(self._twin, x, y, reach, steps=options.attack_steps, step_size=step)
-        with torch.set_grad_enabled(share < 1):  # the bounded loss alone leaves it to the record
-            logits = self._quick(attacked)
-            loss = functional.cross_entropy(logits, y)
-        count = len(x)
+            attacked = pgd_attack(attackable, x, y, reach, steps=options.attack_steps, step_size=step)
         sums.count += count
-        sums.add("attacked loss", loss, count)
-        sums.add("attacked accuracy", (logits.argmax(1) == y).float().mean(), count)
+        loss = x.new_zeros(())
+        if share < 1:
+            logits = scored(attacked)
+            loss = functional.cross_entropy(logits, y)
+            sums.add("attacked loss", loss, count)
+            sums.add("attacked accuracy", (logits.argmax(1) == y).float().mean(), count)
         if options.certified or options.stability:
-            part = max(1, round(options.bounded_share * count))  # batches are in random order: the first are a sample
-            found = self._bounds(*self._boxes(x[:part], y[:part], eps))
+            if found is None:
+                found = self._bounds(*self._boxes(x[:part], y[:part], eps))
             if options.certified:
                 bounds = cast(Certificate, options.certified_bounds)
                 margins = margins_from(found.bounds, y[:part], bounds, crown_share=1 - reached)
                 certified = functional.cross_entropy(-margins, y[:part])
                 loss = (1 - share) * loss + share * certified
                 sums.add("certified loss", certified, count)
+                proven = (margins > 0).sum(1) == margins.shape[1] - 1
+                sums.add("certified accuracy", proven.float().mean(), count)
             if options.warmup and reached < 1:
                 warmup = warmup_terms(found.bounds)
                 loss = loss + options.warmup * (1 - reached) * warmup
@@ -93,6 +108,15 @@ class Objective:
             sums.add("l1", size, count)
         sums.add("loss", loss, count)
         return loss
+
+    def _centered_bounds(self, centered: CenteredNormalization, x: Tensor, radius: float) -> TrainingBounds:
+        """Bounds over a network that normalizes by their centres, to which the running statistics move."""
+        box = input_box(x, radius)
+        found = centered(*box)
+        update_running(found.statistics)
+        if self.options.stability_bounds == "interval":
+            return TrainingBounds(found.bounds, {})
+        return training_bounds(found.bounds.network, *box, cast(Method, self.options.stability_bounds), rows="auto")
 
     def _boxes(self, x: Tensor, y: Tensor, radius: float) -> tuple[Tensor, float]:
         """Centres and radius of what is bounded."""

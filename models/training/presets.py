@@ -107,6 +107,20 @@ _PUBLISHED: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         ),
     },
 }
+# Not published: networks with batch normalization by the centres of bounds, in one cycle of the learning rate.
+_CYCLE: dict[str, Any] = {
+    "architecture": "cnn_norm",
+    "statistics": "centers",
+    "batch_size": 256,
+    "learning_rate": 2e-3,
+    "milestones": (),
+    "average": 0.999,
+    "ramp": (0.0, 0.25),
+}
+_PUBLISHED["mnist"]["normalized"] = (
+    {**_CYCLE, **_CORNER, "certified": 0.01, "bounded_share": 0.5, "radius_factor": 2.0, "epochs": 24, "warp": 0.1},
+    {**_CYCLE, "radius_factor": 4 / 3, "epochs": 36},
+)
 _SCHEDULES = {"mnist": _SCHEDULE_MNIST, "cifar10": _SCHEDULE_CIFAR}
 _LARGE = {"mnist": 0.2, "cifar10": 5 / 255}  # a radius above counts as large
 NAMES = (*PRESETS, *(f"{data}-{loss}" for data, losses in _PUBLISHED.items() for loss in losses))
