@@ -66,7 +66,9 @@ def _convolutional(shape: Shape, convolutions: list[tuple[int, int, int, int]], 
     return nn.Sequential(*layers, *_dense((channels, height, width), *sizes))
 
 
-def _normalized(shape: Shape, convolutions: list[tuple[int, int, int, int]], hidden: int, classes: int) -> nn.Sequential:
+def _normalized(
+    shape: Shape, convolutions: list[tuple[int, int, int, int]], hidden: int, classes: int
+) -> nn.Sequential:
     """One hidden dense layer, and a batch normalization after every layer but the last, in place of its bias."""
     layers: list[nn.Module] = []
     for layer in _convolutional(shape, convolutions, hidden):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from mipverify.models.arguments import Domain, class_labels, require_classes, whole
-from mipverify.models.differentiable import input_box, training_bounds
+from mipverify.models.differentiable import input_box
 from mipverify.models.precision import in_full_precision
 from mipverify.models.stability import reduced
-from mipverify.models.traced import Model, logits_of, network_of
+from mipverify.models.traced import Model, bounds_of, logits_of
 from torch import Tensor
 from torch.nn import functional
 
@@ -63,19 +63,16 @@ def certified_loss(
     if not 0 <= alpha <= 1 or not 0 <= crown_share <= 1:
         raise InputError("alpha and crown_share lie between 0 and 1")
     y = class_labels(y, len(whole(x)))
-    shape = tuple(x.shape[1:]) if input_shape is None else input_shape
-    margins = certified_margins(
-        model, x, y, eps, bounds=bounds, crown_share=crown_share, domain=domain, input_shape=shape
-    )
-    worst = -margins
+    found = _bounded(model, x, eps, bounds, domain, input_shape)
+    worst = -margins_from(found, y, bounds, crown_share)
     if attacked is None:
         return reduced(functional.cross_entropy(worst, y, reduction="none"), reduction)
-    logits = whole(logits_of(model, attacked))
-    found = logits - logits.gather(1, y[:, None])
+    logits = whole(logits_of(model, attacked, found.network))
+    differences = logits - logits.gather(1, y[:, None])
     if mixture == "logits":
-        mixed = (1 - alpha) * found + alpha * worst
+        mixed = (1 - alpha) * differences + alpha * worst
         return reduced(functional.cross_entropy(mixed, y, reduction="none"), reduction)
-    attack, bound = (functional.cross_entropy(v, y, reduction="none") for v in (found, worst))
+    attack, bound = (functional.cross_entropy(v, y, reduction="none") for v in (differences, worst))
     if mixture == "loss":
         return reduced((1 - alpha) * attack + alpha * bound, reduction)
     tiny = torch.finfo(attack.dtype).tiny  # the loss of a sample may round to zero, where the logarithm has no slope
@@ -102,12 +99,22 @@ def certified_margins(
     section 3]). "crown": these rows passed back to the input by CROWN over interval bounds of the hidden units
     (CROWN-IBP [Zhang et al. 2020, section 3]); crown_share as in `certified_loss`.
     """
-    if bounds not in ("interval", "crown"):
+    return margins_from(_bounded(model, x, eps, bounds, domain, input_shape), y, bounds, crown_share)
+
+
+@in_full_precision
+def _bounded(
+    model: Model,
+    x: Tensor,
+    eps: float | Tensor,
+    bounds: Certificate,
+    domain: Domain,
+    input_shape: tuple[int, ...] | None,
+) -> Intervals:
+    """Interval bounds over the ball, for margins by `bounds`."""
+    if bounds not in get_args(Certificate):
         raise InputError(f"bounds {bounds!r}: 'interval' or 'crown' is needed")
-    lower, upper = input_box(x, eps, domain)
-    network = network_of(model, tuple(x.shape[1:]) if input_shape is None else input_shape, whole(x))
-    found = training_bounds(network, lower, upper, "interval").bounds
-    return margins_from(found, y, bounds, crown_share)
+    return bounds_of(model, x, *input_box(x, eps, domain), input_shape=input_shape).bounds
 
 
 @in_full_precision

@@ -52,9 +52,9 @@ def estimate_affine(node: Affine, lows: list[Tensor], highs: list[Tensor]) -> tu
 def both_sides(operator: Operator, center: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
     """W center and |W| radius."""
     center, radius = (side.reshape(len(side), *operator.in_shape) for side in (center, radius))
-    weight = operator.weight if isinstance(operator, Conv) else None
-    if not isinstance(operator, Conv) or not isinstance(weight, Tensor) or not _quick(operator):
+    if not isinstance(operator, Conv) or not isinstance(operator.weight, Tensor) or not _quick(operator):
         return operator.apply(center), operator.apply_abs(radius)
+    weight = operator.weight_as(center)
     stride, padding = operator.strides[0], operator.pads[0]
     convolution = strided_convolution if stride > 1 else functional.conv2d
     sides = ((center, weight), (radius, weight.abs()))

@@ -6,10 +6,10 @@ import math
 from typing import Literal, TypeAlias
 
 import torch
-from mipverify.models.arguments import Domain, whole
-from mipverify.models.differentiable import Method, RowCount, TrainingBounds, input_box, training_bounds
+from mipverify.models.arguments import Domain
+from mipverify.models.differentiable import Method, RowCount, TrainingBounds, input_box
 from mipverify.models.precision import in_full_precision
-from mipverify.models.traced import Model, network_of
+from mipverify.models.traced import Model, bounds_of
 from torch import Tensor
 
 from mipverify.errors import InputError
@@ -48,8 +48,8 @@ def relu_stability_loss(
     Raises InputError for a layer that cannot be imported, a negative radius, or unknown bounds.
     """
     lower, upper = input_box(x, eps, domain)
-    network = network_of(model, tuple(x.shape[1:]) if input_shape is None else input_shape, whole(x))
-    found = training_bounds(network, lower, upper, bounds, rows=rows, generator=generator)
+    found = bounds_of(model, x, lower, upper, bounds, input_shape=input_shape, rows=rows, generator=generator)
+    network = found.bounds.network
     terms = stability_terms(found)
     if reduction == "unit":
         return terms.mean() / max(1, sum(math.prod(network.nodes[relu].shape) for relu in network.relus))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
+from mipverify.models.arguments import whole
+from mipverify.models.centered import centered_bounds, update_running
+from mipverify.models.differentiable import Method, RowCount, TrainingBounds, training_bounds
 from mipverify.models.normalization import batch_normalizations, clean_statistics
 from torch import fx, nn
 from torch.nn.utils import parametrize
@@ -17,6 +20,9 @@ from mipverify.network.operators import Array
 from mipverify.network.snapshot import snapshot
 from mipverify.network.torch_import import WEIGHT_HOOKS, from_torch
 from mipverify.network.torch_trace import trace, unwrapped
+from mipverify.proof.bounds import Intervals
+
+StatisticsOf: TypeAlias = Literal["clean", "centers"]  # what batch normalizations in training mode use
 
 
 class Traced:
@@ -28,11 +34,16 @@ class Traced:
     `torch.nn.utils.parametrize`, masks multiplied in `forward`. Batch normalization that is in training mode is bounded
     with the statistics of a clean pass over the batch (`clean_statistics`), else with its running statistics.
 
-    input_shape: of one input, without the batch axis. Raises InputError that names a layer that cannot be imported.
+    input_shape: of one input, without the batch axis. statistics: "clean", or "centers" to bound batch normalization in
+    training mode with the statistics of the bounds' centres, in the same pass, which costs less and proves more; bounds
+    move the running statistics then, and the module itself is to be called in evaluation mode only. Raises InputError
+    that names a layer that cannot be imported.
     """
 
-    def __init__(self, module: nn.Module, input_shape: tuple[int, ...]):
-        self.module = unwrapped(module)
+    def __init__(self, module: nn.Module, input_shape: tuple[int, ...], *, statistics: StatisticsOf = "clean"):
+        if statistics not in get_args(StatisticsOf):
+            raise InputError(f"statistics {statistics!r}: one of {', '.join(get_args(StatisticsOf))} is needed")
+        self.module, self.statistics = unwrapped(module), statistics
         self._graph: tuple[tuple[int, ...], fx.GraphModule] | None = None
         try:
             self.input_shape = tuple(int(size) for size in input_shape)
@@ -49,16 +60,31 @@ class Traced:
             self._state = self._present()
         return self._network
 
+    @property
+    def centered(self) -> bool:
+        """Whether there are layers that normalize by the centres of bounds, as the module's modes are now."""
+        return self.statistics == "centers" and bool(batch_normalizations(self.module))
+
     def network_at(self, x: torch.Tensor) -> Network:
         """The network as the module's modes have it for a batch x (B, *shape); use it for one backward pass."""
         if not batch_normalizations(self.module):
             return self.network
+        graph = self._graph_of_module()
+        return from_torch(self.module, self.input_shape, clean_statistics(self.module, x, graph), graph)
+
+    def centered_bounds(self, lower: torch.Tensor, upper: torch.Tensor) -> Intervals:
+        """Interval bounds over boxes by the statistics of their centres, to which running statistics move."""
+        network = from_torch(self.module, self.input_shape, {}, self._graph_of_module())
+        found, statistics = centered_bounds(self.module, network, lower, upper)
+        update_running(statistics)
+        return found
+
+    def _graph_of_module(self) -> fx.GraphModule:
         module = self.module
         parts = tuple(id(part) for part in (*module.modules(), *module.parameters(), *module.buffers()))
         if self._graph is None or self._graph[0] != parts:
-            self._graph = parts, trace(self.module)
-        graph = self._graph[1]
-        return from_torch(self.module, self.input_shape, clean_statistics(self.module, x, graph), graph)
+            self._graph = parts, trace(module)
+        return self._graph[1]
 
     def _present(self) -> tuple[Any, ...] | None:
         """What the network holds apart from the values of parameters; None where these are not all."""
@@ -97,8 +123,35 @@ def network_of(model: Model, input_shape: tuple[int, ...] | None, x: torch.Tenso
     return model.network if x is None else model.network_at(x)
 
 
-def logits_of(model: Model, x: torch.Tensor) -> torch.Tensor:
-    """Outputs (B, classes) at x (B, *shape), by the module itself where there is one."""
+def bounds_of(
+    model: Model,
+    x: torch.Tensor,
+    lower: torch.Tensor,
+    upper: torch.Tensor,
+    method: Method = "interval",
+    *,
+    input_shape: tuple[int, ...] | None = None,
+    rows: RowCount = None,
+    generator: torch.Generator | None = None,
+) -> TrainingBounds:
+    """`training_bounds` of a model, as its modes have it, over boxes (B, *input_shape) around a batch x (B, *shape)."""
+    if isinstance(model, Traced) and model.centered:
+        found = model.centered_bounds(lower, upper)
+        if method == "interval":
+            return TrainingBounds(found, {})
+        network = found.network
+    else:
+        network = network_of(model, tuple(x.shape[1:]) if input_shape is None else input_shape, whole(x))
+    return training_bounds(network, lower, upper, method, rows=rows, generator=generator)
+
+
+def logits_of(model: Model, x: torch.Tensor, bounded: Network | None = None) -> torch.Tensor:
+    """Outputs (B, classes) at x (B, *shape), by the module itself where there is one.
+
+    bounded: the network of bounds of this step, which has the statistics where they are those of centres.
+    """
+    if isinstance(model, Traced) and model.centered and bounded is not None:
+        model = bounded
     if isinstance(model, Network):
         out = model.forward(x.reshape(x.shape[0], *model.input_shape))
     else:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from mipverify.models.arguments import Domain, require_fraction, whole
-from mipverify.models.differentiable import input_box, training_bounds
+from mipverify.models.arguments import Domain, require_fraction
+from mipverify.models.differentiable import input_box
 from mipverify.models.precision import in_full_precision
-from mipverify.models.traced import Model, network_of
+from mipverify.models.traced import Model, bounds_of
 from torch import Tensor
 
 from mipverify.proof.bounds import Intervals
@@ -31,8 +31,7 @@ def warmup_regularizer(
     3.3]. Raises InputError unless the tolerance lies above 0 and at most at 1.
     """
     lower, upper = input_box(x, eps, domain)
-    network = network_of(model, tuple(x.shape[1:]) if input_shape is None else input_shape, whole(x))
-    return warmup_terms(training_bounds(network, lower, upper, "interval").bounds, tolerance)
+    return warmup_terms(bounds_of(model, x, lower, upper, input_shape=input_shape).bounds, tolerance)
 
 
 def warmup_terms(bounds: Intervals, tolerance: float = TOLERANCE) -> Tensor:

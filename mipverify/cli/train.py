@@ -20,8 +20,8 @@ Architecture = Annotated[
     str | None,
     option(
         metavar="NAME",
-        help="mlp_a, mlp_b, cnn_a, cnn_b, res or rs_cnn, as in the papers, rs_cnn_wide or cnn_norm; or FILE.py:FUNCTION, "
-        "which returns a module (given shape and classes if it asks for them).",
+        help="mlp_a, mlp_b, cnn_a, cnn_b, res or rs_cnn, as in the papers, rs_cnn_wide or cnn_norm; or "
+        "FILE.py:FUNCTION, which returns a module (given shape and classes if it asks for them).",
     ),
 ]
 Weights = Annotated[str | None, option(metavar="FILE", help="Begin with these weights, a state dict (.pt).")]

@@ -53,7 +53,10 @@ SmallBox = Annotated[
 ]
 Statistics = Annotated[
     str | None,
-    option(metavar="NAME", help="What batch normalizations use while training: batch, or centers of the bounds."),
+    option(
+        metavar="NAME",
+        help="What batch normalizations use in bounds while training: a clean pass, or the centers of bounds.",
+    ),
 ]
 Average = Annotated[
     float | None,

@@ -6,23 +6,21 @@ from typing import cast
 
 import torch
 from mipverify.models.adversarial import pgd_attack
-from mipverify.models.centered import CenteredNormalization, Forward, update_running
 from mipverify.models.certified import Certificate, margins_from
-from mipverify.models.differentiable import Method, TrainingBounds, input_box, training_bounds
-from mipverify.models.normalization import batch_normalizations
+from mipverify.models.differentiable import Method, TrainingBounds, input_box
 from mipverify.models.quick import attack_twin, quick_twin
 from mipverify.models.schedules import Shape, growth
 from mipverify.models.small_boxes import small_box_centers
 from mipverify.models.sparsity import weight_sparsity
 from mipverify.models.stability import stability_terms
-from mipverify.models.traced import Traced
+from mipverify.models.traced import StatisticsOf, Traced, bounds_of, logits_of
 from mipverify.models.training.options import TrainingOptions
 from mipverify.models.warmup import warmup_terms
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mipverify.network import Network
 from mipverify.network.torch_import import recompute_weights
-from mipverify.network.torch_trace import trace
 
 
 class Sums:
@@ -51,11 +49,8 @@ class Objective:
     def __init__(self, module: nn.Module, input_shape: tuple[int, ...], options: TrainingOptions):
         self.module = module
         self.options = options
-        self._traced = Traced(module, input_shape)
+        self._traced = Traced(module, input_shape, statistics=cast(StatisticsOf, options.statistics))
         self._twin, self._quick = attack_twin(module), quick_twin(module)
-        self._centered: CenteredNormalization | None = None
-        if options.statistics == "centers" and batch_normalizations(module):
-            self._centered = CenteredNormalization(module, input_shape, trace(module))
 
     def __call__(self, x: Tensor, y: Tensor, progress: float, sums: Sums) -> Tensor:
         """Loss of a batch x (B, *input_shape), y (B,); `progress` (0 to 1) is how much of the training is over."""
@@ -67,10 +62,11 @@ class Objective:
         count = len(x)
         part = max(1, round(options.bounded_share * count))  # batches are in random order: the first are a sample
         found: TrainingBounds | None = None
+        if options.certified or options.stability:
+            found = self._bounds(*self._boxes(x[:part], y[:part], eps))
         attackable, scored = self._twin, self._quick
-        if self._centered is not None:
-            found = self._centered_bounds(self._centered, x[:part], eps)
-            attackable = scored = Forward(found.bounds.network)
+        if found is not None and self._traced.centered:
+            attackable = scored = Bounded(found.bounds.network)
         attacked = x
         if options.attack_steps and eps and share < 1:
             reach = options.attack_factor * eps
@@ -78,14 +74,13 @@ class Objective:
             attacked = pgd_attack(attackable, x, y, reach, steps=options.attack_steps, step_size=step)
         sums.count += count
         loss = x.new_zeros(())
-        if share < 1:
-            logits = scored(attacked)
-            loss = functional.cross_entropy(logits, y)
+        if share < 1 or not self._traced.centered:  # whose bounds have moved the running statistics already
+            with torch.set_grad_enabled(share < 1):  # the bounded loss alone leaves it to the record
+                logits = scored(attacked)
+                loss = functional.cross_entropy(logits, y)
             sums.add("attacked loss", loss, count)
             sums.add("attacked accuracy", (logits.argmax(1) == y).float().mean(), count)
-        if options.certified or options.stability:
-            if found is None:
-                found = self._bounds(*self._boxes(x[:part], y[:part], eps))
+        if found is not None:
             if options.certified:
                 bounds = cast(Certificate, options.certified_bounds)
                 margins = margins_from(found.bounds, y[:part], bounds, crown_share=1 - reached)
@@ -109,15 +104,6 @@ class Objective:
         sums.add("loss", loss, count)
         return loss
 
-    def _centered_bounds(self, centered: CenteredNormalization, x: Tensor, radius: float) -> TrainingBounds:
-        """Bounds over a network that normalizes by their centres, to which the running statistics move."""
-        box = input_box(x, radius)
-        found = centered(*box)
-        update_running(found.statistics)
-        if self.options.stability_bounds == "interval":
-            return TrainingBounds(found.bounds, {})
-        return training_bounds(found.bounds.network, *box, cast(Method, self.options.stability_bounds), rows="auto")
-
     def _boxes(self, x: Tensor, y: Tensor, radius: float) -> tuple[Tensor, float]:
         """Centres and radius of what is bounded."""
         options = self.options
@@ -130,9 +116,20 @@ class Objective:
         return centers, options.small_box * radius
 
     def _bounds(self, x: Tensor, radius: float) -> TrainingBounds:
-        lower, upper = input_box(x, radius)
-        network = self._traced.network_at(x)
-        return training_bounds(network, lower, upper, cast(Method, self.options.stability_bounds), rows="auto")
+        method = cast(Method, self.options.stability_bounds)
+        return bounds_of(self._traced, x, *input_box(x, radius), method, rows="auto")
+
+
+class Bounded(nn.Module):
+    """The network of a step's bounds as a module, to be attacked."""
+
+    def __init__(self, network: Network):
+        super().__init__()
+        self._network = [network]  # in a list: the module that it was made of is not registered
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, classes) at x (B, *input_shape)."""
+        return logits_of(self._network[0], x)
 
 
 def radius_share(ramp: tuple[float, float], progress: float, shape: Shape = "linear") -> float:

@@ -39,8 +39,8 @@ class TrainingOptions:
     small_box         bounds are taken over a box of this share of the radius, around an attacked point (SABR); 1 is the
                       whole ball
     stability_bounds  bounds of the hidden units: `interval`, `improved_interval` or `crown`
-    statistics        what batch normalizations use while training: those of the `batch`, bounds those of a clean pass over
-                      it, or those of the `centers` of bounds
+    statistics        what batch normalizations use while training: their batch's, and bounds those of a `clean` pass
+                      over it, or all of them those of the `centers` of bounds
     bounded_share     share of each batch for which bounds are computed: they cost as much as two steps of the attack
     shift, flip       augmentation: random shifts by up to so many pixels, random mirror images
     warp              augmentation: random affine maps whose matrix is so close to the identity
@@ -71,7 +71,7 @@ class TrainingOptions:
     small_box: float = 1.0
     stability: float = 0.0
     stability_bounds: str = "interval"
-    statistics: str = "batch"
+    statistics: str = "clean"
     bounded_share: float = 1.0
     sparsity: float = 0.0
     weight_decay: float = 0.0
@@ -124,7 +124,7 @@ class TrainingOptions:
         with complaints:
             _one_of("initialization", self.initialization, ("default", "ibp"))
         with complaints:
-            _one_of("--statistics", self.statistics, ("batch", "centers"))
+            _one_of("--statistics", self.statistics, ("clean", "centers"))
         with complaints:
             if self.statistics == "centers" and (self.small_box < 1 or not (self.certified or self.stability)):
                 raise InputError("--statistics centers needs bounds of whole balls: --certified or --stability")
