@@ -33,7 +33,7 @@ Preset = Annotated[
     option(
         metavar="NAME",
         help="mnist- or cifar10-adversarial, -sparse, -stable, -certified, -certified-wide, -interval, -ibp, "
-        "-crown-ibp, -sabr or -mtl-ibp.",
+        "-crown-ibp, -sabr or -mtl-ibp; mnist-normalized.",
     ),
 ]
 Epochs = Annotated[int | None, option(metavar="N", help="Passes over the training images.")]

@@ -24,6 +24,7 @@ MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
         ("rs_cnn", MNIST, 4804),
         ("rs_cnn", CIFAR, 6244),
         ("rs_cnn_wide", MNIST, 9608),
+        ("cnn_norm", MNIST, 14496),
     ],
 )
 def test_number_of_relus(name: str, shape: tuple[int, ...], relus: int) -> None:

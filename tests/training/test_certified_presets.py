@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mipverify.models import certified_loss, pgd_attack, small_box_centers, warmup_regularizer
+from mipverify.models import Traced, certified_loss, pgd_attack, small_box_centers, warmup_regularizer
 from mipverify.models.architectures import build
 from mipverify.models.training import Images, Progress, TrainingOptions, preset, read_network, train
 from mipverify.models.training.files import read_record
@@ -52,6 +52,19 @@ def test_ibp_is_the_certified_loss(data: tuple[Images, Images]) -> None:
     found, module = loss_of(options, data, half * 20 / 70)
     wanted = certified_loss(module, x, y, 0.025) + 0.25 * warmup_regularizer(module, x, 0.025)
     assert found == pytest.approx(float(wanted.detach()), rel=1e-5)
+
+
+def test_normalized_bounds_by_the_statistics_of_centers(data: tuple[Images, Images]) -> None:
+    (x, y), options = batch(data), preset("mnist-normalized", eps=0.3)
+    torch.manual_seed(5)
+    module = build(options.architecture, (1, 8, 8), 4, seed=0)
+    found = Objective(module, (1, 8, 8), options)(x, y, 1.0, Sums())
+    moved = {name: value.clone() for name, value in module.named_buffers()}
+    again = build(options.architecture, (1, 8, 8), 4, seed=0)
+    wanted = certified_loss(Traced(again, (1, 8, 8), statistics="centers"), x, y, 0.4)
+    torch.testing.assert_close(found, wanted)
+    for name, value in again.named_buffers():
+        torch.testing.assert_close(moved[name], value)
 
 
 def test_crown_ibp_goes_over_to_intervals(data: tuple[Images, Images]) -> None:
@@ -99,6 +112,8 @@ def test_attacks_go_as_far_as_they_are_told(data: tuple[Images, Images]) -> None
         ("mnist-ibp", 0.3, {"radius_factor": 4 / 3}),
         ("mnist-mtl-ibp", 0.1, {"radius_factor": 2.0, "certified": 0.01, "attack_steps": 1}),
         ("mnist-mtl-ibp", 0.3, {"radius_factor": 4 / 3, "certified": 0.08}),
+        ("mnist-normalized", 0.1, {"radius_factor": 2.0, "certified": 0.01, "attack_steps": 1, "milestones": ()}),
+        ("mnist-normalized", 0.3, {"radius_factor": 4 / 3, "certified": 1.0, "attack_steps": 0}),
         ("mnist-sabr", 0.1, {"radius_factor": 1.0, "small_box": 0.4}),
         ("mnist-sabr", 0.3, {"small_box": 0.6}),
         ("cifar10-mtl-ibp", 2 / 255, {"attack_factor": 2.1, "certified": 0.004, "epochs": 160}),
@@ -248,6 +263,9 @@ def test_early_stopping(data: tuple[Images, Images], tmp_path: Path, monkeypatch
         ({"patience": 3}, "--patience needs --validation"),
         ({"small_box": 0.0}, "--small-box must be above 0"),
         ({"small_box": 0.5, "certified": 0.0}, "--small-box needs --certified"),
+        ({"statistics": "running"}, "--statistics 'running': one of clean, centers"),
+        ({"statistics": "centers", "small_box": 0.5}, "--statistics centers needs bounds of whole balls"),
+        ({"statistics": "centers", "certified": 0.0}, "--statistics centers needs bounds"),
         ({"average": 1.0}, "--average must be at least 0"),
         ({"milestones": (0.5, 0.4)}, "milestones"),
         ({"ramp_shape": "bent"}, "ramp_shape"),
