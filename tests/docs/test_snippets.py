@@ -81,7 +81,10 @@ def share(sample):
     "docs/training.md": """
 import torch
 from torch.nn.functional import cross_entropy
-model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+input_shape = (4,)
+model = torch.nn.Sequential(
+    torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, 3)
+)
 optimizer = torch.optim.SGD(model.parameters(), 0.1)
 loader = [(torch.rand(5, 4), torch.tensor([0, 1, 2, 0, 1]))] * 2
 """,
@@ -113,6 +116,7 @@ for node, value in enumerate(network.values((x[0] + 0.6 * (x[1:] - 0.5)).reshape
     "docs/distances.md": "assert worst.lower <= worst.upper and found.lower <= found.upper\n",
     "docs/export.md": 'assert pulp.LpStatus[model.status] == "Optimal"\n',
     "docs/sessions.md": "assert {answer.verdict for answer in answers} <= {'holds', 'violated'}\n",
+    "docs/training.md": "assert traced.centered and all(bool(p.isfinite().all()) for p in model.parameters())\n",
     "docs/vnnlib.md": 'assert verdict.verdict == "violated"\n',
 }
 PRINTED = {  # first words of lines

@@ -112,7 +112,7 @@ def test_attacks_go_as_far_as_they_are_told(data: tuple[Images, Images]) -> None
         ("mnist-ibp", 0.3, {"radius_factor": 4 / 3}),
         ("mnist-mtl-ibp", 0.1, {"radius_factor": 2.0, "certified": 0.01, "attack_steps": 1}),
         ("mnist-mtl-ibp", 0.3, {"radius_factor": 4 / 3, "certified": 0.08}),
-        ("mnist-normalized", 0.1, {"radius_factor": 2.0, "certified": 0.01, "attack_steps": 1, "milestones": ()}),
+        ("mnist-normalized", 0.1, {"radius_factor": 2.0, "certified": 0.01, "attack_steps": 1}),
         ("mnist-normalized", 0.3, {"radius_factor": 4 / 3, "certified": 1.0, "attack_steps": 0}),
         ("mnist-sabr", 0.1, {"radius_factor": 1.0, "small_box": 0.4}),
         ("mnist-sabr", 0.3, {"small_box": 0.6}),
