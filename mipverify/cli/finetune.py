@@ -31,6 +31,8 @@ def finetune(
     radius_factor: training.RadiusFactor = None,
     bounds: training.Bounds = None,
     bounded_share: training.BoundedShare = None,
+    statistics: training.Statistics = None,
+    average: training.Average = None,
     images: training.Images_ = None,
     seed: training.Seed = None,
     threads: training.Threads = None,
@@ -76,6 +78,8 @@ def finetune(
             "radius_factor": radius_factor,
             "stability_bounds": bounds,
             "bounded_share": bounded_share,
+            "statistics": statistics,
+            "average": average,
             "seed": seed,
             "ramp": (0.0, 0.0),
         }
