@@ -35,7 +35,7 @@ class Traced:
     with the statistics of a clean pass over the batch (`clean_statistics`), else with its running statistics.
 
     input_shape: of one input, without the batch axis. statistics: "clean", or "centers" to bound batch normalization in
-    training mode with the statistics of the bounds' centres, in the same pass, which costs less and proves more; bounds
+    training mode with the statistics of the bounds' centres, in the same pass, without a clean one; bounds
     move the running statistics then, and the module itself is to be called in evaluation mode only. Raises InputError
     that names a layer that cannot be imported.
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from mipverify.models import (
@@ -235,10 +237,11 @@ def test_what_it_cannot_do_is_said() -> None:
             return again
 
     x, y = torch.rand(5, 4), torch.zeros(5, dtype=torch.int64)
+    unknown: Any = "middle"
     with pytest.raises(InputError, match=r"'norm' \(BatchNorm1d\).*used once"):
         certified_loss(Traced(Twice(), (4,), statistics="centers"), x, y, 0.1)
     with pytest.raises(InputError, match="'middle': one of clean, centers"):
-        Traced(Twice(), (4,), statistics="middle")  # type: ignore[arg-type]  # what it refuses
+        Traced(Twice(), (4,), statistics=unknown)
     single = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 2))
     with pytest.raises(InputError, match="one value for each channel"):
         certified_loss(Traced(single, (4,), statistics="centers"), x[:1], y[:1], 0.1)
