@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from mipverify.models.interval import both_sides
+from mipverify.models.interval import affine_halves, both_sides, halves_of, sides_of
 from mipverify.models.normalization import batch_normalizations
 from mipverify.models.precision import in_full_precision
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mipverify.errors import InputError
 from mipverify.network import Affine, Input, Network
 from mipverify.network.graph import Node, Term
-from mipverify.network.operators import Identity, Scale, parameter_like
+from mipverify.network.operators import Scale
 from mipverify.network.torch_import import Statistics
 from mipverify.proof.bounds import Intervals
 
@@ -36,27 +36,32 @@ def centered_bounds(module: nn.Module, network: Network, lower: Tensor, upper: T
     statistics: dict[nn.Module, tuple[Tensor, Tensor]] = {}
     nodes: list[Node] = list(network.nodes)
     sides: list[tuple[Tensor, Tensor]] = []  # lower and upper bounds
-    halves: list[tuple[Tensor, Tensor]] = []  # centres and radii
+    halves: dict[int, tuple[Tensor, Tensor]] = {}  # centres and radii of what affine nodes read
+
+    def through(term: Term) -> tuple[Tensor, Tensor]:
+        if term.source not in halves:
+            halves[term.source] = halves_of(*sides[term.source])
+        return both_sides(term.operator, *halves[term.source])
+
     for index, node in enumerate(network.nodes):
         if isinstance(node, Affine):
             node = replace(node, terms=tuple([_scaled(term, layers, statistics) for term in node.terms]))
             if index in layers:
-                center, radius = _affine(replace(node, bias=None), halves)
+                center, radius = affine_halves(replace(node, bias=None), through, lower)
                 mean, _ = statistics[layers[index]] = _statistics(center)
                 offset = -_along_channels(mean, node.shape)
-                node, half = replace(node, bias=offset.expand(node.shape)), (center + offset, radius)
+                node, halves[index] = replace(node, bias=offset.expand(node.shape)), (center + offset, radius)
             else:
-                half = _affine(node, halves)
+                halves[index] = affine_halves(node, through, lower)
             nodes[index] = node
-            side = half[0] - half[1], half[0] + half[1]
+            side = sides_of(*halves[index])
+        elif isinstance(node, Input):
+            low, high = (_channels_last(x.reshape(-1, *node.shape)) for x in (lower, upper))
+            side = low, high
         else:
-            if isinstance(node, Input):
-                low, high = (_channels_last(x.reshape(-1, *node.shape)) for x in (lower, upper))
-            else:
-                low, high = (x.relu() for x in sides[node.source])
-            side, half = (low, high), (0.5 * (low + high), 0.5 * (high - low))
+            low, high = sides[node.source]
+            side = low.relu(), high.relu()
         sides.append(side)
-        halves.append(half)
     lows, highs = zip(*sides, strict=True)
     return Intervals(replace(network, nodes=tuple(nodes)), lows, highs), statistics
 
@@ -96,23 +101,6 @@ def _normalizing_nodes(module: nn.Module, network: Network) -> dict[int, _BatchN
             )
         found[named[0]] = layer
     return found
-
-
-def _affine(node: Affine, halves: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Centre and radius (B, *shape) of an affine node."""
-    like = halves[0][0]
-    center, radius = torch.zeros((), dtype=like.dtype), torch.zeros((), dtype=like.dtype)
-    for term in node.terms:
-        c, r = halves[term.source]
-        if not isinstance(term.operator, Identity):
-            c, r = both_sides(term.operator, c, r)
-        shape = (len(c), *node.shape)
-        c, r = c.reshape(shape), r.reshape(shape)
-        center, radius = (c, r) if term is node.terms[0] else (center + c, radius + r)
-    if node.bias is not None:
-        center = center + parameter_like(node.bias, like)
-    shape = (len(like), *node.shape)
-    return center.expand(shape), radius.expand(shape)
 
 
 def _statistics(center: Tensor) -> tuple[Tensor, Tensor]:

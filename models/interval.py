@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from mipverify.models.quick import strided_convolution
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch.nn import functional
 
 from mipverify.network import Affine, Input, Network, Relu
 from mipverify.network.convolution import Conv
-from mipverify.network.graph import affine_value
+from mipverify.network.graph import Term, affine_value
 from mipverify.network.operators import Operator, parameter_like
 from mipverify.proof.bounds import Intervals
 
@@ -38,14 +40,34 @@ def estimate_affine(node: Affine, lows: list[Tensor], highs: list[Tensor]) -> tu
     """Bounds (B, *shape) of an affine node from those of earlier nodes."""
     if all(term.operator.terms == 1 and not term.operator.parameters() for term in node.terms) and node.bias is None:
         return affine_value(node, lows), affine_value(node, highs)  # data movement and sums
-    center, radius = torch.zeros(()), torch.zeros(())
+
+    def through(term: Term) -> tuple[Tensor, Tensor]:
+        return both_sides(term.operator, *halves_of(lows[term.source], highs[term.source]))
+
+    return sides_of(*affine_halves(node, through, lows[0]))
+
+
+def affine_halves(
+    node: Affine, through: Callable[[Term], tuple[Tensor, Tensor]], like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Centre and radius (B, *shape) of an affine node from those that its terms give, of dtype and device of `like`."""
+    center = radius = like.new_zeros(1, *node.shape)
     for term in node.terms:
-        low, high = lows[term.source], highs[term.source]
-        for_center, for_radius = both_sides(term.operator, 0.5 * (low + high), 0.5 * (high - low))
-        shape = (len(low), *node.shape)
-        center, radius = center + for_center.reshape(shape), radius + for_radius.reshape(shape)
+        c, r = (side.reshape(len(side), *node.shape) for side in through(term))
+        center, radius = (c, r) if term is node.terms[0] else (center + c, radius + r)
     if node.bias is not None:
         center = center + parameter_like(node.bias, center)
+    return center, radius
+
+
+def halves_of(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Centre and radius of intervals."""
+    center = torch.lerp(low, high, 0.5)
+    return center, high - center
+
+
+def sides_of(center: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """Lower and upper bounds."""
     return center - radius, center + radius
 
 
