@@ -44,7 +44,8 @@ class TrainingOptions:
     bounded_share     share of each batch for which bounds are computed: they cost as much as two steps of the attack
     shift, flip       augmentation: random shifts by up to so many pixels, random mirror images
     warp              augmentation: random affine maps whose matrix is so close to the identity
-    average           the network is a moving average of the weights: what the old ones count in each step; 0 is none
+    average           the network is a moving average of the weights: what the old ones count in each step, less in the
+                      first ones; 0 is none
     validation        training images held out to choose the epoch with the best verified accuracy; 0 takes the last
     patience          epochs without a better one after which the training stops, once the radius has grown; 0 is never
     """

@@ -14,7 +14,7 @@ from mipverify.models import Traced, certified_loss, pgd_attack, small_box_cente
 from mipverify.models.architectures import build
 from mipverify.models.training import Images, Progress, TrainingOptions, preset, read_network, train
 from mipverify.models.training.files import read_record
-from mipverify.models.training.loop import learning_rate_share
+from mipverify.models.training.loop import learning_rate_share, moving_average
 from mipverify.models.training.measure import verified_accuracy
 from mipverify.models.training.objective import Objective, Sums
 from mipverify.models.training.selection import Best
@@ -203,9 +203,16 @@ def test_average(data: tuple[Images, Images], tmp_path: Path) -> None:
     averaged = replace(plain, average=0.75)
     found = train(averaged, *data, tmp_path / "run", initial=begun, report=watch).module.state_dict()
     first, second = seen
-    for name, value in found.items():  # the first step's weights are where the average begins
-        assert torch.allclose(value, 0.75 * first[name] + 0.25 * second[name], atol=1e-6)
+    for name, value in found.items():  # the first step's weights are where the average begins, and are soon forgotten
+        assert torch.allclose(value, 2 / 11 * first[name] + 9 / 11 * second[name], atol=1e-6)
     assert any(not torch.allclose(found[name], second[name], atol=1e-6) for name in found)
+
+
+@pytest.mark.parametrize(("count", "kept"), [(1, 2 / 11), (8, 0.5), (26, 0.75), (1000, 0.75)])
+def test_an_average_forgets_more_in_its_first_steps(count: int, kept: float) -> None:
+    averages = [torch.ones(3), torch.ones(2, 2)]
+    moving_average(0.75)(averages, [torch.zeros(3), torch.zeros(2, 2)], torch.tensor(count))
+    assert all(torch.allclose(value, torch.tensor(kept)) for value in averages)
 
 
 def test_the_best_epoch_is_kept(data: tuple[Images, Images], tmp_path: Path) -> None:
