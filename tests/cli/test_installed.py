@@ -59,7 +59,6 @@ def test_the_installed_package_is_the_one_that_runs(bin_folder: Path) -> None:
     assert version == mipverify.__version__
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", [["mipverify"], ["python", "-m", "mipverify"]], ids=" ".join)
 def test_verify_and_report_with_workers(command: list[str], bin_folder: Path, hostile: Path, tmp_path: Path) -> None:
     for place in places(hostile)[: 1 if "-m" in command else 2]:  # `-m` itself looks in the working directory first

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,9 +107,16 @@ def running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]
 INTERRUPTED = [(name, group) for name in LONG for group in (False, True) if not (group and name.endswith("here"))]
 
 
-@pytest.mark.slow
+def slow_but(cases: list[Any], *quick: Any) -> list[Any]:
+    """The cases for `parametrize`, all of them slow but a few."""
+    marks = [() if case in quick else pytest.mark.slow for case in cases]
+    return [pytest.param(*case, marks=mark) for case, mark in zip(cases, marks, strict=True)]
+
+
 @pytest.mark.parametrize(
-    ("name", "group"), INTERRUPTED, ids=lambda value: {False: "process", True: "group"}.get(value, value)
+    ("name", "group"),
+    slow_but(INTERRUPTED, ("verify", False), ("report", True)),
+    ids=lambda value: {False: "process", True: "group"}.get(value, value),
 )
 def test_an_interrupt_is_answered_within_seconds(name: str, group: bool, tmp_path: Path) -> None:
     with running(LONG[name], tmp_path) as process:
@@ -128,8 +136,7 @@ KILLED = [(name, signal.SIGKILL) for name in ("verify", "verify, confined", "rep
 KILLED += [("verify", signal.SIGTERM), ("report", signal.SIGTERM), ("report", signal.SIGHUP)]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "sent"), KILLED)
+@pytest.mark.parametrize(("name", "sent"), slow_but(KILLED, ("verify", signal.SIGTERM), ("report", signal.SIGKILL)))
 def test_no_child_outlives_a_killed_command(name: str, sent: signal.Signals, tmp_path: Path) -> None:
     with running(LONG[name], tmp_path) as process:
         others = children(process.pid)
@@ -172,9 +179,10 @@ def test_a_second_interrupt_ends_what_does_not_hear() -> None:
         assert process.wait(10) == -signal.SIGINT
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("streams", [">&-", "2>&-", "<&- >&- 2>&-"])
-@pytest.mark.parametrize("name", list(SHORT))
+CLOSED = [(name, streams) for name in SHORT for streams in (">&-", "2>&-", "<&- >&- 2>&-")]
+
+
+@pytest.mark.parametrize(("name", "streams"), slow_but(CLOSED, ("verify", ">&-"), ("report", "<&- >&- 2>&-")))
 def test_closed_streams_change_no_outcome(name: str, streams: str, tmp_path: Path) -> None:
     """A database that got the descriptor of stdout would be full of what is printed."""
     for json_option in ([], ["--json"]):
@@ -210,9 +218,11 @@ def unshared(name: str) -> str:
     return f"unshare --mount bash -c 'mount -t tmpfs -o ro none /dev/shm && exec {name}'"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list(SHORT))
-@pytest.mark.parametrize("place", ["no TMPDIR", "no HOME", "one core", "64 files", "no shared memory"])
+PLACES = ["no TMPDIR", "no HOME", "one core", "64 files", "no shared memory"]
+MISSING = [(name, place) for name in SHORT for place in PLACES]
+
+
+@pytest.mark.parametrize(("name", "place"), slow_but(MISSING, ("verify", "no HOME"), ("report", "64 files")))
 def test_what_may_be_missing(name: str, place: str, tmp_path: Path) -> None:
     line, environment = " ".join([*COMMAND, *SHORT[name]]), dict(os.environ)
     if place == "no TMPDIR":

@@ -15,7 +15,6 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not (BIN / "mipverify").exists(), reason="the command is not installed beside this interpreter")
 def test_the_demo_decides_in_every_way(tmp_path: Path) -> None:
     out = tmp_path / "demo"

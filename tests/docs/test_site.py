@@ -33,7 +33,6 @@ def build(root: Path, out: Path) -> subprocess.CompletedProcess[str]:
 
 
 @needs_the_extra
-@pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     done = build(ROOT, tmp_path / "site")
     assert done.returncode == 0, done.stdout + done.stderr
