@@ -71,7 +71,7 @@ def prune(
         from mipverify.models.training import read_images
         from mipverify.models.training.pruned import prune_run
 
-        training.prepare_torch(threads)
+        training.set_threads(threads)
         with stdout_for_results_only() if json else nullcontext():
             counted = None if relus is None else read_images(str(data)).first(images)
             shown = read_images(str(test)) if evaluate else None

@@ -152,7 +152,7 @@ def run(
         with complaints:
             chosen = preset_of(preset, **changes)
     with complaints:
-        training.prepare_torch(threads)
+        training.set_threads(threads)
     with complaints:
         if images is not None and images < 1:
             raise InputError(f"--images must be at least 1, not {images}")

@@ -107,33 +107,15 @@ def fitting(samples: str, count: int) -> str:
     return f"0:{min(count, int(SOME.partition(':')[2]))}" if samples == SOME else samples
 
 
-def prepare_torch(threads: int | None) -> None:
-    """Let torch use so many threads, and keep its memory."""
-    if threads is not None and threads < 1:
-        raise InputError(f"--threads must be at least 1, not {threads}")
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
-    _keep_memory()
-
-
-def _keep_memory() -> None:
-    """Let glibc keep what is freed, up to 2 GiB at the end of its heap, and blocks up to 256 MiB in it.
-
-    A training step frees and gets again hundreds of megabytes; to get pages anew from the system takes an eighth
-    of its time. Elsewhere nothing happens.
-    """
-    import ctypes
-
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another library of C
+def set_threads(count: int | None) -> None:
+    """Let torch use so many threads."""
+    if count is None:
         return
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-    mallopt(trim_threshold, 2**31 - 1)
-    if not mallopt(mmap_threshold, 2**28):
-        mallopt(mmap_threshold, 2**25)  # the largest that older ones take
+    if count < 1:
+        raise InputError(f"--threads must be at least 1, not {count}")
+    import torch
+
+    torch.set_num_threads(count)
 
 
 @contextmanager
