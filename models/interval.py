@@ -51,7 +51,7 @@ def affine_halves(
     node: Affine, through: Callable[[Term], tuple[Tensor, Tensor]], like: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Centre and radius (B, *shape) of an affine node from those that its terms give, of dtype and device of `like`."""
-    center = radius = like.new_zeros(1, *node.shape)
+    center = radius = like.new_zeros(1, *node.shape).expand(len(like), *node.shape)
     for term in node.terms:
         c, r = (side.reshape(len(side), *node.shape) for side in through(term))
         center, radius = (c, r) if term is node.terms[0] else (center + c, radius + r)
