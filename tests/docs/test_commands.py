@@ -93,7 +93,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", [RUN[0], *(pytest.param(page, marks=pytest.mark.slow) for page in RUN[1:])])
+@pytest.mark.parametrize("page", RUN)
 def test_the_commands_of_a_page_work(
     page: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
