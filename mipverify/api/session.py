@@ -17,6 +17,7 @@ from mipverify.engine.verdict import Verdict
 from mipverify.errors import InputError
 from mipverify.network import Network, load
 from mipverify.specification import Specification, load_vnnlib
+from mipverify.specification.exact import shorten
 
 
 class Session:
@@ -137,6 +138,8 @@ class Session:
         """Questions as the engine takes them, by their places, and what is wrong with others."""
         asked: dict[int, Specification] = {}
         refused: dict[int, InputError] = {}
+        if isinstance(questions, str) or not isinstance(questions, Iterable):
+            raise InputError(f"questions must be a list of questions, not {shorten(repr(questions))}")
         for place, question in enumerate(questions):
             try:
                 asked[place] = self._specification(question)

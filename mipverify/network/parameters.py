@@ -112,8 +112,8 @@ def blur_columns(image: np.ndarray, size: int) -> np.ndarray:
 
     Tap (i, j) reads the pixel i - size // 2 rows and j - size // 2 columns away; outside of the image there is 0.
     """
-    if size % 2 == 0 or size < 1:
-        raise InputError(f"a blur kernel needs an odd size, not {size}")
+    if not isinstance(size, int | np.integer) or size % 2 == 0 or size < 1:
+        raise InputError(f"a blur kernel needs an odd size, not {size!r}")
     if image.ndim < 2:
         raise InputError(f"blurring needs an image of at least two axes, not shape {image.shape}")
     height, width = image.shape[-2:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -258,8 +258,7 @@ def _run(
     data.fit_to(network.input_shape)
     selection = parse_samples(samples, len(data))
     _check_labels(data.labels, selection, network.output_size)
-    if class_names and len(class_names) != network.output_size:
-        raise InputError(f"{len(class_names)} names of classes, but the network has {network.output_size} outputs")
+    class_names = _names(class_names, network.output_size)
     options = {**limits.options(), "samples": [selection.start, selection.stop], "class_names": list(class_names)}
     with RunStore(directory, configuration, version=__version__, options=options) as store:
         if store.sessions() == 1:
@@ -332,6 +331,16 @@ def _radii(threat: Threat | None, texts: Sequence[str]) -> tuple[str, ...]:
         what = "eps" if threat is None else f"threat {threat.text}"
         raise InputError(f"{what}: takes no radius" if texts else f"{what}: a radius (eps) is needed")
     return canonical_radii(texts)
+
+
+def _names(given: object, outputs: int) -> tuple[str, ...]:
+    """Names of the classes, one for each output, or none."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise InputError(f"class_names must be a list of names, not {given!r}")
+    names = tuple(given)
+    if names and len(names) != outputs:
+        raise InputError(f"{len(names)} names of classes, but the network has {outputs} outputs")
+    return names
 
 
 def _check_labels(labels: NDArray[Any], selection: range, classes: int) -> None:

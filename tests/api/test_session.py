@@ -211,6 +211,10 @@ def test_no_questions_have_no_answers(network: Network) -> None:
     with mipverify.Session(network, workers=2) as session:
         assert session.verify_all([]) == ()
         assert session.network.input_size == 2
+        nothing: Any
+        for nothing in (None, 3, "net.vnnlib"):
+            with pytest.raises(InputError, match="questions must be a list"):
+                session.verify_all(nothing)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime
@@ -167,6 +167,7 @@ def test_families_of_one_image(name: str) -> None:
 IMAGE = np.full((4, 4), 0.5)
 BAD: dict[str, tuple[Any, str]] = {
     "even kernel": (lambda: mipverify.blur(IMAGE, 4), "odd"),
+    "kernel that is no number": (lambda: mipverify.blur(IMAGE, cast(int, "a")), "odd size, not 'a'"),
     "flat image": (lambda: mipverify.blur(IMAGE.reshape(-1), 3), "two axes"),
     "image that is no number": (lambda: mipverify.blur(np.full((4, 4), np.nan), 3), "pixel 0"),
     "brightness": (lambda: mipverify.brightness_and_contrast(IMAGE, -0.1), "brightness"),

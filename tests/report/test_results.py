@@ -136,6 +136,10 @@ def test_the_page_has_names_and_what_is_taken_for_what(network: Network, images:
 def test_names_must_fit(network: Network, images: np.ndarray) -> None:
     with pytest.raises(InputError, match="2 names of classes, but the network has 3 outputs"):
         mipverify.adversarial_accuracy(network, images, np.zeros(4, int), "0.1", class_names=["a", "b"], workers=0)
+    unnamed: Any
+    for unnamed in (3, "abc", None):
+        with pytest.raises(InputError, match="class_names must be a list of names"):
+            mipverify.adversarial_accuracy(network, images, np.zeros(4, int), "0.1", class_names=unnamed, workers=0)
 
 
 def test_answers_to_one_question_are_short(network: Network, images: np.ndarray) -> None:
