@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from mipverify.network.arrays import is_torch_array
+from mipverify.network.arrays import all_finite, is_torch_array
 from mipverify.network.graph import Affine, Input, Node, Relu, Term
 from mipverify.network.operators import Array, Dense, Identity, Index, Operator, Scale, Sparse
 from mipverify.network.sparse_linear import SparseLinear
@@ -88,7 +88,8 @@ class Builder:
             bias = bias.expand(shape) if is_torch_array(bias) else np.broadcast_to(np.asarray(bias), shape)
             if terms and not is_torch_array(bias) and not bias.any():
                 bias = None
-        if not _finite(bias) or not all(_finite(p) for _, operator in terms for p in operator.parameters()):
+        constants = [p for _, operator in terms for p in operator.parameters()] + ([] if bias is None else [bias])
+        if not all(all_finite(constant) for constant in constants):
             raise RewriteError("a constant holds infinity or NaN")
         for _, operator in terms:
             operator.terms += any(_wider_than_float32(p) for p in operator.parameters())
@@ -177,15 +178,11 @@ class Builder:
         return self.affine([(x, operator)], shape)
 
 
-def _finite(parameter: Array | None) -> bool:
-    if parameter is None:
-        return True
-    return bool(parameter.isfinite().all()) if is_torch_array(parameter) else bool(np.isfinite(parameter).all())
-
-
 def _wider_than_float32(parameter: Array) -> bool:
     """Whether float32 arithmetic rounds the parameter itself, which the error analysis must count as one more term."""
     if is_torch_array(parameter):
+        if parameter.is_floating_point() and parameter.dtype.itemsize <= 4:  # as it is in every step of a training
+            return False
         return bool((parameter.float().to(parameter.dtype) != parameter).any())
     return bool((parameter.astype(np.float32) != parameter).any())
 

@@ -16,6 +16,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from mipverify.errors import InputError, one_line
+from mipverify.network.arrays import all_finite
 from mipverify.network.builder import Builder, RewriteError, Tensor
 from mipverify.network.graph import Network
 from mipverify.network.simplify import finish
@@ -94,7 +95,7 @@ def read_module(
     for name, parameter in [*module.named_parameters(), *module.named_buffers()]:
         if parameter.dtype in (torch.float16, torch.bfloat16) or parameter.is_quantized:
             raise InputError(f"parameter {name!r} has element type {parameter.dtype}: convert the module to float32")
-        if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
+        if parameter.is_floating_point() and not all_finite(parameter):
             raise InputError(f"parameter {name!r} holds NaN or infinity")
     traced = trace(module) if traced is None else traced
     builder = Builder(shape, "input", number=number)
