@@ -45,6 +45,28 @@ class Block(nn.Module):
         return self.last(self.second(self.relu(self.first(x))) + self.shortcut(x))
 
 
+class Thresholds(nn.Module):
+    """relu(1 - relu((x - low) / (high - low))) of every pixel: 1 below `low`, 0 above `high`, a line between.
+
+    Both are learned, for each channel. Networks that withstand large perturbations of MNIST learn thresholds in their
+    first layer [Madry et al. 2018, arXiv 1706.06083, appendix C]. Interval bounds of this one are exact, and a pixel
+    that stays on one side is a constant, whereas a filter adds up the widths of all pixels that it sees. `low` and
+    `high` begin where black and white pixels stay constant at a radius of 0.3.
+    """
+
+    def __init__(self, channels: int, low: float = 0.3, high: float = 0.7):
+        super().__init__()
+        scale = 1 / (high - low)
+        self.weight = nn.Parameter(torch.tensor([scale, -1.0]).reshape(2, 1, 1, 1).repeat(1, channels, 1, 1))
+        self.bias = nn.Parameter(torch.tensor([-low * scale, 1.0]).reshape(2, 1, 1, 1).repeat(1, channels, 1, 1))
+        self.first, self.last = nn.ReLU(), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) -> (B, channels, H, W)."""
+        x = self.first(x * self.weight[0] + self.bias[0])
+        return self.last(x * self.weight[1] + self.bias[1])
+
+
 def _dense(shape: Shape, *sizes: int) -> nn.Sequential:
     widths = (math.prod(shape), *sizes)
     layers: list[nn.Module] = [nn.Flatten()]
@@ -130,6 +152,11 @@ ARCHITECTURES: dict[str, Architecture] = {
         lambda s, k: _normalized(s, [(48, 4, 2, 1), (96, 4, 2, 1)], 384, k),
         True,
         "convolutions of 48 and 96 filters 4x4 with stride 2, dense 384, a batch normalization after each",
+    ),
+    "cnn_threshold": Architecture(
+        lambda s, k: nn.Sequential(Thresholds(s[0]), *_normalized(s, [(48, 4, 2, 1), (96, 4, 2, 1)], 384, k)),
+        True,
+        "cnn_norm after a threshold of every pixel, which is learned",
     ),
 }
 

@@ -25,6 +25,7 @@ MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
         ("rs_cnn", CIFAR, 6244),
         ("rs_cnn_wide", MNIST, 9608),
         ("cnn_norm", MNIST, 14496),
+        ("cnn_threshold", MNIST, 14496 + 2 * 784),
     ],
 )
 def test_number_of_relus(name: str, shape: tuple[int, ...], relus: int) -> None:
