@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mipverify.models.architectures import ARCHITECTURES, build
+from mipverify.models.architectures import ARCHITECTURES, Thresholds, build
+from mipverify.presolve import interval
 
 from mipverify.errors import InputError
 from mipverify.network import Network
@@ -45,6 +46,19 @@ def test_every_architecture_can_be_verified(name: str) -> None:
     network = Network.from_torch(module, (1, 8, 8))
     x = torch.rand(2, 1, 8, 8)
     assert torch.allclose(network.forward(x[:, None]).reshape(2, 3), module(x), atol=1e-5)
+
+
+def test_bounds_of_thresholds_are_exact_and_black_and_white_stay_constants() -> None:
+    module = Thresholds(2).requires_grad_(False)
+    x = torch.rand(3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    x[0], x[1] = 0, 1
+    network = Network.from_torch(module, (2, 4, 4))
+    bounds = interval(network, x - 0.25, x + 0.25)
+    lower, upper = (side[network.output].reshape(x.shape) for side in (bounds.lower, bounds.upper))
+    torch.testing.assert_close(lower, module(x + 0.25))  # it falls from 1 to 0
+    torch.testing.assert_close(upper, module(x - 0.25))
+    torch.testing.assert_close((upper - lower)[:2], torch.zeros(2, 2, 4, 4))
+    assert float((upper - lower)[2].max()) > 0.5
 
 
 def test_seeds() -> None:
