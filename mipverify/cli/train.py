@@ -20,7 +20,7 @@ Architecture = Annotated[
     str | None,
     option(
         metavar="NAME",
-        help="mlp_a, mlp_b, cnn_a, cnn_b, res or rs_cnn, as in the papers, rs_cnn_wide or cnn_norm; or "
+        help="mlp_a, mlp_b, cnn_a, cnn_b, res or rs_cnn, as in the papers, rs_cnn_wide, cnn_norm or cnn_threshold; or "
         "FILE.py:FUNCTION, which returns a module (given shape and classes if it asks for them).",
     ),
 ]
