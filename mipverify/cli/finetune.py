@@ -57,7 +57,6 @@ def finetune(
     complaints = Complaints()
     with complaints:
         training.needed({"--preset NAME": preset, "--data FILE": data, "--out DIR": out})
-    training.use_huge_pages()
     with training.torch_is_there():
         from mipverify.models.training.files import read_network
         from mipverify.models.training.pruned import keep_zeros

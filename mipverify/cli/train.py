@@ -101,7 +101,6 @@ def train(
         "seed": seed,
     }
     runs = {"before": against} if against is not None else {}
-    training.use_huge_pages()
     with training.torch_is_there():
         return run(
             complaints, preset, changes, None, data, test, out, weights=weights, resume=resume, images=images,

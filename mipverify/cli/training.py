@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,14 +116,6 @@ def set_threads(count: int | None) -> None:
     import torch
 
     torch.set_num_threads(count)
-
-
-def use_huge_pages() -> None:
-    """Let torch, which reads this when it allocates first, ask for huge pages, unless its user said otherwise.
-
-    A step of training makes and frees some gigabytes of tensors, and every small page of them is a fault.
-    """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -68,20 +67,6 @@ TRAIN = [
     "train", "--preset", "mnist-stable", "--data", "train.npz", "--test", "test.npz", "--eps", "0.05",
     "--epochs", "6", "--batch-size", "32", "--learning-rate", "0.005",
 ]  # fmt: skip
-
-
-@pytest.mark.parametrize("command", ["train", "finetune"])
-@pytest.mark.parametrize("given", [None, "0"])
-def test_torch_is_asked_for_huge_pages_unless_its_user_said(
-    cli: Cli, command: str, given: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", given or "")
-    if given is None:
-        monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
-    run = ["nothing"] if command == "finetune" else []
-    code, _, _ = cli(command, *run, "--preset", "mnist-stable", "--data", "none.npz", "--eps", "0.1", "--out", "none")
-    assert code == 2
-    assert os.environ["THP_MEM_ALLOC_ENABLE"] == (given or "1")
 
 
 def same_outputs(directory: Path) -> None:
