@@ -3,8 +3,8 @@
 
 OMP_NUM_THREADS=1 benchmarks/centered_normalization.py [--architecture cnn_norm] [--batch 100] [--runs 11]
 
-A step is one of `mipverify train --preset mnist-normalized --eps 0.3` at its full radius: loss, backward pass and the
-optimizer's step. Both kinds are timed in turn, each twice, the second time as a control; medians count.
+A step has the loss of `mipverify train --preset mnist-normalized --eps 0.3` at its full radius: loss, backward pass and
+the optimizer's step. Both kinds are timed in turn, each twice, the second time as a control; medians count.
 """
 
 from __future__ import annotations

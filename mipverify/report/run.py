@@ -27,6 +27,7 @@ from mipverify.report.result import AccuracyResult
 from mipverify.report.store import RunStore
 from mipverify.report.summary import write_tables
 from mipverify.report.tally import Status, Tally
+from mipverify.specification.exact import shorten
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -258,8 +259,8 @@ def _run(
     data.fit_to(network.input_shape)
     selection = parse_samples(samples, len(data))
     _check_labels(data.labels, selection, network.output_size)
-    class_names = _names(class_names, network.output_size)
-    options = {**limits.options(), "samples": [selection.start, selection.stop], "class_names": list(class_names)}
+    names = _names(class_names, network.output_size)
+    options = {**limits.options(), "samples": [selection.start, selection.stop], "class_names": list(names)}
     with RunStore(directory, configuration, version=__version__, options=options) as store:
         if store.sessions() == 1:
             forget_proofs(directory)
@@ -279,7 +280,7 @@ def _run(
             "options": options,
             "peak_memory": store.peak_memory(),
         }
-    shown = directory, data.described(), data.fit_to(network.input_shape), tuple(class_names)
+    shown = directory, data.described(), data.fit_to(network.input_shape), names
     return result_of(results, configuration, about, *shown)
 
 
@@ -336,7 +337,7 @@ def _radii(threat: Threat | None, texts: Sequence[str]) -> tuple[str, ...]:
 def _names(given: object, outputs: int) -> tuple[str, ...]:
     """Names of the classes, one for each output, or none."""
     if isinstance(given, str) or not isinstance(given, Iterable):
-        raise InputError(f"class_names must be a list of names, not {given!r}")
+        raise InputError(f"class_names must be a list of names, not {shorten(repr(given))}")
     names = tuple(given)
     if names and len(names) != outputs:
         raise InputError(f"{len(names)} names of classes, but the network has {outputs} outputs")

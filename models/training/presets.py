@@ -94,6 +94,7 @@ _CYCLE: dict[str, Any] = {
     "average": 0.999,
     "ramp": (0.0, 0.25),
 }
+# What the large radius takes instead: networks that begin with `Thresholds`, more steps, a radius that grows sooner.
 _THRESHOLDS: dict[str, Any] = {"architecture": "cnn_threshold", "batch_size": 128, "epochs": 34, "ramp": (0.0, 0.15)}
 
 # What the published runs take at a small and at a large radius (0.1 and 0.3; 2/255 and 8/255). On MNIST networks are
